@@ -1,0 +1,249 @@
+//! The catalogue of errors: one stable reason for each thing that can go wrong, with its gRPC code, its HTTP
+//! status and what to do about it.
+//!
+//! Every error that crosses the wire carries `google.rpc.ErrorInfo` with the reason in `UPPER_SNAKE` and the
+//! domain [`DOMAIN`]; where a field is at fault also `BadRequest`, where waiting helps also `RetryInfo`. Domain
+//! enums convert into [`Error`] in each service's `grpc.rs`, exhaustively; nothing else makes a `Status`.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+/// `ErrorInfo.domain` of all our errors.
+pub const DOMAIN: &str = "muster";
+
+macro_rules! catalogue {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal, $code:ident, $http:literal, $remedy:literal;)+) => {
+        /// Why a request was refused or failed. The names are stable.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Reason {
+            $($(#[doc = $doc])+ $variant,)+
+        }
+
+        impl Reason {
+            /// Every reason, in the catalogue's order.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The stable `UPPER_SNAKE` name.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name),+ }
+            }
+
+            /// The gRPC code.
+            #[must_use]
+            pub const fn code(self) -> Code {
+                match self { $(Self::$variant => Code::$code),+ }
+            }
+
+            /// The HTTP status.
+            #[must_use]
+            pub const fn http_status(self) -> u16 {
+                match self { $(Self::$variant => $http),+ }
+            }
+
+            /// What the caller can do about it.
+            #[must_use]
+            pub const fn remedy(self) -> &'static str {
+                match self { $(Self::$variant => $remedy),+ }
+            }
+
+            /// The reason of that name.
+            #[must_use]
+            pub fn from_name(name: &str) -> Option<Self> {
+                match name { $($name => Some(Self::$variant),)+ _ => None }
+            }
+        }
+    };
+}
+
+catalogue! {
+    /// A field of the request is missing or malformed.
+    InvalidField = "INVALID_FIELD", InvalidArgument, 400, "correct the named field and send the request again";
+    /// A page token is not one that this service made.
+    InvalidPageToken = "INVALID_PAGE_TOKEN", InvalidArgument, 400, "start again without a page token";
+    /// No live agent has that id.
+    AgentNotFound = "AGENT_NOT_FOUND", NotFound, 404, "list the agents with `muster agents list`";
+    /// No live agent has that skill.
+    SkillNotFound = "SKILL_NOT_FOUND", NotFound, 404, "list the skills with `muster agents list`";
+    /// The lease has ended or was replaced.
+    LeaseNotFound = "LEASE_NOT_FOUND", NotFound, 404, "register again";
+    /// The node holds as many instances as it may.
+    NodeFull = "NODE_FULL", ResourceExhausted, 429, "use another node or raise `registry.max_agents_per_node`";
+    /// A watcher reads too slowly.
+    WatchOverrun = "WATCH_OVERRUN", ResourceExhausted, 429, "watch again; the stream starts with a snapshot";
+    /// The request names no target.
+    TargetMissing = "TARGET_MISSING", InvalidArgument, 400, "name an agent id or `skill:SKILL` as tenant, path or `muster-target`";
+    /// The agent exists, but no instance takes work now.
+    NoInstanceAvailable = "NO_INSTANCE_AVAILABLE", Unavailable, 503, "try again after the given delay, or start another instance";
+    /// The queue is full.
+    QueueFull = "QUEUE_FULL", ResourceExhausted, 429, "try again after the given delay, or raise `router.message_queue_size`";
+    /// The message's time to live had passed before it reached an agent.
+    MessageExpired = "MESSAGE_EXPIRED", DeadlineExceeded, 504, "send it again with a longer ttl";
+    /// The caller's deadline passed.
+    DeadlineExceeded = "DEADLINE_EXCEEDED", DeadlineExceeded, 504, "allow more time, or send with `return_immediately` and read the task later";
+    /// The message is larger than allowed.
+    MessageTooLarge = "MESSAGE_TOO_LARGE", ResourceExhausted, 413, "send less, or pass a reference in place of the content";
+    /// The agent could not be reached or broke off.
+    AgentUnreachable = "AGENT_UNREACHABLE", Unavailable, 503, "try again; other instances are preferred meanwhile";
+    /// The agent answered with something that is not A2A.
+    InvalidAgentResponse = "INVALID_AGENT_RESPONSE", Internal, 502, "report it to the agent's owner";
+    /// No agent is known to own that task.
+    TaskNotFound = "TASK_NOT_FOUND", NotFound, 404, "check the task id; tasks are forgotten after their retention";
+    /// The message id was used before with another body.
+    MessageIdReused = "MESSAGE_ID_REUSED", AlreadyExists, 409, "use a new message id for a new message";
+    /// The document is not a valid workflow.
+    InvalidWorkflow = "INVALID_WORKFLOW", InvalidArgument, 400, "correct the listed places; `muster workflow validate` checks without running";
+    /// The catalogue has no such workflow.
+    WorkflowNotFound = "WORKFLOW_NOT_FOUND", NotFound, 404, "list the catalogue with `muster workflow list`";
+    /// Another document has the same namespace, name and version.
+    WorkflowVersionExists = "WORKFLOW_VERSION_EXISTS", AlreadyExists, 409, "raise `document.version`";
+    /// There is no such run.
+    RunNotFound = "RUN_NOT_FOUND", NotFound, 404, "list the runs with `muster workflow runs`";
+    /// A run with that id exists and differs.
+    RunExists = "RUN_EXISTS", AlreadyExists, 409, "use another run id";
+    /// The run has ended.
+    RunEnded = "RUN_ENDED", FailedPrecondition, 409, "start a new run";
+    /// Too many runs are queued.
+    TooManyRuns = "TOO_MANY_RUNS", ResourceExhausted, 429, "try again when runs have ended, or raise `engine.max_queued_runs`";
+    /// The store cannot write.
+    StoreUnavailable = "STORE_UNAVAILABLE", Unavailable, 503, "see the service's log: disk full, damaged file or lost store";
+    /// The service is shutting down.
+    ShuttingDown = "SHUTTING_DOWN", Unavailable, 503, "try again; another replica or the restarted service answers";
+    /// A dependency does not answer.
+    DependencyUnavailable = "DEPENDENCY_UNAVAILABLE", Unavailable, 503, "check the named service with `muster status`";
+    /// A defect of ours.
+    Internal = "INTERNAL", Internal, 500, "report it with the time and the service's log";
+}
+
+/// An error ready for the wire.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    /// Why.
+    pub reason: Reason,
+    /// What happened this time, in a sentence.
+    pub message: String,
+    /// Path of the field at fault.
+    pub field: Option<String>,
+    /// When trying again is worth it.
+    pub retry_after: Option<Duration>,
+    /// More facts for programs (`ErrorInfo.metadata`).
+    pub metadata: HashMap<String, String>,
+}
+
+impl Error {
+    /// An error with a message for people.
+    #[must_use]
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self {
+            reason,
+            message: message.into(),
+            field: None,
+            retry_after: None,
+            metadata: HashMap::new(),
+        }
+    }
+
+    /// A field of the request is at fault; `message` says what is wrong and what is allowed.
+    #[must_use]
+    pub fn invalid_field(field: impl Into<String>, message: impl Into<String>) -> Self {
+        let field = field.into();
+        Self {
+            message: format!("{field}: {}", message.into()),
+            field: Some(field),
+            ..Self::new(Reason::InvalidField, "")
+        }
+    }
+
+    /// Names the field at fault.
+    #[must_use]
+    pub fn with_field(mut self, field: impl Into<String>) -> Self {
+        self.field = Some(field.into());
+        self
+    }
+
+    /// Says when trying again is worth it.
+    #[must_use]
+    pub fn with_retry_after(mut self, delay: Duration) -> Self {
+        self.retry_after = Some(delay);
+        self
+    }
+
+    /// Adds a fact for programs.
+    #[must_use]
+    pub fn with_metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.metadata.insert(key.into(), value.into());
+        self
+    }
+
+    /// Reads an error back from a status that one of our services made; `None` for anybody else's.
+    #[must_use]
+    pub fn from_status(status: &Status) -> Option<Self> {
+        let details = status.get_error_details();
+        let info = details.error_info().filter(|info| info.domain == DOMAIN)?;
+        let mut metadata = info.metadata.clone();
+        metadata.remove("remedy");
+        Some(Self {
+            reason: Reason::from_name(&info.reason)?,
+            message: status.message().to_owned(),
+            field: details
+                .bad_request()
+                .and_then(|bad| bad.field_violations.first())
+                .map(|violation| violation.field.clone()),
+            retry_after: details.retry_info().and_then(|retry| retry.retry_delay),
+            metadata,
+        })
+    }
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        let mut metadata = error.metadata;
+        metadata.insert("remedy".to_owned(), error.reason.remedy().to_owned());
+        let mut details = ErrorDetails::with_error_info(error.reason.name(), DOMAIN, metadata);
+        if let Some(field) = error.field {
+            details.add_bad_request_violation(field, error.message.clone());
+        }
+        if let Some(delay) = error.retry_after {
+            details.set_retry_info(Some(delay));
+        }
+        Self::with_error_details(error.reason.code(), error.message, details)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_survives_the_wire() {
+        for &reason in Reason::ALL {
+            let error = Error::new(reason, "what happened")
+                .with_field("instance.endpoint")
+                .with_retry_after(Duration::from_secs(2))
+                .with_metadata("nearest", "weather");
+            let status = Status::from(error.clone());
+            assert_eq!(status.code(), reason.code());
+            assert_eq!(Error::from_status(&status), Some(error));
+        }
+    }
+
+    #[test]
+    fn names_are_unique_and_upper_snake() {
+        let names: std::collections::HashSet<_> = Reason::ALL.iter().map(|reason| reason.name()).collect();
+        assert_eq!(names.len(), Reason::ALL.len());
+        assert!(
+            names
+                .iter()
+                .all(|name| name.chars().all(|c| c.is_ascii_uppercase() || c == '_'))
+        );
+    }
+
+    #[test]
+    fn a_foreign_status_is_not_ours() {
+        assert_eq!(Error::from_status(&Status::not_found("elsewhere")), None);
+    }
+}

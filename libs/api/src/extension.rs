@@ -1,0 +1,24 @@
+//! Muster's A2A extension and the gRPC metadata that goes with it: what routing needs beyond plain A2A.
+//!
+//! Everything here is optional. A client that knows nothing of Muster names its target in the path or the tenant
+//! and is served.
+
+/// URI of the routing extension, as declared in agent cards and sent in `A2A-Extensions`. Its object, under the
+/// same key in a request's metadata, may hold `skills` (all required), `priority`, `ttl` (seconds), `region`
+/// and `idempotency`.
+pub const ROUTING: &str = "urn:muster:a2a:routing:v1";
+
+/// Metadata key that names the target (agent id or `skill:SKILL`) for gRPC clients that send no tenant.
+pub const TARGET_METADATA: &str = "muster-target";
+
+/// Metadata key under which the router tells an agent which skill was asked for.
+pub const SKILL_METADATA: &str = "muster-skill";
+
+/// Metadata key under which the router tells a caller which instance answered.
+pub const INSTANCE_METADATA: &str = "muster-instance";
+
+/// Metadata key that carries the attempt-less key of a workflow step: the same on every delivery of that step.
+pub const STEP_KEY_METADATA: &str = "muster-step-key";
+
+/// Prefix of a target that names a skill and not an agent.
+pub const SKILL_TARGET_PREFIX: &str = "skill:";
