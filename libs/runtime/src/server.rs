@@ -1,0 +1,108 @@
+//! The section `server`: where a service listens and how much it takes.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Mistakes;
+
+/// Ports and bounds of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Address to listen on.
+    pub host: IpAddr,
+    /// gRPC and HTTP.
+    pub data_port: u16,
+    /// `/health`, `/ready`, `/startup`.
+    pub health_port: u16,
+    /// `/metrics`.
+    pub metrics_port: u16,
+    /// Largest message in bytes.
+    pub max_message_bytes: usize,
+    /// How long requests in flight may take to finish after a shutdown was asked for.
+    pub drain_timeout_seconds: u64,
+    /// Open connections on the data port; more wait to be accepted.
+    pub max_connections: usize,
+    /// Streams that one HTTP/2 connection may have open.
+    pub max_concurrent_streams: u32,
+    /// Bytes of headers that one request may have.
+    pub max_header_bytes: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            host: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            data_port: 50051,
+            health_port: 8080,
+            metrics_port: 9090,
+            max_message_bytes: 4 << 20,
+            drain_timeout_seconds: 20,
+            max_connections: 10_000,
+            max_concurrent_streams: 1_000,
+            max_header_bytes: 16 << 10,
+        }
+    }
+}
+
+impl Config {
+    /// The defaults on these ports.
+    #[must_use]
+    pub fn on_ports(data: u16, health: u16, metrics: u16) -> Self {
+        Self {
+            data_port: data,
+            health_port: health,
+            metrics_port: metrics,
+            ..Self::default()
+        }
+    }
+
+    /// How long requests in flight may take to finish.
+    #[must_use]
+    pub fn drain_timeout(&self) -> Duration {
+        Duration::from_secs(self.drain_timeout_seconds)
+    }
+
+    /// Adds what is wrong.
+    pub fn validate(&self, mistakes: &mut Mistakes) {
+        let ports = [
+            ("data_port", self.data_port),
+            ("health_port", self.health_port),
+            ("metrics_port", self.metrics_port),
+        ];
+        for (index, (key, port)) in ports.iter().enumerate() {
+            if let Some((other, _)) = ports[..index]
+                .iter()
+                .find(|(_, taken)| taken == port && *port != 0)
+            {
+                mistakes.add(
+                    format!("server.{key}"),
+                    format!("{port} is also server.{other}; every port is its own"),
+                );
+            }
+        }
+        if !(1 << 10..=1 << 30).contains(&self.max_message_bytes) {
+            mistakes.add(
+                "server.max_message_bytes",
+                "must be from 1024 (1 KiB) to 1073741824 (1 GiB)",
+            );
+        }
+        if !(1 << 10..=1 << 20).contains(&self.max_header_bytes) {
+            mistakes.add(
+                "server.max_header_bytes",
+                "must be from 1024 (1 KiB) to 1048576 (1 MiB)",
+            );
+        }
+        if self.drain_timeout_seconds > 3_600 {
+            mistakes.add("server.drain_timeout_seconds", "must be at most 3600");
+        }
+        if self.max_connections == 0 {
+            mistakes.add("server.max_connections", "must be at least 1");
+        }
+        if self.max_concurrent_streams == 0 {
+            mistakes.add("server.max_concurrent_streams", "must be at least 1");
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! What a service offers on its data port: gRPC services and HTTP routes.
+
+use std::convert::Infallible;
+
+use axum::Router;
+use tonic::body::Body;
+use tonic::server::NamedService;
+use tonic::service::{Routes, RoutesBuilder};
+use tower::Service;
+
+/// gRPC services and HTTP routes, with the contract for reflection.
+pub struct Surface {
+    pub(crate) descriptor_set: &'static [u8],
+    pub(crate) services: Vec<&'static str>,
+    routes: RoutesBuilder,
+    http: Router,
+}
+
+impl Surface {
+    /// Nothing yet; `descriptor_set` is the encoded `FileDescriptorSet` for reflection.
+    #[must_use]
+    pub fn new(descriptor_set: &'static [u8]) -> Self {
+        Self {
+            descriptor_set,
+            services: Vec::new(),
+            routes: Routes::builder(),
+            http: Router::new(),
+        }
+    }
+
+    /// Adds a gRPC service; `grpc.health.v1` knows it by its name.
+    #[must_use]
+    pub fn grpc<S>(mut self, service: S) -> Self
+    where
+        S: Service<http::Request<Body>, Error = Infallible> + NamedService + Clone + Send + Sync + 'static,
+        S::Response: axum::response::IntoResponse,
+        S::Future: Send + 'static,
+    {
+        self.services.push(S::NAME);
+        self.routes.add_service(service);
+        self
+    }
+
+    /// Adds HTTP routes; they must not set a fallback.
+    #[must_use]
+    pub fn http(mut self, routes: Router) -> Self {
+        self.http = self.http.merge(routes);
+        self
+    }
+
+    pub(crate) fn into_parts(self) -> (RoutesBuilder, Router) {
+        (self.routes, self.http)
+    }
+}

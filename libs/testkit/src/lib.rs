@@ -1,0 +1,18 @@
+//! What tests of several crates share: waiting for a condition, real processes, fake agents, plain HTTP.
+//!
+//! Everything here panics with a full account (what was awaited, what a process said on stderr) in place of
+//! returning errors: the caller is a test, and the account is what its reader needs. Nothing here sleeps for a
+//! guessed time; [`wait_for`] is the one place that pauses, and it pauses only between two looks at a condition.
+//!
+//! The crate does not depend on `muster-runtime`, so that the runtime's own tests can use it.
+
+mod fake_agent;
+pub mod http;
+mod poll;
+mod ports;
+mod process;
+
+pub use fake_agent::{Answer, Call, FakeAgent};
+pub use poll::{Outcome, wait_for};
+pub use ports::Ports;
+pub use process::{Process, Program};

@@ -1,0 +1,90 @@
+//! The typed model of a workflow document.
+//!
+//! [`crate::parse`] builds it once from the source text; whoever holds a [`Definition`] holds a document that is
+//! known to be right. Therefore nothing here is looked up by name again: references to `use.timeouts`,
+//! `use.retries` and `use.errors` are replaced by what they name, `then` holds the index of its task, expressions
+//! are compiled, durations and endpoints are values. An `Option` is there only where the author may leave a field
+//! away and no default means the same.
+//!
+//! A task is identified by its *pointer*, the RFC 6901 JSON pointer of its definition in the document, such as
+//! `/do/0/getWeather`: it is unique, it needs no numbering that an edit would shift silently, and a person finds
+//! the task by it. The model is not serialized: a definition is stored as its source and parsed again, so that
+//! there is one format and one validation.
+
+mod call;
+mod retry;
+mod task;
+mod template;
+
+pub use call::{A2aCall, Call, Endpoint, EndpointError, Method, Server};
+pub use retry::{Backoff, Jitter, Retry, RetryLimit};
+pub use task::{Case, Catch, ErrorFilter, ErrorTemplate, Flow, For, Fork, Kind, Task, TaskList, Try};
+pub use template::Template;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+/// A valid document together with the text it was read from.
+#[derive(Debug, Clone)]
+pub struct Definition {
+    /// What the document says.
+    pub workflow: Arc<Workflow>,
+    /// SHA-256 of the source text, in lower-case hexadecimal: runs are pinned to it.
+    pub digest: String,
+    /// The text as its author wrote it.
+    pub source: Arc<str>,
+}
+
+/// What a document says.
+#[derive(Debug, Clone)]
+pub struct Workflow {
+    /// Who the workflow is.
+    pub header: Header,
+    /// `input.from`: shapes the input of the run before the first task sees it.
+    pub input: Option<Template>,
+    /// `output.as`: shapes the output of the last task into the output of the run.
+    pub output: Option<Template>,
+    /// `timeout`: how long a run may take.
+    pub timeout: Option<Duration>,
+    /// `do`: the tasks, in order.
+    pub tasks: TaskList,
+    /// The whole document as plain JSON: `$workflow.definition`, and by pointer each `$task.definition`.
+    pub raw: Value,
+}
+
+/// The section `document`: who the workflow is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Header {
+    /// Version of the language, `1.0.x`.
+    pub dsl: String,
+    /// Namespace of the workflow, a DNS label.
+    pub namespace: String,
+    /// Name of the workflow, a DNS label, unique in its namespace.
+    pub name: String,
+    /// Semantic version of the workflow.
+    pub version: String,
+    /// One line for people.
+    pub title: Option<String>,
+    /// Markdown for people.
+    pub summary: Option<String>,
+    /// Labels to select by.
+    pub tags: Map<String, Value>,
+    /// Anything else the author wants to keep with the document; never interpreted.
+    pub metadata: Map<String, Value>,
+}
+
+impl Workflow {
+    /// The task whose definition is at `pointer`.
+    #[must_use]
+    pub fn task(&self, pointer: &str) -> Option<&Task> {
+        self.tasks.descendant(pointer)
+    }
+
+    /// The definition of `task` as plain JSON, which expressions see as `$task.definition`.
+    #[must_use]
+    pub fn raw_task(&self, task: &Task) -> &Value {
+        self.raw.pointer(&task.pointer).unwrap_or(&Value::Null)
+    }
+}

@@ -1,0 +1,100 @@
+//! `call`: the functions a task can call, and the agents they reach.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::Template;
+use crate::expression::Expression;
+
+/// A call of a function.
+#[derive(Debug, Clone)]
+pub enum Call {
+    /// `call: a2a`: a method of an agent.
+    A2a(A2aCall),
+}
+
+/// A call of an agent over A2A.
+#[derive(Debug, Clone)]
+pub struct A2aCall {
+    /// Which agent.
+    pub server: Server,
+    /// Which method.
+    pub method: Method,
+    /// The method's parameters, as the author wrote them; [`crate::a2a::translate`] makes A2A 1.0 of them once
+    /// they are evaluated.
+    pub parameters: Template,
+}
+
+/// The agent of a call: written down, or computed when the call is made.
+#[derive(Debug, Clone)]
+pub enum Server {
+    /// Known from the document.
+    Fixed(Endpoint),
+    /// The expression must yield text that [`Endpoint::from_str`] accepts.
+    Computed(Expression),
+}
+
+/// Who is called.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Endpoint {
+    /// `agent://ID`: the agent with this id.
+    Agent(String),
+    /// `skill://SKILL`: any agent that has this skill.
+    Skill(String),
+}
+
+/// A method of A2A 1.0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// Sends a message and waits for the answer.
+    SendMessage,
+    /// Sends a message and follows the answer while it grows; for a workflow the last state is the answer.
+    SendStreamingMessage,
+    /// Reads a task.
+    GetTask,
+    /// Lists tasks.
+    ListTasks,
+    /// Cancels a task.
+    CancelTask,
+}
+
+/// Why text is not an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EndpointError {
+    /// Another scheme, or none.
+    #[error("'{0}' is not an address of an agent; write agent://ID or skill://SKILL")]
+    Form(String),
+    /// An address on the network.
+    #[error("calls to URLs such as '{0}' are not supported yet; register the agent and write agent://ID or skill://SKILL")]
+    Url(String),
+    /// The id after `agent://`.
+    #[error("'{0}' is not an agent id: 1 to 63 of a-z, 0-9 and '-', with a letter or digit at both ends")]
+    Agent(String),
+    /// The skill after `skill://`.
+    #[error("'{0}' is not a skill id: 1 to 128 of letters, digits, '_', '-' and '.'")]
+    Skill(String),
+}
+
+impl FromStr for Endpoint {
+    type Err = EndpointError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once("://") {
+            Some(("agent", id)) if is_agent_id(id) => Ok(Self::Agent(id.to_owned())),
+            Some(("agent", id)) => Err(EndpointError::Agent(id.to_owned())),
+            Some(("skill", id)) if is_skill_id(id) => Ok(Self::Skill(id.to_owned())),
+            Some(("skill", id)) => Err(EndpointError::Skill(id.to_owned())),
+            Some(("http" | "https" | "grpc" | "grpcs", _)) => Err(EndpointError::Url(text.to_owned())),
+            _ => Err(EndpointError::Form(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Agent(id) => write!(formatter, "agent://{id}"),
+            Self::Skill(id) => write!(formatter, "skill://{id}"),
+        }
+    }
+}
