@@ -80,6 +80,8 @@ catalogue! {
     NoInstanceAvailable = "NO_INSTANCE_AVAILABLE", Unavailable, 503, "try again after the given delay, or start another instance";
     /// The queue is full.
     QueueFull = "QUEUE_FULL", ResourceExhausted, 429, "try again after the given delay, or raise `router.message_queue_size`";
+    /// The instance runs as many tasks as it may.
+    AgentBusy = "AGENT_BUSY", ResourceExhausted, 429, "try again after the given delay, start another instance, or raise `agent.max_concurrent_tasks`";
     /// The message's time to live had passed before it reached an agent.
     MessageExpired = "MESSAGE_EXPIRED", DeadlineExceeded, 504, "send it again with a longer ttl";
     /// The caller's deadline passed.

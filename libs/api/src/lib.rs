@@ -6,6 +6,7 @@
 
 pub mod error;
 pub mod extension;
+pub mod json;
 pub mod names;
 pub mod time;
 
@@ -15,14 +16,19 @@ pub use a2a_pb::proto as a2a;
 /// The registry's contract.
 #[allow(
     missing_docs,
-    reason = "documented in proto/muster/registry/v1/registry.proto"
+    clippy::large_enum_variant,
+    reason = "generated; documented in proto/muster/registry/v1/registry.proto"
 )]
 pub mod registry {
     tonic::include_proto!("muster.registry.v1");
 }
 
 /// The router's own contract.
-#[allow(missing_docs, reason = "documented in proto/muster/router/v1/router.proto")]
+#[allow(
+    missing_docs,
+    clippy::large_enum_variant,
+    reason = "generated; documented in proto/muster/router/v1/router.proto"
+)]
 pub mod router {
     tonic::include_proto!("muster.router.v1");
 }
@@ -30,7 +36,8 @@ pub mod router {
 /// The workflow engine's contract.
 #[allow(
     missing_docs,
-    reason = "documented in proto/muster/workflow/v1/workflow.proto"
+    clippy::large_enum_variant,
+    reason = "generated; documented in proto/muster/workflow/v1/workflow.proto"
 )]
 pub mod workflow {
     tonic::include_proto!("muster.workflow.v1");

@@ -1,1 +1,15 @@
-//! Empty room.
+//! The client stack: what every caller of another service needs, one idea per file.
+//!
+//! [`endpoint`] reads addresses, [`channel`] opens connections, [`deadline`] carries remaining time. [`backoff`],
+//! [`breaker`] and [`retry_budget`] are plain data and functions: they take the present time and random numbers
+//! as arguments, so that a thousand schedules can be tried in a millisecond.
+//!
+//! These are parts and not a stack of tower layers, because their users differ in what they share: the router
+//! keeps one breaker per instance and one budget for all, an agent's heartbeat needs the backoff alone.
+
+pub mod backoff;
+pub mod breaker;
+pub mod channel;
+pub mod deadline;
+pub mod endpoint;
+pub mod retry_budget;

@@ -34,13 +34,22 @@ impl Program {
     /// When it has not been built: cargo builds no binaries of other packages for a test.
     #[must_use]
     pub fn named(name: &str) -> Self {
+        Self::at(Self::path_of(name))
+    }
+
+    /// Where the binary `name` of this workspace is.
+    ///
+    /// # Panics
+    /// When it has not been built.
+    #[must_use]
+    pub fn path_of(name: &str) -> PathBuf {
         let path = target_directory().join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
         assert!(
             path.is_file(),
             "{} does not exist; build it first: cargo build -p {name}",
             path.display()
         );
-        Self::at(path)
+        path
     }
 
     /// Any program, told its ports in the same way.
@@ -218,6 +227,11 @@ impl Process {
         };
         self.drain_output().await;
         status.unwrap_or_else(|error| panic!("wait for {}: {error}", self.name))
+    }
+
+    /// Whether it has ended already.
+    pub fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
     }
 
     /// The operating system's id, until the end has been seen.

@@ -26,6 +26,8 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use crate::problem::Problems;
+
 /// A valid document together with the text it was read from.
 #[derive(Debug, Clone)]
 pub struct Definition {
@@ -35,6 +37,8 @@ pub struct Definition {
     pub digest: String,
     /// The text as its author wrote it.
     pub source: Arc<str>,
+    /// What is doubtful about it; never an error.
+    pub warnings: Problems,
 }
 
 /// What a document says.

@@ -65,7 +65,9 @@ pub enum EndpointError {
     #[error("'{0}' is not an address of an agent; write agent://ID or skill://SKILL")]
     Form(String),
     /// An address on the network.
-    #[error("calls to URLs such as '{0}' are not supported yet; register the agent and write agent://ID or skill://SKILL")]
+    #[error(
+        "calls to URLs such as '{0}' are not supported yet; register the agent and write agent://ID or skill://SKILL"
+    )]
     Url(String),
     /// The id after `agent://`.
     #[error("'{0}' is not an agent id: 1 to 63 of a-z, 0-9 and '-', with a letter or digit at both ends")]
@@ -95,6 +97,119 @@ impl fmt::Display for Endpoint {
         match self {
             Self::Agent(id) => write!(formatter, "agent://{id}"),
             Self::Skill(id) => write!(formatter, "skill://{id}"),
+        }
+    }
+}
+
+fn is_agent_id(text: &str) -> bool {
+    muster_api::names::is_dns_label(text)
+}
+
+fn is_skill_id(text: &str) -> bool {
+    const LONGEST: usize = 128;
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+    !text.is_empty() && text.len() <= LONGEST && text.bytes().all(allowed)
+}
+
+impl Method {
+    /// Each method with its name in A2A 1.0 and the name that the DSL knows it by.
+    const NAMES: [(Self, &'static str, &'static str); 5] = [
+        (Self::SendMessage, "SendMessage", "message/send"),
+        (
+            Self::SendStreamingMessage,
+            "SendStreamingMessage",
+            "message/stream",
+        ),
+        (Self::GetTask, "GetTask", "tasks/get"),
+        (Self::ListTasks, "ListTasks", "tasks/list"),
+        (Self::CancelTask, "CancelTask", "tasks/cancel"),
+    ];
+
+    /// Methods of the protocol that a workflow cannot call yet, under all their names.
+    pub const UNSUPPORTED: &'static [&'static str] = &[
+        "SubscribeToTask",
+        "tasks/resubscribe",
+        "CreateTaskPushNotificationConfig",
+        "tasks/pushNotificationConfig/set",
+        "GetTaskPushNotificationConfig",
+        "tasks/pushNotificationConfig/get",
+        "ListTaskPushNotificationConfigs",
+        "tasks/pushNotificationConfig/list",
+        "DeleteTaskPushNotificationConfig",
+        "tasks/pushNotificationConfig/delete",
+        "GetExtendedAgentCard",
+        "agent/getAuthenticatedExtendedCard",
+    ];
+
+    /// The method that `name` means, in A2A 1.0 or in the DSL.
+    #[must_use]
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::NAMES
+            .iter()
+            .find(|(_, new, old)| *new == name || *old == name)
+            .map(|(method, ..)| *method)
+    }
+
+    /// All names that [`Self::by_name`] knows.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        Self::NAMES.iter().flat_map(|(_, new, old)| [*new, *old])
+    }
+
+    /// The name in A2A 1.0.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SendMessage => "SendMessage",
+            Self::SendStreamingMessage => "SendStreamingMessage",
+            Self::GetTask => "GetTask",
+            Self::ListTasks => "ListTasks",
+            Self::CancelTask => "CancelTask",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_are_read_and_written() {
+        for text in [
+            "agent://weather",
+            "skill://weather_forecasting",
+            "skill://a.b-C_9",
+        ] {
+            let endpoint: Endpoint = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!(endpoint.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_is_not_an_endpoint_says_what_is() {
+        for (text, expected) in [
+            ("weather", EndpointError::Form("weather".into())),
+            ("tcp://x", EndpointError::Form("tcp://x".into())),
+            (
+                "https://a.example/",
+                EndpointError::Url("https://a.example/".into()),
+            ),
+            ("agent://", EndpointError::Agent(String::new())),
+            ("agent://Weather", EndpointError::Agent("Weather".into())),
+            ("skill://a b", EndpointError::Skill("a b".into())),
+        ] {
+            assert_eq!(text.parse::<Endpoint>(), Err(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn methods_have_two_names() {
+        for (method, new, old) in Method::NAMES {
+            assert_eq!(Method::by_name(new), Some(method));
+            assert_eq!(Method::by_name(old), Some(method));
+            assert_eq!(method.name(), new);
+        }
+        for name in Method::UNSUPPORTED {
+            assert_eq!(Method::by_name(name), None);
         }
     }
 }

@@ -83,6 +83,9 @@ mod tests {
     fn a_delay_never_overflows() {
         let delay = Backoff::Exponential.delay(Duration::from_secs(u64::MAX / 2), u32::MAX);
         assert_eq!(delay, Duration::MAX);
-        assert_eq!(Backoff::Linear.delay(Duration::from_secs(3), 0), Duration::from_secs(3));
+        assert_eq!(
+            Backoff::Linear.delay(Duration::from_secs(3), 0),
+            Duration::from_secs(3)
+        );
     }
 }

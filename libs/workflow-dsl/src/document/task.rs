@@ -197,7 +197,9 @@ impl TaskList {
 
 /// Whether `pointer` is `ancestor` or points below it.
 fn is_inside(pointer: &str, ancestor: &str) -> bool {
-    pointer.strip_prefix(ancestor).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    pointer
+        .strip_prefix(ancestor)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 impl Task {

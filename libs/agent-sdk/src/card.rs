@@ -1,0 +1,315 @@
+//! Who an agent is: its card, checked before anything is served or registered.
+//!
+//! The card that clients fetch is the official [`a2a::AgentCard`]; this module adds what is the same for every agent
+//! of the SDK: the interfaces with the real address, the capabilities, and Muster's routing extension, in whose
+//! parameters the idempotent skills are named. A2A has no field for idempotency, and the router must know it before
+//! it moves a failed attempt to another instance.
+
+use std::collections::{BTreeSet, HashMap};
+
+use a2a::{AgentCapabilities, AgentCard, AgentExtension, AgentInterface, AgentSkill};
+use muster_api::{extension, names};
+use serde_json::json;
+
+/// Longest name, id or version; cards are shown in tables and travel with every registration.
+const MAX_NAME: usize = 128;
+/// Longest description.
+const MAX_DESCRIPTION: usize = 2_000;
+/// Most skills of one agent.
+const MAX_SKILLS: usize = 64;
+
+/// Who an agent is and what it can do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Card {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) description: String,
+    pub(crate) version: String,
+    pub(crate) skills: Vec<Skill>,
+}
+
+/// One thing that an agent can do, and by which it is found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skill {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) description: String,
+    pub(crate) tags: Vec<String>,
+    pub(crate) examples: Vec<String>,
+    pub(crate) idempotent: bool,
+}
+
+/// What is wrong with a card.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("agent card: {field}: {message}")]
+pub struct Error {
+    /// Path of the field at fault.
+    pub field: String,
+    /// What is wrong and what is allowed.
+    pub message: String,
+}
+
+impl Card {
+    /// A card without skills; add at least one with [`Card::skill`]. The id is a DNS label.
+    #[must_use]
+    pub fn new(
+        id: impl Into<String>,
+        name: impl Into<String>,
+        description: impl Into<String>,
+        version: impl Into<String>,
+    ) -> Self {
+        Self {
+            id: id.into(),
+            name: name.into(),
+            description: description.into(),
+            version: version.into(),
+            skills: Vec::new(),
+        }
+    }
+
+    /// Adds a skill.
+    #[must_use]
+    pub fn skill(mut self, skill: Skill) -> Self {
+        self.skills.push(skill);
+        self
+    }
+
+    /// The agent's id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    pub(crate) fn has_skill(&self, id: &str) -> bool {
+        self.skills.iter().any(|skill| skill.id == id)
+    }
+
+    pub(crate) fn skill_ids(&self) -> impl Iterator<Item = &str> {
+        self.skills.iter().map(|skill| skill.id.as_str())
+    }
+
+    /// Refuses what the registry or a client would stumble over, naming the field.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if !names::is_dns_label(&self.id) {
+            return Err(Error::new(
+                "id",
+                format!(
+                    "'{}' is no DNS label (a-z, 0-9 and '-', at most 63 characters)",
+                    self.id
+                ),
+            ));
+        }
+        check_text("name", &self.name, MAX_NAME)?;
+        check_text("description", &self.description, MAX_DESCRIPTION)?;
+        check_text("version", &self.version, MAX_NAME)?;
+        if self.skills.is_empty() || self.skills.len() > MAX_SKILLS {
+            return Err(Error::new(
+                "skills",
+                format!(
+                    "{} skills given; an agent has 1 to {MAX_SKILLS}",
+                    self.skills.len()
+                ),
+            ));
+        }
+        let mut seen = BTreeSet::new();
+        for (index, skill) in self.skills.iter().enumerate() {
+            skill.check(&format!("skills[{index}]"))?;
+            if !seen.insert(skill.id.as_str()) {
+                return Err(Error::new(
+                    format!("skills[{index}].id"),
+                    format!("'{}' is given twice", skill.id),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The official card of an instance that answers at `authority` (`host:port`).
+    pub(crate) fn to_a2a(&self, authority: &str) -> AgentCard {
+        let idempotent: Vec<&str> = self
+            .skills
+            .iter()
+            .filter(|skill| skill.idempotent)
+            .map(|skill| skill.id.as_str())
+            .collect();
+        let routing = AgentExtension {
+            uri: extension::ROUTING.to_owned(),
+            description: Some("Muster routing: skills, priority, ttl, region, idempotency".to_owned()),
+            required: Some(false),
+            params: Some(HashMap::from([(
+                "idempotentSkills".to_owned(),
+                json!(idempotent),
+            )])),
+        };
+        let modes = || vec!["application/json".to_owned(), "text/plain".to_owned()];
+        AgentCard {
+            name: self.name.clone(),
+            description: self.description.clone(),
+            version: self.version.clone(),
+            supported_interfaces: vec![
+                AgentInterface::new(authority, a2a::TRANSPORT_PROTOCOL_GRPC),
+                AgentInterface::new(
+                    format!("http://{authority}/jsonrpc"),
+                    a2a::TRANSPORT_PROTOCOL_JSONRPC,
+                ),
+                AgentInterface::new(format!("http://{authority}"), a2a::TRANSPORT_PROTOCOL_HTTP_JSON),
+            ],
+            capabilities: AgentCapabilities {
+                streaming: Some(true),
+                push_notifications: Some(false),
+                extensions: Some(vec![routing]),
+                extended_agent_card: Some(false),
+            },
+            default_input_modes: modes(),
+            default_output_modes: modes(),
+            skills: self.skills.iter().map(Skill::to_a2a).collect(),
+            provider: None,
+            documentation_url: None,
+            icon_url: None,
+            security_schemes: None,
+            security_requirements: None,
+            signatures: None,
+        }
+    }
+}
+
+impl Skill {
+    /// A skill; its id is what callers ask for (`skill:ID`).
+    #[must_use]
+    pub fn new(id: impl Into<String>, name: impl Into<String>, description: impl Into<String>) -> Self {
+        Self {
+            id: id.into(),
+            name: name.into(),
+            description: description.into(),
+            tags: Vec::new(),
+            examples: Vec::new(),
+            idempotent: false,
+        }
+    }
+
+    /// Adds keywords.
+    #[must_use]
+    pub fn tags<T: Into<String>>(mut self, tags: impl IntoIterator<Item = T>) -> Self {
+        self.tags.extend(tags.into_iter().map(Into::into));
+        self
+    }
+
+    /// Adds an example of what a caller may send.
+    #[must_use]
+    pub fn example(mut self, example: impl Into<String>) -> Self {
+        self.examples.push(example.into());
+        self
+    }
+
+    /// Declares that doing it twice does no harm: the router may move a failed attempt to another instance.
+    #[must_use]
+    pub fn idempotent(mut self) -> Self {
+        self.idempotent = true;
+        self
+    }
+
+    fn check(&self, path: &str) -> Result<(), Error> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+        if self.id.is_empty() || self.id.len() > MAX_NAME || !self.id.chars().all(allowed) {
+            return Err(Error::new(
+                format!("{path}.id"),
+                format!(
+                    "'{}' is no skill id (letters, digits, '_', '-', '.', at most {MAX_NAME} characters)",
+                    self.id
+                ),
+            ));
+        }
+        check_text(&format!("{path}.name"), &self.name, MAX_NAME)?;
+        check_text(&format!("{path}.description"), &self.description, MAX_DESCRIPTION)
+    }
+
+    fn to_a2a(&self) -> AgentSkill {
+        AgentSkill {
+            id: self.id.clone(),
+            name: self.name.clone(),
+            description: self.description.clone(),
+            tags: self.tags.clone(),
+            examples: (!self.examples.is_empty()).then(|| self.examples.clone()),
+            input_modes: None,
+            output_modes: None,
+            security_requirements: None,
+        }
+    }
+}
+
+impl Error {
+    fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            field: field.into(),
+            message: message.into(),
+        }
+    }
+}
+
+fn check_text(field: &str, text: &str, longest: usize) -> Result<(), Error> {
+    if text.trim().is_empty() || text.len() > longest {
+        return Err(Error::new(
+            field,
+            format!("has {} bytes; 1 to {longest} are allowed", text.len()),
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn card() -> Card {
+        Card::new("weather", "Weather", "Weather of two cities", "1.0.0").skill(
+            Skill::new("forecast", "Forecast", "Days to come")
+                .tags(["weather"])
+                .idempotent(),
+        )
+    }
+
+    #[test]
+    fn a_complete_card_passes_and_names_the_real_address_and_the_idempotent_skills() {
+        card().check().unwrap();
+        let official = card()
+            .skill(Skill::new("order", "Order", "Has effects"))
+            .to_a2a("127.0.0.1:7411");
+        let urls: Vec<_> = official
+            .supported_interfaces
+            .iter()
+            .map(|interface| interface.url.as_str())
+            .collect();
+        assert_eq!(
+            urls,
+            [
+                "127.0.0.1:7411",
+                "http://127.0.0.1:7411/jsonrpc",
+                "http://127.0.0.1:7411"
+            ]
+        );
+        let extensions = official.capabilities.extensions.unwrap();
+        assert_eq!(extensions[0].uri, extension::ROUTING);
+        assert_eq!(
+            extensions[0].params.as_ref().unwrap()["idempotentSkills"],
+            json!(["forecast"])
+        );
+    }
+
+    #[test]
+    fn each_mistake_is_named_by_its_field() {
+        let skill = || Skill::new("s", "S", "does s");
+        let mistakes = [
+            (Card::new("Weather", "W", "d", "1").skill(skill()), "id"),
+            (Card::new("weather", " ", "d", "1").skill(skill()), "name"),
+            (Card::new("weather", "W", "", "1").skill(skill()), "description"),
+            (Card::new("weather", "W", "d", "").skill(skill()), "version"),
+            (Card::new("weather", "W", "d", "1"), "skills"),
+            (card().skill(Skill::new("a b", "S", "d")), "skills[1].id"),
+            (card().skill(Skill::new("s", "", "d")), "skills[1].name"),
+            (card().skill(Skill::new("forecast", "F", "again")), "skills[1].id"),
+        ];
+        for (card, field) in mistakes {
+            assert_eq!(card.check().unwrap_err().field, field);
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! A handler's voice while it works: progress, early artifacts, cancellation, and what was said before.
+
+use a2a::Message;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::Artifact;
+
+/// What a handler says before its reply.
+#[derive(Debug)]
+pub(crate) enum Update {
+    Working(String),
+    Artifact(Artifact),
+}
+
+/// The task that a handler works on.
+///
+/// Updates go through a short channel: a handler that reports faster than subscribers take it waits. What is sent
+/// after the task has ended, for instance because it was cancelled, is dropped.
+#[derive(Debug)]
+pub struct Task {
+    pub(crate) id: String,
+    pub(crate) context_id: String,
+    pub(crate) history: Vec<Message>,
+    pub(crate) cancellation: CancellationToken,
+    pub(crate) updates: mpsc::Sender<Update>,
+}
+
+impl Task {
+    /// The task's id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The id that groups tasks of one conversation.
+    #[must_use]
+    pub fn context_id(&self) -> &str {
+        &self.context_id
+    }
+
+    /// What was said on this task before the present message, oldest first: the caller's messages and the agent's
+    /// questions. Empty for a new task.
+    #[must_use]
+    pub fn history(&self) -> &[Message] {
+        &self.history
+    }
+
+    /// Tells subscribers how far the work is.
+    pub async fn working(&self, progress: impl Into<String> + Send) {
+        self.send(Update::Working(progress.into())).await;
+    }
+
+    /// Gives subscribers an artifact before the end. It stands behind the result in the finished task.
+    pub async fn artifact(&self, artifact: Artifact) {
+        self.send(Update::Artifact(artifact)).await;
+    }
+
+    /// Whether the caller has cancelled the task.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.cancellation.is_cancelled()
+    }
+
+    /// Resolves when the caller cancels the task.
+    pub async fn cancelled(&self) {
+        self.cancellation.cancelled().await;
+    }
+
+    async fn send(&self, update: Update) {
+        // The receiver is gone only when the task has ended; then nobody can be told anything more.
+        let _ = self.updates.send(update).await;
+    }
+}

@@ -1,0 +1,159 @@
+//! What a client sees over HTTP: JSON-RPC with SSE, HTTP+JSON, the card.
+
+use http::{HeaderMap, StatusCode};
+use muster_testkit::http::{Method, Response, get, send};
+use serde_json::{Value, json};
+
+use crate::stage::{Stage, say_and_go};
+
+async fn post(stage: &Stage, path: &str, body: Value) -> Response {
+    let headers = [("content-type", "application/json"), ("a2a-version", "1.0")];
+    let body = body.to_string().into_bytes().into();
+    send(stage.address, Method::POST, path, &headers, body)
+        .await
+        .unwrap()
+}
+
+fn message(text: &str) -> Value {
+    json!({ "message": { "messageId": "m1", "role": "ROLE_USER", "parts": [{ "text": text }] } })
+}
+
+fn call(method: &str, params: &Value) -> Value {
+    json!({ "jsonrpc": "2.0", "id": 7, "method": method, "params": params })
+}
+
+#[tokio::test]
+async fn jsonrpc_answers_at_every_path_that_clients_use() {
+    let stage = Stage::open(|_| {}).await;
+    for path in ["/", "/jsonrpc", "/jsonrpc/"] {
+        let answer = post(&stage, path, call("SendMessage", &message("hello")))
+            .await
+            .json();
+        let task = &answer["result"]["task"];
+        assert_eq!(
+            task["status"]["state"], "TASK_STATE_COMPLETED",
+            "{path}: {answer}"
+        );
+        assert_eq!(task["artifacts"][0]["name"], "result");
+        assert_eq!(task["artifacts"][0]["parts"][1]["text"], "echo hello");
+    }
+    stage.close().await;
+}
+
+#[tokio::test]
+async fn numbers_mean_the_same_over_jsonrpc() {
+    let stage = Stage::open(|_| {}).await;
+    let params = json!({ "message": {
+        "messageId": "m1", "role": "ROLE_USER", "parts": [{ "data": { "skill": "act", "days": 5 } }]
+    } });
+    let answer = post(&stage, "/", call("SendMessage", &params)).await.json();
+    let mut result = answer["result"]["task"]["artifacts"][0]["parts"][0]["data"].clone();
+    muster_api::json::restore_integers(&mut result);
+    assert_eq!(result["data"], json!({ "days": 5 }));
+    assert_eq!(result["skill"], "act");
+    stage.close().await;
+}
+
+#[tokio::test]
+async fn jsonrpc_streams_as_server_sent_events() {
+    let stage = Stage::open(|_| {}).await;
+    let answer = post(&stage, "/", call("SendStreamingMessage", &message("artifacts"))).await;
+    assert_eq!(answer.headers["content-type"], "text/event-stream");
+    let text = answer.text();
+    let events: Vec<Value> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("data:"))
+        .map(|data| serde_json::from_str(data.trim()).unwrap())
+        .collect();
+    assert_eq!(
+        events[0]["result"]["task"]["status"]["state"],
+        "TASK_STATE_SUBMITTED"
+    );
+    let last = &events.last().unwrap()["result"]["statusUpdate"]["status"];
+    assert_eq!(last["state"], "TASK_STATE_COMPLETED");
+    stage.close().await;
+}
+
+#[tokio::test]
+async fn the_task_methods_work_over_jsonrpc_too() {
+    let stage = Stage::open(|_| {}).await;
+    let running = stage.client().send_message(say_and_go("wait")).await.unwrap();
+    let id = crate::stage::task(running).id;
+    let cancelled = post(&stage, "/", call("CancelTask", &json!({ "id": id })))
+        .await
+        .json();
+    assert_eq!(
+        cancelled["result"]["status"]["state"], "TASK_STATE_CANCELED",
+        "{cancelled}"
+    );
+    let got = post(&stage, "/", call("GetTask", &json!({ "id": id })))
+        .await
+        .json();
+    assert_eq!(got["result"]["id"], json!(id));
+    let listed = post(&stage, "/", call("ListTasks", &json!({}))).await.json();
+    assert_eq!(listed["result"]["tasks"][0]["id"], json!(id));
+    let missing = post(&stage, "/", call("GetTask", &json!({ "id": "nobody" })))
+        .await
+        .json();
+    assert_eq!(missing["error"]["code"], -32001);
+    stage.close().await;
+}
+
+#[tokio::test]
+async fn overload_is_typed_on_both_http_bindings() {
+    let stage = Stage::open(|config| config.agent.max_concurrent_tasks = 1).await;
+    stage.client().send_message(say_and_go("wait")).await.unwrap();
+
+    let answer = post(&stage, "/", call("SendMessage", &message("hello"))).await;
+    assert_eq!(answer.headers["retry-after"], "1");
+    let error = &answer.json()["error"];
+    let details = error["data"].as_array().unwrap();
+    assert_eq!(details[0]["reason"], "AGENT_BUSY");
+    assert_eq!(details[0]["domain"], "muster");
+    assert!(
+        details.iter().any(|detail| detail["retryDelay"] == "1s"),
+        "{error}"
+    );
+
+    let streaming = post(&stage, "/", call("SendStreamingMessage", &message("hello")))
+        .await
+        .json();
+    assert_eq!(streaming["error"]["data"][0]["reason"], "AGENT_BUSY");
+
+    let answer = post(&stage, "/message:send", message("hello")).await;
+    assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS);
+    let error = &answer.json()["error"];
+    assert_eq!(error["status"], "RESOURCE_EXHAUSTED");
+    assert_eq!(error["details"][0]["reason"], "AGENT_BUSY");
+    stage.close().await;
+}
+
+#[tokio::test]
+async fn http_json_is_served_on_the_same_port() {
+    let stage = Stage::open(|_| {}).await;
+    let answer = post(&stage, "/message:send", message("hello")).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    let id = answer.json()["task"]["id"].as_str().unwrap().to_owned();
+    let got = get(stage.address, &format!("/tasks/{id}")).await.unwrap().json();
+    assert_eq!(got["status"]["state"], "TASK_STATE_COMPLETED");
+    stage.close().await;
+}
+
+#[tokio::test]
+async fn the_card_names_the_real_address_and_the_idempotent_skills() {
+    let stage = Stage::open(|_| {}).await;
+    let answer = get(stage.address, "/.well-known/agent-card.json").await.unwrap();
+    let headers: &HeaderMap = &answer.headers;
+    assert!(headers.contains_key("etag"));
+    let card = answer.json();
+    let address = stage.address.to_string();
+    assert_eq!(card["supportedInterfaces"][0]["url"], json!(address));
+    assert_eq!(
+        card["supportedInterfaces"][1]["url"],
+        format!("http://{address}/jsonrpc")
+    );
+    let extension = &card["capabilities"]["extensions"][0];
+    assert_eq!(extension["uri"], muster_api::extension::ROUTING);
+    assert_eq!(extension["params"]["idempotentSkills"], json!(["act"]));
+    stage.close().await;
+}

@@ -1,0 +1,91 @@
+//! Connections: one lazy HTTP/2 channel per endpoint, with bounds on what a silent peer may cost.
+//!
+//! A channel connects at its first call and again after a loss, so that services may start in any order. Two
+//! kinds of peer need two settings: our own services answer HTTP/2 pings at any rate, while gRPC servers of other
+//! languages close a connection that is pinged more often than every five minutes (`too_many_pings`). Agents
+//! may be written in any language, so connections to them rely on TCP keepalive and ping rarely.
+
+use std::time::Duration;
+
+use tonic::transport::Channel;
+
+use crate::endpoint::Endpoint;
+
+/// How connections are opened and watched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// How long to wait for a TCP connection.
+    pub connect_timeout: Duration,
+    /// Idle time after which TCP probes the peer, and the pause between probes.
+    pub tcp_keepalive: Duration,
+    /// How often to ping over HTTP/2.
+    pub ping_interval: Duration,
+    /// How long a ping may stay unanswered before the connection is given up.
+    pub ping_timeout: Duration,
+    /// Whether to ping while no call is open.
+    pub ping_while_idle: bool,
+}
+
+impl Config {
+    /// For our own services: a dead peer is noticed in seconds, even on an idle watch.
+    #[must_use]
+    pub const fn own_service() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(3),
+            tcp_keepalive: Duration::from_secs(10),
+            ping_interval: Duration::from_secs(10),
+            ping_timeout: Duration::from_secs(5),
+            ping_while_idle: true,
+        }
+    }
+
+    /// For agents, which may run on any gRPC library.
+    #[must_use]
+    pub const fn agent() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(3),
+            tcp_keepalive: Duration::from_secs(10),
+            ping_interval: Duration::from_secs(310),
+            ping_timeout: Duration::from_secs(10),
+            ping_while_idle: false,
+        }
+    }
+}
+
+/// Probes that may go unanswered before TCP gives the connection up.
+const TCP_PROBES: u32 = 3;
+
+/// A channel to one of our own services. It connects at the first call; must be called within a tokio runtime.
+#[must_use]
+pub fn connect_lazy(endpoint: &Endpoint) -> Channel {
+    connect_lazy_with(endpoint, &Config::own_service())
+}
+
+/// A channel with these settings; see [`connect_lazy`].
+#[must_use]
+pub fn connect_lazy_with(endpoint: &Endpoint, config: &Config) -> Channel {
+    tonic::transport::Endpoint::from_shared(endpoint.to_string())
+        .expect("a parsed endpoint is a URI")
+        .connect_timeout(config.connect_timeout)
+        .tcp_nodelay(true)
+        .tcp_keepalive(Some(config.tcp_keepalive))
+        .tcp_keepalive_interval(Some(config.tcp_keepalive))
+        .tcp_keepalive_retries(Some(TCP_PROBES))
+        .http2_keep_alive_interval(config.ping_interval)
+        .keep_alive_timeout(config.ping_timeout)
+        .keep_alive_while_idle(config.ping_while_idle)
+        .connect_lazy()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::endpoint;
+
+    #[tokio::test]
+    async fn opening_waits_for_nothing_and_needs_no_peer() {
+        let nobody = endpoint::parse("http://127.0.0.1:1").expect("well formed");
+        let _channel = connect_lazy(&nobody);
+        let _channel = connect_lazy_with(&nobody, &Config::agent());
+    }
+}

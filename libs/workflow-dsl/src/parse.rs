@@ -1,0 +1,98 @@
+//! From text to a [`Definition`], or to everything that is wrong with it.
+//!
+//! Reading goes in two steps: text to a tree with places ([`crate::node`]), and tree to the typed model. The second
+//! step never stops at a mistake: what cannot be read is reported and left out, and reading goes on beside it; only
+//! if nothing was wrong does a definition come out. A field that the language has and this runtime has not yet is
+//! refused by its name, because a workflow that silently does less than it says is worse than none.
+//!
+//! Rejected: deserializing with serde and validating with the language's JSON Schema. Both stop early or report
+//! places of their own, neither knows the scope of a variable or the tasks of a list, and a `oneOf` over thirteen kinds of
+//! tasks explains a slip of the finger with thirteen complaints.
+
+mod call;
+mod catch;
+mod control;
+mod cursor;
+mod duration;
+mod error;
+mod expressions;
+mod flow;
+mod reuse;
+mod task;
+mod workflow;
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
+
+use crate::document::{Definition, Workflow};
+use crate::node;
+use crate::problem::Problems;
+use cursor::Cursor;
+use expressions::Scope;
+use reuse::Reusable;
+
+/// Reads a document in YAML or JSON.
+///
+/// # Errors
+/// Everything that is wrong with it, if anything is; warnings among it. The warnings of a document that is accepted
+/// are in [`Definition::warnings`].
+pub fn parse(text: &str) -> Result<Definition, Problems> {
+    let (workflow, problems) = read(text);
+    match workflow {
+        Some(workflow) if !problems.has_errors() => Ok(Definition {
+            workflow: Arc::new(workflow),
+            digest: digest(text),
+            source: Arc::from(text),
+            warnings: problems,
+        }),
+        _ => Err(problems),
+    }
+}
+
+/// Everything that is wrong or doubtful about a document in YAML or JSON.
+#[must_use]
+pub fn check(text: &str) -> Problems {
+    read(text).1
+}
+
+/// The digest that [`Definition::digest`] holds for this text.
+#[must_use]
+pub fn digest(text: &str) -> String {
+    Sha256::digest(text.as_bytes())
+        .iter()
+        .fold(String::with_capacity(64), |mut hexadecimal, byte| {
+            write!(hexadecimal, "{byte:02x}").expect("writing to a String cannot fail");
+            hexadecimal
+        })
+}
+
+/// The expression in text of the form `${ … }`, and nothing around it.
+pub(crate) fn embedded(text: &str) -> Option<&str> {
+    text.trim().strip_prefix("${")?.strip_suffix('}').map(str::trim)
+}
+
+fn read(text: &str) -> (Option<Workflow>, Problems) {
+    let mut problems = Problems::default();
+    let Some(root) = node::read(text, &mut problems) else {
+        return (None, problems);
+    };
+    let mut reader = Reader {
+        problems,
+        reusable: Reusable::default(),
+        scope: Scope::default(),
+    };
+    let workflow = reader.workflow(&Cursor::root(&root));
+    (workflow, reader.problems.sorted())
+}
+
+/// What is known while a tree is read.
+struct Reader {
+    problems: Problems,
+    reusable: Reusable,
+    scope: Scope,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,108 @@
+//! The section `use`: what a document defines once and refers to by name.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::Reader;
+use super::cursor::Cursor;
+use crate::document::{ErrorTemplate, Retry};
+use crate::problem::{listed, quoted};
+
+/// What `use` defines. A definition that is itself wrong is kept as `None`, so that a reference to it is not reported
+/// as unknown as well.
+#[derive(Default)]
+pub(super) struct Reusable {
+    timeouts: Definitions<Duration>,
+    retries: Definitions<Retry>,
+    errors: Definitions<ErrorTemplate>,
+}
+
+type Definitions<T> = BTreeMap<String, Option<T>>;
+
+impl Reader {
+    pub(super) fn reusable(&mut self, at: &Cursor<'_>) {
+        const LATER: &[&str] = &[
+            "authentications",
+            "catalogs",
+            "extensions",
+            "functions",
+            "secrets",
+        ];
+        let Some(fields) = self.fields(at, &["errors", "retries", "timeouts"], LATER) else {
+            return;
+        };
+        if let Some(section) = fields.get("timeouts") {
+            self.reusable.timeouts = self.definitions(&section, Self::inline_timeout);
+        }
+        if let Some(section) = fields.get("errors") {
+            self.reusable.errors = self.definitions(&section, Self::inline_error);
+        }
+        if let Some(section) = fields.get("retries") {
+            // A policy does not know which `catch` will use it, hence only the default name of the error.
+            let variables = [super::catch::DEFAULT_VARIABLE.to_owned()];
+            self.reusable.retries = self.with_variables(variables, |reader| {
+                reader.definitions(&section, Self::inline_retry)
+            });
+        }
+    }
+
+    fn definitions<T>(
+        &mut self,
+        section: &Cursor<'_>,
+        mut read: impl FnMut(&mut Self, &Cursor<'_>) -> Option<T>,
+    ) -> Definitions<T> {
+        let Some(fields) = self.object(section) else {
+            return Definitions::new();
+        };
+        fields
+            .iter()
+            .map(|(name, definition)| (name.to_owned(), read(self, &definition)))
+            .collect()
+    }
+
+    pub(super) fn reused_timeout(&mut self, at: &Cursor<'_>, name: &str) -> Option<Duration> {
+        match self.reusable.timeouts.get(name) {
+            Some(timeout) => *timeout,
+            None => self.unknown(at, name, "timeout", |reusable| {
+                reusable.timeouts.keys().cloned().collect()
+            }),
+        }
+    }
+
+    pub(super) fn reused_retry(&mut self, at: &Cursor<'_>, name: &str) -> Option<Retry> {
+        match self.reusable.retries.get(name) {
+            Some(retry) => retry.clone(),
+            None => self.unknown(at, name, "retry policy", |reusable| {
+                reusable.retries.keys().cloned().collect()
+            }),
+        }
+    }
+
+    pub(super) fn reused_error(&mut self, at: &Cursor<'_>, name: &str) -> Option<ErrorTemplate> {
+        match self.reusable.errors.get(name) {
+            Some(error) => error.clone(),
+            None => self.unknown(at, name, "error", |reusable| {
+                reusable.errors.keys().cloned().collect()
+            }),
+        }
+    }
+
+    fn unknown<T>(
+        &mut self,
+        at: &Cursor<'_>,
+        name: &str,
+        what: &str,
+        known: impl Fn(&Reusable) -> Vec<String>,
+    ) -> Option<T> {
+        let known = known(&self.reusable);
+        let known = || known.iter().map(String::as_str);
+        let nearest = muster_api::names::suggestion(name, known());
+        let defined = if known().next().is_none() {
+            "'use' defines none".to_owned()
+        } else {
+            format!("'use' defines {}", listed(known()))
+        };
+        self.wrong(at, format!("no such {what} {}; {defined}{nearest}", quoted(name)));
+        None
+    }
+}
