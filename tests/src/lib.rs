@@ -1,1 +1,39 @@
-//! Empty room.
+//! What the system tests share: the whole system as separate processes, and the `muster` command line.
+//!
+//! Every program is a real binary with ports of its own; nothing is called in process. The tests themselves are in
+//! `tests/`.
+
+mod command;
+mod stack;
+
+pub use command::{Finished, muster};
+pub use stack::{Dev, Stack};
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long anything may take before a test gives up; generous, because it is no measurement.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A file of the repository, by its path from the root.
+#[must_use]
+pub fn repository_file(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
+}
+
+/// A program of the interop tools, which `tests/run` installs.
+///
+/// # Panics
+/// When it is not there: a test whose program is missing fails.
+#[must_use]
+pub fn tool(name: &str) -> PathBuf {
+    let folder = std::env::var_os("MUSTER_TEST_TOOLS")
+        .map_or_else(|| repository_file("target/test-tools/bin"), PathBuf::from);
+    let path = folder.join(name);
+    assert!(
+        path.is_file(),
+        "{} is missing; `tests/run` installs it",
+        path.display()
+    );
+    path
+}

@@ -1,9 +1,15 @@
 //! Brings a service up, keeps it observable, and takes it down in order.
 //!
+//! Up means: the ports accept, and `grpc.health.v1` says NOT_SERVING until `/ready` says yes.
+//!
 //! Down means: the service says NOT_SERVING and `/ready` 503, the drain hooks run (an agent says goodbye to the
-//! registry), requests in flight finish, and at the deadline what is left is cut. Health and metrics answer until
-//! the end.
+//! registry), requests in flight finish, then the essential tasks do. All of that shares one deadline, counted from
+//! the moment that the shutdown was asked for; what is left then is cut. Health and metrics answer until the end.
+//!
+//! Only the process can be asked to end: a panic in a check, a hook, a request or a task is told and stays there.
 
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,17 +19,19 @@ use axum::extract::State;
 use axum::response::IntoResponse as _;
 use axum::routing::get;
 use axum::{Json, Router};
+use futures::FutureExt as _;
 use http::{StatusCode, header};
-use sysinfo::{Disks, System};
+use tokio::time::Instant;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::clock::{SharedClock, SystemClock};
 use crate::health::{self, Health, Question};
-use crate::http::{Layers, fallback, serve};
+use crate::http::{Contract, Layers, fallback, serve};
+use crate::machine::{self, Blocking};
 use crate::metrics::{Definition, Metrics};
-use crate::tasks::{Ended, Tasks};
-use crate::{Error, Listeners, Shutdown, Surface, server};
+use crate::tasks::{Ended, Tasks, panic_message};
+use crate::{Error, Listeners, Shutdown, Surface, server, telemetry};
 
 /// How often readiness is told to `grpc.health.v1` when nothing is known to have changed.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
@@ -31,6 +39,19 @@ const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
 const SYSTEM_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often histograms are moved into their buckets.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The gRPC services that the chassis adds.
+const OURS: [&str; 3] = [
+    "grpc.health.v1.Health",
+    "grpc.reflection.v1.ServerReflection",
+    "grpc.reflection.v1alpha.ServerReflection",
+];
+
+/// The contract of reflection, which it lists by itself.
+const REFLECTION: [&[u8]; 2] = [
+    tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+    tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+];
 
 type Hook = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
 
@@ -69,14 +90,16 @@ impl Chassis {
         let labels = [
             ("service", name.to_owned()),
             ("version", env!("CARGO_PKG_VERSION").to_owned()),
+            ("environment", telemetry::environment().to_owned()),
         ];
         metrics.gauge("agent_info", &labels).set(1.0);
         let health = Health::new(Arc::clone(&clock));
+        let memory = Blocking::new(machine::memory_left);
         health.check(
             health::Kind::Informational,
             "memory",
             SYSTEM_CHECK_TIMEOUT,
-            || off_thread(memory_left),
+            move || memory.outcome(),
         );
         let (tasks, ended) = Tasks::new(shutdown.clone());
         Ok(Self {
@@ -104,14 +127,12 @@ impl Chassis {
     /// Adds a check that the disk under `path` has more than a tenth free.
     pub fn check_disk(&self, path: impl Into<PathBuf>) {
         let path = path.into();
+        let disk = Blocking::new(move || machine::disk_left(&path));
         self.health.check(
             health::Kind::Informational,
             "disk",
             SYSTEM_CHECK_TIMEOUT,
-            move || {
-                let path = path.clone();
-                off_thread(move || disk_left(&path))
-            },
+            move || disk.outcome(),
         );
     }
 
@@ -123,7 +144,9 @@ impl Chassis {
     pub async fn serve(mut self, listeners: Listeners, surface: Surface) -> Result<(), Error> {
         let address = listeners.data_address();
         let [data, health, metrics] = listeners.into_tokio()?;
-        let (reporter, router) = self.router(surface)?;
+        let (grpc_health, router) = self.router(surface)?;
+        // Before the first connection: tonic says SERVING for the empty name from the start.
+        grpc_health.tell(ServingStatus::NotServing).await;
         self.tasks.spawn("metrics upkeep", upkeep(self.metrics.clone()));
         let stop = Shutdown::new();
         let plain = server::Config {
@@ -142,12 +165,12 @@ impl Chassis {
         tracing::info!(service = self.name, %address, "serving");
 
         let outcome = {
-            let (tell, name) = (tell_health(self.health.clone(), reporter), self.name);
+            let (tell, name) = (tell_health(self.health.clone(), grpc_health), self.name);
             let work = self.until_drained(data, router);
             tokio::pin!(work);
             tokio::select! {
                 outcome = &mut work => outcome,
-                () = tell => Err(Error::Serve(format!("{name}: health is no longer told"))),
+                never = tell => match never {},
                 _ = async { tokio::join!(served_health, served_metrics) } => {
                     Err(Error::Serve(format!("{name}: the health and metrics ports ended")))
                 }
@@ -179,21 +202,31 @@ impl Chassis {
             .add_service(health_service)
             .add_service(v1)
             .add_service(v1alpha);
-        let layers = Layers::new(self.metrics.clone(), Arc::clone(&self.clock), &sets);
+        let layers = Layers::new(
+            self.metrics.clone(),
+            Arc::clone(&self.clock),
+            Contract::new(
+                services.iter().copied().chain(OURS),
+                &[&sets[..], &REFLECTION].concat(),
+            ),
+            self.server.max_body_bytes(),
+        );
         let router = routes
             .routes()
             .prepare()
             .into_axum_router()
             .merge(http)
             .fallback(fallback)
-            .layer(axum::extract::DefaultBodyLimit::max(
-                self.server.max_message_bytes,
+            .layer(axum::extract::DefaultBodyLimit::disable()) // `Layers::plain` bounds every body
+            .layer(axum::middleware::from_fn_with_state(
+                layers.clone(),
+                Layers::plain,
             ))
             .layer(axum::middleware::from_fn_with_state(layers, Layers::guard));
         Ok((GrpcHealth { reporter, services }, router))
     }
 
-    /// Serves the data port to the end of its drain.
+    /// Serves the data port to the end of its drain, and sees the essential tasks to their end.
     async fn until_drained(
         &mut self,
         listener: tokio::net::TcpListener,
@@ -201,43 +234,49 @@ impl Chassis {
     ) -> Result<(), Error> {
         let hooks = std::mem::take(&mut self.hooks);
         let (server, shutdown, name) = (self.server.clone(), self.shutdown.clone(), self.name);
-        let stop_accepting = Shutdown::new();
-        let deadline = async {
-            tokio::time::sleep(server.drain_timeout()).await;
-        };
-        let serving = serve(listener, router, &server, &stop_accepting, deadline);
+        let (stop_accepting, cut_off) = (Shutdown::new(), Shutdown::new());
+        let serving = serve(listener, router, &server, &stop_accepting, cut_off.requested());
         tokio::pin!(serving);
         let failure = tokio::select! {
             _ = &mut serving => return Err(Error::Serve(format!("{name}: the data port ended"))),
             failure = self.ended.recv() => failure,
             () = shutdown.requested() => None,
         };
+        let deadline = Instant::now() + server.drain_timeout();
         // From here on tasks may end: it is no failure any more.
         shutdown.trigger();
         self.health.start_draining();
-        let goodbyes = run_hooks(hooks, server.drain_timeout());
-        tokio::select! {
-            () = goodbyes => {}
-            _ = &mut serving => {}
-        }
-        stop_accepting.trigger();
-        let cut = serving.await;
+        let drain = async {
+            run_hooks(hooks, deadline).await;
+            stop_accepting.trigger();
+            tokio::time::sleep_until(deadline).await;
+            cut_off.trigger();
+            std::future::pending::<Infallible>().await
+        };
+        let cut = tokio::select! {
+            cut = &mut serving => cut,
+            never = drain => match never {},
+        };
         if cut > 0 {
             tracing::warn!(service = name, cut, "connections were cut at the drain deadline");
         }
+        self.tasks.finish(deadline).await;
         failure.map_or(Ok(()), Err)
     }
 }
 
-async fn run_hooks(hooks: Vec<(String, Hook)>, within: Duration) {
+async fn run_hooks(hooks: Vec<(String, Hook)>, deadline: Instant) {
     let all = async {
         for (name, hook) in hooks {
             tracing::debug!(hook = name, "draining");
-            hook().await;
+            if let Err(panic) = AssertUnwindSafe(async { hook().await }).catch_unwind().await {
+                let reason = panic_message(panic.as_ref());
+                tracing::error!(hook = name, reason, "a drain hook panicked");
+            }
         }
     };
-    if tokio::time::timeout(within, all).await.is_err() {
-        tracing::warn!(seconds = within.as_secs(), "the drain hooks took too long");
+    if tokio::time::timeout_at(deadline, all).await.is_err() {
+        tracing::warn!("the drain hooks took until the drain deadline");
     }
 }
 
@@ -246,26 +285,48 @@ struct GrpcHealth {
     services: Vec<&'static str>,
 }
 
-/// Tells `grpc.health.v1` what `/ready` says, for the empty name and every service.
-async fn tell_health(health: Health, grpc: GrpcHealth) {
-    let mut changes = health.changes();
-    let mut interval = tokio::time::interval(HEALTH_INTERVAL);
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        let ready = health.report(Question::Ready).await.ok;
-        let status = if ready {
-            ServingStatus::Serving
-        } else {
-            ServingStatus::NotServing
-        };
-        for name in grpc.services.iter().copied().chain(std::iter::once("")) {
-            grpc.reporter.set_service_status(name, status).await;
-        }
-        tokio::select! {
-            _ = interval.tick() => {}
-            changed = changes.changed() => if changed.is_err() { return },
+impl GrpcHealth {
+    /// Says it for the empty name and every service.
+    async fn tell(&self, status: ServingStatus) {
+        for name in self.services.iter().copied().chain(std::iter::once("")) {
+            self.reporter.set_service_status(name, status).await;
         }
     }
+}
+
+/// Tells `grpc.health.v1` what `/ready` says, and NOT_SERVING as soon as the drain starts, whatever a check still
+/// waits for. Nobody else tells it after the start, so that a late answer cannot undo the drain.
+async fn tell_health(health: Health, grpc: GrpcHealth) -> Infallible {
+    let follow = async {
+        let mut changes = health.changes();
+        let mut interval = tokio::time::interval(HEALTH_INTERVAL);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // Watchers hear of changes, not of every look.
+        let mut told = ServingStatus::NotServing;
+        loop {
+            let status = if health.report(Question::Ready).await.ok {
+                ServingStatus::Serving
+            } else {
+                ServingStatus::NotServing
+            };
+            if status != told {
+                grpc.tell(status).await;
+                told = status;
+            }
+            tokio::select! {
+                _ = interval.tick() => {}
+                // `health` holds the sender.
+                _changed = changes.changed() => {}
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        () = health.draining() => {}
+        never = follow => match never {},
+    }
+    grpc.tell(ServingStatus::NotServing).await;
+    std::future::pending().await
 }
 
 async fn upkeep(metrics: Metrics) {
@@ -308,49 +369,4 @@ fn metrics_router(metrics: Metrics) -> Router {
         .route("/metrics", get(render))
         .fallback(fallback)
         .with_state(metrics)
-}
-
-/// Asks the system on a thread that may block.
-async fn off_thread(ask: impl FnOnce() -> Result<(), String> + Send + 'static) -> Result<(), String> {
-    tokio::task::spawn_blocking(ask)
-        .await
-        .unwrap_or_else(|error| Err(error.to_string()))
-}
-
-fn memory_left() -> Result<(), String> {
-    let mut system = System::new().map_err(|error| error.to_string())?;
-    system.refresh_memory();
-    let (used, total) = (system.used_memory(), system.total_memory());
-    if total > 0 && used / 9 > total / 10 {
-        return Err(format!(
-            "{} of {} MiB in use, more than 90 %",
-            used >> 20,
-            total >> 20
-        ));
-    }
-    Ok(())
-}
-
-fn disk_left(path: &std::path::Path) -> Result<(), String> {
-    let path = path
-        .canonicalize()
-        .map_err(|error| format!("{}: {error}", path.display()))?;
-    let disks = Disks::new_with_refreshed_list().map_err(|error| error.to_string())?;
-    let Some(disk) = disks
-        .iter()
-        .filter(|disk| path.starts_with(disk.mount_point()))
-        .max_by_key(|disk| disk.mount_point().as_os_str().len())
-    else {
-        return Ok(()); // a container's overlay that the system does not list
-    };
-    let (free, total) = (disk.available_space(), disk.total_space());
-    if total > 0 && free < total / 10 {
-        return Err(format!(
-            "{}: {} of {} MiB free, less than 10 %",
-            path.display(),
-            free >> 20,
-            total >> 20
-        ));
-    }
-    Ok(())
 }

@@ -1,25 +1,36 @@
 //! Configuration: defaults < file < environment < flags, and every mistake reported at once.
 //!
 //! The defaults are a value of the typed configuration, so its serialized form knows every key. What is laid over
-//! it is compared key by key with that form: an unknown key is reported with the nearest known one, a value of
-//! another kind is reported and the default kept, so that the next mistake is found too. Only then is the typed
-//! value read and its own rules asked ([`Settings::validate`]).
+//! it is compared key by key with that form ([`overlay`]); then the typed value is read ([`typed`]); then its own
+//! rules are asked ([`Settings::validate`]), with those of the sections that every service has. A mistake is
+//! reported, the default put in its place and the reading goes on, so that the next one is found too. Rules are
+//! silent about keys that have a mistake already: they would judge the default.
 //!
-//! Environment values are text; they are read as what the default at that key is. Rejected: deserializing at
-//! once, which stops at the first mistake.
+//! Environment values and flags are text; they are read as what the default at that key is. Where the default does
+//! not say it (an option that is absent, a key of a map), they are text first and JSON if the type refuses text.
+//! Names in the environment are upper case, so they reach only keys in lower case.
+//!
+//! No mistake shows the value of a key in [`Settings::secrets`]. Rejected: deserializing at once, which stops at
+//! the first mistake; the types' own error texts for secrets, which quote the value.
+
+mod file;
+mod overlay;
+#[cfg(test)]
+mod tests;
+mod typed;
 
 use std::fmt;
 use std::path::Path;
 
-use muster_api::names::suggestion;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use crate::{server, telemetry};
+use crate::{server, telemetry, trust};
+use overlay::Overlay;
 
 /// Prefix of the environment variables: `MUSTER__SECTION__KEY`.
-const PREFIX: &str = "MUSTER__";
+pub(crate) const PREFIX: &str = "MUSTER__";
 
 /// A typed configuration.
 pub trait Settings: Serialize + DeserializeOwned + Default {
@@ -29,7 +40,13 @@ pub trait Settings: Serialize + DeserializeOwned + Default {
     /// The section `telemetry`.
     fn telemetry(&self) -> &telemetry::Config;
 
-    /// Adds what is wrong beyond types: ranges, forms, what does not go together.
+    /// The section `trust`, where there is one.
+    fn trust(&self) -> Option<&trust::Config> {
+        None
+    }
+
+    /// Adds what is wrong beyond types: ranges, forms, what does not go together. [`load`] asks the sections
+    /// above itself; to ask them here too does no harm, because the same mistake is listed once.
     fn validate(&self, mistakes: &mut Mistakes);
 
     /// Paths of keys that are never printed.
@@ -46,9 +63,13 @@ pub struct Mistakes {
 }
 
 impl Mistakes {
-    /// Adds a mistake at `key` (dotted path); `what` says what is wrong and what is allowed.
+    /// Adds a mistake at `key` (dotted path); `what` says what is wrong and what is allowed. The same mistake is
+    /// kept once, and on one line.
     pub fn add(&mut self, key: impl Into<String>, what: impl Into<String>) {
-        self.list.push((key.into(), what.into()));
+        let mistake = (key.into(), what.into().replace('\n', " "));
+        if !self.list.contains(&mistake) {
+            self.list.push(mistake);
+        }
     }
 
     /// Whether there are none.
@@ -86,28 +107,17 @@ pub fn load<C: Settings>(
     environment: impl Iterator<Item = (String, String)>,
     overrides: &[(String, String)],
 ) -> Result<C, Mistakes> {
-    let config = read(defaults, file, environment, overrides)?;
-    let mut mistakes = Mistakes::default();
-    config.validate(&mut mistakes);
-    if mistakes.is_empty() {
-        Ok(config)
-    } else {
-        Err(mistakes)
-    }
+    load_beside(Mistakes::default(), defaults, file, environment, overrides)
 }
 
-/// Like [`load`] for any typed value, without rules of its own.
-///
-/// # Errors
-///
-/// All mistakes found.
-pub fn read<C: Serialize + DeserializeOwned>(
+/// [`load`], with the mistakes that were found before.
+pub(crate) fn load_beside<C: Settings>(
+    mut mistakes: Mistakes,
     defaults: C,
     file: Option<&Path>,
     environment: impl Iterator<Item = (String, String)>,
     overrides: &[(String, String)],
 ) -> Result<C, Mistakes> {
-    let mut mistakes = Mistakes::default();
     let base = match serde_json::to_value(&defaults) {
         Ok(base) => base,
         Err(error) => {
@@ -115,24 +125,83 @@ pub fn read<C: Serialize + DeserializeOwned>(
             return Err(mistakes);
         }
     };
-    let mut merged = base.clone();
-    if let Some(overlay) = file.and_then(|path| read_file(path, &mut mistakes)) {
-        lay_over(&mut merged, overlay, "", &mut mistakes);
-    }
+    let mut overlay = Overlay::new(&base, C::secrets(), &mut mistakes);
+    let readable = file.is_none_or(|path| overlay.file(path));
     for (name, value) in environment {
         if let Some(path) = name.strip_prefix(PREFIX) {
-            let key = path.to_lowercase().replace("__", ".");
-            lay_over(&mut merged, nested(&key, value), "", &mut mistakes);
+            overlay.text(&path.to_lowercase().replace("__", "."), value);
         }
     }
     for (key, value) in overrides {
-        lay_over(&mut merged, nested(key, value.clone()), "", &mut mistakes);
+        overlay.text(key, value.clone());
     }
-    let typed = typed(merged, &base, &mut mistakes);
-    match typed {
-        Some(config) if mistakes.is_empty() => Ok(config),
-        _ => Err(mistakes),
+    let merged = overlay.merged();
+    if let Some(config) = typed::read::<C>(merged, &base, C::secrets(), &mut mistakes) {
+        // Without its file the rules would complain of what the file says.
+        if readable {
+            ask_rules(&config, &mut mistakes);
+        }
+        if mistakes.is_empty() {
+            return Ok(config);
+        }
     }
+    Err(mistakes)
+}
+
+/// Adds what the rules refuse, at keys that have no mistake yet.
+fn ask_rules<C: Settings>(config: &C, mistakes: &mut Mistakes) {
+    let mut refused = Mistakes::default();
+    config.server().validate(&mut refused);
+    config.telemetry().validate(&mut refused);
+    if let Some(trust) = config.trust() {
+        trust.validate(config.server(), &mut refused);
+    }
+    config.validate(&mut refused);
+    let known: Vec<String> = mistakes.iter().map(|(key, _)| key.to_owned()).collect();
+    let secrets = secret_texts(config);
+    for (key, what) in refused.iter() {
+        if !known.iter().any(|known| related(known, key)) {
+            mistakes.add(key, without_secrets(key, what, &secrets));
+        }
+    }
+}
+
+/// Path and text of every secret that is set.
+fn secret_texts<C: Settings>(config: &C) -> Vec<(&'static str, String)> {
+    let value = serde_json::to_value(config).unwrap_or(Value::Null);
+    let text = |path: &'static str| match value.pointer(&pointer(path))? {
+        Value::Null => None,
+        Value::String(text) if text.is_empty() => None,
+        Value::String(text) => Some((path, text.clone())),
+        other => Some((path, other.to_string())),
+    };
+    C::secrets().iter().copied().filter_map(text).collect()
+}
+
+fn without_secrets(key: &str, what: &str, secrets: &[(&'static str, String)]) -> String {
+    /// Shorter texts are parts of ordinary words; elsewhere than at their own key they say nothing.
+    const TELLING: usize = 4;
+    secrets
+        .iter()
+        .filter(|(path, text)| text.len() >= TELLING || related(path, key))
+        .fold(what.to_owned(), |what, (_, text)| {
+            what.replace(text, "(redacted)")
+        })
+}
+
+/// Whether two paths are the same, or one lies within the other.
+fn related(one: &str, other: &str) -> bool {
+    let within = |inner: &str, outer: &str| {
+        inner
+            .strip_prefix(outer)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    };
+    within(one, other) || within(other, one)
+}
+
+/// The JSON pointer of a dotted path.
+fn pointer(path: &str) -> String {
+    format!("/{}", path.replace('.', "/"))
 }
 
 /// The configuration as JSON with secrets replaced.
@@ -140,8 +209,10 @@ pub fn read<C: Serialize + DeserializeOwned>(
 pub fn redacted<C: Settings>(config: &C) -> Value {
     let mut value = serde_json::to_value(config).unwrap_or(Value::Null);
     for path in C::secrets() {
-        let pointer = format!("/{}", path.replace('.', "/"));
-        if let Some(secret) = value.pointer_mut(&pointer).filter(|secret| !secret.is_null()) {
+        if let Some(secret) = value
+            .pointer_mut(&pointer(path))
+            .filter(|secret| !secret.is_null())
+        {
             *secret = Value::String("(redacted)".to_owned());
         }
     }
@@ -152,252 +223,15 @@ pub fn redacted<C: Settings>(config: &C) -> Value {
 ///
 /// # Errors
 ///
-/// Says what form is expected.
+/// Says what form is expected. Only what can be a key is quoted: the rest may be a secret.
 pub fn parse_override(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err(format!("'{text}': expected section.key=value")),
-    }
-}
-
-fn read_file(path: &Path, mistakes: &mut Mistakes) -> Option<Value> {
-    let source = config::File::from(path);
-    let read = config::Config::builder()
-        .add_source(source)
-        .build()
-        .and_then(config::Config::try_deserialize::<Value>);
-    match read {
-        Ok(value) => Some(value),
-        Err(error) => {
-            mistakes.add(
-                format!("--config {}", path.display()),
-                error.to_string().replace('\n', " "),
-            );
-            None
-        }
-    }
-}
-
-fn nested(key: &str, value: String) -> Value {
-    key.rsplit('.').fold(Value::String(value), |inner, part| {
-        let mut object = Map::new();
-        object.insert(part.to_owned(), inner);
-        Value::Object(object)
-    })
-}
-
-fn lay_over(base: &mut Value, overlay: Value, path: &str, mistakes: &mut Mistakes) {
-    match (base, overlay) {
-        (Value::Object(base), Value::Object(overlay)) => {
-            for (key, value) in overlay {
-                let path = if path.is_empty() {
-                    key.clone()
-                } else {
-                    format!("{path}.{key}")
-                };
-                if let Some(slot) = base.get_mut(&key) {
-                    lay_over(slot, value, &path, mistakes);
-                } else {
-                    let known: Vec<&str> = base.keys().map(String::as_str).collect();
-                    let near = suggestion(&key, known.iter().copied());
-                    let near = if near.is_empty() {
-                        format!("; allowed here: {}", known.join(", "))
-                    } else {
-                        near
-                    };
-                    mistakes.add(path, format!("unknown key{near}"));
-                }
-            }
-        }
-        (slot, value) => match same_kind(slot, value) {
-            Ok(value) => *slot = value,
-            Err(what) => mistakes.add(path, what),
-        },
-    }
-}
-
-/// Reads `given` as what `default` is; text from the environment or a flag becomes a number or a truth value.
-fn same_kind(default: &Value, given: Value) -> Result<Value, String> {
-    let wanted = kind(default);
-    match (default, given) {
-        (Value::Null, given) => Ok(given), // an absent option: its type is checked when the whole is read
-        (Value::String(_), Value::Number(number)) => Ok(Value::String(number.to_string())),
-        (Value::String(_), Value::Bool(truth)) => Ok(Value::String(truth.to_string())),
-        (Value::Number(_) | Value::Bool(_) | Value::Array(_) | Value::Object(_), Value::String(text)) => {
-            match serde_json::from_str::<Value>(&text) {
-                Ok(parsed) if kind(&parsed) == wanted => Ok(parsed),
-                _ => Err(format!("'{text}' is not {wanted}")),
-            }
-        }
-        (default, given) if kind(&given) == kind(default) => Ok(given),
-        (_, given) => Err(format!("{} where {wanted} is expected", kind(&given))),
-    }
-}
-
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "nothing",
-        Value::Bool(_) => "true or false",
-        Value::Number(_) => "a number",
-        Value::String(_) => "text",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "a section",
-    }
-}
-
-/// Reads the typed value; a leaf that its type refuses is reported, put back to its default, and the rest read on.
-fn typed<C: DeserializeOwned>(mut merged: Value, base: &Value, mistakes: &mut Mistakes) -> Option<C> {
-    const MOST: usize = 64;
-    for _ in 0..MOST {
-        let error = match serde_path_to_error::deserialize::<_, C>(&merged) {
-            Ok(config) => return Some(config),
-            Err(error) => error,
-        };
-        let path = error.path().to_string();
-        mistakes.add(path.clone(), error.into_inner().to_string());
-        let pointer = format!("/{}", path.replace('.', "/"));
-        let default = base.pointer(&pointer).cloned();
-        match (merged.pointer_mut(&pointer), default) {
-            (Some(slot), Some(default)) if *slot != default => *slot = default,
-            _ => return None,
-        }
-    }
-    None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use serde::Deserialize;
-
-    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-    #[serde(default, deny_unknown_fields)]
-    struct Example {
-        server: server::Config,
-        telemetry: telemetry::Config,
-        own: Own,
-    }
-
-    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-    #[serde(default, deny_unknown_fields)]
-    struct Own {
-        name: String,
-        size: u16,
-        token: Option<String>,
-    }
-
-    impl Default for Own {
-        fn default() -> Self {
-            Self {
-                name: "n".into(),
-                size: 1,
-                token: None,
-            }
-        }
-    }
-
-    impl Default for Example {
-        fn default() -> Self {
-            Self {
-                server: server::Config::default(),
-                telemetry: telemetry::Config::default(),
-                own: Own::default(),
-            }
-        }
-    }
-
-    impl Settings for Example {
-        fn server(&self) -> &server::Config {
-            &self.server
-        }
-        fn telemetry(&self) -> &telemetry::Config {
-            &self.telemetry
-        }
-        fn validate(&self, mistakes: &mut Mistakes) {
-            self.server.validate(mistakes);
-            if self.own.size == 0 {
-                mistakes.add("own.size", "must be at least 1");
-            }
-        }
-        fn secrets() -> &'static [&'static str] {
-            &["own.token"]
-        }
-    }
-
-    fn pairs(list: &[(&str, &str)]) -> Vec<(String, String)> {
-        list.iter()
-            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-            .collect()
-    }
-
-    #[test]
-    fn flags_win_over_the_environment_over_the_file_over_defaults() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("muster.toml");
-        std::fs::write(&file, "[own]\nname = 'file'\nsize = 2\n[server]\ndata_port = 1\n").unwrap();
-        let environment = pairs(&[
-            ("MUSTER__OWN__NAME", "environment"),
-            ("MUSTER__SERVER__DATA_PORT", "2"),
-            ("PATH", "x"),
-        ]);
-        let flags = pairs(&[("server.data_port", "3")]);
-        let config: Example = load(Example::default(), Some(&file), environment.into_iter(), &flags).unwrap();
-        assert_eq!(
-            (config.own.name.as_str(), config.own.size, config.server.data_port),
-            ("environment", 2, 3)
-        );
-    }
-
-    #[test]
-    fn all_mistakes_come_at_once_with_key_and_nearest_key() {
-        let environment = pairs(&[
-            ("MUSTER__OWN__SIZ", "1"),
-            ("MUSTER__SERVER__HOST", "not an address"),
-        ]);
-        let flags = pairs(&[
-            ("own.size", "many"),
-            ("server.metrics_port", "70000"),
-            ("elsewhere", "1"),
-        ]);
-        let mistakes =
-            load::<Example>(Example::default(), None, environment.into_iter(), &flags).unwrap_err();
-        let text = mistakes.to_string();
-        for expected in [
-            "own.siz: unknown key; did you mean 'size'?",
-            "own.size: 'many' is not a number",
-            "server.host:",
-            "server.metrics_port:",
-            "elsewhere: unknown key",
-        ] {
-            assert!(text.contains(expected), "{expected} is missing in: {text}");
-        }
-        assert!(!text.contains('\n'));
-    }
-
-    #[test]
-    fn secrets_are_not_printed() {
-        let flags = pairs(&[("own.token", "canary")]);
-        let config: Example = load(Example::default(), None, std::iter::empty(), &flags).unwrap();
-        assert_eq!(config.own.token.as_deref(), Some("canary"));
-        assert!(!redacted(&config).to_string().contains("canary"));
-    }
-
-    #[test]
-    fn a_missing_or_broken_file_is_named() {
-        let missing = load::<Example>(
-            Example::default(),
-            Some(Path::new("/nowhere/x.toml")),
-            std::iter::empty(),
-            &[],
-        );
-        assert!(missing.unwrap_err().to_string().contains("/nowhere/x.toml"));
-    }
-
-    proptest! {
-        #[test]
-        fn any_text_is_taken_or_refused_without_a_panic(key in "[a-z_.]{0,20}", value in ".{0,20}") {
-            let _outcome = load::<Example>(Example::default(), None, std::iter::empty(), &[(key, value)]);
+        _ => {
+            let not_key = |letter: char| !letter.is_ascii_alphanumeric() && !"._-".contains(letter);
+            let key = text.split(not_key).next().unwrap_or_default();
+            let more = if key.len() < text.len() { "…" } else { "" };
+            Err(format!("'{key}{more}': expected section.key=value"))
         }
     }
 }

@@ -73,12 +73,22 @@ fn configure<C: Settings>(defaults: C, file: Option<&PathBuf>, overrides: &[Stri
             Err(what) => mistakes.add("--set", what),
         }
     }
-    if !mistakes.is_empty() {
-        return Err(Error::Config(mistakes));
+    let mut environment = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        match (name.into_string(), value.into_string()) {
+            (Ok(name), Ok(value)) => environment.push((name, value)),
+            (Ok(name), Err(_)) if name.starts_with(config::PREFIX) => mistakes.add(name, "is not UTF-8"),
+            _ => {} // not ours
+        }
     }
-    let environment = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    config::load(defaults, file.map(PathBuf::as_path), environment, &pairs).map_err(Error::Config)
+    config::load_beside(
+        mistakes,
+        defaults,
+        file.map(PathBuf::as_path),
+        environment.into_iter(),
+        &pairs,
+    )
+    .map_err(Error::Config)
 }
 
 fn start<C, F, R>(config: C, run: F) -> Result<(), Error>

@@ -2,20 +2,24 @@
 //!
 //! `/health` asks whether the process should be restarted (liveness checks only), `/ready` whether it should get
 //! traffic (latches, readiness checks, not draining), `/startup` whether it has ever been ready. A check has a
-//! timeout; one that does not answer has failed. An informational check can only degrade, never unready.
+//! timeout; one that does not answer or panics has failed. An informational check can only degrade, never unready.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use futures::future::join_all;
 use parking_lot::RwLock;
 use serde::Serialize;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::clock::SharedClock;
+use crate::tasks::panic_message;
 
 /// What a failed check means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +57,7 @@ struct State {
     checks: RwLock<Vec<Arc<Check>>>,
     latches: RwLock<BTreeMap<String, Arc<AtomicBool>>>,
     started: AtomicBool,
-    draining: AtomicBool,
+    draining: CancellationToken,
     changed: watch::Sender<()>,
 }
 
@@ -111,7 +115,7 @@ impl Health {
             checks: RwLock::default(),
             latches: RwLock::default(),
             started: AtomicBool::new(false),
-            draining: AtomicBool::new(false),
+            draining: CancellationToken::new(),
             changed: watch::Sender::new(()),
         };
         Self {
@@ -150,11 +154,15 @@ impl Health {
     }
 
     pub(crate) fn start_draining(&self) {
-        self.state.draining.store(true, Ordering::Release);
-        self.state.changed.send_replace(());
+        self.state.draining.cancel();
     }
 
-    /// Resolves whenever a latch or the drain changed.
+    /// Resolves when the drain has started.
+    pub(crate) async fn draining(&self) {
+        self.state.draining.cancelled().await;
+    }
+
+    /// Resolves whenever a latch changed.
     pub(crate) fn changes(&self) -> watch::Receiver<()> {
         self.state.changed.subscribe()
     }
@@ -199,7 +207,7 @@ impl Health {
                 );
             }
         }
-        let draining = self.state.draining.load(Ordering::Acquire);
+        let draining = self.state.draining.is_cancelled();
         let ready = latched && !dead && !unready && !draining;
         if ready && question != Question::Alive {
             self.state.started.store(true, Ordering::Release);
@@ -225,9 +233,12 @@ impl Health {
     }
 
     async fn run(&self, check: &Check) -> CheckReport {
-        let error = match tokio::time::timeout(check.timeout, (check.run)()).await {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(error),
+        // The check's own code may panic before there is a future, too.
+        let asked = AssertUnwindSafe(async { (check.run)().await }).catch_unwind();
+        let error = match tokio::time::timeout(check.timeout, asked).await {
+            Ok(Ok(Ok(()))) => None,
+            Ok(Ok(Err(error))) => Some(error),
+            Ok(Err(panic)) => Some(panic_message(panic.as_ref())),
             Err(_) => Some(format!("no answer within {} s", check.timeout.as_secs_f64())),
         };
         let status = match (&error, check.kind) {
@@ -289,6 +300,24 @@ mod tests {
             report.checks["stuck"].error.as_deref(),
             Some("no answer within 3 s")
         );
+    }
+
+    #[tokio::test]
+    async fn a_check_that_panics_has_failed_with_what_it_said() {
+        let health = health();
+        health.check(Kind::Readiness, "early", Duration::from_secs(1), || {
+            assert!(!std::hint::black_box(true), "no future");
+            std::future::ready(Ok(()))
+        });
+        health.check(Kind::Readiness, "late", Duration::from_secs(1), || async {
+            assert!(!std::hint::black_box(true), "no answer");
+            Ok(())
+        });
+        let report = health.report(Question::Ready).await;
+        assert!(!report.ok);
+        let error = |name: &str| report.checks[name].error.clone().unwrap();
+        assert_eq!(error("early"), "panicked: no future");
+        assert_eq!(error("late"), "panicked: no answer");
     }
 
     #[tokio::test]

@@ -1,7 +1,12 @@
 //! The data port: one listener for HTTP/1.1 and HTTP/2, bounded, drained with a deadline.
 
 mod accept;
+mod answers;
+mod body;
+mod contract;
 mod layers;
 
 pub(crate) use accept::serve;
-pub(crate) use layers::{Layers, fallback};
+pub(crate) use answers::fallback;
+pub(crate) use contract::Contract;
+pub(crate) use layers::Layers;

@@ -6,8 +6,9 @@
 //! [`Shutdown`].
 //!
 //! Invariants:
-//! - Nothing here is global but the log subscriber, which `tracing` makes so: several services run in one process
-//!   (`muster dev`), each with its own metrics, health and shutdown.
+//! - Nothing here is global but what belongs to the process (the log subscriber, the hook that logs panics, the name
+//!   of the environment): several services run in one process (`muster dev`), each with its own metrics, health and
+//!   shutdown.
 //! - Readiness is a latch and a set of checks; `grpc.health.v1` says the same as `/ready`.
 //! - No task is detached: what was spawned is named, its panic is caught and told, and an essential task's end
 //!   ends the service.
@@ -24,6 +25,7 @@ mod error;
 pub mod health;
 mod http;
 mod listeners;
+mod machine;
 pub mod metrics;
 pub mod server;
 mod shutdown;

@@ -39,17 +39,18 @@ pub const STANDARD: &[Definition] = &[
     Definition {
         name: "agent_info",
         kind: Kind::Gauge,
-        help: "Always 1; labels say which service and version this is.",
+        help: "Always 1; labels say which service, version and environment this is.",
     },
     Definition {
         name: "http_requests_total",
         kind: Kind::Counter,
-        help: "Requests on the data port, gRPC included.",
+        help: "Requests on the data port. A gRPC request counts when its stream ends, with its code as HTTP status.",
     },
     Definition {
         name: "http_request_duration_seconds",
+        // From 0.1 s on the customary bounds; below, finer ones, because most answers come from memory.
         kind: Kind::Histogram(&[0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0]),
-        help: "Seconds until the response's head.",
+        help: "Seconds until the response's head; how long its body or stream takes is not in it.",
     },
     Definition {
         name: "memory_usage_bytes",
@@ -119,19 +120,16 @@ impl Metrics {
     }
 
     /// A counter; the same name and labels give the same series.
-    #[must_use]
     pub fn counter(&self, name: &'static str, labels: Labels<'_>) -> Counter {
         self.recorder.register_counter(&self.key(name, labels), &METADATA)
     }
 
     /// A gauge; the same name and labels give the same series.
-    #[must_use]
     pub fn gauge(&self, name: &'static str, labels: Labels<'_>) -> Gauge {
         self.recorder.register_gauge(&self.key(name, labels), &METADATA)
     }
 
     /// A histogram; the same name and labels give the same series.
-    #[must_use]
     pub fn histogram(&self, name: &'static str, labels: Labels<'_>) -> Histogram {
         self.recorder
             .register_histogram(&self.key(name, labels), &METADATA)

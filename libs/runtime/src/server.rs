@@ -19,9 +19,12 @@ pub struct Config {
     pub health_port: u16,
     /// `/metrics`.
     pub metrics_port: u16,
-    /// Largest message in bytes.
+    /// Largest message in bytes. A plain HTTP body may have twice as many, because JSON with Base64 and escapes is
+    /// longer than the message that it says; the chassis sees to that. What a gRPC service takes is its own matter:
+    /// each sets this with `max_decoding_message_size`, because tonic bounds messages where it decodes them.
     pub max_message_bytes: usize,
-    /// How long requests in flight may take to finish after a shutdown was asked for.
+    /// How long everything may take to finish after a shutdown was asked for: drain hooks, requests in flight and
+    /// essential tasks together.
     pub drain_timeout_seconds: u64,
     /// Open connections on the data port; more wait to be accepted.
     pub max_connections: usize,
@@ -59,7 +62,13 @@ impl Config {
         }
     }
 
-    /// How long requests in flight may take to finish.
+    /// How many bytes the body of a plain HTTP request may have.
+    #[must_use]
+    pub fn max_body_bytes(&self) -> usize {
+        self.max_message_bytes.saturating_mul(2)
+    }
+
+    /// How long everything may take to finish.
     #[must_use]
     pub fn drain_timeout(&self) -> Duration {
         Duration::from_secs(self.drain_timeout_seconds)

@@ -1,5 +1,6 @@
 //! The wish to stop, shared by everything that should know.
 
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// Asks a service to stop; clones share the wish.
@@ -15,7 +16,8 @@ impl Shutdown {
         Self::default()
     }
 
-    /// A wish that SIGTERM or Ctrl-C makes; a second signal ends the process at once, with code 130.
+    /// A wish that SIGTERM or Ctrl-C makes; a second signal ends the process at once, with code 130. The signals
+    /// are watched when this returns: one that comes right after does not kill the process.
     ///
     /// # Panics
     ///
@@ -28,13 +30,23 @@ impl Shutdown {
     pub fn on_signals() -> Self {
         let shutdown = Self::new();
         let wish = shutdown.clone();
+        let mut interrupt = watched(SignalKind::interrupt(), "SIGINT");
+        let mut terminate = watched(SignalKind::terminate(), "SIGTERM");
         tokio::spawn(async move {
-            signal().await;
+            either(&mut interrupt, &mut terminate).await;
             wish.trigger();
-            signal().await;
+            either(&mut interrupt, &mut terminate).await;
             std::process::exit(130);
         });
         shutdown
+    }
+
+    /// A wish of its own that is also made when this one is; making it leaves this one alone.
+    #[must_use]
+    pub fn child(&self) -> Self {
+        Self {
+            requested: self.requested.child_token(),
+        }
     }
 
     /// Makes the wish.
@@ -54,28 +66,26 @@ impl Shutdown {
     }
 }
 
-async fn signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let interrupt = async {
-        match signal(SignalKind::interrupt()) {
-            Ok(mut stream) => stream.recv().await,
-            Err(error) => {
-                tracing::error!(%error, "SIGINT cannot be watched");
-                std::future::pending().await
-            }
-        }
-    };
-    let terminate = async {
-        match signal(SignalKind::terminate()) {
-            Ok(mut stream) => stream.recv().await,
-            Err(error) => {
-                tracing::error!(%error, "SIGTERM cannot be watched");
-                std::future::pending().await
-            }
-        }
-    };
+fn watched(kind: SignalKind, name: &str) -> Option<Signal> {
+    signal(kind)
+        .inspect_err(|error| tracing::error!(%error, signal = name, "a signal cannot be watched"))
+        .ok()
+}
+
+async fn either(interrupt: &mut Option<Signal>, terminate: &mut Option<Signal>) {
     tokio::select! {
-        _ = interrupt => {}
-        _ = terminate => {}
+        () = next(interrupt) => {}
+        () = next(terminate) => {}
+    }
+}
+
+async fn next(signal: &mut Option<Signal>) {
+    let received = match signal {
+        Some(signal) => signal.recv().await,
+        None => None,
+    };
+    if received.is_none() {
+        // Nothing will come: the other signal is the one to wait for.
+        std::future::pending::<()>().await;
     }
 }

@@ -28,7 +28,8 @@ impl Surface {
         }
     }
 
-    /// Adds a gRPC service; `grpc.health.v1` knows it by its name.
+    /// Adds a gRPC service; `grpc.health.v1` knows it by its name. It bounds its messages itself, with
+    /// `max_decoding_message_size`.
     #[must_use]
     pub fn grpc<S>(mut self, service: S) -> Self
     where
@@ -41,7 +42,8 @@ impl Surface {
         self
     }
 
-    /// Adds HTTP routes; they must not set a fallback.
+    /// Adds HTTP routes; they must not set a fallback. Their bodies are bounded by
+    /// [`max_body_bytes`](crate::server::Config::max_body_bytes), whichever way a handler reads them.
     #[must_use]
     pub fn http(mut self, routes: Router) -> Self {
         self.http = self.http.merge(routes);

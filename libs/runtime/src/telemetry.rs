@@ -1,11 +1,25 @@
 //! The section `telemetry`: structured logs, for people on a terminal and as JSON otherwise.
+//!
+//! What belongs to the process and not to a service is started here, once: the log subscriber, the hook that logs
+//! panics, and the name of the environment.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::IsTerminal as _;
+use std::panic::PanicHookInfo;
+use std::sync::OnceLock;
 
+use muster_api::names::is_dns_label;
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::Mistakes;
+use crate::tasks::panic_message;
+
+/// The environment of a process that was not told another.
+const DEVELOPMENT: &str = "development";
+
+/// The environment of this process: several services in one process are in the same.
+static ENVIRONMENT: OnceLock<String> = OnceLock::new();
 
 /// How logs are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -28,6 +42,8 @@ pub struct Config {
     pub log_level: String,
     /// How logs are written.
     pub log_format: Format,
+    /// Which deployment this is, such as `production`: a label of the metric `agent_info`.
+    pub environment: String,
 }
 
 impl Default for Config {
@@ -35,6 +51,7 @@ impl Default for Config {
         Self {
             log_level: "INFO".to_owned(),
             log_format: Format::Auto,
+            environment: DEVELOPMENT.to_owned(),
         }
     }
 }
@@ -51,10 +68,20 @@ impl Config {
                 ),
             );
         }
+        if !is_dns_label(&self.environment) {
+            mistakes.add(
+                "telemetry.environment",
+                format!(
+                    "'{}' is not a name; allowed: up to 63 lower-case letters, digits and '-', such as production",
+                    self.environment
+                ),
+            );
+        }
     }
 }
 
-/// Starts the logs of this process, on standard error. The first call wins: several services share one process.
+/// Starts the logs of this process, on standard error, and has panics logged like everything else. The first call
+/// wins: several services share one process.
 pub fn init(config: &Config) {
     // An invalid filter was refused by `validate`; a caller that skipped it gets INFO.
     let filter = EnvFilter::try_new(&config.log_level).unwrap_or_else(|_| EnvFilter::new("info"));
@@ -75,7 +102,29 @@ pub fn init(config: &Config) {
             .with_current_span(true)
             .try_init()
     };
-    if outcome.is_err() {
-        tracing::debug!("logs were started before");
+    let environment = ENVIRONMENT.get_or_init(|| config.environment.clone());
+    if outcome.is_ok() {
+        std::panic::set_hook(Box::new(log_panic));
+    } else {
+        tracing::debug!(environment, "logs were started before");
     }
+}
+
+/// The environment of this process.
+pub(crate) fn environment() -> &'static str {
+    ENVIRONMENT.get().map_or(DEVELOPMENT, String::as_str)
+}
+
+/// One event a panic, in place of the default hook's lines, which no log pipeline can read.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let thread = std::thread::current();
+    let backtrace = Backtrace::capture(); // only where RUST_BACKTRACE asks for it
+    let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
+    tracing::error!(
+        reason = panic_message(panic.payload()),
+        location = panic.location().map(tracing::field::display),
+        thread = thread.name(),
+        backtrace,
+        "panic"
+    );
 }

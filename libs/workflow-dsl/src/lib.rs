@@ -1,1 +1,21 @@
-//! Empty room.
+//! Workflow documents: read, validated and interpreted.
+//!
+//! The language is the CNCF Serverless Workflow DSL 1.0, with jq as its expression language. [`parse()`] makes a
+//! [`document::Definition`] of text, or says everything that is wrong with it; the interpreter turns a definition and
+//! a journal into the next commands. All of it is plain data and functions: no I/O, no clock, no random source, so
+//! that a run can be replayed anywhere and a document can be checked without an engine.
+
+pub mod a2a;
+pub mod document;
+pub mod duration;
+pub mod expression;
+pub mod journal;
+pub mod problem;
+pub mod run;
+
+mod node;
+mod parse;
+
+pub use document::Definition;
+pub use parse::{check, digest, parse};
+pub use problem::{Problem, Problems, Severity};

@@ -1,2 +1,19 @@
-//! Entry point. 
-fn main() {}
+//! `muster`: the operator's binary. See [`cli`] for the commands; each has a module of its own.
+
+mod agents;
+mod cli;
+mod connect;
+mod demo;
+mod dev;
+mod examples;
+mod failure;
+mod fleet;
+mod output;
+mod send;
+mod status;
+mod task;
+mod workflow;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -1,1 +1,82 @@
-//! Empty room.
+//! The registry: which agents are alive, what they can do and how loaded they are.
+//!
+//! ```text
+//! grpc.rs            decode, call, encode; the map from errors to statuses
+//! registry.rs        use cases: parse, probe the endpoint, ask the store, count
+//! store.rs           the port;  store/memory.rs: the lease table behind a lock
+//! lease.rs  skill_index.rs  discovery.rs  instance.rs  page.rs     the rules, pure
+//! upkeep.rs          ends leases on time for those who watch
+//! ```
+//!
+//! An instance is believed for as long as its lease lasts, and a lease lasts as long as heartbeats come. That is the
+//! whole truth the registry keeps, so the memory store may lose it: after a restart agents are told that their
+//! lease is unknown and register again, within one heartbeat interval. A durable list of agents was rejected;
+//! after an outage it would name the dead.
+
+pub mod config;
+pub mod discovery;
+pub mod grpc;
+pub mod instance;
+pub mod lease;
+pub mod metrics;
+pub mod page;
+pub mod probe;
+pub mod registry;
+pub mod skill_index;
+pub mod store;
+pub mod upkeep;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use muster_api::registry::registry_service_server::RegistryServiceServer;
+use muster_runtime::health::Kind;
+use muster_runtime::{Chassis, Error, Listeners, Shutdown, Surface};
+
+pub use config::{Config, Settings};
+use metrics::Observer;
+use registry::Registry;
+use store::Store;
+use store::memory::MemoryStore;
+
+/// How long the store may take to answer a readiness check.
+const STORE_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Serves until the shutdown is requested and everything in flight has ended.
+pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Result<(), Error> {
+    let settings = &config.registry;
+    let chassis = Chassis::new("registry", &config.server, metrics::DEFINITIONS, shutdown)?;
+    let clock = Arc::clone(&chassis.clock);
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new(
+        Arc::clone(&clock),
+        settings.terms(),
+        settings.watch_limits(),
+    ));
+    let observer = Arc::new(Observer::new(chassis.metrics.clone()));
+    let registry = Arc::new(Registry::new(
+        Arc::clone(&store),
+        clock,
+        Arc::clone(&observer),
+        settings,
+    ));
+
+    let checked = Arc::clone(&store);
+    chassis
+        .health
+        .check(Kind::Readiness, "store", STORE_PATIENCE, move || {
+            let store = Arc::clone(&checked);
+            async move { store.census().await.map(drop).map_err(|error| error.to_string()) }
+        });
+    let upkeep = upkeep::run(store, Arc::clone(&observer), chassis.shutdown.clone());
+    chassis.tasks.essential("lease upkeep", upkeep);
+
+    let service = grpc::Service::new(registry, observer, chassis.shutdown.clone());
+    let service =
+        RegistryServiceServer::new(service).max_decoding_message_size(config.server.max_message_bytes);
+    chassis
+        .serve(
+            listeners,
+            Surface::new(muster_api::FILE_DESCRIPTOR_SET).grpc(service),
+        )
+        .await
+}

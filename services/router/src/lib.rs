@@ -1,1 +1,230 @@
-//! Empty room.
+//! The router: takes A2A messages over gRPC and JSON-RPC and delivers each to the best instance of the right agent.
+//!
+//! Inside out: [`balance`], [`priority`], [`routing`], [`target`], [`measure`] and the queue of [`admission`] are
+//! pure. [`fleet`] is the router's own view of who is alive, fed by the registry; [`link`] holds a connection and
+//! what was measured on it per instance; [`ownership`] knows which instance owns which task, in a [`store`];
+//! [`deduplication`] answers the same message once. [`forward`] puts them together and knows no binding;
+//! [`grpc`], [`jsonrpc`] and [`http`] translate.
+
+pub mod admission;
+pub mod balance;
+pub mod call;
+pub mod cards;
+pub mod config;
+pub mod deduplication;
+pub mod error;
+pub mod fleet;
+pub mod forward;
+pub mod grpc;
+pub mod http;
+pub mod jsonrpc;
+pub mod link;
+pub mod measure;
+pub mod message;
+pub mod metrics;
+pub mod operation;
+pub mod ownership;
+pub mod priority;
+pub mod routing;
+pub mod status;
+pub mod store;
+pub mod target;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use muster_api::FILE_DESCRIPTOR_SET;
+use muster_api::a2a::a2a_service_server::A2aServiceServer;
+use muster_api::router::router_service_server::RouterServiceServer;
+use muster_rpc::endpoint::{self, Endpoint};
+use muster_rpc::retry_budget::RetryBudget;
+use muster_runtime::{Chassis, Error, Latch, Listeners, Shutdown, Surface, health};
+use parking_lot::{Mutex, RwLock};
+
+pub use config::Config;
+
+use admission::Admission;
+use deduplication::Window;
+use fleet::View;
+use forward::{Forwarder, Parts};
+use grpc::oversize::Oversize;
+use link::Links;
+use metrics::Meters;
+use ownership::Ownership;
+use store::Owners;
+use store::embedded::Embedded;
+use store::memory::Memory;
+
+/// How often the owners of old tasks are forgotten.
+const SWEEP: Duration = Duration::from_secs(60);
+
+/// Serves until a shutdown is asked for.
+///
+/// # Errors
+/// When the configuration makes no sense, the data directory cannot be used, or serving fails.
+pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Result<(), Error> {
+    let store = open_store(config.router.data_directory.clone()).await?;
+    let chassis = Chassis::new("router", &config.server, metrics::DEFINITIONS, shutdown)?;
+    let registry = parsed("router.registry_url", &config.router.registry_url)?;
+    let public = public_address(&config, listeners.data_address())?;
+    let ownership = ownership(&config, &chassis, store);
+    let forwarder = forwarder(&config, &chassis, Arc::clone(&ownership));
+    let latch = chassis.health.latch("fleet");
+    chassis
+        .tasks
+        .essential("fleet watch", watch(Arc::clone(&forwarder), registry, latch));
+    chassis
+        .tasks
+        .essential("task sweep", sweep(ownership, Arc::clone(&forwarder)));
+    check_freshness(&chassis, &forwarder);
+
+    let limit = config.server.max_message_bytes;
+    let a2a = A2aServiceServer::new(grpc::A2a::new(Arc::clone(&forwarder)))
+        .max_decoding_message_size(limit)
+        .max_encoding_message_size(usize::MAX);
+    let control = grpc::Control::new(Arc::clone(&forwarder), config.router.message_queue_size);
+    let face = http::Face {
+        forwarder,
+        public,
+        card_max_age: Duration::from_secs(config.router.card_max_age_seconds),
+        // Base64 and escapes make JSON larger than the message, which is measured again once it is decoded.
+        body_limit: limit.saturating_mul(2),
+    };
+    let surface = Surface::new(FILE_DESCRIPTOR_SET)
+        .grpc(Oversize::new(a2a, limit))
+        .grpc(RouterServiceServer::new(control))
+        .http(http::routes(face));
+    chassis.serve(listeners, surface).await
+}
+
+fn forwarder(config: &Config, chassis: &Chassis, ownership: Arc<Ownership>) -> Arc<Forwarder> {
+    let router = &config.router;
+    let grace = Duration::from_secs(router.unconfirmed_grace_seconds);
+    Forwarder::new(Parts {
+        limits: router.limits(config.server.max_message_bytes),
+        clock: Arc::clone(&chassis.clock),
+        view: Arc::new(RwLock::new(View::new(router.namespace.clone(), grace))),
+        links: Arc::new(Links::new(router.breaker())),
+        messages: Admission::new(router.max_messages_in_flight, router.message_queue_size),
+        operations: Admission::new(router.max_operations_in_flight, router.message_queue_size),
+        window: Window::new(router.deduplication()),
+        ownership,
+        budget: Mutex::new(RetryBudget::new(router.retry_budget(), chassis.clock.monotonic())),
+        meters: Meters::new(chassis.metrics.clone()),
+        random: Box::new(|below| rand::random_range(0..below.max(1))),
+    })
+}
+
+/// Opens the store of owners; `None` where they are kept in memory.
+async fn open_store(directory: PathBuf) -> Result<Option<Embedded>, Error> {
+    if directory.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    let opened = tokio::task::spawn_blocking(move || Embedded::open(&directory)).await;
+    opened
+        .map_err(|error| Error::Other(format!("open the store: {error}")))?
+        .map(Some)
+}
+
+fn ownership(config: &Config, chassis: &Chassis, store: Option<Embedded>) -> Arc<Ownership> {
+    let store: Arc<dyn Owners> = match store {
+        None => Arc::new(Memory::default()),
+        Some(store) => {
+            let store = Arc::new(store);
+            let checked = Arc::clone(&store);
+            chassis.check_disk(&config.router.data_directory);
+            chassis.health.check(
+                health::Kind::Readiness,
+                "store",
+                Duration::from_secs(1),
+                move || {
+                    let failure = checked.failure();
+                    async move { failure.map_or(Ok(()), Err) }
+                },
+            );
+            store
+        }
+    };
+    let seconds = i64::try_from(config.router.task_retention_seconds).unwrap_or(i64::MAX);
+    let retention = SignedDuration::from_secs(seconds);
+    Arc::new(Ownership::new(store, retention, config.router.max_tasks))
+}
+
+/// Keeps the view up to date; the router is ready once it has one.
+async fn watch(forwarder: Arc<Forwarder>, registry: Endpoint, latch: Latch) -> Result<(), Error> {
+    let parts = forwarder.parts();
+    let channel = muster_rpc::channel::connect_lazy(&registry);
+    let changed = |lost: &[fleet::Key]| {
+        for key in lost {
+            tracing::warn!(agent = key.agent, instance = key.instance, "an instance is lost");
+            parts.links.lose(key);
+        }
+        let view = parts.view.read();
+        if view.is_known() {
+            latch.ready();
+        }
+        parts.links.prune(|key| view.instance(key).is_some());
+        parts
+            .meters
+            .view(view.age(parts.clock.monotonic()), view.is_stale());
+        for (queue, door) in [("messages", &parts.messages), ("operations", &parts.operations)] {
+            parts.meters.load(queue, door.waiting(), door.in_flight());
+        }
+    };
+    fleet::watch::follow(
+        Arc::clone(&parts.view),
+        channel,
+        Arc::clone(&parts.clock),
+        changed,
+    )
+    .await;
+    Ok(())
+}
+
+async fn sweep(ownership: Arc<Ownership>, forwarder: Arc<Forwarder>) -> Result<(), Error> {
+    let mut interval = tokio::time::interval(SWEEP);
+    loop {
+        interval.tick().await;
+        if let Err(error) = ownership.sweep(forwarder.parts().clock.now()).await {
+            tracing::warn!(%error, "old tasks are not forgotten");
+        }
+    }
+}
+
+/// A stale view degrades the router and does not take it out of service.
+fn check_freshness(chassis: &Chassis, forwarder: &Arc<Forwarder>) {
+    let forwarder = Arc::clone(forwarder);
+    chassis.health.check(
+        health::Kind::Informational,
+        "registry",
+        Duration::from_secs(1),
+        move || {
+            let parts = forwarder.parts();
+            let view = parts.view.read();
+            let outcome = if view.is_stale() {
+                let age = view.age(parts.clock.monotonic()).unwrap_or_default().as_secs();
+                Err(format!(
+                    "does not answer; routing from a view that is {age} s old"
+                ))
+            } else {
+                Ok(())
+            };
+            async move { outcome }
+        },
+    );
+}
+
+fn public_address(config: &Config, listening: SocketAddr) -> Result<Endpoint, Error> {
+    if config.router.public_url.is_empty() {
+        parsed("the address that it listens on", &format!("http://{listening}"))
+    } else {
+        parsed("router.public_url", &config.router.public_url)
+    }
+}
+
+fn parsed(key: &str, url: &str) -> Result<Endpoint, Error> {
+    endpoint::parse(url).map_err(|error| Error::Other(format!("{key}: {error}")))
+}

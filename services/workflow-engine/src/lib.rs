@@ -1,1 +1,144 @@
-//! Empty room.
+//! The workflow engine: durable runs of CNCF Serverless Workflow documents.
+//!
+//! ```text
+//! gRPC ── engine ──┬── catalogue ──┐
+//!                  ├── watching ───┤
+//!                  └── floor       ├── store (journals, fsync before every answer)
+//!                        │         │
+//!                     driver ── executor ── interpreter (libs/workflow-dsl, pure)
+//!                                  │
+//!                                calls ── caller ── router ── agents
+//! ```
+//!
+//! What is relied upon:
+//!
+//! - **The journal is the run.** The interpreter is a pure function of the document the run is pinned to and the
+//!   journal. After a crash the journal is folded again, nothing in it is evaluated or called again, and calls that
+//!   were in flight are sent again under the same message ids.
+//! - **Nothing is acknowledged or acted upon before it is on disk.** One write per step holds what ended and what
+//!   begins; runs that write at the same time share an fsync.
+//! - **A run costs what it does.** It holds one of the slots only while it works, and no memory beyond an entry in
+//!   the schedule while it waits.
+//! - **A damaged run harms no other.** It is set aside with the reason, which its readers and the log are told.
+
+mod calls;
+mod driver;
+mod executor;
+mod feed;
+mod floor;
+mod history;
+mod live;
+mod retention;
+
+pub mod caller;
+pub mod catalogue;
+pub mod config;
+pub mod definitions;
+pub mod engine;
+pub mod error;
+pub mod grpc;
+pub mod metrics;
+pub mod page;
+pub mod run;
+pub mod schedule;
+pub mod store;
+pub mod version;
+pub mod watching;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use muster_api::workflow::workflow_service_server::WorkflowServiceServer;
+use muster_runtime::{Chassis, Error, Listeners, Shutdown, Surface, data_directory, health};
+
+pub use config::Config;
+
+use caller::router::Router;
+use engine::{Engine, Parts};
+use store::Store;
+use store::embedded::Embedded;
+
+/// How long the store may take to say that it is well.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Runs the engine until `shutdown`. The router need not be there yet.
+///
+/// # Errors
+/// The data directory cannot be used, or an essential task ended.
+pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Result<(), Error> {
+    let settings = config.engine;
+    let chassis = Chassis::new("workflow-engine", &config.server, metrics::DEFINITIONS, shutdown)?;
+    let store: Arc<dyn Store> = Arc::new(open_store(&settings).await?);
+    let engine = Arc::new(Engine::new(Parts {
+        store: Arc::clone(&store),
+        caller: Arc::new(router(&settings, &chassis)?),
+        clock: Arc::clone(&chassis.clock),
+        settings: settings.clone(),
+        metrics: chassis.metrics.clone(),
+        tasks: chassis.tasks.clone(),
+        shutdown: chassis.shutdown.clone(),
+    }));
+    driver::recover(&engine)
+        .await
+        .map_err(|error| Error::DataDirectory {
+            path: settings.data_directory.clone(),
+            what: error.to_string(),
+        })?;
+
+    let checked = Arc::clone(&store);
+    chassis
+        .health
+        .check(health::Kind::Readiness, "store", HEALTH_TIMEOUT, move || {
+            let healthy = checked.health();
+            async move { healthy }
+        });
+    chassis.check_disk(settings.data_directory.clone());
+    let driven = Arc::clone(&engine);
+    chassis.tasks.essential("driver", async move {
+        driver::drive(driven).await;
+        Ok::<(), std::convert::Infallible>(())
+    });
+    let retention = Duration::from_secs(settings.retention_seconds);
+    let sweep = retention::keep_sweeping(
+        store,
+        Arc::clone(&chassis.clock),
+        retention,
+        chassis.shutdown.clone(),
+    );
+    chassis.tasks.spawn("retention", sweep);
+
+    let service = WorkflowServiceServer::new(grpc::Service::new(engine))
+        .max_decoding_message_size(config.server.max_message_bytes);
+    chassis
+        .serve(
+            listeners,
+            Surface::new(muster_api::FILE_DESCRIPTOR_SET).grpc(service),
+        )
+        .await
+}
+
+/// Opens the store off the async threads: it may have much to recover.
+async fn open_store(settings: &config::Engine) -> Result<Embedded, Error> {
+    let path = settings.data_directory.clone();
+    let open = move || {
+        let directory = data_directory::open(&path)?;
+        Embedded::open(directory).map_err(|error| Error::DataDirectory {
+            path,
+            what: error.to_string(),
+        })
+    };
+    tokio::task::spawn_blocking(open)
+        .await
+        .map_err(|error| Error::Other(format!("opening the store did not finish: {error}")))?
+}
+
+fn router(settings: &config::Engine, chassis: &Chassis) -> Result<Router, Error> {
+    let endpoint = muster_rpc::endpoint::parse(&settings.router_url)
+        .map_err(|error| Error::Other(format!("engine.router_url: {error}")))?;
+    Ok(Router::new(
+        muster_rpc::channel::connect_lazy(&endpoint),
+        Arc::clone(&chassis.clock),
+        settings.agent_wait(),
+        settings.max_payload_bytes,
+    ))
+}

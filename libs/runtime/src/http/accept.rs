@@ -15,7 +15,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tower::ServiceExt as _;
 
 use crate::{Shutdown, server};
@@ -43,7 +43,10 @@ pub(crate) async fn serve(
     loop {
         let accepted = tokio::select! {
             accepted = accept(&listener, &places) => accepted,
-            Some(_ended) = connections.join_next(), if !connections.is_empty() => continue,
+            Some(ended) = connections.join_next(), if !connections.is_empty() => {
+                tell_panic(ended);
+                continue;
+            }
             () = shutdown.requested() => break,
         };
         let Some((stream, place)) = accepted else { continue };
@@ -79,6 +82,15 @@ pub(crate) async fn serve(
     let cut = connections.len();
     connections.shutdown().await;
     cut
+}
+
+/// Requests and bodies keep their panics to themselves; one that gets here is a defect of the server's own.
+fn tell_panic(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(%error, "a connection panicked");
+    }
 }
 
 /// The next connection with its place among the open ones.

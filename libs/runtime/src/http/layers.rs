@@ -1,19 +1,19 @@
-//! What every request on the data port goes through: a panic stays in its request, and each is counted.
+//! What every request on the data port goes through: a panic stays in its request, each is counted, and what is
+//! not gRPC is bounded and refused as JSON.
+//!
+//! What is gRPC is decided by the path for the bounds, so that a content type does not get around them.
 
-use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 
-use axum::Json;
+use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use futures::FutureExt as _;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
-use prost::Message as _;
-use serde_json::json;
-use tonic::Code;
+use http::{StatusCode, header};
 
+use super::body::{Count, Watched, limited, status_of};
+use super::{Contract, answers};
 use crate::clock::SharedClock;
 use crate::metrics::Metrics;
 use crate::tasks::panic_message;
@@ -23,72 +23,100 @@ use crate::tasks::panic_message;
 pub(crate) struct Layers {
     metrics: Metrics,
     clock: SharedClock,
-    /// `/package.Service/Method` of every method in the contract: the bound of the `endpoint` label.
-    methods: Arc<HashSet<String>>,
+    contract: Contract,
+    max_body_bytes: usize,
 }
 
 impl Layers {
-    pub(crate) fn new(metrics: Metrics, clock: SharedClock, descriptor_sets: &[&[u8]]) -> Self {
-        let mut methods = HashSet::new();
-        for set in descriptor_sets {
-            let Ok(set) = prost_types::FileDescriptorSet::decode(*set) else {
-                continue;
-            };
-            for file in &set.file {
-                for service in &file.service {
-                    for method in &service.method {
-                        methods.insert(format!(
-                            "/{}.{}/{}",
-                            file.package(),
-                            service.name(),
-                            method.name()
-                        ));
-                    }
-                }
-            }
-        }
+    pub(crate) fn new(
+        metrics: Metrics,
+        clock: SharedClock,
+        contract: Contract,
+        max_body_bytes: usize,
+    ) -> Self {
         Self {
             metrics,
             clock,
-            methods: Arc::new(methods),
+            contract,
+            max_body_bytes,
         }
     }
 
-    /// The outermost middleware.
+    /// The outermost middleware: catches and counts. The duration is until the head, the count of a gRPC request
+    /// when its status is known.
     pub(crate) async fn guard(State(layers): State<Self>, request: Request, next: Next) -> Response {
-        let grpc = is_grpc(request.headers());
+        let grpc = answers::is_grpc(request.headers());
         let method = method_label(request.method());
         let endpoint = layers.endpoint(&request);
         let before = layers.clock.monotonic();
         let response = match AssertUnwindSafe(next.run(request)).catch_unwind().await {
             Ok(response) => response,
             Err(panic) => {
-                tracing::error!(
-                    endpoint,
-                    reason = panic_message(panic.as_ref()),
-                    "a request panicked"
-                );
-                internal_error(grpc)
+                let reason = panic_message(panic.as_ref());
+                tracing::error!(endpoint, reason, "a request panicked");
+                answers::panicked(grpc)
             }
         };
         let took = layers.clock.monotonic().saturating_sub(before).as_secs_f64();
-        let labels = [("method", method.to_owned()), ("endpoint", endpoint)];
+        let labels = [("method", method.to_owned()), ("endpoint", endpoint.clone())];
         layers
             .metrics
             .histogram("http_request_duration_seconds", &labels)
             .record(took);
-        let [method, endpoint] = labels;
-        let status = ("status_code", response.status().as_u16().to_string());
-        layers
-            .metrics
-            .counter("http_requests_total", &[method, endpoint, status])
-            .increment(1);
-        response
+
+        let count = Count::new(layers.metrics, method, endpoint.clone());
+        let (head, body) = response.into_parts();
+        let known = if grpc && head.status == StatusCode::OK {
+            status_of(&head.headers)
+        } else {
+            Some(head.status.as_u16())
+        };
+        let later = match known {
+            Some(status) => {
+                count.add(status);
+                None
+            }
+            None => Some(count),
+        };
+        Response::from_parts(head, Body::new(Watched::new(body, endpoint, grpc, later)))
+    }
+
+    /// The inner middleware: bounds the bodies of plain HTTP and gives refusals that have none of their own a JSON
+    /// body; keeps everything but gRPC away from the gRPC services.
+    pub(crate) async fn plain(State(layers): State<Self>, request: Request, next: Next) -> Response {
+        let path = request.uri().path();
+        if layers.contract.serves(path) {
+            return if answers::is_grpc(request.headers()) {
+                next.run(request).await
+            } else {
+                answers::grpc_only(path, layers.contract.has_method(path))
+            };
+        }
+        let limit = layers.max_body_bytes;
+        let (request, exceeded) = limited(request, limit);
+        let response = match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+            Ok(response) => response,
+            // A handler that takes the end of the body for impossible.
+            Err(_) if exceeded.get() => return answers::too_large(limit),
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        if answers::is_json(response.headers()) {
+            return response;
+        }
+        match response.status() {
+            _ if exceeded.get() => answers::too_large(limit),
+            // A route with a smaller bound of its own.
+            StatusCode::PAYLOAD_TOO_LARGE => answers::too_large_here(),
+            StatusCode::METHOD_NOT_ALLOWED => {
+                answers::method_not_allowed(response.headers().get(header::ALLOW).cloned())
+            }
+            _ => response,
+        }
     }
 
     fn endpoint(&self, request: &Request) -> String {
         let path = request.uri().path();
-        if self.methods.contains(path) {
+        if self.contract.has_method(path) {
             return path.to_owned();
         }
         request
@@ -109,43 +137,4 @@ fn method_label(method: &http::Method) -> &'static str {
         "OPTIONS" => "OPTIONS",
         _ => "other",
     }
-}
-
-fn is_grpc(headers: &HeaderMap) -> bool {
-    headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .is_some_and(|value| value.starts_with("application/grpc"))
-}
-
-fn internal_error(grpc: bool) -> Response {
-    if grpc {
-        grpc_error(Code::Internal, "a defect of ours: the request panicked")
-    } else {
-        let body = json!({"error": {"code": 500, "status": "INTERNAL", "message": "a defect of ours: the request panicked"}});
-        (StatusCode::INTERNAL_SERVER_ERROR, Json(body)).into_response()
-    }
-}
-
-/// A gRPC error in the response's head ("trailers only").
-fn grpc_error(code: Code, message: &'static str) -> Response {
-    let mut response = StatusCode::OK.into_response();
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert("grpc-status", HeaderValue::from(code as i32));
-    headers.insert("grpc-message", HeaderValue::from_static(message));
-    response
-}
-
-/// The answer to a path that nobody serves: 404 for HTTP, UNIMPLEMENTED for gRPC.
-pub(crate) async fn fallback(request: Request) -> Response {
-    if is_grpc(request.headers()) {
-        return grpc_error(
-            Code::Unimplemented,
-            "no such service or method; list them by reflection",
-        );
-    }
-    let message = format!("{} {} is not served here", request.method(), request.uri().path());
-    let body = json!({"error": {"code": 404, "status": "NOT_FOUND", "message": message}});
-    (StatusCode::NOT_FOUND, Json(body)).into_response()
 }

@@ -1,0 +1,114 @@
+//! The chassis' own answers: errors as JSON for HTTP, as a status for gRPC.
+
+use axum::Json;
+use axum::extract::Request;
+use axum::response::{IntoResponse as _, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use serde_json::json;
+use tonic::Code;
+
+/// Where a gRPC status is, in the head or in the trailers.
+pub(super) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+const PANICKED: &str = "a defect of ours: the request panicked";
+
+/// Whether the headers are those of gRPC, and not of gRPC-Web, which is not spoken here.
+pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
+    content_type(headers)
+        .and_then(|value| value.strip_prefix("application/grpc"))
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', ';']))
+}
+
+pub(super) fn is_json(headers: &HeaderMap) -> bool {
+    content_type(headers).is_some_and(|value| value.starts_with("application/") && value.contains("json"))
+}
+
+fn content_type(headers: &HeaderMap) -> Option<&str> {
+    headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+}
+
+/// An error as JSON, in the form of `google.rpc`.
+fn http_error(code: StatusCode, status: &str, message: &str) -> Response {
+    let body = json!({"error": {"code": code.as_u16(), "status": status, "message": message}});
+    (code, Json(body)).into_response()
+}
+
+/// A gRPC error in the response's head ("trailers only").
+fn grpc_error(code: Code, message: &'static str) -> Response {
+    let mut response = StatusCode::OK.into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.extend(grpc_status(code, message));
+    response
+}
+
+/// The headers, or trailers, of a gRPC status.
+fn grpc_status(code: Code, message: &'static str) -> HeaderMap {
+    HeaderMap::from_iter([
+        (GRPC_STATUS, HeaderValue::from(code as i32)),
+        (GRPC_MESSAGE, HeaderValue::from_static(message)),
+    ])
+}
+
+/// The answer to a request that panicked.
+pub(super) fn panicked(grpc: bool) -> Response {
+    if grpc {
+        grpc_error(Code::Internal, PANICKED)
+    } else {
+        http_error(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", PANICKED)
+    }
+}
+
+/// The end of a gRPC stream that panicked.
+pub(super) fn panicked_trailers() -> HeaderMap {
+    grpc_status(Code::Internal, PANICKED)
+}
+
+/// The answer to a body over the limit.
+pub(super) fn too_large(limit: usize) -> Response {
+    let message =
+        format!("the body has more than {limit} bytes; send less, or raise `server.max_message_bytes`");
+    http_error(StatusCode::PAYLOAD_TOO_LARGE, "RESOURCE_EXHAUSTED", &message)
+}
+
+/// The answer to a body over a limit that the route sets for itself.
+pub(super) fn too_large_here() -> Response {
+    let message = "the body has more bytes than this path takes; send less";
+    http_error(StatusCode::PAYLOAD_TOO_LARGE, "RESOURCE_EXHAUSTED", message)
+}
+
+/// The answer to a method that the path does not have; the header `allow` goes with it.
+pub(super) fn method_not_allowed(allowed: Option<HeaderValue>) -> Response {
+    let message = "the path is there, but not with this method; the header `allow` lists those that are";
+    let mut response = http_error(StatusCode::METHOD_NOT_ALLOWED, "UNIMPLEMENTED", message);
+    // Of an inner router; the outermost adds its own later.
+    if let Some(allowed) = allowed {
+        response.headers_mut().insert(header::ALLOW, allowed);
+    }
+    response
+}
+
+/// The answer to anything but gRPC on a path of a gRPC service.
+pub(super) fn grpc_only(path: &str, has_method: bool) -> Response {
+    if has_method {
+        let message = format!("{path} speaks gRPC only: POST with content-type application/grpc");
+        http_error(StatusCode::UNSUPPORTED_MEDIA_TYPE, "INVALID_ARGUMENT", &message)
+    } else {
+        let message = format!("{path} is no method; list them by reflection");
+        http_error(StatusCode::NOT_FOUND, "NOT_FOUND", &message)
+    }
+}
+
+/// The answer to a path that nobody serves: 404 for HTTP, UNIMPLEMENTED for gRPC.
+pub(crate) async fn fallback(request: Request) -> Response {
+    if is_grpc(request.headers()) {
+        return grpc_error(
+            Code::Unimplemented,
+            "no such service or method; list them by reflection",
+        );
+    }
+    let message = format!("{} {} is not served here", request.method(), request.uri().path());
+    http_error(StatusCode::NOT_FOUND, "NOT_FOUND", &message)
+}

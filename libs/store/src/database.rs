@@ -1,0 +1,199 @@
+//! Opening, closing, and the way to the writer.
+
+use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use fjall::KeyspaceCreateOptions;
+use muster_runtime::data_directory::DataDirectory;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::commit::{Failure, LONGEST_KEY, Request, Writer};
+use crate::{Batch, CommitError, Error, Format, Keyspace, journal, layout};
+
+/// Where the engine's own files are, below the data directory.
+const FILES: &str = "data";
+
+/// How much memory and queue a database may use. The defaults suit a service that shares a laptop with seven others.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Memory for blocks read from disk.
+    pub cache_bytes: u64,
+    /// Memory per keyspace for what is not yet in sorted files; at most four such tables wait for the disk.
+    pub memtable_bytes: u64,
+    /// How many batches may wait for the writer.
+    pub queued_batches: usize,
+    /// Largest batch.
+    pub batch_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        const MIB: usize = 1024 * 1024;
+        Self {
+            cache_bytes: 2 * MIB as u64,
+            memtable_bytes: 2 * MIB as u64,
+            queued_batches: 1024,
+            batch_bytes: 32 * MIB,
+        }
+    }
+}
+
+/// An open database. Clones share it; it closes when the last of them and of its keyspaces is gone, after the
+/// batches that were handed over are written.
+#[derive(Clone)]
+pub struct Database {
+    shared: Arc<Shared>,
+}
+
+/// In the order in which it is taken down: no more requests, the writer, the engine, the directory's lock.
+pub(crate) struct Shared {
+    requests: Option<mpsc::Sender<Request>>,
+    writer: Option<JoinHandle<()>>,
+    engine: fjall::Database,
+    failure: Failure,
+    limits: Limits,
+    path: PathBuf,
+    _directory: DataDirectory,
+}
+
+impl Shared {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.requests = None;
+        if let Some(writer) = self.writer.take()
+            && writer.join().is_err()
+        {
+            tracing::error!(path = %self.path.display(), "the store's writer ended by a panic");
+        }
+    }
+}
+
+impl Database {
+    /// Opens the database in `directory`, or makes it. Reads what is to be recovered, so it may block for a while.
+    ///
+    /// # Errors
+    /// The directory holds something else, a newer format or damaged files, or cannot be used.
+    pub fn open(directory: DataDirectory, format: Format, limits: Limits) -> Result<Self, Error> {
+        format.check_or_mark(directory.path())?;
+        let path = directory.path().join(FILES);
+        layout::check(&path)?;
+        journal::check(&path)?;
+        let engine = guarded(&path, "open", || {
+            fjall::Database::builder(&path)
+                .cache_size(limits.cache_bytes)
+                .worker_threads(1)
+                .max_cached_files(Some(64))
+                .manual_journal_persist(true)
+                .open()
+        })?;
+        let (requests, queue) = mpsc::channel(limits.queued_batches.max(1));
+        let failure = Failure::default();
+        let writer = Writer {
+            engine: engine.clone(),
+            directory: path.clone(),
+            queue,
+            failure: failure.clone(),
+            group_bytes: limits.batch_bytes / 4,
+        };
+        let writer = std::thread::Builder::new()
+            .name("store-writer".to_owned())
+            .spawn(move || writer.run())
+            .map_err(|error| Error::io(&path, "start the writer thread", error))?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                requests: Some(requests),
+                writer: Some(writer),
+                engine,
+                failure,
+                limits,
+                path,
+                _directory: directory,
+            }),
+        })
+    }
+
+    /// The keyspace called `name`, made if it is not there. Meant for the few that a service knows by name.
+    ///
+    /// # Errors
+    /// Its files cannot be made or read.
+    pub fn keyspace(&self, name: &'static str) -> Result<Keyspace, Error> {
+        let memtable = self.shared.limits.memtable_bytes;
+        let engine = guarded(&self.shared.path, "open a keyspace", || {
+            self.shared.engine.keyspace(name, || {
+                KeyspaceCreateOptions::default().max_memtable_size(memtable)
+            })
+        })?;
+        Ok(Keyspace::new(engine, Arc::clone(&self.shared)))
+    }
+
+    /// Writes `batch` and answers once it is on disk. Waits while the queue is full. A caller that stops waiting
+    /// does not stop the batch.
+    ///
+    /// # Errors
+    /// See [`CommitError`]; after [`CommitError::Stopped`] it is unknown whether the batch is on disk.
+    pub async fn commit(&self, batch: Batch) -> Result<(), CommitError> {
+        let limit = self.shared.limits.batch_bytes;
+        let bytes = batch.bytes();
+        if bytes > limit {
+            return Err(CommitError::TooLarge { bytes, limit });
+        }
+        if batch.longest_key() > LONGEST_KEY {
+            return Err(CommitError::TooLarge {
+                bytes: batch.longest_key(),
+                limit: LONGEST_KEY,
+            });
+        }
+        if batch.is_empty() && batch.expectations.is_empty() {
+            return Ok(());
+        }
+        if let Some(stopped) = self.failure() {
+            return Err(stopped);
+        }
+        let (answer, result) = oneshot::channel();
+        if let Some(requests) = &self.shared.requests
+            && requests.send(Request { batch, answer }).await.is_ok()
+            && let Ok(result) = result.await
+        {
+            return result;
+        }
+        let what = "its writer has ended".to_owned();
+        Err(self.failure().unwrap_or(CommitError::Stopped {
+            path: self.shared.path.clone(),
+            what,
+        }))
+    }
+
+    /// Why the store takes no more writes; `None` while it works. For a health check.
+    #[must_use]
+    pub fn failure(&self) -> Option<CommitError> {
+        self.shared.failure.get()
+    }
+
+    /// The directory of the engine's files.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.shared.path
+    }
+}
+
+/// The engine trusts its own files and panics on some that cannot be; to us they are damaged.
+fn guarded<T>(path: &Path, action: &'static str, run: impl FnOnce() -> fjall::Result<T>) -> Result<T, Error> {
+    match std::panic::catch_unwind(AssertUnwindSafe(run)) {
+        Ok(result) => result.map_err(|error| Error::engine(path, action, error)),
+        Err(panic) => {
+            let what = panic
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or_else(|| panic.downcast_ref::<&str>().copied())
+                .unwrap_or("the storage engine panicked");
+            Err(Error::damaged(path, format!("cannot {action}: {what}")))
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! What a directory holds, and in which version: a one-line file that is read before anything else.
+//!
+//! A plain file and not a record in the database, because a newer version may use an engine that this one cannot
+//! even open, and because a person can read it.
+
+use std::fs::File;
+use std::io::{ErrorKind, Write as _};
+use std::path::Path;
+
+use crate::Error;
+
+/// Name of the file in the data directory.
+pub(crate) const FILE: &str = "format";
+
+/// Larger than any line that we write.
+const MOST_BYTES: u64 = 256;
+
+/// Name and version of the data in a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Format {
+    /// What it is, such as `workflow-engine`: one word.
+    pub name: &'static str,
+    /// Version of keys and values, from 1; raised when older software would misread them.
+    pub version: u32,
+}
+
+impl Format {
+    /// Accepts a directory of this format, marks an unused one, refuses every other.
+    pub(crate) fn check_or_mark(self, directory: &Path) -> Result<(), Error> {
+        let path = directory.join(FILE);
+        match std::fs::metadata(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => self.mark(directory),
+            Err(error) => Err(Error::io(&path, "read", error)),
+            Ok(metadata) if metadata.len() > MOST_BYTES => Err(Error::damaged(&path, "too long")),
+            Ok(_) => {
+                let text = std::fs::read_to_string(&path).map_err(|error| Error::io(&path, "read", error))?;
+                self.check(&path, &text)
+            }
+        }
+    }
+
+    fn check(self, path: &Path, text: &str) -> Result<(), Error> {
+        let damaged = || Error::damaged(path, "is not a name and a version");
+        let (name, version) = text.trim_end().split_once(' ').ok_or_else(damaged)?;
+        let found: u32 = version.parse().map_err(|_| damaged())?;
+        let (path, supported) = (path.to_owned(), self.version);
+        if name != self.name {
+            return Err(Error::ForeignFormat {
+                path,
+                found: name.to_owned(),
+                expected: self.name.to_owned(),
+            });
+        }
+        let name = name.to_owned();
+        match found.cmp(&supported) {
+            std::cmp::Ordering::Equal => Ok(()),
+            std::cmp::Ordering::Greater => Err(Error::NewerFormat {
+                path,
+                name,
+                found,
+                supported,
+            }),
+            std::cmp::Ordering::Less => Err(Error::OlderFormat {
+                path,
+                name,
+                found,
+                supported,
+            }),
+        }
+    }
+
+    /// Written whole before it gets its name, so that a crash leaves no half of it.
+    fn mark(self, directory: &Path) -> Result<(), Error> {
+        let draft = directory.join("format.new");
+        let write = || -> std::io::Result<()> {
+            let mut file = File::create(&draft)?;
+            writeln!(file, "{} {}", self.name, self.version)?;
+            file.sync_all()?;
+            std::fs::rename(&draft, directory.join(FILE))?;
+            File::open(directory)?.sync_all()
+        };
+        write().map_err(|error| Error::io(&draft, "write", error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FORMAT: Format = Format {
+        name: "engine",
+        version: 3,
+    };
+
+    #[test]
+    fn an_unused_directory_is_marked_and_then_accepted() {
+        let directory = tempfile::tempdir().unwrap();
+        FORMAT.check_or_mark(directory.path()).unwrap();
+        FORMAT.check_or_mark(directory.path()).unwrap();
+        assert_eq!(
+            std::fs::read_to_string(directory.path().join(FILE)).unwrap(),
+            "engine 3\n"
+        );
+    }
+
+    #[test]
+    fn other_formats_are_refused_by_name() {
+        let path = Path::new("/data/format");
+        assert!(matches!(
+            FORMAT.check(path, "engine 4\n"),
+            Err(Error::NewerFormat {
+                found: 4,
+                supported: 3,
+                ..
+            })
+        ));
+        assert!(matches!(
+            FORMAT.check(path, "engine 2\n"),
+            Err(Error::OlderFormat { found: 2, .. })
+        ));
+        assert!(matches!(
+            FORMAT.check(path, "router 3\n"),
+            Err(Error::ForeignFormat { .. })
+        ));
+        for text in ["", "engine", "engine x", "engine -1", "engine 99999999999"] {
+            let error = FORMAT.check(path, text).unwrap_err();
+            assert!(matches!(error, Error::Damaged { .. }), "{text:?}");
+            assert!(error.to_string().contains("/data/format"), "{error}");
+        }
+    }
+}

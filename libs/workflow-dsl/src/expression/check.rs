@@ -1,0 +1,542 @@
+//! Walks a parsed expression: refuses what cannot be bounded and puts `__tick` in front of what can repeat.
+//!
+//! jaq's syntax tree is checked, not the text, because what counts is what jaq understood. The walk
+//! - resolves every function, so that the missing ones are named with the reason and the nearest name;
+//! - refuses definitions that call themselves: such calls nest on the stack, without a bound;
+//! - measures how deep evaluating nests, with definitions expanded, since that is what fills the stack;
+//! - collects the free variables;
+//! - turns each node that does work into `__tick | node`, so that no combination of generators runs without spending.
+//!
+//! Leaves (`.`, literals, variables, paths of literals) need no tick: what they yield is paid for by the value that
+//! is read, or by the node around them.
+
+use std::collections::BTreeSet;
+
+use jaq_core::load::lex::StrPart;
+use jaq_core::load::parse::{BinaryOp, Def, Pattern, Term};
+use jaq_core::path::{Part, Path};
+use muster_api::names::suggestion;
+
+use super::library::{ABSENT, Entry, Found, Library};
+
+/// Deepest nesting of an evaluation.
+pub(super) const DEEPEST: u32 = 400;
+
+/// Why an expression is refused, and the part of its text that is to blame.
+#[derive(Debug)]
+pub(super) struct Refusal<'s> {
+    pub(super) message: String,
+    pub(super) at: Option<&'s str>,
+}
+
+fn refuse<'s, T>(at: impl Into<Option<&'s str>>, message: impl Into<String>) -> Result<T, Refusal<'s>> {
+    Err(Refusal {
+        message: message.into(),
+        at: at.into(),
+    })
+}
+
+/// An expression that may be compiled.
+pub(super) struct Checked<'s> {
+    pub(super) term: Term<&'s str>,
+    /// How deep evaluating it nests.
+    pub(super) depth: u32,
+    /// Whether evaluating it may recurse as deep as a value is nested.
+    pub(super) recursive: bool,
+    /// Its free variables, with `$`.
+    pub(super) variables: BTreeSet<&'s str>,
+    /// The definitions of the library that it needs.
+    pub(super) needs: BTreeSet<usize>,
+}
+
+/// Checks an author's expression.
+pub(super) fn expression<'s>(term: Term<&'s str>, library: &Library) -> Result<Checked<'s>, Refusal<'s>> {
+    let mut walk = Walk::new(library, false);
+    let (term, depth) = walk.term(term, 0)?;
+    Ok(Checked {
+        term,
+        depth,
+        recursive: walk.recursive,
+        variables: walk.free,
+        needs: walk.needs,
+    })
+}
+
+/// Checks a definition of the library.
+pub(super) fn definition(
+    definition: Def<&'static str>,
+    library: &Library,
+) -> Result<Entry, Refusal<'static>> {
+    let mut walk = Walk::new(library, true);
+    let (definition, depth) = walk.definition(definition, 0)?;
+    Ok(Entry {
+        definition,
+        depth,
+        recursive: walk.recursive,
+        needs: walk.needs,
+    })
+}
+
+/// A function that the expression itself defines.
+struct Function<'s> {
+    name: &'s str,
+    arity: usize,
+    depth: u32,
+}
+
+struct Walk<'s, 'l> {
+    library: &'l Library,
+    /// The library's own definitions may call themselves and use its inner functions.
+    trusted: bool,
+    functions: Vec<Function<'s>>,
+    /// Definitions whose bodies are being walked.
+    open: Vec<(&'s str, usize)>,
+    bound: Vec<&'s str>,
+    labels: Vec<&'s str>,
+    free: BTreeSet<&'s str>,
+    needs: BTreeSet<usize>,
+    recursive: bool,
+}
+
+type Walked<'s> = Result<(Term<&'s str>, u32), Refusal<'s>>;
+
+fn ticked<'s>(term: Term<&'s str>) -> Term<&'s str> {
+    before("__tick", term)
+}
+
+fn before<'s>(name: &'static str, term: Term<&'s str>) -> Term<&'s str> {
+    Term::BinOp(
+        Box::new(Term::Call(name, Vec::new())),
+        BinaryOp::Pipe(None),
+        Box::new(term),
+    )
+}
+
+impl<'s, 'l> Walk<'s, 'l> {
+    fn new(library: &'l Library, trusted: bool) -> Self {
+        Self {
+            library,
+            trusted,
+            functions: Vec::new(),
+            open: Vec::new(),
+            bound: Vec::new(),
+            labels: Vec::new(),
+            free: BTreeSet::new(),
+            needs: BTreeSet::new(),
+            recursive: false,
+        }
+    }
+
+    /// The term with its ticks, and how deep evaluating it nests. `level` is how deep the term itself is nested.
+    fn term(&mut self, term: Term<&'s str>, level: u32) -> Walked<'s> {
+        if level > DEEPEST {
+            return refuse(
+                None,
+                format!("the expression nests more than {DEEPEST} deep; split it over several tasks"),
+            );
+        }
+        let leaf = is_leaf(&term);
+        let (term, depth) = self.node(term, level + 1)?;
+        if depth > DEEPEST {
+            let message = format!(
+                "evaluating the expression nests more than {DEEPEST} deep; split it over several tasks"
+            );
+            return refuse(None, message);
+        }
+        Ok((if leaf { term } else { ticked(term) }, depth))
+    }
+
+    fn boxed(
+        &mut self,
+        term: Box<Term<&'s str>>,
+        level: u32,
+    ) -> Result<(Box<Term<&'s str>>, u32), Refusal<'s>> {
+        let (term, depth) = self.term(*term, level)?;
+        Ok((Box::new(term), depth))
+    }
+
+    fn optional(
+        &mut self,
+        term: Option<Box<Term<&'s str>>>,
+        level: u32,
+    ) -> Result<(Option<Box<Term<&'s str>>>, u32), Refusal<'s>> {
+        term.map_or(Ok((None, 0)), |term| {
+            self.boxed(term, level).map(|(term, depth)| (Some(term), depth))
+        })
+    }
+
+    fn node(&mut self, term: Term<&'s str>, level: u32) -> Walked<'s> {
+        Ok(match term {
+            leaf @ (Term::Id | Term::Num(_)) => (leaf, 1),
+            Term::Recurse => {
+                self.recursive = true;
+                (Term::Recurse, 1)
+            }
+            Term::Var(name) => (self.variable(name)?, 1),
+            Term::Break(label) if self.labels.contains(&label) => (Term::Break(label), 1),
+            Term::Break(label) => {
+                return refuse(
+                    label,
+                    format!("there is no 'label {label}' around 'break {label}'"),
+                );
+            }
+            Term::Str(format, parts) => self.text(format, parts, level)?,
+            Term::Arr(inner) => {
+                let (inner, depth) = self.optional(inner, level)?;
+                (Term::Arr(inner), depth + 1)
+            }
+            Term::Obj(fields) => self.object(fields, level)?,
+            Term::Neg(inner) => {
+                let (inner, depth) = self.boxed(inner, level)?;
+                (Term::Neg(inner), depth + 1)
+            }
+            Term::BinOp(left, operator, right) => self.binary(left, operator, right, level)?,
+            Term::Label(label, inner) => {
+                self.labels.push(label);
+                let (inner, depth) = self.boxed(inner, level)?;
+                self.labels.pop();
+                (Term::Label(label, inner), depth + 1)
+            }
+            Term::Fold(name, items, pattern, arguments) => {
+                self.fold(name, *items, pattern, arguments, level)?
+            }
+            Term::TryCatch(tried, caught) => {
+                let (tried, first) = self.boxed(tried, level)?;
+                let (caught, second) = self.optional(caught, level)?;
+                (Term::TryCatch(tried, caught), first.max(second) + 1)
+            }
+            Term::IfThenElse(branches, otherwise) => {
+                let count = u32::try_from(branches.len()).unwrap_or(u32::MAX);
+                let mut deepest = 0;
+                let mut walked = Vec::with_capacity(branches.len());
+                for (condition, consequence) in branches {
+                    let (condition, first) = self.term(condition, level)?;
+                    let (consequence, second) = self.term(consequence, level)?;
+                    deepest = deepest.max(first).max(second);
+                    walked.push((condition, consequence));
+                }
+                let (otherwise, last) = self.optional(otherwise, level)?;
+                (
+                    Term::IfThenElse(walked, otherwise),
+                    deepest.max(last).saturating_add(count),
+                )
+            }
+            Term::Def(definitions, body) => self.definitions(definitions, *body, level)?,
+            Term::Call(name, arguments) => self.call(name, arguments, level)?,
+            Term::Path(head, path) => {
+                let (head, mut deepest) = self.boxed(head, level)?;
+                let mut parts = Vec::with_capacity(path.0.len());
+                for (part, opt) in path.0 {
+                    let (part, depth) = self.part(part, level)?;
+                    deepest = deepest.max(depth);
+                    parts.push((part, opt));
+                }
+                let count = u32::try_from(parts.len()).unwrap_or(u32::MAX);
+                (Term::Path(head, Path(parts)), deepest.saturating_add(count))
+            }
+        })
+    }
+
+    fn part(
+        &mut self,
+        part: Part<Term<&'s str>>,
+        level: u32,
+    ) -> Result<(Part<Term<&'s str>>, u32), Refusal<'s>> {
+        let mut bound = |bound: Option<Term<&'s str>>| match bound {
+            None => Ok((None, 0)),
+            Some(term) => self.term(term, level).map(|(term, depth)| (Some(term), depth)),
+        };
+        Ok(match part {
+            Part::Index(term) => {
+                let (term, depth) = bound(Some(term))?;
+                (Part::Index(term.unwrap_or_default()), depth)
+            }
+            Part::Range(from, to) => {
+                let ((from, first), (to, second)) = (bound(from)?, bound(to)?);
+                (Part::Range(from, to), first.max(second))
+            }
+        })
+    }
+
+    fn variable(&mut self, name: &'s str) -> Result<Term<&'s str>, Refusal<'s>> {
+        if name.contains("::") {
+            return refuse(name, "there are no modules");
+        }
+        if !self.bound.contains(&name) {
+            match name {
+                "$ENV" => return refuse(name, "there is no $ENV: expressions cannot read the environment"),
+                "$__loc__" | "$__prog_args" => return refuse(name, format!("there is no {name}")),
+                _ => self.free.insert(name),
+            };
+        }
+        Ok(Term::Var(name))
+    }
+
+    fn text(
+        &mut self,
+        format: Option<&'s str>,
+        parts: Vec<StrPart<&'s str, Term<&'s str>>>,
+        level: u32,
+    ) -> Walked<'s> {
+        let mut deepest = match format {
+            Some(name) => self.function(name, 0)?,
+            None => 0,
+        };
+        let count = u32::try_from(parts.len()).unwrap_or(u32::MAX);
+        let mut walked = Vec::with_capacity(parts.len());
+        for part in parts {
+            walked.push(match part {
+                StrPart::Term(term) => {
+                    let (term, depth) = self.term(term, level)?;
+                    deepest = deepest.max(depth);
+                    StrPart::Term(term)
+                }
+                other => other,
+            });
+        }
+        Ok((
+            Term::Str(format, walked),
+            deepest.saturating_add(count).saturating_add(1),
+        ))
+    }
+
+    fn object(&mut self, fields: Vec<(Term<&'s str>, Option<Term<&'s str>>)>, level: u32) -> Walked<'s> {
+        let count = u32::try_from(fields.len()).unwrap_or(u32::MAX);
+        let mut deepest = 0;
+        let mut walked = Vec::with_capacity(fields.len());
+        for (key, value) in fields {
+            // `{$x}` and `{"a"}` are read as they stand: jaq looks at the form of the key.
+            let plain = value.is_none() && matches!(key, Term::Var(_) | Term::Str(..));
+            let (key, first) = if plain {
+                self.node(key, level + 1)?
+            } else {
+                self.term(key, level)?
+            };
+            let (value, second) = match value {
+                Some(value) => self
+                    .term(value, level)
+                    .map(|(value, depth)| (Some(value), depth))?,
+                None => (None, 0),
+            };
+            deepest = deepest.max(first).max(second);
+            walked.push((key, value));
+        }
+        Ok((Term::Obj(walked), deepest.saturating_add(count).saturating_add(1)))
+    }
+
+    fn binary(
+        &mut self,
+        left: Box<Term<&'s str>>,
+        operator: BinaryOp<&'s str>,
+        right: Box<Term<&'s str>>,
+        level: u32,
+    ) -> Walked<'s> {
+        let (left, first) = self.boxed(left, level)?;
+        let bound = self.bound.len();
+        let operator = match operator {
+            BinaryOp::Pipe(Some(pattern)) => {
+                let pattern = self.pattern(pattern, level)?;
+                self.bind(&pattern);
+                BinaryOp::Pipe(Some(pattern))
+            }
+            other => other,
+        };
+        let (right, second) = self.boxed(right, level)?;
+        self.bound.truncate(bound);
+        Ok((Term::BinOp(left, operator, right), first.max(second) + 1))
+    }
+
+    fn pattern(&mut self, pattern: Pattern<&'s str>, level: u32) -> Result<Pattern<&'s str>, Refusal<'s>> {
+        if level > DEEPEST {
+            return refuse(None, format!("the pattern nests more than {DEEPEST} deep"));
+        }
+        Ok(match pattern {
+            Pattern::Var(name) => Pattern::Var(name),
+            Pattern::Arr(items) => {
+                let items: Result<_, _> = items
+                    .into_iter()
+                    .map(|item| self.pattern(item, level + 1))
+                    .collect();
+                Pattern::Arr(items?)
+            }
+            Pattern::Obj(fields) => {
+                let field =
+                    |(key, pattern)| Ok((self.term(key, level + 1)?.0, self.pattern(pattern, level + 1)?));
+                Pattern::Obj(fields.into_iter().map(field).collect::<Result<_, _>>()?)
+            }
+        })
+    }
+
+    fn bind(&mut self, pattern: &Pattern<&'s str>) {
+        match pattern {
+            Pattern::Var(name) => self.bound.push(name),
+            Pattern::Arr(items) => items.iter().for_each(|item| self.bind(item)),
+            Pattern::Obj(fields) => fields.iter().for_each(|(_, pattern)| self.bind(pattern)),
+        }
+    }
+
+    fn fold(
+        &mut self,
+        name: &'s str,
+        items: Term<&'s str>,
+        pattern: Pattern<&'s str>,
+        arguments: Vec<Term<&'s str>>,
+        level: u32,
+    ) -> Walked<'s> {
+        let allowed: &[usize] = if name == "reduce" { &[2] } else { &[2, 3] };
+        if !allowed.contains(&arguments.len()) {
+            let message = format!(
+                "'{name}' takes {allowed:?} arguments in parentheses, not {}",
+                arguments.len()
+            );
+            return refuse(name, message);
+        }
+        let (items, mut deepest) = self.term(items, level)?;
+        let pattern = self.pattern(pattern, level)?;
+        let bound = self.bound.len();
+        let mut walked = Vec::with_capacity(arguments.len());
+        for (index, argument) in arguments.into_iter().enumerate() {
+            if index == 1 {
+                self.bind(&pattern);
+            }
+            let (argument, depth) = self.term(argument, level)?;
+            deepest = deepest.max(depth);
+            // An assignment through a fold would nest once for each item.
+            walked.push(if index == 0 {
+                argument
+            } else {
+                before("__step", argument)
+            });
+        }
+        self.bound.truncate(bound);
+        Ok((
+            Term::Fold(name, Box::new(items), pattern, walked),
+            deepest.saturating_add(2),
+        ))
+    }
+
+    fn definitions(&mut self, definitions: Vec<Def<&'s str>>, body: Term<&'s str>, level: u32) -> Walked<'s> {
+        let functions = self.functions.len();
+        let mut walked = Vec::with_capacity(definitions.len());
+        for definition in definitions {
+            let (name, arity) = (definition.name, definition.args.len());
+            let (definition, depth) = self.definition(definition, level)?;
+            self.functions.push(Function { name, arity, depth });
+            walked.push(definition);
+        }
+        let (body, depth) = self.term(body, level)?;
+        self.functions.truncate(functions);
+        Ok((Term::Def(walked, Box::new(body)), depth))
+    }
+
+    fn definition(
+        &mut self,
+        definition: Def<&'s str>,
+        level: u32,
+    ) -> Result<(Def<&'s str>, u32), Refusal<'s>> {
+        let Def { name, args, body } = definition;
+        if !self.trusted && name.starts_with("__") {
+            return refuse(name, "names that begin with '__' are reserved");
+        }
+        let (functions, bound) = (self.functions.len(), self.bound.len());
+        for argument in &args {
+            match argument.starts_with('$') {
+                true => self.bound.push(argument),
+                false => self.functions.push(Function {
+                    name: argument,
+                    arity: 0,
+                    depth: 1,
+                }),
+            }
+        }
+        self.open.push((name, args.len()));
+        let (body, depth) = self.term(body, level)?;
+        self.open.pop();
+        self.functions.truncate(functions);
+        self.bound.truncate(bound);
+        Ok((Def { name, args, body }, depth))
+    }
+
+    fn call(&mut self, name: &'s str, arguments: Vec<Term<&'s str>>, level: u32) -> Walked<'s> {
+        let depth = self.function(name, arguments.len())?;
+        let mut deepest = 0;
+        let mut walked = Vec::with_capacity(arguments.len());
+        for argument in arguments {
+            let (argument, depth) = self.term(argument, level)?;
+            deepest = deepest.max(depth);
+            walked.push(argument);
+        }
+        Ok((
+            Term::Call(name, walked),
+            depth.saturating_add(deepest).saturating_add(1),
+        ))
+    }
+
+    /// How deep calling the function nests, apart from its arguments.
+    fn function(&mut self, name: &'s str, arity: usize) -> Result<u32, Refusal<'s>> {
+        let own = self
+            .functions
+            .iter()
+            .rev()
+            .find(|known| known.name == name && known.arity == arity);
+        if self.open.contains(&(name, arity)) {
+            if self.trusted {
+                return Ok(1);
+            }
+            let message =
+                format!("'{name}' calls itself; use 'recurse', 'walk', 'until', 'while' or 'reduce'");
+            return refuse(name, message);
+        }
+        if let Some(known) = own {
+            return Ok(known.depth);
+        }
+        if name.contains("::") {
+            return refuse(name, "there are no modules");
+        }
+        let reserved = !self.trusted && name.starts_with("__");
+        match self.library.find(name, arity) {
+            Some(Found::Definition(position)) if !reserved => {
+                let entry = &self.library.entries[position];
+                self.needs.insert(position);
+                self.needs.extend(&entry.needs);
+                self.recursive |= entry.recursive;
+                Ok(entry.depth)
+            }
+            Some(Found::Native) if !reserved => Ok(1),
+            _ => refuse(name, self.unknown(name, arity)),
+        }
+    }
+
+    fn unknown(&self, name: &str, arity: usize) -> String {
+        if let Some((_, reason)) = ABSENT.iter().find(|(absent, _)| *absent == name) {
+            return format!("there is no '{name}': {reason}");
+        }
+        let arities = self.library.arities(name);
+        if !arities.is_empty() && !name.starts_with("__") {
+            let known: Vec<String> = arities.iter().map(ToString::to_string).collect();
+            return format!("'{name}' takes {} arguments, not {arity}", known.join(" or "));
+        }
+        let mut known: Vec<&str> = self.library.names().collect();
+        known.extend(self.functions.iter().map(|function| function.name));
+        format!("there is no function '{name}'{}", suggestion(name, known))
+    }
+}
+
+fn is_leaf(term: &Term<&str>) -> bool {
+    match term {
+        Term::Id | Term::Num(_) | Term::Var(_) | Term::Recurse | Term::Break(_) | Term::Arr(None) => true,
+        Term::Def(..) => true,
+        Term::Str(format, parts) => {
+            format.is_none() && !parts.iter().any(|part| matches!(part, StrPart::Term(_)))
+        }
+        Term::Obj(fields) => fields.is_empty(),
+        Term::Path(head, path) => {
+            let literal = |part: &Part<Term<&str>>| match part {
+                Part::Index(index) => is_leaf(index),
+                Part::Range(from, to) => from.iter().chain(to).all(is_leaf),
+            };
+            is_leaf(head) && path.0.iter().all(|(part, _)| literal(part))
+        }
+        _ => false,
+    }
+}

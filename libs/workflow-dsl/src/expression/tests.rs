@@ -1,0 +1,632 @@
+use super::*;
+use proptest::prelude::*;
+use serde_json::json;
+
+fn now() -> Timestamp {
+    "2026-03-01T12:00:00.5Z".parse().unwrap()
+}
+
+fn evaluate(text: &str, input: &Value) -> Result<Value, Error> {
+    Expression::compile(text)?.evaluate(input, &Variables::new(), now())
+}
+
+#[track_caller]
+fn yields(text: &str, input: Value, expected: Value) {
+    assert_eq!(evaluate(text, &input), Ok(expected), "{text}");
+}
+
+#[track_caller]
+fn refused(text: &str, expected: &str) {
+    let error = evaluate(text, &json!({"a": [1, 2]})).expect_err(text).to_string();
+    assert!(error.contains(expected), "{text}: {error}");
+}
+
+#[test]
+fn paths_and_selections() {
+    let people = json!([{"name": "Ann", "age": 30}, {"name": "Bob", "age": 20}, {"name": "Cy", "age": 30}]);
+    yields("${ .a.b[0] }", json!({"a": {"b": [7]}}), json!(7));
+    yields(".[1:] | length", json!([1, 2, 3]), json!(2));
+    yields(".[-1]", json!([1, 2, 3]), json!(3));
+    yields(".a.b.c", json!(null), json!(null));
+    yields(
+        "map(select(.age > 25) | .name)",
+        people.clone(),
+        json!(["Ann", "Cy"]),
+    );
+    yields(
+        "group_by(.age) | map({age: .[0].age, count: length})",
+        people.clone(),
+        json!([{"age": 20, "count": 1}, {"age": 30, "count": 2}]),
+    );
+    yields(
+        "sort_by(.name) | reverse | .[0].name",
+        people.clone(),
+        json!("Cy"),
+    );
+    yields(
+        "[min_by(.age).name, max_by(.name).name]",
+        people.clone(),
+        json!(["Bob", "Cy"]),
+    );
+    yields("[.[] | .age] | add / length | floor", people.clone(), json!(26));
+    yields(
+        "{names: [.[].name] | join(\", \"), young: any(.[]; .age < 21)}",
+        people,
+        json!({"names": "Ann, Bob, Cy", "young": true}),
+    );
+    yields(".a // \"none\"", json!({}), json!("none"));
+    yields("[.. | numbers]", json!([1, [2, {"a": 3}]]), json!([1, 2, 3]));
+    yields("[paths] | length", json!({"a": [1, 2]}), json!(3));
+    yields("flatten", json!([1, [2, [3]]]), json!([1, 2, 3]));
+    yields("flatten(1)", json!([1, [2, [3]]]), json!([1, 2, [3]]));
+}
+
+#[test]
+fn updates() {
+    yields(".a.b = 1", json!(null), json!({"a": {"b": 1}}));
+    yields(".a[2] = 1", json!({}), json!({"a": [null, null, 1]}));
+    yields(".[0] |= . + 1", json!([1, 2]), json!([2, 2]));
+    yields(".total += 5", json!({"total": 1}), json!({"total": 6}));
+    yields("del(.[0, 2])", json!([1, 2, 3]), json!([2]));
+    yields("del(.a, .b)", json!({"a": 1, "b": 2, "c": 3}), json!({"c": 3}));
+    yields("with_entries(.value += 1)", json!({"a": 1}), json!({"a": 2}));
+    yields("setpath([\"a\", 0]; 5)", json!({}), json!({"a": [5]}));
+    yields(
+        "[getpath([\"a\", \"b\"]), getpath([\"x\"])]",
+        json!({"a": {"b": 1}}),
+        json!([1, null]),
+    );
+    yields(
+        "walk(if type == \"number\" then . + 1 else . end)",
+        json!([1, {"a": 2}]),
+        json!([2, {"a": 3}]),
+    );
+    yields(
+        ".. |= (if . == 1 then 2 else . end)",
+        json!([1, [1]]),
+        json!([2, [2]]),
+    );
+    yields(
+        ". * {a: {c: 2}}",
+        json!({"a": {"b": 1}}),
+        json!({"a": {"b": 1, "c": 2}}),
+    );
+    yields(
+        "pick(.a.b)",
+        json!({"a": {"b": 1, "c": 2}}),
+        json!({"a": {"b": 1}}),
+    );
+}
+
+#[test]
+fn generators_and_control() {
+    yields("reduce .[] as $x (0; . + $x)", json!([1, 2, 3]), json!(6));
+    yields(
+        "[foreach .[] as $x (0; . + $x; [$x, .])]",
+        json!([1, 2]),
+        json!([[1, 1], [2, 3]]),
+    );
+    yields("[limit(3; repeat(. * 2))]", json!(1), json!([1, 2, 4]));
+    yields(
+        "[recurse(if . < 3 then . + 1 else empty end)]",
+        json!(0),
+        json!([0, 1, 2, 3]),
+    );
+    yields("[while(. < 8; . * 2)]", json!(1), json!([1, 2, 4]));
+    yields("until(. > 100; . * 2)", json!(1), json!(128));
+    yields("[range(0; 10; 3)]", json!(null), json!([0, 3, 6, 9]));
+    yields("[range(3)]", json!(null), json!([0, 1, 2]));
+    yields("[combinations] | length", json!([[1, 2], [3, 4]]), json!(4));
+    yields("try error(\"no\") catch . + \"!\"", json!(null), json!("no!"));
+    yields(
+        "[.[] | try (if . > 1 then error else . end) catch -1]",
+        json!([1, 2]),
+        json!([1, -1]),
+    );
+    yields(
+        "label $out | [.[] | if . > 1 then ., break $out else . end]?",
+        json!([1]),
+        json!([1]),
+    );
+    yields("def twice(f): f | f; twice(. * 3)", json!(2), json!(18));
+    yields("def plus($n): . + $n; plus(3)", json!(2), json!(5));
+    yields(
+        "if . > 1 then \"many\" elif . == 1 then \"one\" else \"none\" end",
+        json!(1),
+        json!("one"),
+    );
+    yields(
+        ". as {a: $x, b: [$y]} | $x + $y",
+        json!({"a": 1, "b": [2]}),
+        json!(3),
+    );
+    yields("first(range(10; 20)), empty", json!(null), json!(10));
+    yields("[.[] | IN(1, 3)]", json!([1, 2]), json!([true, false]));
+}
+
+#[test]
+fn numbers_and_text() {
+    yields(
+        "[10 / 5, 7 % 3, -(2), 1.0, 10 / 4]",
+        json!(null),
+        json!([2, 1, -2, 1, 2.5]),
+    );
+    yields("[length, (. | tostring)]", json!(-5), json!([5, "-5"]));
+    yields(
+        "\"\\(.a) and \\(.b)\"",
+        json!({"a": 1, "b": [2]}),
+        json!("1 and [2]"),
+    );
+    yields("ltrimstr(\"a\") | ascii_upcase", json!("abc"), json!("BC"));
+    yields("split(\", \") | map(tonumber)", json!("1, 2.5"), json!([1, 2.5]));
+    yields("[splits(\", *\")]", json!("a, b,c"), json!(["a", "b", "c"]));
+    yields("test(\"^[a-c]+$\")", json!("abc"), json!(true));
+    yields(
+        "capture(\"(?<year>[0-9]{4})-(?<month>[0-9]{2})\")",
+        json!("on 2026-03-01"),
+        json!({"year": "2026", "month": "03"}),
+    );
+    yields("gsub(\"[0-9]+\"; \"#\")", json!("a1b22"), json!("a#b#"));
+    yields(
+        "map(tojson | fromjson) == .",
+        json!([1, "a", {"b": null}]),
+        json!(true),
+    );
+    yields("@csv", json!([1, "a\"b", null]), json!("1,\"a\"\"b\","));
+    yields(
+        "[@base64, @json, @text]",
+        json!("hi"),
+        json!(["aGk=", "\"hi\"", "hi"]),
+    );
+    yields("@uri", json!("a b/c"), json!("a%20b%2Fc"));
+    yields("@html \"<b>\\(.)</b>\"", json!("<"), json!("<b>&lt;</b>"));
+    yields("\"ab\" * 2 + \"c\"", json!(null), json!("ababc"));
+    yields(
+        "[indices(\"a\")[], index(\"n\"), rindex(\"a\")]",
+        json!("banana"),
+        json!([1, 3, 5, 2, 5]),
+    );
+    yields("explode | implode", json!("añ"), json!("añ"));
+    yields(
+        "[infinite, nan | isnan, isinfinite]",
+        json!(null),
+        json!([false, true, true, false]),
+    );
+    yields(
+        "sort",
+        json!([{"a": 1}, [1], "a", 2, null, true, 1.5, false]),
+        json!([null, false, true, 1.5, 2, "a", [1], {"a": 1}]),
+    );
+}
+
+#[test]
+fn time_is_given_and_utc() {
+    yields("now", json!(null), json!(1_772_366_400.5));
+    yields("now | floor | todate", json!(null), json!("2026-03-01T12:00:00Z"));
+    yields("[gmtime, localtime] | unique | length", json!(0), json!(1));
+    yields(
+        "gmtime",
+        json!(1_772_366_400),
+        json!([2026, 2, 1, 12, 0, 0, 0, 59]),
+    );
+    yields("gmtime | mktime", json!(1_772_366_400), json!(1_772_366_400));
+    yields(
+        "strftime(\"%A %d.%m.%Y %H:%M %Z\")",
+        json!(1_772_366_400),
+        json!("Sunday 01.03.2026 12:00 UTC"),
+    );
+    yields(
+        "strptime(\"%Y-%m-%d\") | mktime | todate",
+        json!("2026-03-01"),
+        json!("2026-03-01T00:00:00Z"),
+    );
+    yields("fromdate", json!("2026-03-01T12:00:00Z"), json!(1_772_366_400));
+    for hostile in [
+        "[2015, 127, 1, 0, 0, 0] | mktime",
+        "1e300 | todate",
+        "[9e18, 0, 1, 0, 0, 0] | mktime",
+        "nan | gmtime",
+    ] {
+        refused(hostile, "not a time");
+    }
+}
+
+#[test]
+fn variables_are_found_and_given() {
+    let expression = Expression::compile("$context.a + $x + (. as $y | $y)").unwrap();
+    assert_eq!(expression.variables(), ["context", "x"]);
+    let variables = Variables::new()
+        .with("context", json!({"a": 1}))
+        .with("x", json!(2));
+    assert_eq!(expression.evaluate(&json!(4), &variables, now()), Ok(json!(7)));
+    let error = expression
+        .evaluate(&json!(4), &Variables::new().with("x", json!(1)), now())
+        .unwrap_err();
+    assert!(error.to_string().contains("$context"), "{error}");
+    assert!(
+        Expression::compile(".a")
+            .unwrap()
+            .is_true(&json!({"a": 0}), &Variables::new(), now())
+            .unwrap()
+    );
+    assert!(
+        !Expression::compile(".a")
+            .unwrap()
+            .is_true(&json!({}), &Variables::new(), now())
+            .unwrap()
+    );
+}
+
+#[test]
+fn exactly_one_value_is_wanted() {
+    refused("empty", "yields no value");
+    refused(".a[]", "yields several values");
+    refused("error(\"boom\")", "boom");
+    refused("error({code: 1})", "{\"code\":1}");
+    refused(".a.b", "cannot index [1,2] with b");
+    refused("1, error(\"late\")", "late");
+}
+
+#[test]
+fn mistakes_say_what_and_where() {
+    refused(".a |", "found the end, at character 5");
+    refused(".a + )", "at character");
+    refused("{a: 1", "closing brace");
+    refused("lenght", "there is no function 'lenght'; did you mean 'length'");
+    refused("map()", "expected");
+    refused("length(1)", "'length' takes 0 arguments, not 1");
+    refused(".a | break $out", "'break $out'");
+    refused("reduce .[] as $x (0)", "'reduce' takes [2] arguments");
+    refused("x::y", "no modules");
+    let error = Expression::compile("\"ä\" | foo").unwrap_err().to_string();
+    assert!(error.contains("at character 7"), "{error}");
+}
+
+#[test]
+fn the_world_is_out_of_reach() {
+    for (text, name) in [
+        ("env", "'env'"),
+        ("$ENV.PATH", "$ENV"),
+        ("input", "'input'"),
+        ("[inputs]", "'inputs'"),
+        ("halt", "'halt'"),
+        ("halt_error", "'halt_error'"),
+        ("debug", "'debug'"),
+        ("stderr", "'stderr'"),
+        ("input_filename", "'input_filename'"),
+        ("$__loc__", "$__loc__"),
+        ("import \"a\" as a; .", "'import'"),
+        ("include \"a\"; .", "'include'"),
+        ("__tick", "no function '__tick'"),
+        ("def __step: 1; 1", "reserved"),
+    ] {
+        refused(text, name);
+    }
+}
+
+/// Each of these once aborted the process, filled the memory or never came back. Now each is refused or ended.
+#[test]
+fn hostile_expressions_end() {
+    let nested = |open: &str, close: &str, count: usize| open.repeat(count) + "1" + &close.repeat(count);
+    let hostile = vec![
+        "def f: f; f".into(),
+        "def f: 1 + f; f".into(),
+        "def f(x): f(x | x); f(.)".into(),
+        "def f: def g: f; g; f".into(),
+        "repeat(.)".into(),
+        "[repeat(1)]".into(),
+        "last(repeat(1))".into(),
+        "recurse(.)".into(),
+        "last(recurse(.))".into(),
+        "[recurse([.])]".into(),
+        "until(false; .)".into(),
+        "[while(true; .)]".into(),
+        "isempty(repeat(1) | select(false))".into(),
+        "skip(1e18; repeat(1))".into(),
+        "last(range(1e18))".into(),
+        "[range(1e12)] | length".into(),
+        "range(0; 10; 0) | repeat(1)".into(),
+        "reduce range(1e9) as $x (0; . + 1)".into(),
+        "[foreach range(1e9) as $x (0; .; .)]".into(),
+        "try repeat(error) catch .".into(),
+        "[range(1e6)] as $a | $a[] as $x | $a[] as $y | $a[] as $z | select(false)".into(),
+        "[.[]?, (repeat(1) | .[]?)]".into(),
+        "reduce range(1000) as $i (.; [.])".into(),
+        "reduce range(60) as $i (1; [., .])".into(),
+        "reduce range(60) as $i (1; {a: ., b: .}) | tojson".into(),
+        "reduce range(99) as $i (\"a\"; . + .)".into(),
+        "\"a\" * 1e12".into(),
+        "reduce range(50) as $i (\"\\\"\"; tojson)".into(),
+        "[limit(1e9; repeat(\"x\" * 1e6))]".into(),
+        "[foreach range(1e5) as $i (\"a\" * 1e6; (., . + \"b\"); 1)] | length".into(),
+        ".[1e9] = 1".into(),
+        "(reduce range(1e5) as $i (.; .)) |= 1".into(),
+        "(foreach range(1e5) as $i (.; (., .))) |= 1".into(),
+        "recurse(.a) |= 1".into(),
+        "recurse(.a[1]?) = 1".into(),
+        "setpath([range(1e5) | 0]; 1)".into(),
+        "path(reduce range(1e5) as $i (null; .[0])) | length".into(),
+        "null | [path(recurse(.[0]))]".into(),
+        "getpath([range(1e5) | \"a\"])".into(),
+        "delpaths([[range(1e5) | 0]])".into(),
+        "(\"[\" * 100000) | fromjson".into(),
+        "(\"[\" * 1000 + \"]\" * 1000) | fromjson".into(),
+        "[range(1000)] | combinations(9)".into(),
+        "[range(2000)] | [.[:1000], .[1000:]] | [combinations] | length".into(),
+        "\"a\" | test(\"((a{100}){100}){100}\")".into(),
+        "\"a\" | test(\"(\" * 400 + \")\" * 400)".into(),
+        "\"a\" | test(\"a\" * 1000)".into(),
+        "[-9223372036854775808] | implode".into(),
+        "-9223372036854775808 | -., abs, length".into(),
+        "-9223372036854775808 % -1 | error".into(),
+        "jn(2e9; 1.5)".into(),
+        "[limit(-1; repeat(1))] | error".into(),
+        "[range(1e5)] | sort_by(range(1e5))".into(),
+        "\"\\(1,2)\\(1,2)\\(1,2)\\(1,2)\\(1,2)\\(1,2)\\(1,2)\\(1,2)\\(1,2)\\(1,2)\\(1,2)\\(1,2)\\(1,2)\\(1,2)\\(1,2)\\(1,2)\\(1,2)\\(1,2)\\(1,2)\\(1,2)\\(1,2)\\(1,2)\\(1,2)\"".into(),
+        format!("last({})", vec!["(1,1)"; 60].join(" and ")),
+        format!("last({})", vec!["(1,1)"; 60].join(" + ")),
+        format!("last({})", vec!["(., .)"; 60].join(" | ")),
+        format!("last(.[{}]?)", vec!["(0,0)"; 60].join("][")),
+        format!("def a0: ., .; {} last(a99)", (1..100).map(|i| format!("def a{i}: a{} | a{};", i - 1, i - 1)).collect::<String>()),
+        format!("[{}]", vec!["1"; 3000].join(",")),
+        nested("[", "]", 4000),
+        nested("{a:", "}", 2000),
+        nested("\"\\(", ")\"", 1600),
+        nested("-", "", 8000),
+        nested("try ", "", 2000),
+        nested("if 1 then ", " end", 500),
+        nested("reduce 1 as $x (1;", ")", 400),
+        nested("def f: ", "; 1", 700),
+        nested(". as $x | ", "", 800),
+        nested(". as [", "] | 1", 800),
+        nested("label $x | ", "", 700),
+        vec!["1"; 4000].join("|"),
+        vec!["1"; 4000].join("+"),
+        vec!["1"; 2500].join("//"),
+        "(".repeat(8000),
+        "\"\\(".repeat(2500),
+        "x".repeat(LONGEST + 1),
+    ];
+    for text in hostile {
+        let outcome = evaluate(&text, &json!(null));
+        assert!(
+            outcome.is_err(),
+            "{text} yields {}",
+            quoted(&outcome.unwrap().to_string())
+        );
+        assert!(
+            !matches!(outcome, Err(Error::Internal { .. })),
+            "{text}: {outcome:?}"
+        );
+    }
+}
+
+#[test]
+fn what_only_looks_hostile_is_allowed() {
+    yields(
+        "(\"a\" * 100000) | test(\"(a*)*(a*)*(a*)*b\")",
+        json!(null),
+        json!(false),
+    );
+    yields(
+        &("(".repeat(4000) + "1" + &")".repeat(4000)),
+        json!(null),
+        json!(1),
+    );
+    yields(
+        "[range(20000)] | map(. * 2) | add",
+        json!(null),
+        json!(399_980_000),
+    );
+}
+
+/// Forms that nest as deep as they are long, on a value that is nested too.
+fn nesting(depth: usize) -> [String; 7] {
+    let around = |open: &str, close: &str| format!("{}.{}", open.repeat(depth), close.repeat(depth));
+    [
+        vec!["."; depth + 1].join("|"),
+        around("[", "]"),
+        around("try (", ")"),
+        around("first(", ")"),
+        around("(.[]? |= ", ")"),
+        around("walk(", ")"),
+        around("[.. | ", "] | first"),
+    ]
+}
+
+/// What is deep but allowed must not overflow the stack, neither while it is compiled nor while it runs.
+#[test]
+fn the_deepest_allowed_expressions_run() {
+    let value = (0..100).fold(json!(1), |inner, _| json!([inner]));
+    for form in 0..nesting(1).len() {
+        let deepest = (1..100)
+            .rev()
+            .map(|depth| 4 * depth)
+            .find_map(|depth| Expression::compile(&nesting(depth)[form]).ok());
+        let outcome = deepest
+            .expect("a short one compiles")
+            .evaluate(&value, &Variables::new(), now());
+        assert!(!matches!(outcome, Err(Error::Internal { .. })), "{outcome:?}");
+    }
+}
+
+/// What is evaluated on the caller's stack needs a fraction of the smallest usual one, 2 MiB.
+#[test]
+fn shallow_expressions_need_little_stack() {
+    let work = || {
+        let value = (0..100).fold(json!(1), |inner, _| json!([inner]));
+        for expression in (0..40)
+            .flat_map(nesting)
+            .map(|text| Expression::compile(&text).unwrap())
+        {
+            let outcome = expression.evaluate(&value, &Variables::new(), now());
+            assert!(!matches!(outcome, Err(Error::Internal { .. })), "{outcome:?}");
+        }
+    };
+    let thread = std::thread::Builder::new()
+        .stack_size(512 * 1024)
+        .spawn(work)
+        .unwrap();
+    thread.join().unwrap();
+}
+
+#[test]
+fn an_evaluation_leaves_nothing_behind_for_the_next() {
+    assert!(evaluate("last(repeat(1))", &json!(null)).is_err());
+    yields("[range(1000)] | length", json!(null), json!(1000));
+}
+
+#[test]
+fn inputs_are_bounded_too() {
+    let mut deep = json!(1);
+    for _ in 0..200 {
+        deep = json!([deep]);
+    }
+    let error = evaluate(".", &deep).unwrap_err();
+    assert!(error.to_string().contains("nests more than 128"), "{error}");
+    let large = json!("x".repeat(17 * 1024 * 1024));
+    assert!(matches!(evaluate("[.]", &large), Err(Error::Exceeded { .. })));
+}
+
+fn fragment() -> impl Strategy<Value = String> {
+    let atom = prop::sample::select(vec![
+        ".",
+        "..",
+        ".a",
+        ".[]",
+        ".[0]",
+        "1",
+        "\"s\"",
+        "null",
+        "$x",
+        "empty",
+        "length",
+        "keys",
+        "add",
+        "tojson",
+        "range(3)",
+        "error",
+        "first",
+        "sort",
+        "paths",
+        "recurse",
+        "tostring",
+        "now",
+        "[]",
+        "{}",
+        "nan",
+        "explode",
+        "-1",
+        "1e300",
+        "splits(\"a*\")",
+        "del(.[0])",
+        "to_entries",
+        "fromjson",
+        "implode",
+        "todate",
+        "mktime",
+    ]);
+    let atom = atom.prop_map(str::to_owned);
+    atom.prop_recursive(6, 40, 3, |inner| {
+        let operator = prop::sample::select(vec![
+            "|", ",", "+", "-", "*", "/", "%", "//", "and", "or", "==", "<", "|=", "=", "+=", "//=",
+            "as $x |",
+        ]);
+        let function = prop::sample::select(vec![
+            "map",
+            "select",
+            "repeat",
+            "recurse",
+            "first",
+            "last",
+            "path",
+            "paths",
+            "walk",
+            "del",
+            "sort_by",
+            "group_by",
+            "isempty",
+            "with_entries",
+            "any",
+            "try",
+            "range",
+            "limit(3;",
+            "until(. == 1;",
+            "while(. != 2;",
+            "reduce .[] as $x (.;",
+            "foreach .[]? as $x (.;",
+            "getpath",
+            "join",
+            "flatten",
+            "test",
+            "label $o | (",
+            "has",
+            "min_by",
+            "def f: 1; (",
+        ]);
+        prop_oneof![
+            (inner.clone(), operator, inner.clone())
+                .prop_map(|(left, operator, right)| format!("({left}) {operator} ({right})")),
+            (function, inner.clone()).prop_map(|(function, inner)| {
+                if function.contains('(') || function.contains(';') {
+                    format!("{function} {inner})")
+                } else {
+                    format!("{function}({inner})")
+                }
+            }),
+            inner.clone().prop_map(|inner| format!("[{inner}]")),
+            inner.clone().prop_map(|inner| format!("{{a: ({inner}), b: 1}}")),
+            inner.clone().prop_map(|inner| format!("\"x\\({inner})\"")),
+            (inner.clone(), inner.clone(), inner)
+                .prop_map(|(a, b, c)| format!("if {a} then {b} else {c} end")),
+        ]
+    })
+}
+
+fn json_value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<i32>().prop_map(|number| Value::from(f64::from(number) / 8.0)),
+        ".{0,5}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 12, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::btree_map("[a-c]", inner, 0..4).prop_map(|fields| fields.into_iter().collect()),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn compiling_anything_never_panics(text in ".{0,60}") {
+        let outcome = Expression::compile(&text);
+        let internal = matches!(outcome, Err(Error::Internal { .. }));
+        prop_assert!(!internal);
+    }
+
+    #[test]
+    fn compiling_the_alphabet_of_jq_never_panics(text in r#"[\[\](){}.,:;|"\\$@?a-f01 +*/=<>#-]{0,80}"#) {
+        let outcome = Expression::compile(&text);
+        let internal = matches!(outcome, Err(Error::Internal { .. }));
+        prop_assert!(!internal);
+    }
+
+    #[test]
+    fn evaluating_anything_ends_without_a_panic(text in fragment(), input in json_value()) {
+        if let Ok(expression) = Expression::compile(&text) {
+            let variables = Variables::new().with("x", json!([1, "a"])).with("o", json!(null));
+            let outcome = expression.evaluate(&input, &variables, now());
+            let internal = matches!(outcome, Err(Error::Internal { .. }));
+            prop_assert!(!internal, "{:?}", outcome);
+            prop_assert_eq!(outcome, expression.evaluate(&input, &variables, now()), "an evaluation is a function");
+        }
+    }
+
+    #[test]
+    fn identity_keeps_values(input in json_value()) {
+        prop_assert_eq!(evaluate("tojson | fromjson", &input).unwrap(), evaluate(".", &input).unwrap());
+    }
+}

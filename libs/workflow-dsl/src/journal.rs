@@ -1,0 +1,329 @@
+//! What happened in a run, in order: the one truth about it.
+//!
+//! A run's state is its events folded ([`crate::run::Run::apply`]), and folding evaluates nothing: every outcome that a
+//! later reader could compute differently is written down. That is the transformed input, the arguments of a call,
+//! the collection of a loop, the output, the exported context, the case of a switch, the delay of a retry with its
+//! jitter, and each deadline as an instant. Therefore neither a new version of jq nor another clock changes a run
+//! that has begun. What follows from the document and the events before it is not repeated: a value is left out
+//! where it is one that the state already holds, such as the output of a `do`, which is that of its last task.
+//!
+//! An event about a task names the task's JSON pointer and its *activation*, a number that is given once for each
+//! time a task starts. When an activation ends, in whatever way, all activations below it end with it, without
+//! events of their own: the losing branches of a `fork`, or what a timeout interrupts.
+//!
+//! The JSON form is stable: `type` names the event, fields are only added. [`FORMAT`] counts the changes that an older
+//! reader would misunderstand.
+
+mod error;
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+pub use error::{Problem, Standard};
+
+/// Version of the format of events. A reader refuses a journal that begins with a higher one.
+pub const FORMAT: u32 = 1;
+
+/// One thing that happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Position in the journal, from 0, without gaps.
+    pub index: u64,
+    /// When it was decided. Never goes back within a journal.
+    pub time: Timestamp,
+    /// What happened.
+    #[serde(flatten)]
+    pub kind: EventKind,
+}
+
+/// What can happen.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type")]
+pub enum EventKind {
+    /// The run began.
+    #[serde(rename = "run.started")]
+    RunStarted {
+        /// [`FORMAT`] of this journal.
+        format: u32,
+        /// The input as it was given.
+        input: Arc<Value>,
+        /// What `input.from` made of it, if there is one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        transformed: Option<Arc<Value>>,
+        /// When the run times out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        deadline: Option<Timestamp>,
+        /// Why the run cannot go on, if its input could not be transformed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<Problem>,
+    },
+    /// A task began.
+    #[serde(rename = "task.started")]
+    TaskStarted {
+        /// JSON pointer of the task.
+        task: Arc<str>,
+        /// The number of this start.
+        activation: u64,
+        /// Activation of the task around it; none for the tasks of the workflow itself.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        parent: Option<u64>,
+        /// Indexes of the iterations around it, outermost first. For readers; the fold knows them.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        iterations: Vec<u64>,
+        /// What `input.from` made of the raw input, if there is one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        input: Option<Arc<Value>>,
+        /// When the task times out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        deadline: Option<Timestamp>,
+        /// Why the task cannot go on, if its condition or its input could not be evaluated.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<Problem>,
+    },
+    /// A task was passed over because its `if` is not true; its output is its input.
+    #[serde(rename = "task.skipped")]
+    TaskSkipped {
+        /// JSON pointer of the task.
+        task: Arc<str>,
+        /// Activation of the task around it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        parent: Option<u64>,
+    },
+    /// A task ended well.
+    #[serde(rename = "task.completed")]
+    TaskCompleted {
+        /// JSON pointer of the task.
+        task: Arc<str>,
+        /// The start that ended.
+        activation: u64,
+        /// The transformed output; left out where the state already holds it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        output: Option<Arc<Value>>,
+        /// The new context, if the task exports one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        context: Option<Arc<Value>>,
+        /// Of a switch, the name of the case that was taken.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        case: Option<String>,
+    },
+    /// A task failed.
+    #[serde(rename = "task.faulted")]
+    TaskFaulted {
+        /// JSON pointer of the task.
+        task: Arc<str>,
+        /// The start that failed.
+        activation: u64,
+        /// Why.
+        error: Problem,
+    },
+    /// The tasks of a `try` failed and will be tried again.
+    #[serde(rename = "task.retried")]
+    TaskRetried {
+        /// JSON pointer of the `try`.
+        task: Arc<str>,
+        /// Its activation.
+        activation: u64,
+        /// The number of the attempt to come; the first one was 1.
+        attempt: u32,
+        /// When it begins, with backoff and jitter.
+        due: Timestamp,
+        /// Why the last attempt failed.
+        error: Problem,
+    },
+    /// The tasks of a `try` failed, and the error is handled.
+    #[serde(rename = "task.caught")]
+    TaskCaught {
+        /// JSON pointer of the `try`.
+        task: Arc<str>,
+        /// Its activation.
+        activation: u64,
+        /// What is handled.
+        error: Problem,
+    },
+    /// The arguments of a call are known, and it may be made.
+    #[serde(rename = "call.started")]
+    CallStarted {
+        /// JSON pointer of the call.
+        task: Arc<str>,
+        /// Its activation.
+        activation: u64,
+        /// Who is called: `agent://ID` or `skill://SKILL`.
+        endpoint: String,
+        /// The method's name in A2A 1.0.
+        method: String,
+        /// The request as A2A 1.0 JSON.
+        parameters: Arc<Value>,
+    },
+    /// A pause began.
+    #[serde(rename = "wait.started")]
+    WaitStarted {
+        /// JSON pointer of the wait.
+        task: Arc<str>,
+        /// Its activation.
+        activation: u64,
+        /// When it ends.
+        until: Timestamp,
+    },
+    /// The collection of a loop is known.
+    #[serde(rename = "loop.started")]
+    LoopStarted {
+        /// JSON pointer of the loop.
+        task: Arc<str>,
+        /// Its activation.
+        activation: u64,
+        /// The items, an array.
+        items: Arc<Value>,
+    },
+    /// A loop took its next item.
+    #[serde(rename = "iteration.started")]
+    IterationStarted {
+        /// JSON pointer of the loop.
+        task: Arc<str>,
+        /// Its activation.
+        activation: u64,
+        /// Index of the item.
+        iteration: u64,
+    },
+    /// The run ended well.
+    #[serde(rename = "run.completed")]
+    RunCompleted {
+        /// The transformed output; left out where it is that of the last task.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        output: Option<Arc<Value>>,
+    },
+    /// The run failed.
+    #[serde(rename = "run.faulted")]
+    RunFaulted {
+        /// Why.
+        error: Problem,
+    },
+    /// The run was cancelled.
+    #[serde(rename = "run.cancelled")]
+    RunCancelled {
+        /// Why, in the words of whoever cancelled it.
+        reason: String,
+    },
+}
+
+impl Event {
+    /// The event's type, as `type` in its JSON.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match &self.kind {
+            EventKind::RunStarted { .. } => "run.started",
+            EventKind::TaskStarted { .. } => "task.started",
+            EventKind::TaskSkipped { .. } => "task.skipped",
+            EventKind::TaskCompleted { .. } => "task.completed",
+            EventKind::TaskFaulted { .. } => "task.faulted",
+            EventKind::TaskRetried { .. } => "task.retried",
+            EventKind::TaskCaught { .. } => "task.caught",
+            EventKind::CallStarted { .. } => "call.started",
+            EventKind::WaitStarted { .. } => "wait.started",
+            EventKind::LoopStarted { .. } => "loop.started",
+            EventKind::IterationStarted { .. } => "iteration.started",
+            EventKind::RunCompleted { .. } => "run.completed",
+            EventKind::RunFaulted { .. } => "run.faulted",
+            EventKind::RunCancelled { .. } => "run.cancelled",
+        }
+    }
+
+    /// JSON pointer of the task that the event is about; none for the run itself.
+    #[must_use]
+    pub fn task(&self) -> Option<&str> {
+        match &self.kind {
+            EventKind::TaskStarted { task, .. }
+            | EventKind::TaskSkipped { task, .. }
+            | EventKind::TaskCompleted { task, .. }
+            | EventKind::TaskFaulted { task, .. }
+            | EventKind::TaskRetried { task, .. }
+            | EventKind::TaskCaught { task, .. }
+            | EventKind::CallStarted { task, .. }
+            | EventKind::WaitStarted { task, .. }
+            | EventKind::LoopStarted { task, .. }
+            | EventKind::IterationStarted { task, .. } => Some(task),
+            EventKind::RunStarted { .. }
+            | EventKind::RunCompleted { .. }
+            | EventKind::RunFaulted { .. }
+            | EventKind::RunCancelled { .. } => None,
+        }
+    }
+
+    /// Activation that the event is about, if it is about one.
+    #[must_use]
+    pub fn activation(&self) -> Option<u64> {
+        match &self.kind {
+            EventKind::TaskStarted { activation, .. }
+            | EventKind::TaskCompleted { activation, .. }
+            | EventKind::TaskFaulted { activation, .. }
+            | EventKind::TaskRetried { activation, .. }
+            | EventKind::TaskCaught { activation, .. }
+            | EventKind::CallStarted { activation, .. }
+            | EventKind::WaitStarted { activation, .. }
+            | EventKind::LoopStarted { activation, .. }
+            | EventKind::IterationStarted { activation, .. } => Some(*activation),
+            EventKind::TaskSkipped { .. }
+            | EventKind::RunStarted { .. }
+            | EventKind::RunCompleted { .. }
+            | EventKind::RunFaulted { .. }
+            | EventKind::RunCancelled { .. } => None,
+        }
+    }
+
+    /// Whether the run is over after this event.
+    #[must_use]
+    pub fn ends_run(&self) -> bool {
+        matches!(
+            self.kind,
+            EventKind::RunCompleted { .. } | EventKind::RunFaulted { .. } | EventKind::RunCancelled { .. }
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_json_form_is_stable() {
+        let event = Event {
+            index: 3,
+            time: "2026-03-01T12:00:00Z".parse().unwrap(),
+            kind: EventKind::TaskRetried {
+                task: "/do/0/a".into(),
+                activation: 2,
+                attempt: 2,
+                due: "2026-03-01T12:00:01.5Z".parse().unwrap(),
+                error: Problem::standard(Standard::Timeout, "too slow"),
+            },
+        };
+        let json = json!({
+            "index": 3,
+            "time": "2026-03-01T12:00:00Z",
+            "type": "task.retried",
+            "task": "/do/0/a",
+            "activation": 2,
+            "attempt": 2,
+            "due": "2026-03-01T12:00:01.5Z",
+            "error": {
+                "type": "https://serverlessworkflow.io/spec/1.0.0/errors/timeout",
+                "status": 408,
+                "title": "Timeout Error",
+                "detail": "too slow",
+            },
+        });
+        assert_eq!(serde_json::to_value(&event).unwrap(), json);
+        assert_eq!(serde_json::from_value::<Event>(json).unwrap(), event);
+        assert_eq!((event.name(), event.task(), event.activation()), ("task.retried", Some("/do/0/a"), Some(2)));
+    }
+
+    #[test]
+    fn what_is_left_out_is_read_as_left_out() {
+        let json = json!({"index": 1, "time": "2026-03-01T12:00:00Z", "type": "task.started", "task": "/do/0/a", "activation": 0});
+        let event: Event = serde_json::from_value(json.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&event).unwrap(), json);
+    }
+}

@@ -1,0 +1,259 @@
+//! The interpreter: what a run does next, as a pure function of its definition and its journal.
+//!
+//! [`Run`] is the state that the events of a journal fold into. [`Run::decide`] answers a stimulus (the run starts, a
+//! call returned, time has passed, someone cancels) with the events that follow from it; whoever asks makes them
+//! durable. [`Run::effects`] says what must be in progress now: calls and the next timer. It is derived from the state
+//! alone, so that after a crash the folded journal asks for the same calls under the same message ids, and nothing
+//! that was recorded is done again.
+//!
+//! ```text
+//! loop: stimulus → decide → append the events → effects → start the calls, sleep until the timer → stimulus
+//! ```
+//!
+//! Invariants:
+//! - Any prefix of a journal is a state to go on from: after each single event the state knows what is to be decided
+//!   next (`ready`), so that a batch of which only the beginning became durable does no harm. A tick goes on.
+//! - Folding evaluates nothing; deciding evaluates and never changes the state but by folding its own events.
+//! - What has ended is forgotten. The cost of an event depends on what is active, not on the length of the history.
+//! - Between two stimuli a run can decide [`MOST_TASKS_AT_ONCE`] tasks; a `then` that goes in circles ends there.
+//!
+//! The state is a tree of activations, each a task that has started and not ended, with a cursor where it runs a list
+//! of tasks. The rejected alternatives: replaying the document with recorded results (the cost grows with the
+//! history, and a changed expression changes the past), and an async function per run (its state is not data).
+
+mod decide;
+mod effect;
+mod evaluate;
+mod fold;
+mod place;
+mod retry;
+mod state;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, OnceLock};
+
+use jiff::Timestamp;
+use rand::Rng;
+use serde_json::Value;
+
+use crate::document::Definition;
+use crate::journal::{Event, EventKind, Problem, Standard};
+pub use effect::{CallRequest, Effect};
+pub use fold::Mismatch;
+use state::{Activation, Cursor, Timer};
+
+/// At most so many tasks, iterations and retries are decided between two stimuli.
+pub const MOST_TASKS_AT_ONCE: u64 = 10_000;
+
+/// At most so many tasks start in one run.
+pub const MOST_TASKS: u64 = 1_000_000;
+
+/// Largest value of a run (an input, an output, the context, the arguments of a call), as JSON in bytes.
+pub const LARGEST_VALUE: usize = 4 * 1024 * 1024;
+
+/// Deepest nesting of such a value.
+pub const DEEPEST_VALUE: usize = 100;
+
+/// A run: the state that its journal folds into.
+#[derive(Debug)]
+pub struct Run {
+    id: Arc<str>,
+    definition: Arc<Definition>,
+    status: Status,
+    next_index: u64,
+    /// Time of the last event.
+    time: Timestamp,
+    started: Timestamp,
+    deadline: Option<Timestamp>,
+    /// The raw input.
+    input: Arc<Value>,
+    context: Arc<Value>,
+    /// Where the run is in the list of its tasks.
+    root: Cursor,
+    activations: BTreeMap<u64, Activation>,
+    next_activation: u64,
+    /// Who has something to decide; none is the run itself.
+    ready: BTreeSet<Option<u64>>,
+    timers: BTreeSet<Timer>,
+    output: Option<Arc<Value>>,
+    error: Option<Problem>,
+    /// `$workflow`, made when it is first asked for.
+    descriptor: OnceLock<Arc<Value>>,
+}
+
+/// In which phase a run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// Nothing has been recorded yet.
+    Pending,
+    /// It has begun.
+    Running,
+    /// It ended well.
+    Completed,
+    /// It failed.
+    Faulted,
+    /// It was cancelled.
+    Cancelled,
+}
+
+/// What a run has to react to.
+#[derive(Debug, Clone)]
+pub enum Stimulus {
+    /// The run begins. Of no effect if it has begun before.
+    Start {
+        /// Its input.
+        input: Value,
+    },
+    /// A call has been answered, or has failed. Of no effect if it is no longer waited for.
+    CallReturned {
+        /// From [`Effect::Call`].
+        activation: u64,
+        /// From [`Effect::Call`].
+        attempt: u32,
+        /// The answer, or why there is none.
+        result: Result<Value, Problem>,
+    },
+    /// Time has passed, or the run has been loaded from its journal: whatever is due is decided.
+    Tick,
+    /// Someone ends the run.
+    Cancel {
+        /// Why, in their words.
+        reason: String,
+    },
+}
+
+/// Why nothing was decided.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The run's input is out of bounds.
+    #[error("the input of the run {0}")]
+    Input(String),
+    /// The interpreter decided what it does not accept: a defect.
+    #[error("the interpreter contradicts itself: {0}")]
+    Inconsistent(#[from] Mismatch),
+}
+
+impl Run {
+    /// A run of which nothing is recorded yet.
+    #[must_use]
+    pub fn new(id: impl Into<Arc<str>>, definition: Arc<Definition>) -> Self {
+        let nothing = Arc::new(Value::Null);
+        Self {
+            id: id.into(),
+            definition,
+            status: Status::Pending,
+            next_index: 0,
+            time: Timestamp::UNIX_EPOCH,
+            started: Timestamp::UNIX_EPOCH,
+            deadline: None,
+            input: Arc::clone(&nothing),
+            context: Arc::clone(&nothing),
+            root: Cursor::Done(nothing),
+            activations: BTreeMap::new(),
+            next_activation: 0,
+            ready: BTreeSet::new(),
+            timers: BTreeSet::new(),
+            output: None,
+            error: None,
+            descriptor: OnceLock::new(),
+        }
+    }
+
+    /// The run's id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// What it is a run of.
+    #[must_use]
+    pub fn definition(&self) -> &Arc<Definition> {
+        &self.definition
+    }
+
+    /// In which phase it is.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.status
+    }
+
+    /// What it resulted in, once it is completed.
+    #[must_use]
+    pub fn output(&self) -> Option<&Value> {
+        self.output.as_deref()
+    }
+
+    /// Why it failed, once it is faulted.
+    #[must_use]
+    pub fn error(&self) -> Option<&Problem> {
+        self.error.as_ref()
+    }
+
+    /// Index of the next event.
+    #[must_use]
+    pub fn next_index(&self) -> u64 {
+        self.next_index
+    }
+
+    /// How many tasks are in progress, those around others included.
+    #[must_use]
+    pub fn active_tasks(&self) -> usize {
+        self.activations.len()
+    }
+
+    /// The events that follow from `stimulus`, already folded into the run; none if it changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Input`] where the run cannot start with this input.
+    pub fn decide(&mut self, stimulus: Stimulus, now: Timestamp, random: &mut dyn Rng) -> Result<Vec<Event>, Error> {
+        // A journal's time does not go back, even if the host's clock does.
+        let now = now.max(self.time);
+        let mut events = Vec::new();
+        if let Some(kind) = self.respond(stimulus, now)? {
+            self.record(kind, now, &mut events)?;
+        }
+        let mut tasks = 0;
+        while self.status == Status::Running {
+            let kind = if let Some(owner) = self.ready.first().copied() {
+                self.next(owner, now, random)
+            } else if let Some(timer) = self.timers.first().filter(|timer| timer.due <= now).copied() {
+                self.fire(timer, now, random)
+            } else {
+                break;
+            };
+            let kind = kind.ok_or_else(|| self.mismatch("nothing is to be decided where something is"))?;
+            tasks += u64::from(begins_work(&kind));
+            let kind = if tasks > MOST_TASKS_AT_ONCE { endless() } else { kind };
+            self.record(kind, now, &mut events)?;
+        }
+        Ok(events)
+    }
+
+    fn record(&mut self, kind: EventKind, time: Timestamp, events: &mut Vec<Event>) -> Result<(), Mismatch> {
+        let event = Event { index: self.next_index, time, kind };
+        self.apply(&event)?;
+        events.push(event);
+        Ok(())
+    }
+}
+
+fn begins_work(kind: &EventKind) -> bool {
+    matches!(
+        kind,
+        EventKind::TaskStarted { .. }
+            | EventKind::TaskSkipped { .. }
+            | EventKind::IterationStarted { .. }
+            | EventKind::TaskRetried { .. }
+    )
+}
+
+fn endless() -> EventKind {
+    let detail = format!(
+        "more than {MOST_TASKS_AT_ONCE} tasks ran without waiting for anything outside the run; \
+         if this is not a loop that never ends, let it wait, or do less in one run"
+    );
+    EventKind::RunFaulted { error: Problem::standard(Standard::Runtime, detail) }
+}
+
+#[cfg(test)]
+mod tests;

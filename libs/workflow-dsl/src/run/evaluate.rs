@@ -1,0 +1,165 @@
+//! Evaluating the expressions of a task: what they see, and what becomes of their errors.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::state::{Activation, Scope};
+use super::{DEEPEST_VALUE, LARGEST_VALUE, Run};
+use crate::document::{Task, Template};
+use crate::expression::{Expression, Variables};
+use crate::journal::{Problem, Standard};
+
+/// What the expressions at some point of a run see.
+pub(super) struct View<'a> {
+    pub(super) run: &'a Run,
+    /// The task whose expressions they are; none for those of the workflow.
+    pub(super) task: Option<&'a Task>,
+    pub(super) started: Timestamp,
+    pub(super) raw_input: &'a Arc<Value>,
+    pub(super) input: &'a Arc<Value>,
+    pub(super) raw_output: Option<&'a Arc<Value>>,
+    pub(super) output: Option<&'a Arc<Value>>,
+    pub(super) scope: Option<&'a Arc<Scope>>,
+    pub(super) now: Timestamp,
+}
+
+impl<'a> View<'a> {
+    /// What the expressions of a task in progress see.
+    pub(super) fn of(run: &'a Run, task: &'a Task, activation: &'a Activation, now: Timestamp) -> Self {
+        Self {
+            run,
+            task: Some(task),
+            started: activation.started,
+            raw_input: &activation.raw_input,
+            input: &activation.input,
+            raw_output: None,
+            output: None,
+            scope: activation.scope.as_ref(),
+            now,
+        }
+    }
+
+    /// The value of an expression.
+    pub(super) fn value(&self, expression: &Expression, dot: &Value) -> Result<Value, Problem> {
+        let result = expression.evaluate(dot, &self.variables(expression), self.now);
+        result.map_err(|error| Problem::standard(Standard::Expression, error.to_string()))
+    }
+
+    /// Whether the value of an expression is true.
+    pub(super) fn is_true(&self, expression: &Expression, dot: &Value) -> Result<bool, Problem> {
+        let result = expression.is_true(dot, &self.variables(expression), self.now);
+        result.map_err(|error| Problem::standard(Standard::Expression, error.to_string()))
+    }
+
+    /// What a template stands for. Documents nest no deeper than the parser allows, and templates with them.
+    pub(super) fn template(&self, template: &Template, dot: &Value) -> Result<Value, Problem> {
+        Ok(match template {
+            Template::Literal(value) => value.clone(),
+            Template::Expression(expression) => self.value(expression, dot)?,
+            Template::Array(items) => {
+                items.iter().map(|item| self.template(item, dot)).collect::<Result<_, _>>()?
+            }
+            Template::Object(fields) => {
+                let fields = fields.iter().map(|(name, value)| Ok((name.clone(), self.template(value, dot)?)));
+                Value::Object(fields.collect::<Result<_, Problem>>()?)
+            }
+        })
+    }
+
+    /// As [`Self::template`], as a value of the run: its size is checked.
+    pub(super) fn shared(&self, template: &Template, dot: &Value, what: &str) -> Result<Arc<Value>, Problem> {
+        bounded(self.template(template, dot)?, what)
+    }
+
+    fn variables(&self, expression: &Expression) -> Variables {
+        let mut variables = Variables::new();
+        for name in expression.variables() {
+            if let Some(value) = self.variable(name) {
+                variables.set(name.as_str(), value);
+            }
+        }
+        variables
+    }
+
+    fn variable(&self, name: &str) -> Option<Arc<Value>> {
+        let or_null = |value: Option<&Arc<Value>>| value.cloned().unwrap_or_default();
+        match name {
+            "context" => Some(Arc::clone(&self.run.context)),
+            "input" => Some(Arc::clone(self.input)),
+            "output" => Some(or_null(self.output)),
+            "workflow" => Some(self.workflow()),
+            "task" => Some(Arc::new(self.descriptor())),
+            "runtime" => Some(Arc::new(json!({"name": "muster", "version": env!("CARGO_PKG_VERSION")}))),
+            name => Scope::find(self.scope, name).cloned(),
+        }
+    }
+
+    fn workflow(&self) -> Arc<Value> {
+        let run = self.run;
+        let make = || {
+            Arc::new(json!({
+                "id": &*run.id,
+                "definition": &run.definition.workflow.raw,
+                "input": &*run.input,
+                "startedAt": date(run.started),
+            }))
+        };
+        Arc::clone(run.descriptor.get_or_init(make))
+    }
+
+    fn descriptor(&self) -> Value {
+        let Some(task) = self.task else { return Value::Null };
+        json!({
+            "name": task.name,
+            "reference": task.pointer,
+            "definition": self.run.definition.workflow.raw_task(task),
+            "input": &**self.raw_input,
+            "output": self.raw_output.map(|output| &**output),
+            "startedAt": date(self.started),
+        })
+    }
+}
+
+/// An instant as the DSL describes it to expressions.
+fn date(time: Timestamp) -> Value {
+    json!({
+        "iso8601": muster_api::time::rfc3339(time),
+        "epoch": {"seconds": time.as_second(), "milliseconds": time.as_millisecond()},
+    })
+}
+
+/// The value, if it is within the bounds of a run.
+pub(super) fn bounded(value: Value, what: &str) -> Result<Arc<Value>, Problem> {
+    match excess(&value) {
+        None => Ok(Arc::new(value)),
+        Some(excess) => Err(Problem::standard(Standard::Runtime, format!("{what} {excess}"))),
+    }
+}
+
+/// How the value exceeds the bounds of a run, if it does.
+pub(super) fn excess(value: &Value) -> Option<String> {
+    match size(value, DEEPEST_VALUE) {
+        None => Some(format!("nests more than {DEEPEST_VALUE} deep")),
+        Some(bytes) if bytes > LARGEST_VALUE => {
+            Some(format!("has about {bytes} bytes; {LARGEST_VALUE} is the most, so pass a reference instead"))
+        }
+        Some(_) => None,
+    }
+}
+
+/// Length as JSON, roughly; none if it is nested too deeply.
+fn size(value: &Value, levels: usize) -> Option<usize> {
+    let levels = levels.checked_sub(1)?;
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => Some(8),
+        Value::String(text) => Some(text.len() + 2),
+        Value::Array(items) => {
+            items.iter().try_fold(2, |sum: usize, item| Some(sum.saturating_add(size(item, levels)?)))
+        }
+        Value::Object(fields) => fields.iter().try_fold(2, |sum: usize, (name, value)| {
+            Some(sum.saturating_add(name.len() + 3).saturating_add(size(value, levels)?))
+        }),
+    }
+}

@@ -1,0 +1,252 @@
+//! The parts of a run's state.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::effect::CallRequest;
+use super::place::Place;
+use crate::journal::Problem;
+
+/// Where the execution of a list of tasks is.
+#[derive(Debug, Clone)]
+pub(super) enum Cursor {
+    /// A task is to be started.
+    Start {
+        /// Its position in the list.
+        position: usize,
+        /// Its raw input.
+        input: Arc<Value>,
+        /// How often the flow has gone back in this list.
+        lap: u32,
+    },
+    /// A task is running.
+    Running {
+        /// Its activation.
+        child: u64,
+        /// How often the flow has gone back in this list.
+        lap: u32,
+    },
+    /// The list has ended with this output.
+    Done(Arc<Value>),
+    /// A task of the list has failed.
+    Failed(Arc<Problem>),
+}
+
+impl Cursor {
+    /// At the beginning of a list.
+    pub(super) fn first(input: &Arc<Value>) -> Self {
+        Self::Start { position: 0, input: Arc::clone(input), lap: 0 }
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        matches!(self, Self::Running { .. })
+    }
+
+    pub(super) fn child(&self) -> Option<u64> {
+        match self {
+            Self::Running { child, .. } => Some(*child),
+            Self::Start { .. } | Self::Done(_) | Self::Failed(_) => None,
+        }
+    }
+}
+
+/// A task that has started and not ended.
+#[derive(Debug)]
+pub(super) struct Activation {
+    /// The task around it.
+    pub(super) parent: Option<u64>,
+    /// Its position in the list it belongs to.
+    pub(super) position: usize,
+    pub(super) pointer: Arc<str>,
+    /// What the task was given.
+    pub(super) raw_input: Arc<Value>,
+    /// What `input.from` made of it.
+    pub(super) input: Arc<Value>,
+    pub(super) started: Timestamp,
+    pub(super) deadline: Option<Timestamp>,
+    pub(super) scope: Option<Arc<Scope>>,
+    pub(super) place: Place,
+    pub(super) body: Body,
+}
+
+/// A variable of a loop or a catch, and those outside of it.
+#[derive(Debug)]
+pub(super) struct Scope {
+    pub(super) name: String,
+    pub(super) value: Arc<Value>,
+    pub(super) outer: Option<Arc<Scope>>,
+}
+
+/// How far a task is.
+#[derive(Debug)]
+pub(super) enum Body {
+    /// It has started; what its kind needs is to be evaluated.
+    Ready,
+    /// It could not be started.
+    Failed(Arc<Problem>),
+    /// It waits for the answer of a call.
+    Call(Arc<CallRequest>),
+    /// It waits for a time.
+    Wait(Timestamp),
+    /// It runs a list.
+    Sequence(Cursor),
+    /// It runs a list for each item.
+    Loop(Loop),
+    /// It runs branches.
+    Fork(Fork),
+    /// It runs a list and handles its errors.
+    Try(Try),
+}
+
+/// A `for` whose collection is known.
+#[derive(Debug)]
+pub(super) struct Loop {
+    /// The items, an array.
+    pub(super) items: Arc<Value>,
+    /// Iterations that have ended; the index of the current one.
+    pub(super) done: usize,
+    /// Input of the next iteration: the output of the last one.
+    pub(super) input: Arc<Value>,
+    /// Where the current iteration is; none between two.
+    pub(super) cursor: Option<Cursor>,
+}
+
+/// A `fork`.
+#[derive(Debug)]
+pub(super) enum Fork {
+    /// Some branch has not ended.
+    Running(Vec<Branch>),
+    /// The output.
+    Done(Arc<Value>),
+    /// A branch has failed.
+    Failed(Arc<Problem>),
+}
+
+/// A branch of a `fork`.
+#[derive(Debug, Clone)]
+pub(super) enum Branch {
+    /// To be started.
+    Waiting,
+    /// Its activation.
+    Running(u64),
+    /// Its output.
+    Done(Arc<Value>),
+}
+
+/// A `try`.
+#[derive(Debug)]
+pub(super) struct Try {
+    /// Number of the current attempt, from 1.
+    pub(super) attempt: u32,
+    /// The error that is being handled; none while the tasks are tried.
+    pub(super) caught: Option<Arc<Problem>>,
+    /// Where the tasks that are tried, or those of the catch, are.
+    pub(super) cursor: Cursor,
+    /// When the next attempt begins, between two attempts.
+    pub(super) resume: Option<Timestamp>,
+    /// When the current attempt times out.
+    pub(super) deadline: Option<Timestamp>,
+}
+
+/// An instant at which something is to be decided. The earliest first; of those at one instant the outermost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Timer {
+    pub(super) due: Timestamp,
+    /// Whose timer it is; none for the run itself.
+    pub(super) owner: Option<u64>,
+    pub(super) cause: Cause,
+}
+
+/// What a timer is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Cause {
+    /// The task, or the run, times out.
+    Deadline,
+    /// A `wait` ends.
+    Wait,
+    /// The next attempt begins.
+    Retry,
+    /// The current attempt times out.
+    Attempt,
+}
+
+impl Body {
+    /// Where the list that the task runs is, if it runs one.
+    pub(super) fn cursor_mut(&mut self) -> Option<&mut Cursor> {
+        match self {
+            Self::Sequence(cursor) => Some(cursor),
+            Self::Loop(each) => each.cursor.as_mut(),
+            Self::Try(attempt) => Some(&mut attempt.cursor),
+            Self::Ready | Self::Failed(_) | Self::Call(_) | Self::Wait(_) | Self::Fork(_) => None,
+        }
+    }
+
+    /// Whether something is to be decided now.
+    fn is_ready(&self) -> bool {
+        match self {
+            Self::Ready | Self::Failed(_) => true,
+            Self::Call(_) | Self::Wait(_) => false,
+            Self::Sequence(cursor) => !cursor.is_running(),
+            Self::Loop(each) => !each.cursor.as_ref().is_some_and(Cursor::is_running),
+            Self::Fork(Fork::Running(branches)) => branches.iter().any(|branch| matches!(branch, Branch::Waiting)),
+            Self::Fork(Fork::Done(_) | Fork::Failed(_)) => true,
+            Self::Try(attempt) => attempt.resume.is_none() && !attempt.cursor.is_running(),
+        }
+    }
+}
+
+impl Activation {
+    pub(super) fn is_ready(&self) -> bool {
+        self.body.is_ready()
+    }
+
+    /// The activations directly below.
+    pub(super) fn children(&self) -> Vec<u64> {
+        match &self.body {
+            Body::Sequence(cursor) => cursor.child().into_iter().collect(),
+            Body::Loop(each) => each.cursor.as_ref().and_then(Cursor::child).into_iter().collect(),
+            Body::Try(attempt) => attempt.cursor.child().into_iter().collect(),
+            Body::Fork(Fork::Running(branches)) => {
+                let running = branches.iter().filter_map(|branch| match branch {
+                    Branch::Running(child) => Some(*child),
+                    Branch::Waiting | Branch::Done(_) => None,
+                });
+                running.collect()
+            }
+            Body::Fork(_) | Body::Ready | Body::Failed(_) | Body::Call(_) | Body::Wait(_) => Vec::new(),
+        }
+    }
+
+    /// The instants at which something about this activation is to be decided.
+    pub(super) fn timers(&self, id: u64) -> impl Iterator<Item = Timer> + use<> {
+        let deadline = self.deadline.map(|due| (due, Cause::Deadline));
+        let other = match &self.body {
+            Body::Wait(until) => Some((*until, Cause::Wait)),
+            Body::Try(Try { resume: Some(due), .. }) => Some((*due, Cause::Retry)),
+            Body::Try(Try { deadline: Some(due), cursor, .. }) if cursor.is_running() => Some((*due, Cause::Attempt)),
+            _ => None,
+        };
+        let timers = deadline.into_iter().chain(other);
+        timers.map(move |(due, cause)| Timer { due, owner: Some(id), cause })
+    }
+}
+
+impl Scope {
+    /// The innermost variable with this name.
+    pub(super) fn find<'a>(mut scope: Option<&'a Arc<Self>>, name: &str) -> Option<&'a Arc<Value>> {
+        while let Some(current) = scope {
+            if current.name == name {
+                return Some(&current.value);
+            }
+            scope = current.outer.as_ref();
+        }
+        None
+    }
+
+    /// A scope inside another one.
+    pub(super) fn inside(outer: Option<&Arc<Self>>, name: &str, value: Arc<Value>) -> Arc<Self> {
+        Arc::new(Self { name: name.to_owned(), value, outer: outer.cloned() })
+    }
+}

@@ -1,0 +1,11 @@
+//! Documents that run in a world of virtual time and scripted agents.
+
+mod control;
+mod data;
+mod failures;
+mod folding;
+mod replay;
+mod timing;
+mod world;
+
+use world::{Reply, World, problem_of};

@@ -1,0 +1,202 @@
+//! Crashes: whatever prefix of a journal is left, the run goes on to the same end, and nothing recorded is repeated.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::world::{Called, definition};
+use super::*;
+use crate::document::Definition;
+use crate::journal::{Event, EventKind, Standard};
+use crate::run::{Effect, Run, Status, Stimulus};
+
+/// A small task, as YAML in flow style.
+fn task() -> impl Strategy<Value = String> {
+    let leaf = prop_oneof![
+        Just("{set: {n: '${ (.n? // 0) + 1 }', seen: '${ [$context.count? // 0, (.n? // 0)] }'}}".to_owned()),
+        Just("{set: '${ {n: ((.n? // 0) + 1)} }', export: {as: '{count: ((.n? // 0))}'}}".to_owned()),
+        (0..4_u8).prop_map(|agent| call(agent, "")),
+        (0..4_u8).prop_map(|agent| call(agent, ", output: {as: '{n: (.n? // 0), got: .}'}")),
+        (0..4_u8).prop_map(|agent| call(agent, ", timeout: {after: PT3S}")),
+        (0..3_u8).prop_map(|seconds| format!("{{wait: PT{seconds}S}}")),
+        Just("{if: '(.n? // 0) > 1', set: {n: 0}}".to_owned()),
+        Just("{raise: {error: {type: 'about:blank', status: 500, detail: '${ tostring }'}}}".to_owned()),
+        Just("{switch: [{low: {when: '(.n? // 0) < 2', then: exit}}, {other: {then: continue}}]}".to_owned()),
+        Just("{switch: [{done: {when: '(.n? // 0) > 3', then: end}}]}".to_owned()),
+        Just("{set: {n: '${ .x | error }'}}".to_owned()),
+    ];
+    leaf.prop_recursive(3, 14, 3, |inner| {
+        let list = prop::collection::vec(inner, 1..4).prop_map(|tasks| {
+            let named = tasks.into_iter().enumerate().map(|(index, task)| format!("{{t{index}: {task}}}"));
+            format!("[{}]", named.collect::<Vec<_>>().join(", "))
+        });
+        prop_oneof![
+            list.clone().prop_map(|list| format!("{{do: {list}}}")),
+            list.clone().prop_map(|list| format!("{{do: {list}, timeout: {{after: PT4S}}}}")),
+            (list.clone(), 0..4_u8).prop_map(|(list, count)| format!("{{for: {{each: item, in: '[range({count})]'}}, do: {list}}}")),
+            list.clone().prop_map(|list| format!("{{for: {{each: item, in: '[1, 2, 3]'}}, while: $item < 3, do: {list}}}")),
+            (list.clone(), any::<bool>()).prop_map(|(list, compete)| format!("{{fork: {{compete: {compete}, branches: {list}}}}}")),
+            (list.clone(), catch(), list).prop_map(|(list, catch, handler)| {
+                let catch = catch.replace("HANDLER", &handler);
+                format!("{{try: {list}, catch: {catch}}}")
+            }),
+        ]
+    })
+}
+
+fn call(agent: u8, more: &str) -> String {
+    format!("{{call: a2a, with: {{server: 'agent://a{agent}', method: message/send, parameters: {{message: {{parts: [{{data: {{n: '${{ .n? // 0 }}'}}}}]}}}}}}{more}}}")
+}
+
+fn catch() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec![
+        "{}",
+        "{do: HANDLER}",
+        "{errors: {with: {status: 408}}}",
+        "{when: '$error.status < 500', do: HANDLER}",
+        "{retry: {limit: {attempt: {count: 2}}}}",
+        "{retry: {delay: PT1S, backoff: {exponential: {}}, limit: {attempt: {count: 3}}}, do: HANDLER}",
+        "{retry: {delay: PT1S, jitter: {from: PT0S, to: PT2S}, limit: {attempt: {count: 2, duration: PT2S}}}, do: HANDLER}",
+    ])
+}
+
+fn document() -> impl Strategy<Value = Arc<Definition>> {
+    let tasks = prop::collection::vec(task(), 1..4);
+    (tasks, any::<bool>()).prop_map(|(tasks, limited)| {
+        let tasks = tasks.into_iter().enumerate().map(|(index, task)| format!("  - t{index}: {task}\n"));
+        let timeout = if limited { "timeout: {after: PT9S}\n" } else { "" };
+        definition(&format!("{timeout}do:\n{}", tasks.collect::<String>()))
+    })
+}
+
+/// Agents that react to a message as a function of it and of a seed, as real ones do that deduplicate.
+fn agents(seed: u64) -> impl Fn(&Called) -> Reply {
+    move |called| {
+        let (high, low) = called.message_id.as_u64_pair();
+        let dice = (high ^ low ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let delay = i64::try_from(dice % 5).unwrap() * 700;
+        match dice % 11 {
+            0 | 1 => Reply::Failure(problem_of(Standard::Communication), delay),
+            2 => Reply::Failure(problem_of(Standard::Timeout), delay),
+            3 => Reply::Silence,
+            _ => Reply::Answer(json!({"n": called.data.get("n").and_then(Value::as_u64).unwrap_or(0) + dice % 3}), delay),
+        }
+    }
+}
+
+/// A run that has nothing left to do but to wait for an agent that is silent.
+fn finished(world: &World) -> bool {
+    world.run.status() != Status::Running || world.run.effects().iter().all(|effect| matches!(effect, Effect::Call { .. }))
+}
+
+fn outcome(run: &Run) -> (Status, Option<&Value>, Option<&crate::journal::Problem>) {
+    (run.status(), run.output(), run.error())
+}
+
+/// Messages of the calls whose end is recorded.
+fn recorded(definition: &Arc<Definition>, journal: &[Event]) -> BTreeSet<uuid::Uuid> {
+    let mut run = Run::new("run-1", Arc::clone(definition));
+    let mut messages = BTreeSet::new();
+    for event in journal {
+        let before = calls(&run);
+        run.apply(event).unwrap();
+        let after = calls(&run);
+        messages.extend(before.difference(&after));
+    }
+    messages
+}
+
+fn calls(run: &Run) -> BTreeSet<uuid::Uuid> {
+    let messages = run.effects().into_iter().filter_map(|effect| match effect {
+        Effect::Call { message_id, .. } => Some(message_id),
+        Effect::Timer { .. } => None,
+    });
+    messages.collect()
+}
+
+/// The limits of retries in the document, checked against the journal.
+fn check_retries(definition: &Definition, journal: &[Event]) -> Result<(), TestCaseError> {
+    for event in journal {
+        let EventKind::TaskRetried { task, attempt, .. } = &event.kind else { continue };
+        let Some(crate::document::Kind::Try(attempts)) = definition.workflow.task(task).map(|task| &task.kind) else {
+            return Err(TestCaseError::fail("only a try is retried"));
+        };
+        let limit = attempts.catch.retry.as_ref().and_then(|retry| retry.limit.attempts).unwrap_or(u32::MAX);
+        prop_assert!(attempt - 1 <= limit, "{} retries of {}", attempt - 1, task);
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn a_run_survives_a_crash_after_any_event(definition in document(), seed in any::<u64>(), cut in any::<prop::sample::Index>()) {
+        let whole = World::of(Arc::clone(&definition), agents(seed)).run(json!({"n": 0}));
+        prop_assert!(finished(&whole));
+        check_retries(&definition, &whole.journal)?;
+
+        // The fold of the journal is the state that wrote it.
+        let mut folded = Run::new("run-1", Arc::clone(&definition));
+        for event in &whole.journal {
+            let text = serde_json::to_string(event).unwrap();
+            folded.apply(&serde_json::from_str(&text).unwrap()).unwrap();
+        }
+        prop_assert_eq!(folded.effects(), whole.run.effects());
+        prop_assert_eq!(outcome(&folded), outcome(&whole.run));
+        prop_assert_eq!(folded.next_index(), whole.run.next_index());
+
+        // A crash leaves a prefix, perhaps only a part of what was decided at once.
+        let kept = cut.index(whole.journal.len() + 1);
+        let prefix = &whole.journal[..kept];
+        let mut again = World::of(Arc::clone(&definition), agents(seed));
+        for event in prefix {
+            again.run.apply(event).unwrap();
+        }
+        again.journal = prefix.to_vec();
+        again.now = prefix.last().map_or(again.now, |event| event.time);
+        match kept {
+            0 => again.decide(Stimulus::Start { input: json!({"n": 0}) }),
+            _ => again.decide(Stimulus::Tick),
+        };
+        again.go_on();
+        prop_assert!(finished(&again));
+        check_retries(&definition, &again.journal)?;
+        let done = recorded(&definition, prefix);
+        let repeated = again.calls.iter().find(|called| done.contains(&called.message_id));
+        prop_assert_eq!(repeated, None, "a recorded step is not called again");
+    }
+
+    #[test]
+    fn without_waiting_agents_a_crash_changes_nothing(definition in document(), seed in any::<u64>(), cut in any::<prop::sample::Index>()) {
+        // Agents that answer at once, so that the time of the crash does not decide a race or a timeout.
+        let prompt = move |called: &Called| match agents(seed)(called) {
+            Reply::Answer(value, _) => Reply::Answer(value, 0),
+            Reply::Failure(problem, _) => Reply::Failure(problem, 0),
+            Reply::Silence => Reply::Answer(json!({"n": 1}), 0),
+        };
+        let whole = World::of(Arc::clone(&definition), prompt).run(json!({"n": 0}));
+        let kept = 1 + cut.index(whole.journal.len());
+        let mut again = World::of(Arc::clone(&definition), prompt);
+        for event in &whole.journal[..kept] {
+            again.run.apply(event).unwrap();
+        }
+        again.now = whole.journal[kept - 1].time;
+        again.go_on();
+        prop_assert_eq!(outcome(&again.run), outcome(&whole.run));
+    }
+
+    #[test]
+    fn branches_keep_their_order_whatever_their_speed(delays in prop::collection::vec(0..9_i64, 1..8)) {
+        let branches = (0..delays.len()).map(|index| format!("{{b{index}: {}}}", call(u8::try_from(index).unwrap(), "")));
+        let document = format!("do:\n  - all: {{fork: {{branches: [{}]}}}}\n", branches.collect::<Vec<_>>().join(", "));
+        let expected: Vec<String> = (0..delays.len()).map(|index| format!("agent://a{index}")).collect();
+        let world = World::with_agents(&document, move |called| {
+            let index: usize = called.agent.trim_start_matches("agent://a").parse().unwrap();
+            Reply::Answer(json!(called.agent), delays[index])
+        });
+        world.run(json!(null)).yields(json!(expected));
+    }
+}

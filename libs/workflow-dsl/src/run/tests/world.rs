@@ -1,0 +1,216 @@
+//! A world for runs: agents that answer as they are told, a clock that jumps to the next thing that happens.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::document::Definition;
+use crate::journal::{Event, Problem, Standard};
+use crate::run::{Effect, Run, Status, Stimulus};
+
+/// How an agent reacts to a call.
+#[derive(Debug, Clone)]
+pub(super) enum Reply {
+    /// After so many milliseconds.
+    Answer(Value, i64),
+    /// After so many milliseconds.
+    Failure(Problem, i64),
+    Silence,
+}
+
+/// A call as an agent sees it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Called {
+    pub(super) agent: String,
+    pub(super) attempt: u32,
+    pub(super) message_id: Uuid,
+    pub(super) step_key: Uuid,
+    /// The first part's data, or the whole request.
+    pub(super) data: Value,
+}
+
+type Agents = Box<dyn FnMut(&Called) -> Reply>;
+
+pub(super) struct World {
+    pub(super) run: Run,
+    pub(super) now: Timestamp,
+    pub(super) journal: Vec<Event>,
+    pub(super) calls: Vec<Called>,
+    agents: Agents,
+    random: StdRng,
+    /// What agents will answer, and when.
+    pending: BTreeMap<(u64, u32), (Timestamp, Reply)>,
+}
+
+pub(super) fn definition(tasks: &str) -> Arc<Definition> {
+    let text = if tasks.contains("document:") {
+        tasks.to_owned()
+    } else {
+        format!("document: {{dsl: '1.0.0', namespace: test, name: test, version: '1.0.0'}}\n{}", unindented(tasks))
+    };
+    Arc::new(crate::parse(&text).unwrap_or_else(|problems| panic!("{problems}\n{text}")))
+}
+
+/// Text without the indentation that its first line has.
+fn unindented(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    let indentation = lines.first().map_or(0, |line| line.len() - line.trim_start().len());
+    lines.iter().map(|line| format!("{}\n", line.get(indentation..).unwrap_or_default())).collect()
+}
+
+pub(super) fn problem_of(kind: Standard) -> Problem {
+    Problem::standard(kind, "as told")
+}
+
+impl World {
+    /// A world in which every agent answers at once with what it was sent.
+    pub(super) fn new(tasks: &str) -> Self {
+        Self::of(definition(tasks), |called| Reply::Answer(called.data.clone(), 0))
+    }
+
+    pub(super) fn of(definition: Arc<Definition>, agents: impl FnMut(&Called) -> Reply + 'static) -> Self {
+        Self {
+            run: Run::new("run-1", definition),
+            now: "2026-03-01T12:00:00Z".parse().unwrap(),
+            journal: Vec::new(),
+            calls: Vec::new(),
+            agents: Box::new(agents),
+            random: StdRng::seed_from_u64(1),
+            pending: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn with_agents(tasks: &str, agents: impl FnMut(&Called) -> Reply + 'static) -> Self {
+        Self::of(definition(tasks), agents)
+    }
+
+    /// Runs to the end, or until nothing more happens.
+    pub(super) fn run(mut self, input: Value) -> Self {
+        self.decide(Stimulus::Start { input });
+        self.go_on();
+        self
+    }
+
+    pub(super) fn decide(&mut self, stimulus: Stimulus) -> Vec<Event> {
+        let events = self.run.decide(stimulus, self.now, &mut self.random).unwrap();
+        self.journal.extend(events.iter().cloned());
+        events
+    }
+
+    pub(super) fn go_on(&mut self) {
+        for _ in 0..5_000 {
+            if !self.step() {
+                return;
+            }
+        }
+        panic!("the run does not end: {:?}", self.run.activity(self.now));
+    }
+
+    /// Lets the next thing happen; `false` if there is none.
+    pub(super) fn step(&mut self) -> bool {
+        let effects = self.run.effects();
+        assert!(
+            self.run.status() != Status::Running || !effects.is_empty(),
+            "a run in progress waits for something"
+        );
+        let wanted: BTreeSet<_> = effects.iter().filter_map(key).collect();
+        self.pending.retain(|key, _| wanted.contains(key));
+        for effect in &effects {
+            self.begin(effect);
+        }
+        let timer = effects.iter().find_map(|effect| match effect {
+            Effect::Timer { due } => Some(*due),
+            Effect::Call { .. } => None,
+        });
+        let answers = self.pending.iter().filter(|(_, (_, reply))| !matches!(reply, Reply::Silence));
+        let answer = answers.min_by_key(|(key, (due, _))| (*due, **key)).map(|(key, (due, _))| (*due, *key));
+        match (timer, answer) {
+            (None, None) => return false,
+            (Some(due), answer) if answer.is_none_or(|(answered, _)| due <= answered) => {
+                self.now = self.now.max(due);
+                self.decide(Stimulus::Tick);
+            }
+            (_, Some((due, key))) => {
+                self.now = self.now.max(due);
+                let Some((_, reply)) = self.pending.remove(&key) else { return false };
+                let result = match reply {
+                    Reply::Answer(value, _) => Ok(value),
+                    Reply::Failure(problem, _) => Err(problem),
+                    Reply::Silence => return false,
+                };
+                self.decide(Stimulus::CallReturned { activation: key.0, attempt: key.1, result });
+            }
+            (Some(_), None) => return false,
+        }
+        true
+    }
+
+    fn begin(&mut self, effect: &Effect) {
+        let Effect::Call { activation, attempt, message_id, step_key, call, .. } = effect else { return };
+        if self.pending.contains_key(&(*activation, *attempt)) {
+            return;
+        }
+        let request = &call.parameters;
+        let called = Called {
+            agent: call.endpoint.to_string(),
+            attempt: *attempt,
+            message_id: *message_id,
+            step_key: *step_key,
+            data: request.pointer("/message/parts/0/data").unwrap_or(request).clone(),
+        };
+        let reply = (self.agents)(&called);
+        self.calls.push(called);
+        let delay = match &reply {
+            Reply::Answer(_, delay) | Reply::Failure(_, delay) => *delay,
+            Reply::Silence => 0,
+        };
+        let due = self.now + SignedDuration::from_millis(delay);
+        self.pending.insert((*activation, *attempt), (due, reply));
+    }
+
+    #[track_caller]
+    pub(super) fn yields(&self, expected: Value) {
+        assert_eq!(self.run.error(), None);
+        assert_eq!(self.run.status(), Status::Completed, "{:?}", self.run.activity(self.now));
+        assert_eq!(self.run.output(), Some(&expected));
+    }
+
+    #[track_caller]
+    pub(super) fn faults(&self, kind: Standard, detail: &str) -> &Problem {
+        assert_eq!(self.run.status(), Status::Faulted, "{:?}", self.run.output());
+        let error = self.run.error().unwrap();
+        assert_eq!(error.kind, kind.uri(), "{error}");
+        assert!(error.detail.as_deref().unwrap_or_default().contains(detail), "{error}");
+        error
+    }
+
+    /// Types of events with the last part of their tasks' pointers, such as `task.started a`.
+    pub(super) fn story(&self) -> Vec<String> {
+        let name = |event: &Event| match event.task() {
+            Some(task) => format!("{} {}", event.name(), task.rsplit('/').next().unwrap_or_default()),
+            None => event.name().to_owned(),
+        };
+        self.journal.iter().map(name).collect()
+    }
+
+    pub(super) fn count(&self, line: &str) -> usize {
+        self.story().iter().filter(|told| *told == line).count()
+    }
+
+    /// Seconds since the run began.
+    pub(super) fn elapsed(&self) -> f64 {
+        self.now.duration_since(self.journal[0].time).as_secs_f64()
+    }
+}
+
+pub(super) fn key(effect: &Effect) -> Option<(u64, u32)> {
+    match effect {
+        Effect::Call { activation, attempt, .. } => Some((*activation, *attempt)),
+        Effect::Timer { .. } => None,
+    }
+}

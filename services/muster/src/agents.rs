@@ -1,0 +1,217 @@
+//! `muster agents`: who is there, what they can do, how loaded they are.
+
+use muster_api::registry::{
+    Agent, DrainRequest, GetAgentRequest, Instance, InstanceStatus, ListAgentsRequest,
+};
+use serde_json::{Value, json};
+
+use crate::cli::AgentsCommand;
+use crate::connect::{Endpoints, Service};
+use crate::failure::Failure;
+use crate::output::Output;
+
+/// Runs `muster agents …`.
+pub async fn run(command: AgentsCommand, endpoints: &Endpoints, output: &Output) -> Result<(), Failure> {
+    match command {
+        AgentsCommand::List => list(endpoints, output).await,
+        AgentsCommand::Get { id } => get(id, endpoints, output).await,
+        AgentsCommand::Drain { id, instance } => drain(id, instance, endpoints, output).await,
+    }
+}
+
+/// All agents, page by page.
+pub async fn all(endpoints: &Endpoints) -> Result<Vec<Agent>, Failure> {
+    let mut client = endpoints.registry()?;
+    let mut agents = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let request = ListAgentsRequest {
+            page_size: 100,
+            page_token,
+            namespace: String::new(),
+        };
+        let page = client
+            .list_agents(request)
+            .await
+            .map_err(|status| endpoints.failure(Service::Registry, &status))?
+            .into_inner();
+        agents.extend(page.agents);
+        if page.next_page_token.is_empty() {
+            return Ok(agents);
+        }
+        page_token = page.next_page_token;
+    }
+}
+
+async fn list(endpoints: &Endpoints, output: &Output) -> Result<(), Failure> {
+    let agents = all(endpoints).await?;
+    if output.is_json() {
+        output.json(&json!({"agents": agents.iter().map(agent_json).collect::<Vec<_>>()}));
+    } else if agents.is_empty() {
+        output.line("no agent is registered");
+    } else {
+        table(&agents, output);
+    }
+    Ok(())
+}
+
+/// The table of agents for people.
+pub fn table(agents: &[Agent], output: &Output) {
+    let rows = agents
+        .iter()
+        .map(|agent| {
+            let skills: Vec<&str> = agent
+                .card
+                .iter()
+                .flat_map(|card| &card.skills)
+                .map(|skill| skill.id.as_str())
+                .collect();
+            let instances = &agent.instances;
+            [
+                agent.agent_id.clone(),
+                instances.len().to_string(),
+                statuses(instances),
+                join(instances, |instance| format!("{:.0} %", instance.load * 100.0)),
+                join(instances, |instance| match instance.mean_latency_seconds {
+                    0.0 => "–".to_owned(),
+                    seconds => format!("{:.1} ms", seconds * 1e3),
+                }),
+                join(instances, |instance| instance.endpoint.clone()),
+                skills.join(", "),
+            ]
+        })
+        .collect();
+    output.table(
+        [
+            "AGENT",
+            "INSTANCES",
+            "STATUS",
+            "LOAD",
+            "MEAN ANSWER",
+            "ENDPOINT",
+            "SKILLS",
+        ],
+        rows,
+    );
+}
+
+fn join(instances: &[Instance], show: impl Fn(&Instance) -> String) -> String {
+    const SHOWN: usize = 4;
+    let mut shown: Vec<String> = instances.iter().take(SHOWN).map(show).collect();
+    if instances.len() > SHOWN {
+        shown.push(format!("… {} more", instances.len() - SHOWN));
+    }
+    shown.join("\n")
+}
+
+fn statuses(instances: &[Instance]) -> String {
+    join(instances, |instance| status_name(instance).to_owned())
+}
+
+fn status_name(instance: &Instance) -> &'static str {
+    match instance.status() {
+        InstanceStatus::Unspecified => "unknown",
+        InstanceStatus::Active => "active",
+        InstanceStatus::Busy => "busy",
+        InstanceStatus::Draining => "draining",
+        InstanceStatus::Maintenance => "maintenance",
+    }
+}
+
+async fn get(id: String, endpoints: &Endpoints, output: &Output) -> Result<(), Failure> {
+    let request = GetAgentRequest {
+        agent_id: id,
+        namespace: String::new(),
+    };
+    let agent = endpoints
+        .registry()?
+        .get_agent(request)
+        .await
+        .map_err(|status| endpoints.failure(Service::Registry, &status))?
+        .into_inner()
+        .agent
+        .ok_or_else(|| Failure::failed("the registry answered without an agent"))?;
+    if output.is_json() {
+        output.json(&agent_json(&agent));
+        return Ok(());
+    }
+    table(std::slice::from_ref(&agent), output);
+    if let Some(card) = &agent.card {
+        output.heading(&format!("{} {}", card.name, card.version));
+        output.line(&card.description);
+        let rows = card
+            .skills
+            .iter()
+            .map(|skill| {
+                [
+                    skill.id.clone(),
+                    skill.description.clone(),
+                    skill.examples.join("\n"),
+                ]
+            })
+            .collect();
+        output.table(["SKILL", "WHAT IT DOES", "EXAMPLES"], rows);
+    }
+    Ok(())
+}
+
+async fn drain(
+    id: String,
+    instance: Option<String>,
+    endpoints: &Endpoints,
+    output: &Output,
+) -> Result<(), Failure> {
+    let request = DrainRequest {
+        agent_id: id.clone(),
+        instance_id: instance.unwrap_or_default(),
+        namespace: String::new(),
+    };
+    let answer = endpoints
+        .registry()?
+        .drain(request)
+        .await
+        .map_err(|status| endpoints.failure(Service::Registry, &status))?
+        .into_inner();
+    if output.is_json() {
+        output.json(&json!({"agent": id, "draining": answer.instances}));
+    } else {
+        output.line(&format!(
+            "{id}: {} instance(s) draining; work in flight goes on",
+            answer.instances
+        ));
+    }
+    Ok(())
+}
+
+/// An agent as JSON.
+pub fn agent_json(agent: &Agent) -> Value {
+    let card = agent.card.as_ref().map(a2a_pb::pbconv::from_proto_agent_card);
+    json!({
+        "id": agent.agent_id,
+        "namespace": agent.namespace,
+        "card": card.and_then(|card| a2a_pb::protojson_conv::to_value(&card).ok()),
+        "instances": agent.instances.iter().map(instance_json).collect::<Vec<_>>(),
+    })
+}
+
+fn instance_json(instance: &Instance) -> Value {
+    let time = |time: &Option<_>| {
+        time.as_ref()
+            .and_then(muster_api::time::from_proto)
+            .map(muster_api::time::rfc3339)
+    };
+    json!({
+        "id": instance.instance_id,
+        "endpoint": instance.endpoint,
+        "status": status_name(instance),
+        "load": instance.load,
+        "meanLatencySeconds": instance.mean_latency_seconds,
+        "region": instance.region,
+        "zone": instance.zone,
+        "node": instance.node,
+        "version": instance.version,
+        "epoch": instance.epoch,
+        "registeredAt": time(&instance.registered_at),
+        "lastHeartbeatAt": time(&instance.last_heartbeat_at),
+    })
+}

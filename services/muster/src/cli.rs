@@ -1,0 +1,315 @@
+//! The command line: what can be typed, and which module answers it.
+//!
+//! Made for people first and for scripts too: `-o json` on everything that prints, exit codes as in
+//! [`crate::failure::Exit`], colours and spinners only on a terminal.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::connect::Endpoints;
+use crate::failure::Failure;
+use crate::output::{Format, Output};
+use crate::{agents, demo, dev, send, status, task, workflow};
+
+/// A control plane for fleets of AI agents: registry, router, durable workflows.
+#[derive(Debug, Parser)]
+#[command(name = "muster", version, about, propagate_version = true)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Args)]
+struct Global {
+    /// How to print: for people, or one JSON object for scripts.
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Human)]
+    output: Format,
+    /// Where the registry answers.
+    #[arg(
+        long,
+        global = true,
+        env = "MUSTER_REGISTRY_URL",
+        default_value = "http://127.0.0.1:7401"
+    )]
+    registry: String,
+    /// Where the router answers.
+    #[arg(
+        long,
+        global = true,
+        env = "MUSTER_ROUTER_URL",
+        default_value = "http://127.0.0.1:7402"
+    )]
+    router: String,
+    /// Where the workflow engine answers.
+    #[arg(
+        long,
+        global = true,
+        env = "MUSTER_ENGINE_URL",
+        default_value = "http://127.0.0.1:7403"
+    )]
+    engine: String,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run all services in one process.
+    Dev(DevArguments),
+    /// Run all services, then the tour: tables, example workflows, results.
+    Demo(DemoArguments),
+    /// Show every component and agent: health, load, queue, runs.
+    Status,
+    /// Look at agents.
+    #[command(subcommand)]
+    Agents(AgentsCommand),
+    /// Send a message to an agent and print the answer.
+    Send(SendArguments),
+    /// Look at tasks of agents.
+    #[command(subcommand)]
+    Task(TaskCommand),
+    /// Check, keep and run workflows.
+    #[command(subcommand)]
+    Workflow(WorkflowCommand),
+}
+
+/// Which ports `dev` listens on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Ports {
+    /// The documented ones (7401 and up).
+    Default,
+    /// Free ones, chosen by the system; printed and written to `endpoints.json` in the data directory.
+    Any,
+}
+
+/// Arguments of `muster dev`.
+#[derive(Debug, Args)]
+pub struct DevArguments {
+    /// Where to keep what must survive; default: `muster` in the user's data directory.
+    #[arg(long, value_name = "DIR", conflicts_with = "ephemeral")]
+    pub data_dir: Option<PathBuf>,
+    /// Keep nothing: a temporary directory that goes when the process ends.
+    #[arg(long)]
+    pub ephemeral: bool,
+    /// Use Redis in place of the embedded store (not there yet: refused).
+    #[arg(long, value_name = "URL")]
+    pub redis: Option<String>,
+    /// A configuration file (TOML, YAML or JSON).
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Set one configuration key, such as `engine.max_concurrent_workflows=10`.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Print the configuration as it results and stop.
+    #[arg(long)]
+    pub print_config: bool,
+    /// Which ports to listen on.
+    #[arg(long, value_enum, default_value_t = Ports::Default)]
+    pub ports: Ports,
+}
+
+/// Arguments of `muster demo`.
+#[derive(Debug, Args)]
+pub struct DemoArguments {
+    /// Keep the fleet running after the tour, until Ctrl-C.
+    #[arg(long)]
+    pub stay: bool,
+}
+
+/// `muster agents …`
+#[derive(Debug, Subcommand)]
+pub enum AgentsCommand {
+    /// List the agents with their skills and load.
+    List,
+    /// Show one agent with its card and instances.
+    Get {
+        /// The agent's id.
+        id: String,
+    },
+    /// Take an agent out of the choice for new work.
+    Drain {
+        /// The agent's id.
+        id: String,
+        /// One instance only.
+        #[arg(long)]
+        instance: Option<String>,
+    },
+}
+
+/// Arguments of `muster send`.
+#[derive(Debug, Args)]
+pub struct SendArguments {
+    /// The agent to send to.
+    #[arg(
+        long,
+        value_name = "ID",
+        required_unless_present = "skill",
+        conflicts_with = "skill"
+    )]
+    pub agent: Option<String>,
+    /// Any agent that has this skill.
+    #[arg(long, value_name = "SKILL")]
+    pub skill: Option<String>,
+    /// Continue this task.
+    #[arg(long, value_name = "ID")]
+    pub task: Option<String>,
+    /// Print updates as they come.
+    #[arg(long)]
+    pub stream: bool,
+    /// Attach a file.
+    #[arg(long, value_name = "FILE")]
+    pub file: Vec<PathBuf>,
+    /// A JSON value, or `@FILE` with one.
+    #[arg(long, value_name = "JSON")]
+    pub data: Option<String>,
+    /// Seconds to wait for the answer.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub timeout: u64,
+    /// Write the answer's files into this directory.
+    #[arg(long, value_name = "DIR")]
+    pub save: Option<PathBuf>,
+    /// The text.
+    #[arg(required_unless_present_any = ["data", "file"])]
+    pub text: Option<String>,
+}
+
+/// `muster task …`
+#[derive(Debug, Subcommand)]
+pub enum TaskCommand {
+    /// Read a task.
+    Get {
+        /// The task's id.
+        id: String,
+    },
+    /// Ask the agent to stop a task.
+    Cancel {
+        /// The task's id.
+        id: String,
+    },
+    /// Follow a task until it ends.
+    Watch {
+        /// The task's id.
+        id: String,
+    },
+}
+
+/// `muster workflow …`
+#[derive(Debug, Subcommand)]
+pub enum WorkflowCommand {
+    /// Check a document and list every problem with its place; needs no server.
+    Validate {
+        /// The document, YAML or JSON; `-` reads standard input.
+        file: PathBuf,
+    },
+    /// Add a document to the catalogue.
+    Apply {
+        /// The document, YAML or JSON; `-` reads standard input.
+        file: PathBuf,
+    },
+    /// List the catalogue.
+    List,
+    /// Print a document of the catalogue.
+    Get {
+        /// `NAME` or `NAME@VERSION`, with `NAMESPACE/` before it where that is not `default`.
+        name: String,
+    },
+    /// Start a run.
+    Run(RunArguments),
+    /// List runs, newest first.
+    Runs {
+        /// Only runs of this status; may be repeated.
+        #[arg(long, value_enum)]
+        status: Vec<workflow::StatusFilter>,
+        /// Only runs of this workflow.
+        #[arg(long)]
+        name: Option<String>,
+        /// How many at most.
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        limit: u32,
+    },
+    /// Show a run: status, what it does now, output or error.
+    Show {
+        /// The run's id.
+        run: String,
+    },
+    /// Print a run's journal.
+    History {
+        /// The run's id.
+        run: String,
+    },
+    /// Follow a run until it ends.
+    Watch {
+        /// The run's id.
+        run: String,
+    },
+    /// Stop a run.
+    Cancel {
+        /// The run's id.
+        run: String,
+        /// Why, for the history.
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+}
+
+/// Arguments of `muster workflow run`.
+#[derive(Debug, Args)]
+pub struct RunArguments {
+    /// A file, or `NAME[@VERSION]` of the catalogue.
+    pub workflow: String,
+    /// The input: JSON, or `@FILE` with JSON.
+    #[arg(long, value_name = "JSON|@FILE")]
+    pub input: Option<String>,
+    /// Your own id for the run; starting it again with the same id is safe.
+    #[arg(long)]
+    pub id: Option<String>,
+    /// Wait for the end and print the result; exit code 0 only when completed.
+    #[arg(long)]
+    pub wait: bool,
+}
+
+/// Parses the command line, runs the command and turns the outcome into an exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let output = Output::new(cli.global.output);
+    let outcome = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(dispatch(cli, &output)),
+        Err(error) => Err(Failure::failed(format!("cannot start the runtime: {error}"))),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output.failure(&failure);
+            failure.exit.into()
+        }
+    }
+}
+
+async fn dispatch(cli: Cli, output: &Output) -> Result<(), Failure> {
+    let endpoints = Endpoints {
+        registry: cli.global.registry,
+        router: cli.global.router,
+        engine: cli.global.engine,
+    };
+    match cli.command {
+        Command::Dev(arguments) => dev::run(arguments, output).await,
+        Command::Demo(arguments) => demo::run(arguments, output).await,
+        Command::Status => status::run(&endpoints, output).await,
+        Command::Agents(command) => agents::run(command, &endpoints, output).await,
+        Command::Send(arguments) => send::run(arguments, &endpoints, output).await,
+        Command::Task(command) => task::run(command, &endpoints, output).await,
+        Command::Workflow(command) => workflow::run(command, &endpoints, output).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,297 @@
+//! All services in one process: started together, watched, stopped in order.
+//!
+//! Each runs by the same `run(config, listeners, shutdown)` as its own binary. All ports are bound before anything
+//! starts, so that a port in use is told at once and nothing is half up. Rejected: calling the services directly
+//! in process; the laptop would then run a system that production does not have.
+
+mod config;
+mod member;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use muster_runtime::clock::{Clock as _, SystemClock};
+use muster_runtime::{Error, Listeners, Shutdown};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+use crate::agents;
+use crate::cli::Ports;
+use crate::connect::{self, Endpoints};
+use crate::failure::{Exit, Failure};
+use crate::output::Output;
+
+pub use config::Config;
+use member::{MEMBERS, Member, Settings};
+
+/// How long the whole fleet may take to come up.
+const START_PATIENCE: Duration = Duration::from_secs(60);
+/// How often a component that is not ready is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(10);
+
+/// Where a service listens.
+#[derive(Debug, Clone)]
+struct Place {
+    name: &'static str,
+    data: SocketAddr,
+    health: SocketAddr,
+    metrics: SocketAddr,
+}
+
+/// The services of one process.
+pub struct Fleet {
+    places: Vec<Place>,
+    services: JoinSet<(&'static str, Result<(), Error>)>,
+    shutdown: Shutdown,
+    clock: SystemClock,
+    ready_in: Option<Duration>,
+}
+
+impl Fleet {
+    /// Binds every port and starts every service; `directory` keeps what must survive.
+    pub fn start(
+        config: Config,
+        directory: &Path,
+        ports: Ports,
+        shutdown: Shutdown,
+    ) -> Result<Self, Failure> {
+        let clock = SystemClock::default();
+        let mut places = Vec::new();
+        let mut bound = Vec::new();
+        for member in MEMBERS {
+            let listeners = member
+                .bind(ports)
+                .map_err(|error| start_failure(member.name, &error))?;
+            places.push(Place {
+                name: member.name,
+                data: listeners.data_address(),
+                health: listeners.health_address(),
+                metrics: listeners.metrics_address(),
+            });
+            bound.push((member, listeners));
+        }
+        let mut fleet = Self {
+            places,
+            services: JoinSet::new(),
+            shutdown,
+            clock,
+            ready_in: None,
+        };
+        let settings = Settings {
+            config,
+            directory: directory.to_owned(),
+            endpoints: fleet.endpoints(),
+        };
+        for (member, listeners) in bound {
+            fleet.spawn(member, &settings, listeners);
+        }
+        Ok(fleet)
+    }
+
+    fn spawn(&mut self, member: &'static Member, settings: &Settings, listeners: Listeners) {
+        let service = (member.run)(settings, listeners, self.shutdown.child());
+        self.services.spawn(async move { (member.name, service.await) });
+    }
+
+    /// Where clients find the services.
+    pub fn endpoints(&self) -> Endpoints {
+        let url = |name| {
+            self.place(name)
+                .map(|place| format!("http://{}", place.data))
+                .unwrap_or_default()
+        };
+        Endpoints {
+            registry: url("registry"),
+            router: url("router"),
+            engine: url("workflow-engine"),
+        }
+    }
+
+    fn place(&self, name: &str) -> Option<&Place> {
+        self.places.iter().find(|place| place.name == name)
+    }
+
+    /// The services, in the order in which they come up.
+    pub fn names(&self) -> Vec<&'static str> {
+        self.places.iter().map(|place| place.name).collect()
+    }
+
+    /// Waits until one service says that it serves.
+    pub async fn component_ready(&mut self, name: &'static str) -> Result<(), Failure> {
+        let address = self
+            .place(name)
+            .ok_or_else(|| Failure::failed(format!("no service is called {name}")))?
+            .data;
+        tokio::select! {
+            ready = within(name, serving(address)) => ready,
+            failure = self.ended() => Err(failure),
+        }
+    }
+
+    /// Waits until every service serves and the router knows every agent.
+    pub async fn ready(&mut self) -> Result<(), Failure> {
+        for name in self.names() {
+            self.component_ready(name).await?;
+        }
+        let endpoints = self.endpoints();
+        tokio::select! {
+            known = within("the agents' registration", all_agents_known(&endpoints)) => known?,
+            failure = self.ended() => return Err(failure),
+        }
+        self.ready_in.get_or_insert(self.clock.monotonic());
+        Ok(())
+    }
+
+    /// How long it took from the start until everything was ready.
+    pub fn ready_in(&self) -> Duration {
+        self.ready_in.unwrap_or_else(|| self.clock.monotonic())
+    }
+
+    /// Resolves when a service ended although nobody asked it to.
+    pub async fn ended(&mut self) -> Failure {
+        match self.services.join_next().await {
+            Some(Ok((name, Err(error)))) => start_failure(name, &error),
+            Some(Ok((name, Ok(())))) => {
+                Failure::failed(format!("{name} ended although nobody asked it to stop"))
+            }
+            Some(Err(error)) => Failure::failed(format!("a service panicked: {error}")),
+            None => Failure::failed("no service is left"),
+        }
+    }
+
+    /// Stops everything and waits for the drains.
+    pub async fn stop(mut self) -> Result<(), Failure> {
+        self.shutdown.trigger();
+        let mut outcome = Ok(());
+        while let Some(ended) = self.services.join_next().await {
+            match ended {
+                Ok((_, Ok(()))) => {}
+                Ok((name, Err(error))) => outcome = Err(start_failure(name, &error)),
+                Err(error) => outcome = Err(Failure::failed(format!("a service panicked: {error}"))),
+            }
+        }
+        outcome
+    }
+
+    /// Writes where the services listen to `endpoints.json` in the data directory.
+    pub fn write_endpoints(&self, directory: &Path) -> Result<(), Failure> {
+        let path = directory.join("endpoints.json");
+        std::fs::create_dir_all(directory)
+            .and_then(|()| std::fs::write(&path, format!("{:#}\n", self.places_json())))
+            .map_err(|error| {
+                Failure::usage(format!("{}: {error}", path.display()))
+                    .with_remedy("choose another --data-dir or correct its permissions")
+            })
+    }
+
+    /// Where the services listen, as JSON.
+    pub fn places_json(&self) -> Value {
+        self.places
+            .iter()
+            .map(|place| {
+                let addresses = json!({
+                    "url": format!("http://{}", place.data),
+                    "health": format!("http://{}", place.health),
+                    "metrics": format!("http://{}/metrics", place.metrics),
+                });
+                (place.name.to_owned(), addresses)
+            })
+            .collect::<serde_json::Map<_, _>>()
+            .into()
+    }
+
+    /// Where the services listen, for people.
+    pub fn print_places(&self, output: &Output) {
+        let rows = self
+            .places
+            .iter()
+            .map(|place| {
+                [
+                    place.name.to_owned(),
+                    format!("http://{}", place.data),
+                    format!("http://{}/ready", place.health),
+                    format!("http://{}/metrics", place.metrics),
+                ]
+            })
+            .collect();
+        output.table(["SERVICE", "gRPC AND HTTP", "HEALTH", "METRICS"], rows);
+    }
+
+    /// What to type next.
+    pub fn next_steps(&self) -> Vec<String> {
+        let endpoints = self.endpoints();
+        let mut lines = Vec::new();
+        if endpoints.router != "http://127.0.0.1:7402" {
+            lines.push("in the other terminal, first:".to_owned());
+            lines.push(format!(
+                "  export MUSTER_REGISTRY_URL={} MUSTER_ROUTER_URL={} MUSTER_ENGINE_URL={}",
+                endpoints.registry, endpoints.router, endpoints.engine
+            ));
+        }
+        lines.push("try in another terminal: muster status".to_owned());
+        lines.push(
+            "  muster send --skill weather_forecasting \"Seattle 2014-03-01 to 2014-03-05\"".to_owned(),
+        );
+        lines
+    }
+}
+
+fn start_failure(name: &str, error: &Error) -> Failure {
+    let mut failure = Failure::failed(format!("{name}: {error}"));
+    if error.exit_code() == 2 {
+        failure.exit = Exit::Usage;
+        if matches!(error, Error::Bind { .. }) {
+            failure.remedy =
+                Some("another `muster dev` may be running; `--ports any` takes free ports".to_owned());
+        }
+    }
+    failure
+}
+
+async fn within(what: &str, wait: impl Future<Output = ()>) -> Result<(), Failure> {
+    tokio::time::timeout(START_PATIENCE, wait).await.map_err(|_| {
+        Failure::unavailable(format!(
+            "{what} did not come up within {} s",
+            START_PATIENCE.as_secs()
+        ))
+    })
+}
+
+async fn serving(address: SocketAddr) {
+    let mut interval = tokio::time::interval(ASK_AGAIN);
+    loop {
+        interval.tick().await;
+        let Ok(channel) = connect::channel(&format!("http://{address}")) else {
+            continue;
+        };
+        let request = HealthCheckRequest {
+            service: String::new(),
+        };
+        let answer = HealthClient::new(channel).check(request).await;
+        if answer.is_ok_and(|answer| answer.into_inner().status() == ServingStatus::Serving) {
+            return;
+        }
+    }
+}
+
+/// Until the registry lists as many agents as the fleet has, and the router has an instance of each.
+async fn all_agents_known(endpoints: &Endpoints) {
+    let wanted = MEMBERS.iter().filter(|member| member.is_agent).count();
+    let mut interval = tokio::time::interval(ASK_AGAIN);
+    loop {
+        interval.tick().await;
+        let registered = agents::all(endpoints).await.map_or(0, |agents| agents.len());
+        let Ok(mut router) = endpoints.router() else {
+            continue;
+        };
+        let status = router.get_status(muster_api::router::GetStatusRequest {}).await;
+        let routed = status.map_or(0, |status| status.into_inner().instances.len());
+        if registered >= wanted && routed >= wanted {
+            return;
+        }
+    }
+}

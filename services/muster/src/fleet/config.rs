@@ -1,0 +1,91 @@
+//! The configuration of the whole fleet: each service's own section, side by side.
+
+use std::path::Path;
+
+use muster_runtime::config::{self, Mistakes, Settings};
+use muster_runtime::{server, telemetry};
+use serde::{Deserialize, Serialize};
+
+use crate::failure::Failure;
+
+/// Sections as the single services name them; ports and addresses between them are the fleet's own business.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Logs.
+    pub telemetry: telemetry::Config,
+    /// Bounds of every service's data port; the ports in it are not used.
+    pub server: server::Config,
+    /// The registry.
+    pub registry: muster_registry::Settings,
+    /// The router.
+    pub router: muster_router::config::Router,
+    /// The workflow engine.
+    pub engine: muster_workflow_engine::config::Engine,
+    /// What every agent is told.
+    pub agent: muster_agent_sdk::AgentConfig,
+    /// Where the agents find their knowledge and rules.
+    pub agents: Agents,
+}
+
+/// What single agents are told.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Agents {
+    /// The weather agent.
+    pub weather: muster_agent_weather::WeatherSettings,
+    /// The planning agent.
+    pub planning: muster_agent_planning::Settings,
+    /// The customer service agent.
+    pub customer_service: muster_agent_customer_service::Settings,
+    /// The security monitor.
+    pub security_monitor: muster_agent_security_monitor::Settings,
+}
+
+impl Settings for Config {
+    fn server(&self) -> &server::Config {
+        &self.server
+    }
+
+    fn telemetry(&self) -> &telemetry::Config {
+        &self.telemetry
+    }
+
+    // Each service asks its own rules when it starts; here only what they share.
+    fn validate(&self, mistakes: &mut Mistakes) {
+        self.telemetry.validate(mistakes);
+        self.server.validate(mistakes);
+        if !self.server.host.is_loopback() {
+            mistakes.add(
+                "server.host",
+                "one process on one machine listens on loopback; run the services apart for more",
+            );
+        }
+    }
+}
+
+impl Config {
+    /// Defaults < file < environment < `overrides` (`section.key=value`).
+    pub fn load(file: Option<&Path>, overrides: &[String]) -> Result<Self, Failure> {
+        let pairs: Result<Vec<_>, _> = overrides
+            .iter()
+            .map(|text| config::parse_override(text))
+            .collect();
+        let pairs = pairs.map_err(|what| Failure::usage(format!("--set: {what}")))?;
+        let environment = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        config::load(Self::default(), file, environment, &pairs)
+            .map_err(|mistakes| Failure::usage(mistakes.to_string()))
+    }
+
+    /// The configuration for people to read, secrets replaced.
+    pub fn printed(&self) -> Result<String, Failure> {
+        serde_json::to_string_pretty(&config::redacted(self))
+            .map_err(|error| Failure::failed(error.to_string()))
+    }
+
+    /// Starts the process's logs.
+    pub fn start_telemetry(&self) {
+        telemetry::init(&self.telemetry);
+    }
+}

@@ -1,0 +1,106 @@
+//! Everything that is printed goes through here: for people or as JSON, and nothing breaks when a reader of the
+//! pipe has gone.
+
+use std::io::{IsTerminal as _, Write as _};
+
+use clap::ValueEnum;
+use comfy_table::{ContentArrangement, Table, presets};
+use serde_json::{Value, json};
+
+use crate::failure::Failure;
+
+/// How to print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Text and tables.
+    Human,
+    /// JSON.
+    Json,
+}
+
+/// Where a command prints.
+#[derive(Debug, Clone, Copy)]
+pub struct Output {
+    format: Format,
+    terminal: bool,
+}
+
+impl Output {
+    /// Prints to standard output in that format.
+    pub fn new(format: Format) -> Self {
+        Self {
+            format,
+            terminal: std::io::stdout().is_terminal(),
+        }
+    }
+
+    /// Whether scripts read this.
+    pub fn is_json(&self) -> bool {
+        self.format == Format::Json
+    }
+
+    /// Whether spinners and colours make sense.
+    pub fn is_terminal(&self) -> bool {
+        self.terminal && !self.is_json()
+    }
+
+    /// The JSON object that answers the command.
+    pub fn json(&self, value: &Value) {
+        self.line(&serde_json::to_string_pretty(value).unwrap_or_else(|error| error.to_string()));
+    }
+
+    /// One JSON object of a sequence, on a line of its own.
+    pub fn json_line(&self, value: &Value) {
+        self.line(&value.to_string());
+    }
+
+    /// A line for people.
+    pub fn line(&self, text: &str) {
+        // A closed pipe (`muster … | head`) is the reader's decision, not an error.
+        let mut out = std::io::stdout().lock();
+        let _closed = writeln!(out, "{text}").and_then(|()| out.flush());
+    }
+
+    /// A heading for people; bold on a terminal.
+    pub fn heading(&self, text: &str) {
+        self.line("");
+        if self.is_terminal() {
+            self.line(&format!("\x1b[1m{text}\x1b[0m"))
+        } else {
+            self.line(text)
+        }
+    }
+
+    /// A table for people.
+    pub fn table<const N: usize>(&self, header: [&str; N], rows: Vec<[String; N]>) {
+        let mut table = Table::new();
+        table
+            .load_style(presets::UTF8_HORIZONTAL_ONLY)
+            .set_content_arrangement(ContentArrangement::Dynamic);
+        if !self.terminal {
+            table.set_width(140);
+        }
+        table.set_header(header);
+        for row in rows {
+            table.add_row(row);
+        }
+        self.line(&table.to_string());
+    }
+
+    /// Why the command failed: on standard error, as JSON where scripts read.
+    pub fn failure(&self, failure: &Failure) {
+        let text = if self.is_json() {
+            let remedy = failure.remedy.as_deref();
+            json!({"error": {"message": failure.message, "remedy": remedy, "reason": failure.reason, "exitCode": failure.exit as u8}})
+                .to_string()
+        } else {
+            let remedy = failure
+                .remedy
+                .as_ref()
+                .map(|remedy| format!("\n  → {remedy}"))
+                .unwrap_or_default();
+            format!("muster: {}{remedy}", failure.message)
+        };
+        let _closed = writeln!(std::io::stderr().lock(), "{text}");
+    }
+}

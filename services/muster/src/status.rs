@@ -1,0 +1,224 @@
+//! `muster status`: every component and agent in one look, all of it measured now.
+
+use std::time::Duration;
+
+use muster_api::registry::Agent;
+use muster_api::router::{GetStatusRequest as RouterStatusRequest, GetStatusResponse as RouterStatus};
+use muster_api::workflow::{GetStatusRequest as EngineStatusRequest, GetStatusResponse as EngineStatus};
+use muster_runtime::clock::{Clock as _, SystemClock};
+use serde_json::{Value, json};
+use tonic::Request;
+
+use crate::agents;
+use crate::connect::{Endpoints, Service};
+use crate::failure::Failure;
+use crate::output::Output;
+
+/// How long one component may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What one component said, and how long it took.
+struct Answer<T> {
+    outcome: Result<T, Failure>,
+    took: Duration,
+}
+
+/// Everything `status` knows.
+pub struct Picture {
+    registry: Answer<Vec<Agent>>,
+    router: Answer<RouterStatus>,
+    engine: Answer<EngineStatus>,
+}
+
+/// Runs `muster status`; fails with "unavailable" when a component does not answer.
+pub async fn run(endpoints: &Endpoints, output: &Output) -> Result<(), Failure> {
+    let picture = Picture::take(endpoints).await?;
+    if output.is_json() {
+        output.json(&picture.json(endpoints));
+    } else {
+        picture.print(endpoints, output);
+    }
+    let silent = picture.silent();
+    if silent.is_empty() {
+        return Ok(());
+    }
+    Err(
+        Failure::unavailable(format!("no answer from: {}", silent.join(", ")))
+            .with_remedy("start it, or name where it answers with --registry, --router or --engine"),
+    )
+}
+
+impl Picture {
+    /// Asks all components at once.
+    pub async fn take(endpoints: &Endpoints) -> Result<Self, Failure> {
+        let (mut router, mut engine) = (endpoints.router()?, endpoints.engine()?);
+        let (registry, router, engine) = tokio::join!(
+            timed(agents::all(endpoints)),
+            timed(async {
+                let answer = router.get_status(patient(RouterStatusRequest {})).await;
+                answer
+                    .map(tonic::Response::into_inner)
+                    .map_err(|s| endpoints.failure(Service::Router, &s))
+            }),
+            timed(async {
+                let answer = engine.get_status(patient(EngineStatusRequest {})).await;
+                answer
+                    .map(tonic::Response::into_inner)
+                    .map_err(|s| endpoints.failure(Service::Engine, &s))
+            }),
+        );
+        Ok(Self {
+            registry,
+            router,
+            engine,
+        })
+    }
+
+    fn silent(&self) -> Vec<&'static str> {
+        [
+            ("registry", self.registry.outcome.is_err()),
+            ("router", self.router.outcome.is_err()),
+            ("engine", self.engine.outcome.is_err()),
+        ]
+        .into_iter()
+        .filter_map(|(name, silent)| silent.then_some(name))
+        .collect()
+    }
+
+    /// The tables for people.
+    pub fn print(&self, endpoints: &Endpoints, output: &Output) {
+        let registry = row("registry", &endpoints.registry, &self.registry, |agents| {
+            let instances: usize = agents.iter().map(|agent| agent.instances.len()).sum();
+            format!("{} agents, {instances} instances", agents.len())
+        });
+        let router = row("router", &endpoints.router, &self.router, |status| {
+            let view = if status.view_stale {
+                format!(", view STALE for {:.0} s", status.view_age_seconds)
+            } else {
+                String::new()
+            };
+            format!(
+                "queue {} of {}, {} in flight, {} answered, {} failed{view}",
+                status.queue_depth,
+                status.queue_capacity,
+                status.in_flight,
+                status.succeeded_total,
+                status.failed_total
+            )
+        });
+        let engine = row("engine", &endpoints.engine, &self.engine, |status| {
+            format!(
+                "runs: {} active of {}, {} pending, {} waiting, {} completed, {} faulted, {} cancelled",
+                status.running,
+                status.max_concurrent,
+                status.pending,
+                status.waiting,
+                status.completed_total,
+                status.faulted_total,
+                status.cancelled_total
+            )
+        });
+        output.table(
+            ["COMPONENT", "HEALTH", "ENDPOINT", "ANSWERED IN", "WHAT IT SAYS"],
+            vec![registry, router, engine],
+        );
+        if let Ok(agents) = &self.registry.outcome {
+            agents::table(agents, output);
+        }
+    }
+
+    fn json(&self, endpoints: &Endpoints) -> Value {
+        json!({
+            "registry": component(&endpoints.registry, &self.registry, |agents| {
+                json!({"agents": agents.iter().map(agents::agent_json).collect::<Vec<_>>()})
+            }),
+            "router": component(&endpoints.router, &self.router, router_json),
+            "engine": component(&endpoints.engine, &self.engine, |status| json!({
+                "running": status.running,
+                "pending": status.pending,
+                "waiting": status.waiting,
+                "maxConcurrent": status.max_concurrent,
+                "completedTotal": status.completed_total,
+                "faultedTotal": status.faulted_total,
+                "cancelledTotal": status.cancelled_total,
+            })),
+        })
+    }
+}
+
+fn router_json(status: &RouterStatus) -> Value {
+    let instances: Vec<Value> = status
+        .instances
+        .iter()
+        .map(|instance| {
+            json!({
+                "agent": instance.agent_id,
+                "id": instance.instance_id,
+                "endpoint": instance.endpoint,
+                "inFlight": instance.in_flight,
+                "reportedLoad": instance.reported_load,
+                "succeededTotal": instance.succeeded_total,
+                "failedTotal": instance.failed_total,
+                "latencySeconds": instance.latency_seconds,
+                "breaker": instance.breaker,
+            })
+        })
+        .collect();
+    json!({
+        "queueDepth": status.queue_depth,
+        "queueCapacity": status.queue_capacity,
+        "inFlight": status.in_flight,
+        "succeededTotal": status.succeeded_total,
+        "failedTotal": status.failed_total,
+        "viewStale": status.view_stale,
+        "viewAgeSeconds": status.view_age_seconds,
+        "instances": instances,
+    })
+}
+
+fn patient<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(PATIENCE);
+    request
+}
+
+async fn timed<T>(answer: impl Future<Output = Result<T, Failure>>) -> Answer<T> {
+    let clock = SystemClock::default();
+    let before = clock.monotonic();
+    let outcome = match tokio::time::timeout(PATIENCE, answer).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(Failure::unavailable(format!(
+            "no answer within {} s",
+            PATIENCE.as_secs()
+        ))),
+    };
+    Answer {
+        outcome,
+        took: clock.monotonic().saturating_sub(before),
+    }
+}
+
+fn row<T>(name: &str, url: &str, answer: &Answer<T>, say: impl Fn(&T) -> String) -> [String; 5] {
+    let took = format!("{:.1} ms", answer.took.as_secs_f64() * 1e3);
+    match &answer.outcome {
+        Ok(value) => [name.into(), "serving".into(), url.into(), took, say(value)],
+        Err(failure) => [
+            name.into(),
+            "NOT ANSWERING".into(),
+            url.into(),
+            "–".into(),
+            failure.message.clone(),
+        ],
+    }
+}
+
+fn component<T>(url: &str, answer: &Answer<T>, say: impl Fn(&T) -> Value) -> Value {
+    let mut value = match &answer.outcome {
+        Ok(said) => say(said),
+        Err(failure) => json!({"error": failure.message}),
+    };
+    value["endpoint"] = json!(url);
+    value["serving"] = json!(answer.outcome.is_ok());
+    value["answeredInSeconds"] = json!(answer.took.as_secs_f64());
+    value
+}

@@ -1,0 +1,112 @@
+//! `muster workflow`: check, keep, run and follow workflows.
+
+mod catalogue;
+mod runs;
+
+use std::path::Path;
+
+use clap::ValueEnum;
+use muster_api::workflow::RunStatus;
+use muster_workflow_dsl::problem::{Problem, Severity};
+use serde_json::{Value, json};
+
+use crate::cli::WorkflowCommand;
+use crate::connect::Endpoints;
+use crate::failure::Failure;
+use crate::output::Output;
+
+pub use runs::{run_json, start_and_wait, status_name};
+
+/// Statuses to filter runs by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StatusFilter {
+    /// Waits for a slot.
+    Pending,
+    /// Has work to do now.
+    Running,
+    /// Waits for time to pass.
+    Waiting,
+    /// Ended with an output.
+    Completed,
+    /// Ended with an error.
+    Faulted,
+    /// Ended by a caller's wish.
+    Cancelled,
+}
+
+impl From<StatusFilter> for RunStatus {
+    fn from(filter: StatusFilter) -> Self {
+        match filter {
+            StatusFilter::Pending => Self::Pending,
+            StatusFilter::Running => Self::Running,
+            StatusFilter::Waiting => Self::Waiting,
+            StatusFilter::Completed => Self::Completed,
+            StatusFilter::Faulted => Self::Faulted,
+            StatusFilter::Cancelled => Self::Cancelled,
+        }
+    }
+}
+
+/// Runs `muster workflow …`.
+pub async fn run(command: WorkflowCommand, endpoints: &Endpoints, output: &Output) -> Result<(), Failure> {
+    match command {
+        WorkflowCommand::Validate { file } => validate(&file, output),
+        WorkflowCommand::Apply { file } => catalogue::apply(&file, endpoints, output).await,
+        WorkflowCommand::List => catalogue::list(endpoints, output).await,
+        WorkflowCommand::Get { name } => catalogue::get(&name, endpoints, output).await,
+        WorkflowCommand::Run(arguments) => runs::start(arguments, endpoints, output).await,
+        WorkflowCommand::Runs { status, name, limit } => {
+            runs::list(&status, name, limit, endpoints, output).await
+        }
+        WorkflowCommand::Show { run } => runs::show(run, endpoints, output).await,
+        WorkflowCommand::History { run } => runs::history(run, endpoints, output).await,
+        WorkflowCommand::Watch { run } => runs::watch(run, endpoints, output).await,
+        WorkflowCommand::Cancel { run, reason } => runs::cancel(run, reason, endpoints, output).await,
+    }
+}
+
+/// Reads a document; `-` is standard input.
+fn read(file: &Path) -> Result<String, Failure> {
+    let text = if file == Path::new("-") {
+        std::io::read_to_string(std::io::stdin())
+    } else {
+        std::fs::read_to_string(file)
+    };
+    text.map_err(|error| Failure::usage(format!("{}: {error}", file.display())))
+}
+
+fn validate(file: &Path, output: &Output) -> Result<(), Failure> {
+    let text = read(file)?;
+    let problems = muster_workflow_dsl::check(&text);
+    let errors = problems
+        .as_slice()
+        .iter()
+        .filter(|problem| problem.severity == Severity::Error)
+        .count();
+    if output.is_json() {
+        let listed: Vec<Value> = problems.as_slice().iter().map(problem_json).collect();
+        output.json(&json!({"file": file.display().to_string(), "valid": errors == 0, "problems": listed}));
+    } else {
+        for problem in &problems {
+            output.line(&format!("{}:{problem}", file.display()));
+        }
+        if errors == 0 {
+            output.line(&format!("{}: valid", file.display()));
+        }
+    }
+    match errors {
+        0 => Ok(()),
+        1 => Err(Failure::usage(format!("{}: 1 error", file.display()))),
+        more => Err(Failure::usage(format!("{}: {more} errors", file.display()))),
+    }
+}
+
+fn problem_json(problem: &Problem) -> Value {
+    json!({
+        "severity": match problem.severity { Severity::Error => "error", Severity::Warning => "warning" },
+        "line": problem.line,
+        "column": problem.column,
+        "pointer": problem.pointer,
+        "message": problem.message,
+    })
+}

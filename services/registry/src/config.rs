@@ -1,0 +1,177 @@
+//! The registry's settings.
+
+use std::time::Duration;
+
+use muster_runtime::config::Mistakes;
+use muster_runtime::{server, telemetry, trust};
+use serde::{Deserialize, Serialize};
+
+use crate::lease::Terms;
+use crate::store::memory::WatchLimits;
+
+/// All sections.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Ports and bounds.
+    pub server: server::Config,
+    /// Logs.
+    pub telemetry: telemetry::Config,
+    /// How peers are trusted.
+    pub trust: trust::Config,
+    /// The registry's own.
+    pub registry: Settings,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            server: server::Config::on_ports(7401, 7501, 7601),
+            telemetry: telemetry::Config::default(),
+            trust: trust::Config::default(),
+            registry: Settings::default(),
+        }
+    }
+}
+
+/// The section `registry`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// How often instances send heartbeats, in seconds.
+    pub health_check_interval: u64,
+    /// How long a lease lasts without a heartbeat, in seconds.
+    pub lease_duration: u64,
+    /// Most instances that say they run on one node.
+    pub max_agents_per_node: usize,
+    /// Most instances at all.
+    pub max_instances: usize,
+    /// Whether a registration is refused when nobody listens at its endpoint. Off where the registry cannot reach
+    /// agents that others can.
+    pub probe_endpoints: bool,
+    /// Most streams that watch.
+    pub max_watchers: usize,
+    /// How many changes may wait for one watcher before it has to start over.
+    pub watch_queue: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            health_check_interval: 30,
+            lease_duration: 90,
+            max_agents_per_node: 10,
+            max_instances: 10_000,
+            probe_endpoints: true,
+            max_watchers: 256,
+            watch_queue: 4_096,
+        }
+    }
+}
+
+impl Settings {
+    /// How often instances send heartbeats.
+    #[must_use]
+    pub fn heartbeat_interval(&self) -> Duration {
+        Duration::from_secs(self.health_check_interval)
+    }
+
+    /// What leases are granted on.
+    #[must_use]
+    pub fn terms(&self) -> Terms {
+        Terms {
+            time_to_live: Duration::from_secs(self.lease_duration),
+            max_per_node: self.max_agents_per_node,
+            max_instances: self.max_instances,
+        }
+    }
+
+    /// Bounds of the watchers.
+    #[must_use]
+    pub fn watch_limits(&self) -> WatchLimits {
+        WatchLimits {
+            queue: self.watch_queue,
+            watchers: self.max_watchers,
+        }
+    }
+
+    fn validate(&self, mistakes: &mut Mistakes) {
+        if !(1..=3_600).contains(&self.health_check_interval) {
+            mistakes.add("registry.health_check_interval", "must be from 1 to 3600 seconds");
+        }
+        let least = self.health_check_interval.saturating_mul(2);
+        if !(least..=86_400).contains(&self.lease_duration) {
+            mistakes.add(
+                "registry.lease_duration",
+                format!("must be from {least} (twice registry.health_check_interval, so that one heartbeat may get lost) to 86400 seconds"),
+            );
+        }
+        let counts = [
+            ("max_agents_per_node", self.max_agents_per_node, 1_000_000),
+            ("max_instances", self.max_instances, 1_000_000),
+            ("max_watchers", self.max_watchers, 100_000),
+            ("watch_queue", self.watch_queue, 1_000_000),
+        ];
+        for (key, value, most) in counts {
+            if !(1..=most).contains(&value) {
+                mistakes.add(format!("registry.{key}"), format!("must be from 1 to {most}"));
+            }
+        }
+    }
+}
+
+impl muster_runtime::config::Settings for Config {
+    fn validate(&self, mistakes: &mut Mistakes) {
+        self.server.validate(mistakes);
+        self.telemetry.validate(mistakes);
+        self.trust.validate(&self.server, mistakes);
+        self.registry.validate(mistakes);
+    }
+
+    fn server(&self) -> &server::Config {
+        &self.server
+    }
+
+    fn telemetry(&self) -> &telemetry::Config {
+        &self.telemetry
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use muster_runtime::config;
+
+    fn mistakes(overrides: &[(&str, &str)]) -> String {
+        let overrides: Vec<_> = overrides
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect();
+        match config::load(Config::default(), None, std::iter::empty(), &overrides) {
+            Ok(_) => String::new(),
+            Err(mistakes) => mistakes.to_string(),
+        }
+    }
+
+    #[test]
+    fn the_defaults_are_valid_and_a_lease_outlives_two_heartbeats() {
+        assert_eq!(mistakes(&[]), "");
+        let settings = Settings::default();
+        assert_eq!(settings.terms().time_to_live, settings.heartbeat_interval() * 3);
+    }
+
+    #[test]
+    fn every_bad_setting_is_named() {
+        for (key, value) in [
+            ("registry.health_check_interval", "0"),
+            ("registry.lease_duration", "59"),
+            ("registry.max_agents_per_node", "0"),
+            ("registry.max_instances", "0"),
+            ("registry.max_watchers", "0"),
+            ("registry.watch_queue", "0"),
+        ] {
+            let told = mistakes(&[(key, value)]);
+            assert!(told.contains(key), "{key}: {told}");
+        }
+    }
+}

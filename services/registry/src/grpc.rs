@@ -1,0 +1,299 @@
+//! The registry over gRPC: decode, call, encode, and the only map from errors to statuses.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::BoxStream;
+use futures::{StreamExt as _, stream};
+use jiff::SignedDuration;
+use muster_api::error::{Error as ApiError, Reason};
+use muster_api::registry::registry_service_server::RegistryService;
+use muster_api::{registry as proto, time};
+use muster_runtime::Shutdown;
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+use crate::lease::{self, Agent, Change, Departure, Event};
+use crate::metrics::{Observer, Watching};
+use crate::registry::{Error, Registry};
+use crate::store::{self, Watch};
+
+/// When a refused watcher may try again.
+const WATCH_AGAIN: Duration = Duration::from_secs(1);
+
+/// See the module.
+pub struct Service {
+    registry: Arc<Registry>,
+    observer: Arc<Observer>,
+    shutdown: Shutdown,
+}
+
+impl Service {
+    /// Serves the use cases; watching streams end when the shutdown is requested.
+    #[must_use]
+    pub fn new(registry: Arc<Registry>, observer: Arc<Observer>, shutdown: Shutdown) -> Self {
+        Self {
+            registry,
+            observer,
+            shutdown,
+        }
+    }
+
+    fn lease(&self, lease: Uuid, epoch: u64) -> proto::Lease {
+        let duration = |duration: Duration| {
+            time::duration_to_proto(SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX))
+        };
+        proto::Lease {
+            lease_id: lease.to_string(),
+            epoch,
+            time_to_live: Some(duration(self.registry.time_to_live())),
+            heartbeat_interval: Some(duration(self.registry.heartbeat_interval())),
+        }
+    }
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl RegistryService for Service {
+    type WatchAgentsStream = BoxStream<'static, Result<proto::WatchAgentsResponse, Status>>;
+
+    async fn register(&self, request: Request<proto::RegisterRequest>) -> Answer<proto::RegisterResponse> {
+        let grant = self
+            .registry
+            .register(request.into_inner())
+            .await
+            .map_err(status)?;
+        Ok(Response::new(proto::RegisterResponse {
+            lease: Some(self.lease(grant.lease, grant.instance.epoch)),
+            instance: Some((&grant.instance).into()),
+        }))
+    }
+
+    async fn heartbeat(&self, request: Request<proto::HeartbeatRequest>) -> Answer<proto::HeartbeatResponse> {
+        let (lease, renewal) = self.registry.heartbeat(request.get_ref()).await.map_err(status)?;
+        Ok(Response::new(proto::HeartbeatResponse {
+            lease: Some(self.lease(lease, renewal.epoch)),
+            drain_requested: renewal.drain_requested,
+        }))
+    }
+
+    async fn deregister(
+        &self,
+        request: Request<proto::DeregisterRequest>,
+    ) -> Answer<proto::DeregisterResponse> {
+        self.registry
+            .deregister(request.get_ref())
+            .await
+            .map_err(status)?;
+        Ok(Response::new(proto::DeregisterResponse {}))
+    }
+
+    async fn drain(&self, request: Request<proto::DrainRequest>) -> Answer<proto::DrainResponse> {
+        let instances = self.registry.drain(request.get_ref()).await.map_err(status)?;
+        Ok(Response::new(proto::DrainResponse { instances }))
+    }
+
+    async fn discover(&self, request: Request<proto::DiscoverRequest>) -> Answer<proto::DiscoverResponse> {
+        let found = self
+            .registry
+            .discover(request.into_inner())
+            .await
+            .map_err(status)?;
+        Ok(Response::new(proto::DiscoverResponse {
+            instances: found.instances.iter().map(Into::into).collect(),
+            nearest_skills: found.nearest_skills,
+        }))
+    }
+
+    async fn get_agent(&self, request: Request<proto::GetAgentRequest>) -> Answer<proto::GetAgentResponse> {
+        let agent = self.registry.agent(request.get_ref()).await.map_err(status)?;
+        Ok(Response::new(proto::GetAgentResponse {
+            agent: Some((&agent).into()),
+        }))
+    }
+
+    async fn list_agents(
+        &self,
+        request: Request<proto::ListAgentsRequest>,
+    ) -> Answer<proto::ListAgentsResponse> {
+        let page = self.registry.agents(request.get_ref()).await.map_err(status)?;
+        Ok(Response::new(proto::ListAgentsResponse {
+            agents: page.agents.iter().map(Into::into).collect(),
+            next_page_token: page.next_page_token,
+        }))
+    }
+
+    async fn watch_agents(&self, _: Request<proto::WatchAgentsRequest>) -> Answer<Self::WatchAgentsStream> {
+        let watch = self.registry.watch().await.map_err(status)?;
+        let watching = self.observer.watching();
+        Ok(Response::new(
+            responses(watch, self.shutdown.clone(), watching).boxed(),
+        ))
+    }
+}
+
+/// The snapshot, the changes, and at the end the reason for it.
+fn responses(
+    watch: Watch,
+    shutdown: Shutdown,
+    watching: Watching,
+) -> impl stream::Stream<Item = Result<proto::WatchAgentsResponse, Status>> {
+    let snapshot = proto::watch_agents_response::Snapshot {
+        instances: watch.snapshot.iter().map(Into::into).collect(),
+    };
+    let first = proto::WatchAgentsResponse {
+        revision: watch.revision,
+        change: Some(proto::watch_agents_response::Change::Snapshot(snapshot)),
+    };
+    let open = Some((watch.events, shutdown, watching));
+    let changes = stream::unfold(open, |open| async move {
+        let (mut events, shutdown, watching) = open?;
+        let event = tokio::select! {
+            biased;
+            () = shutdown.requested() => None,
+            event = events.next() => event,
+        };
+        match event {
+            Some(Ok(event)) => Some((Ok(event.into()), Some((events, shutdown, watching)))),
+            Some(Err(error)) => Some((Err(status(error.into())), None)),
+            None => {
+                let ending = ApiError::new(Reason::ShuttingDown, "the registry is shutting down");
+                Some((Err(ending.with_retry_after(WATCH_AGAIN).into()), None))
+            }
+        }
+    });
+    stream::iter([Ok(first)]).chain(changes)
+}
+
+impl From<Event> for proto::WatchAgentsResponse {
+    fn from(event: Event) -> Self {
+        let change = match event.change {
+            Change::Upserted(instance) => proto::watch_agents_response::Change::Upserted((&instance).into()),
+            Change::Removed(key, departure) => {
+                let reason = match departure {
+                    Departure::Deregistered => proto::RemovalReason::Deregistered,
+                    Departure::Expired => proto::RemovalReason::Expired,
+                };
+                proto::watch_agents_response::Change::Removed(proto::watch_agents_response::Removal {
+                    namespace: key.namespace.to_string(),
+                    agent_id: key.agent_id.to_string(),
+                    instance_id: key.instance_id.to_string(),
+                    reason: reason.into(),
+                })
+            }
+        };
+        Self {
+            revision: event.revision,
+            change: Some(change),
+        }
+    }
+}
+
+impl From<&Agent> for proto::Agent {
+    fn from(agent: &Agent) -> Self {
+        let newest = agent.instances.iter().max_by_key(|instance| instance.epoch);
+        Self {
+            agent_id: agent.agent_id.to_string(),
+            namespace: agent.namespace.to_string(),
+            card: newest.map(|instance| instance.profile.card.clone()),
+            instances: agent.instances.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+/// The map. It has no catch-all: a new error does not compile until it has a reason.
+fn status(error: Error) -> Status {
+    let message = error.to_string();
+    let mapped = match error {
+        Error::Invalid(invalid) => ApiError::invalid_field(invalid.field, invalid.message),
+        Error::PageToken(_) => ApiError::new(Reason::InvalidPageToken, message).with_field("page_token"),
+        Error::Store(store::Error::Lease(refusal)) => match refusal {
+            lease::Error::LeaseNotFound { .. } => ApiError::new(Reason::LeaseNotFound, message),
+            lease::Error::NodeFull { node, limit } => ApiError::new(Reason::NodeFull, message)
+                .with_metadata("node", node)
+                .with_metadata("limit", limit.to_string()),
+            // The catalogue has one reason for a registry that takes no more instances; the message says which
+            // limit it was.
+            lease::Error::TableFull { limit } => {
+                ApiError::new(Reason::NodeFull, message).with_metadata("limit", limit.to_string())
+            }
+            lease::Error::AgentNotFound { nearest, .. } => {
+                ApiError::new(Reason::AgentNotFound, message).with_metadata("nearest", nearest.join(","))
+            }
+            lease::Error::InstanceNotFound { .. } => ApiError::new(Reason::AgentNotFound, message),
+        },
+        Error::Store(store::Error::TooManyWatchers { .. } | store::Error::WatchOverrun { .. }) => {
+            ApiError::new(Reason::WatchOverrun, message).with_retry_after(WATCH_AGAIN)
+        }
+        Error::Store(store::Error::Unavailable(_)) => {
+            ApiError::new(Reason::StoreUnavailable, message).with_retry_after(WATCH_AGAIN)
+        }
+    };
+    mapped.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::instance::{self, Key};
+    use crate::page;
+
+    #[test]
+    fn every_error_has_its_reason_and_survives_the_wire() {
+        let lease = |error| Error::Store(store::Error::Lease(error));
+        let key = Key {
+            namespace: "n".into(),
+            agent_id: "a".into(),
+            instance_id: Uuid::from_u128(1),
+        };
+        let cases = [
+            (
+                Error::Invalid(instance::Error::new("load", "too much")),
+                Reason::InvalidField,
+            ),
+            (Error::PageToken(page::Error), Reason::InvalidPageToken),
+            (
+                lease(lease::Error::LeaseNotFound { lease: Uuid::nil() }),
+                Reason::LeaseNotFound,
+            ),
+            (
+                lease(lease::Error::NodeFull {
+                    node: "n".into(),
+                    limit: 1,
+                }),
+                Reason::NodeFull,
+            ),
+            (lease(lease::Error::TableFull { limit: 1 }), Reason::NodeFull),
+            (
+                lease(lease::Error::AgentNotFound {
+                    namespace: "n".into(),
+                    agent_id: "a".into(),
+                    nearest: vec!["b".into()],
+                }),
+                Reason::AgentNotFound,
+            ),
+            (
+                lease(lease::Error::InstanceNotFound { key }),
+                Reason::AgentNotFound,
+            ),
+            (
+                Error::Store(store::Error::TooManyWatchers { limit: 1 }),
+                Reason::WatchOverrun,
+            ),
+            (
+                Error::Store(store::Error::WatchOverrun { queue: 1 }),
+                Reason::WatchOverrun,
+            ),
+            (
+                Error::Store(store::Error::Unavailable("gone".into())),
+                Reason::StoreUnavailable,
+            ),
+        ];
+        for (error, reason) in cases {
+            let told = ApiError::from_status(&status(error.clone())).expect("one of ours");
+            assert_eq!(told.reason, reason, "{error}");
+            assert_eq!(told.message, error.to_string());
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! Instances from and to the contract's messages. Every refusal names the field and what is allowed.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use muster_api::a2a::AgentCard;
+use muster_api::{names, registry, time};
+use muster_rpc::endpoint::{self, Endpoint};
+use prost::Message as _;
+use uuid::Uuid;
+
+use super::{Error, Instance, Key, Load, Profile, Report, Status};
+
+/// Most skills of one agent.
+const MAX_SKILLS: usize = 256;
+/// Longest skill id.
+const MAX_SKILL_ID: usize = 128;
+/// Longest region, zone, node or version.
+const MAX_LABEL: usize = 128;
+/// Largest card, in encoded bytes; it travels in every answer that names the instance.
+const MAX_CARD: usize = 64 * 1024;
+/// Longest mean response time that is believed.
+const MAX_LATENCY_SECONDS: f64 = 86_400.0;
+
+/// Reads what an instance says when it registers; `fresh_id` is its id when it brings none.
+pub fn registration(message: registry::Instance, fresh_id: Uuid) -> Result<(Profile, Report), Error> {
+    let report = Report {
+        status: status("instance.status", message.status)?,
+        load: load("instance.load", message.load)?,
+        mean_latency: latency("instance.mean_latency_seconds", message.mean_latency_seconds)?,
+    };
+    let card = message.card.ok_or_else(|| {
+        Error::new(
+            "instance.card",
+            "is missing; send the agent's card with at least one skill",
+        )
+    })?;
+    let profile = Profile {
+        key: Key {
+            namespace: namespace("instance.namespace", &message.namespace)?,
+            agent_id: agent_id("instance.agent_id", &message.agent_id)?,
+            instance_id: match message.instance_id.as_str() {
+                "" => fresh_id,
+                text => instance_id("instance.instance_id", text)?,
+            },
+        },
+        skills: card_skills(&card)?,
+        card,
+        endpoint: reachable_endpoint("instance.endpoint", &message.endpoint)?,
+        region: label("instance.region", message.region)?,
+        zone: label("instance.zone", message.zone)?,
+        node: Some(label("instance.node", message.node)?).filter(|node| !node.is_empty()),
+        version: label("instance.version", message.version)?,
+    };
+    Ok((profile, report))
+}
+
+/// Reads what a heartbeat says.
+pub fn report(message: &registry::HeartbeatRequest) -> Result<Report, Error> {
+    Ok(Report {
+        status: status("status", message.status)?,
+        load: load("load", message.load)?,
+        mean_latency: latency("mean_latency_seconds", message.mean_latency_seconds)?,
+    })
+}
+
+/// Reads a namespace; an empty one is the default.
+pub fn namespace(field: &str, text: &str) -> Result<Arc<str>, Error> {
+    match text {
+        "" => Ok(names::DEFAULT_NAMESPACE.into()),
+        text => agent_id(field, text),
+    }
+}
+
+/// Reads an agent id.
+pub fn agent_id(field: &str, text: &str) -> Result<Arc<str>, Error> {
+    if names::is_dns_label(text) {
+        return Ok(text.into());
+    }
+    let shown: String = text.chars().take(80).collect();
+    Err(Error::new(
+        field,
+        format!(
+            "'{shown}' is no DNS label; use 1 to 63 of a-z, 0-9 and '-', with a letter or digit at both ends"
+        ),
+    ))
+}
+
+/// Reads the id of an instance or a lease.
+pub fn instance_id(field: &str, text: &str) -> Result<Uuid, Error> {
+    let parsed = Uuid::try_parse(text).ok().filter(|id| !id.is_nil());
+    parsed.ok_or_else(|| {
+        let shown: String = text.chars().take(80).collect();
+        Error::new(
+            field,
+            format!("'{shown}' is no UUID; use the one that the registry answered"),
+        )
+    })
+}
+
+/// Reads a skill id.
+pub fn skill_id(field: &str, text: &str) -> Result<String, Error> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    if !text.is_empty() && text.len() <= MAX_SKILL_ID && text.chars().all(allowed) {
+        return Ok(text.to_owned());
+    }
+    let shown: String = text.chars().take(80).collect();
+    Err(Error::new(
+        field,
+        format!("'{shown}' is no skill id; use 1 to {MAX_SKILL_ID} letters, digits, '_', '-' and '.'"),
+    ))
+}
+
+/// Reads a status; none given means active.
+pub fn status(field: &str, value: i32) -> Result<Status, Error> {
+    match registry::InstanceStatus::try_from(value) {
+        Ok(registry::InstanceStatus::Unspecified | registry::InstanceStatus::Active) => Ok(Status::Active),
+        Ok(registry::InstanceStatus::Busy) => Ok(Status::Busy),
+        Ok(registry::InstanceStatus::Draining) => Ok(Status::Draining),
+        Ok(registry::InstanceStatus::Maintenance) => Ok(Status::Maintenance),
+        Err(_) => Err(Error::new(
+            field,
+            format!("{value} is no status; use active (1), busy (2), draining (3) or maintenance (4)"),
+        )),
+    }
+}
+
+/// Reads a load.
+pub fn load(field: &str, value: f64) -> Result<Load, Error> {
+    Load::new(value).ok_or_else(|| {
+        Error::new(
+            field,
+            format!("{value} is no load; use a number from 0 (idle) to 1 (full)"),
+        )
+    })
+}
+
+fn latency(field: &str, seconds: f64) -> Result<Option<Duration>, Error> {
+    if !(0.0..=MAX_LATENCY_SECONDS).contains(&seconds) {
+        let allowed =
+            format!("{seconds} is no response time; use seconds from 0 (none yet) to {MAX_LATENCY_SECONDS}");
+        return Err(Error::new(field, allowed));
+    }
+    Ok(Some(Duration::from_secs_f64(seconds)).filter(|latency| !latency.is_zero()))
+}
+
+fn label(field: &str, text: String) -> Result<String, Error> {
+    if text.len() > MAX_LABEL || text.chars().any(char::is_control) {
+        let message = format!(
+            "has {} bytes; use at most {MAX_LABEL} without control characters",
+            text.len()
+        );
+        return Err(Error::new(field, message));
+    }
+    Ok(text)
+}
+
+fn card_skills(card: &AgentCard) -> Result<BTreeSet<String>, Error> {
+    let size = card.encoded_len();
+    if size > MAX_CARD {
+        return Err(Error::new(
+            "instance.card",
+            format!("has {size} bytes; at most {MAX_CARD} are kept, so shorten descriptions and examples"),
+        ));
+    }
+    if card.skills.is_empty() || card.skills.len() > MAX_SKILLS {
+        return Err(Error::new(
+            "instance.card.skills",
+            format!(
+                "has {} skills; an agent is found by its skills and has 1 to {MAX_SKILLS}",
+                card.skills.len()
+            ),
+        ));
+    }
+    let mut ids = BTreeSet::new();
+    for (index, skill) in card.skills.iter().enumerate() {
+        let field = format!("instance.card.skills[{index}].id");
+        let id = skill_id(&field, &skill.id)?;
+        if let Some(twice) = ids.replace(id) {
+            return Err(Error::new(
+                field,
+                format!("'{twice}' is given twice; give each skill an id of its own"),
+            ));
+        }
+    }
+    Ok(ids)
+}
+
+/// An address that others can connect to: `0.0.0.0` and `[::]` are good only for listening.
+fn reachable_endpoint(field: &str, text: &str) -> Result<Endpoint, Error> {
+    let parsed = endpoint::parse(text).map_err(|error| Error::new(field, error.to_string()))?;
+    let host = parsed.host().trim_matches(['[', ']']);
+    if host
+        .parse::<IpAddr>()
+        .is_ok_and(|address| address.is_unspecified())
+    {
+        return Err(Error::new(
+            field,
+            format!(
+                "{parsed} is an address to listen on; give one that others reach (`agent.advertise_host`)"
+            ),
+        ));
+    }
+    Ok(parsed)
+}
+
+impl From<Status> for registry::InstanceStatus {
+    fn from(status: Status) -> Self {
+        match status {
+            Status::Active => Self::Active,
+            Status::Busy => Self::Busy,
+            Status::Draining => Self::Draining,
+            Status::Maintenance => Self::Maintenance,
+        }
+    }
+}
+
+impl From<&Instance> for registry::Instance {
+    fn from(instance: &Instance) -> Self {
+        let profile = &instance.profile;
+        Self {
+            agent_id: profile.key.agent_id.to_string(),
+            instance_id: profile.key.instance_id.to_string(),
+            namespace: profile.key.namespace.to_string(),
+            card: Some(profile.card.clone()),
+            endpoint: profile.endpoint.to_string(),
+            region: profile.region.clone(),
+            zone: profile.zone.clone(),
+            node: profile.node.clone().unwrap_or_default(),
+            version: profile.version.clone(),
+            status: registry::InstanceStatus::from(instance.report.status).into(),
+            load: instance.report.load.get(),
+            registered_at: Some(time::to_proto(instance.registered_at)),
+            last_heartbeat_at: Some(time::to_proto(instance.last_heartbeat_at)),
+            epoch: instance.epoch,
+            mean_latency_seconds: instance
+                .report
+                .mean_latency
+                .map_or(0.0, |latency| latency.as_secs_f64()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use muster_api::a2a::AgentSkill;
+    use proptest::prelude::*;
+
+    fn skill(id: &str) -> AgentSkill {
+        AgentSkill {
+            id: id.to_owned(),
+            ..Default::default()
+        }
+    }
+
+    fn message() -> registry::Instance {
+        registry::Instance {
+            agent_id: "weather".to_owned(),
+            card: Some(AgentCard {
+                skills: vec![skill("forecast"), skill("alerts")],
+                ..Default::default()
+            }),
+            endpoint: "http://127.0.0.1:7411".to_owned(),
+            ..Default::default()
+        }
+    }
+
+    fn refused_field(change: impl FnOnce(&mut registry::Instance)) -> String {
+        let mut message = message();
+        change(&mut message);
+        registration(message, Uuid::from_u128(1)).unwrap_err().field
+    }
+
+    #[test]
+    fn defaults_are_filled_in() {
+        let (profile, report) = registration(message(), Uuid::from_u128(7)).unwrap();
+        assert_eq!(&*profile.key.namespace, "default");
+        assert_eq!(profile.key.instance_id, Uuid::from_u128(7));
+        assert_eq!(profile.node, None);
+        assert_eq!(profile.skills.len(), 2);
+        assert_eq!(report, Report::FRESH);
+    }
+
+    #[test]
+    fn every_bad_field_is_named() {
+        type Change = fn(&mut registry::Instance);
+        let cases: [(&str, Change); 22] = [
+            ("instance.agent_id", |m| m.agent_id = String::new()),
+            ("instance.agent_id", |m| m.agent_id = "Weather".to_owned()),
+            ("instance.agent_id", |m| m.agent_id = "a".repeat(64)),
+            ("instance.namespace", |m| m.namespace = "a_b".to_owned()),
+            ("instance.instance_id", |m| m.instance_id = "17".to_owned()),
+            ("instance.instance_id", |m| {
+                m.instance_id = Uuid::nil().to_string()
+            }),
+            ("instance.card", |m| m.card = None),
+            ("instance.card", |m| {
+                m.card.as_mut().unwrap().description = "x".repeat(MAX_CARD)
+            }),
+            ("instance.card.skills", |m| {
+                m.card.as_mut().unwrap().skills.clear()
+            }),
+            ("instance.card.skills", |m| {
+                m.card.as_mut().unwrap().skills = vec![skill("a"); MAX_SKILLS + 1]
+            }),
+            ("instance.card.skills[1].id", |m| {
+                m.card.as_mut().unwrap().skills[1] = skill("")
+            }),
+            ("instance.card.skills[1].id", |m| {
+                m.card.as_mut().unwrap().skills[1] = skill("forecast")
+            }),
+            ("instance.card.skills[0].id", |m| {
+                m.card.as_mut().unwrap().skills[0] = skill("a b")
+            }),
+            ("instance.endpoint", |m| m.endpoint = String::new()),
+            ("instance.endpoint", |m| m.endpoint = "127.0.0.1:7411".to_owned()),
+            ("instance.endpoint", |m| {
+                m.endpoint = "http://0.0.0.0:7411".to_owned()
+            }),
+            ("instance.endpoint", |m| {
+                m.endpoint = "http://[::]:7411".to_owned()
+            }),
+            ("instance.node", |m| m.node = "n".repeat(MAX_LABEL + 1)),
+            ("instance.region", |m| m.region = "a\nb".to_owned()),
+            ("instance.status", |m| m.status = 9),
+            ("instance.load", |m| m.load = 1.01),
+            ("instance.mean_latency_seconds", |m| {
+                m.mean_latency_seconds = f64::NAN
+            }),
+        ];
+        for (field, change) in cases {
+            assert_eq!(refused_field(change), field);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_load_is_accepted_exactly_from_0_to_1(value in prop::num::f64::ANY) {
+            prop_assert_eq!(load("load", value).is_ok(), (0.0..=1.0).contains(&value));
+        }
+
+        #[test]
+        fn no_text_panics(agent in ".{0,70}", id in ".{0,40}", endpoint in ".{0,40}", latency in prop::num::f64::ANY) {
+            let _ = registration(registry::Instance {
+                agent_id: agent, instance_id: id, endpoint, mean_latency_seconds: latency, ..message()
+            }, Uuid::from_u128(1));
+        }
+
+        #[test]
+        fn what_was_accepted_is_told_again(load in 0.0..=1.0, status in 1..=4, latency in 0.0..100.0) {
+            let given = registry::Instance { load, status, mean_latency_seconds: latency, node: "n".to_owned(), ..message() };
+            let (profile, report) = registration(given.clone(), Uuid::from_u128(1)).unwrap();
+            let told = registry::Instance::from(&Instance {
+                profile: Arc::new(profile), report, registered_at: jiff::Timestamp::UNIX_EPOCH,
+                last_heartbeat_at: jiff::Timestamp::UNIX_EPOCH, epoch: 1,
+            });
+            prop_assert_eq!((told.load, told.status, &told.node), (load, status, &given.node));
+            prop_assert!((told.mean_latency_seconds - latency).abs() < 1e-6);
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! The lease table: every live instance, and until when it is believed. Plain data on given times.
+//!
+//! Invariants:
+//!
+//! * An instance is in the table exactly as long as its lease lasts. Every operation first ends the leases that are
+//!   due at its `now`, so nobody sees or renews a dead one, however late a timer is.
+//! * The skill index and the counts per node follow the entries; only `insert` and `take` touch them.
+//! * The revision grows by one with every change that watchers see, and every change has an event. A heartbeat
+//!   that changes nothing but its time is no event: with thousands of agents it would be all that watchers read.
+//! * Leases are measured on the monotonic clock. Wall time is for people; a clock that is set ends no lease.
+//!
+//! An epoch is the revision of its registration. It therefore grows with every registration of a key, and the table
+//! need not remember the keys of instances that are gone. The first revision is given: the memory store derives
+//! it from the time it starts, so that epochs grow across restarts as well.
+
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use muster_api::names;
+use uuid::Uuid;
+
+use crate::instance::{Instance, Key, Status};
+
+pub use table::Table;
+
+/// One moment on both clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// For people and for the wire.
+    pub wall: Timestamp,
+    /// For leases.
+    pub monotonic: Duration,
+}
+
+/// What leases are granted on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// How long a lease lasts without a heartbeat.
+    pub time_to_live: Duration,
+    /// Most instances that say they run on one node.
+    pub max_per_node: usize,
+    /// Most instances at all.
+    pub max_instances: usize,
+}
+
+/// Why the table refuses.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The lease has ended or was replaced.
+    #[error("lease {lease} has ended or was replaced; register again")]
+    LeaseNotFound {
+        /// The lease.
+        lease: Uuid,
+    },
+    /// The node holds as many instances as it may.
+    #[error("node '{node}' holds {limit} instances, as many as `registry.max_agents_per_node` allows")]
+    NodeFull {
+        /// The node.
+        node: String,
+        /// The limit.
+        limit: usize,
+    },
+    /// The table holds as many instances as it may.
+    #[error("the registry holds {limit} instances, as many as `registry.max_instances` allows")]
+    TableFull {
+        /// The limit.
+        limit: usize,
+    },
+    /// No live agent has that id.
+    #[error("no live agent '{agent_id}' in namespace '{namespace}'{}", names::suggestion(agent_id, nearest.iter().map(String::as_str)))]
+    AgentNotFound {
+        /// Whose agent.
+        namespace: Arc<str>,
+        /// The id.
+        agent_id: Arc<str>,
+        /// Ids that are spelt like it.
+        nearest: Vec<String>,
+    },
+    /// The agent lives, but not that instance of it.
+    #[error("agent '{}' has no live instance {}", key.agent_id, key.instance_id)]
+    InstanceNotFound {
+        /// The instance.
+        key: Key,
+    },
+}
+
+/// What a registration gives.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Grant {
+    /// The lease to keep.
+    pub lease: Uuid,
+    /// The instance as it is now found.
+    pub instance: Instance,
+}
+
+/// What a heartbeat gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Renewal {
+    /// The epoch of the registration.
+    pub epoch: u64,
+    /// Whether an operator wants the instance to finish what it has.
+    pub drain_requested: bool,
+}
+
+/// Why an instance left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Departure {
+    /// It said goodbye.
+    Deregistered,
+    /// Its lease ended.
+    Expired,
+}
+
+/// What happened to an instance.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// It is new or has changed.
+    Upserted(Instance),
+    /// It left.
+    Removed(Key, Departure),
+}
+
+/// A change and the revision that it made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    /// The revision after the change.
+    pub revision: u64,
+    /// The change.
+    pub change: Change,
+}
+
+/// An agent with its live instances, at least one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Agent {
+    /// Whose agent.
+    pub namespace: Arc<str>,
+    /// Its id.
+    pub agent_id: Arc<str>,
+    /// Its instances, by id.
+    pub instances: Vec<Instance>,
+}
+
+/// How many instances there are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Live instances by status.
+    pub by_status: BTreeMap<Status, u64>,
+    /// Leases that have ended without a goodbye, ever.
+    pub expired: u64,
+}

@@ -1,0 +1,174 @@
+//! The memory store: the lease table behind a lock, and a bounded queue of changes for each watcher.
+//!
+//! It survives no restart and need not: agents register again as soon as a heartbeat is refused. Operations
+//! take microseconds and hold the lock throughout, so that events leave in the order of their revisions and a
+//! watcher's snapshot meets its first change exactly.
+//!
+//! Watchers share one ring of changes (tokio's `broadcast`). One that falls behind by more than the ring is told
+//! so and starts over; it costs the others nothing. A queue of its own for each watcher was rejected: a
+//! thousand watchers would hold a thousand copies.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use muster_runtime::clock::SharedClock;
+use parking_lot::Mutex;
+use tokio::sync::broadcast;
+use tokio_stream::wrappers::BroadcastStream;
+use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
+use uuid::Uuid;
+
+use super::{Error, Page, Store, Watch};
+use crate::discovery::{Found, Query};
+use crate::instance::{Profile, Report};
+use crate::lease::{Agent, Census, Event, Grant, Moment, Renewal, Table, Terms};
+
+/// Bounds of the watchers.
+#[derive(Debug, Clone, Copy)]
+pub struct WatchLimits {
+    /// How many changes may wait for one watcher.
+    pub queue: usize,
+    /// How many may watch.
+    pub watchers: usize,
+}
+
+/// See the module.
+pub struct MemoryStore {
+    clock: SharedClock,
+    table: Mutex<Table>,
+    events: broadcast::Sender<Event>,
+    limits: WatchLimits,
+}
+
+impl MemoryStore {
+    /// An empty store. Its revisions begin at the present time in microseconds, so that they and the epochs grow
+    /// across restarts, as long as there are fewer than a million changes per second.
+    #[must_use]
+    pub fn new(clock: SharedClock, terms: Terms, limits: WatchLimits) -> Self {
+        let revision = u64::try_from(clock.now().as_microsecond()).unwrap_or(0);
+        Self {
+            clock,
+            table: Mutex::new(Table::new(terms, revision)),
+            events: broadcast::Sender::new(limits.queue),
+            limits,
+        }
+    }
+
+    /// Runs one operation and hands its events to the watchers before anybody else gets the lock.
+    fn with<T>(&self, operation: impl FnOnce(&mut Table, Moment) -> T) -> T {
+        let mut table = self.table.lock();
+        let now = Moment {
+            wall: self.clock.now(),
+            monotonic: self.clock.monotonic(),
+        };
+        let result = operation(&mut table, now);
+        for event in table.take_events() {
+            // No receiver is no error: nobody watches.
+            let _ = self.events.send(event);
+        }
+        result
+    }
+}
+
+#[async_trait::async_trait]
+impl Store for MemoryStore {
+    async fn register(&self, lease: Uuid, profile: Arc<Profile>, report: Report) -> Result<Grant, Error> {
+        Ok(self.with(|table, now| table.register(now, lease, profile, report))?)
+    }
+
+    async fn renew(&self, lease: Uuid, report: Report) -> Result<Renewal, Error> {
+        Ok(self.with(|table, now| table.renew(now, lease, report))?)
+    }
+
+    async fn end(&self, lease: Uuid) -> Result<(), Error> {
+        self.with(|table, now| table.end(now, lease));
+        Ok(())
+    }
+
+    async fn drain(
+        &self,
+        namespace: &Arc<str>,
+        agent_id: &Arc<str>,
+        instance_id: Option<Uuid>,
+    ) -> Result<u32, Error> {
+        Ok(self.with(|table, now| table.drain(now, namespace, agent_id, instance_id))?)
+    }
+
+    async fn discover(&self, query: &Query) -> Result<Found, Error> {
+        Ok(self.with(|table, now| table.discover(now, query)))
+    }
+
+    async fn knows_skill(&self, namespace: &str, skill: &str) -> Result<bool, Error> {
+        Ok(self.with(|table, _| table.knows_skill(namespace, skill)))
+    }
+
+    async fn agent(&self, namespace: &Arc<str>, agent_id: &Arc<str>) -> Result<Agent, Error> {
+        Ok(self.with(|table, now| table.agent(now, namespace, agent_id))?)
+    }
+
+    async fn agents(&self, namespace: &Arc<str>, after: Option<&str>, limit: usize) -> Result<Page, Error> {
+        let (agents, more) = self.with(|table, now| table.agents(now, namespace, after, limit));
+        Ok(Page { agents, more })
+    }
+
+    async fn watch(&self) -> Result<Watch, Error> {
+        let WatchLimits { queue, watchers } = self.limits;
+        let mut table = self.table.lock();
+        if self.events.receiver_count() >= watchers {
+            return Err(Error::TooManyWatchers { limit: watchers });
+        }
+        let now = Moment {
+            wall: self.clock.now(),
+            monotonic: self.clock.monotonic(),
+        };
+        let (revision, snapshot) = table.snapshot(now);
+        for event in table.take_events() {
+            let _ = self.events.send(event);
+        }
+        // Subscribed after the events of this snapshot have been sent, under the same lock: no gap, no repetition.
+        let events = BroadcastStream::new(self.events.subscribe());
+        let events = events.map(move |event| {
+            event.map_err(|BroadcastStreamRecvError::Lagged(_)| Error::WatchOverrun { queue })
+        });
+        Ok(Watch {
+            revision,
+            snapshot,
+            events: events.boxed(),
+        })
+    }
+
+    async fn expire(&self) -> Result<Option<Duration>, Error> {
+        Ok(self.with(|table, now| table.expire(now)))
+    }
+
+    async fn census(&self) -> Result<Census, Error> {
+        Ok(self.with(|table, now| table.census(now)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::conformance::{self, Harness};
+    use muster_runtime::clock::ManualClock;
+
+    struct Memory {
+        clock: Arc<ManualClock>,
+    }
+
+    impl Harness for Memory {
+        async fn store(&self, terms: Terms, limits: WatchLimits) -> Arc<dyn Store> {
+            let clock: SharedClock = Arc::clone(&self.clock) as SharedClock;
+            Arc::new(MemoryStore::new(clock, terms, limits))
+        }
+
+        async fn pass(&self, time: Duration) {
+            self.clock.advance(time);
+        }
+    }
+
+    conformance::suite!(Memory {
+        clock: Arc::new(ManualClock::default())
+    });
+}

@@ -1,0 +1,222 @@
+//! What a caller says around its message: version, target, deadline, routing, and what is passed on.
+//!
+//! Both bindings bring it as headers (gRPC metadata are HTTP/2 headers), so it is read once, here.
+//!
+//! A missing `A2A-Version` strictly means 0.3. It is let pass as 1.0, because the methods and messages of this
+//! service exist in 1.0 alone, and tools such as grpcurl send no such header; a version that is named and is not
+//! 1.0 is refused.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use muster_api::extension::{ROUTING, STEP_KEY_METADATA, TARGET_METADATA};
+use muster_rpc::deadline::{self, Deadline};
+use prost_types::Struct;
+
+use crate::error::Error;
+use crate::routing::Routing;
+use crate::target::Target;
+
+/// Header that names the A2A version.
+pub const VERSION: HeaderName = HeaderName::from_static("a2a-version");
+
+/// The version that this router speaks.
+pub const SUPPORTED_VERSION: &str = "1.0";
+
+/// Header that names the A2A extensions in use.
+pub const EXTENSIONS: HeaderName = HeaderName::from_static("a2a-extensions");
+
+/// Headers that reach the agent as the caller sent them.
+const PASSED_ON: [HeaderName; 4] = [
+    EXTENSIONS,
+    HeaderName::from_static("traceparent"),
+    HeaderName::from_static("tracestate"),
+    HeaderName::from_static(STEP_KEY_METADATA),
+];
+
+/// Who calls, where callers are not told apart: on a machine's own loopback.
+const ANYBODY: &str = "anybody";
+
+/// What a caller says around its message.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// Who calls.
+    pub caller: String,
+    /// Whom the call is for, if it says so.
+    pub target: Option<Target>,
+    /// When it came in, on the monotonic clock.
+    pub received: Duration,
+    /// When the caller gives up, if it says so.
+    pub deadline: Option<Deadline>,
+    /// What it wants beyond a target.
+    pub routing: Routing,
+    /// Headers for the agent.
+    pub passed_on: HeaderMap,
+}
+
+impl Call {
+    /// Reads what the headers say. `path` is the target in the URL's path, `metadata` are the places where the
+    /// routing extension may stand.
+    ///
+    /// # Errors
+    /// Names the header or field at fault.
+    pub fn read<'a>(
+        headers: &HeaderMap,
+        path: Option<&str>,
+        tenant: &str,
+        metadata: impl IntoIterator<Item = Option<&'a Struct>>,
+        now: Duration,
+    ) -> Result<Self, Error> {
+        check_version(text(headers, &VERSION)?)?;
+        let named = text(headers, &HeaderName::from_static(TARGET_METADATA))?;
+        let routing = Routing::read(metadata)?;
+        let mut target = Target::from_places(path, tenant, named)?;
+        if target.is_none()
+            && let [skill] = routing.skills.as_slice()
+        {
+            target = Some(Target::parse(
+                &format!("skill:{skill}"),
+                &format!("metadata[\"{ROUTING}\"].skills"),
+            )?);
+        }
+        Ok(Self {
+            caller: ANYBODY.to_owned(),
+            target,
+            received: now,
+            deadline: deadline_in(headers, now)?,
+            routing,
+            passed_on: passed_on(headers),
+        })
+    }
+
+    /// When a call with one answer must have ended, and no later than `most` from its arrival.
+    #[must_use]
+    pub fn deadline_or(&self, default: Duration, most: Duration) -> Deadline {
+        self.deadline
+            .unwrap_or_else(|| Deadline::after(self.received, default))
+            .earlier(Deadline::after(self.received, most))
+    }
+
+    /// When the message must have reached an agent, if it has a time to live.
+    #[must_use]
+    pub fn expiry(&self) -> Option<Deadline> {
+        self.routing.ttl.map(|ttl| Deadline::after(self.received, ttl))
+    }
+}
+
+/// Refuses every version but ours; see the module's documentation for a missing one.
+///
+/// # Errors
+/// When another version is named.
+pub fn check_version(version: Option<&str>) -> Result<(), Error> {
+    match version.map(str::trim) {
+        None | Some("" | SUPPORTED_VERSION) => Ok(()),
+        Some(other) => Err(Error::VersionNotSupported {
+            version: other.chars().take(32).collect(),
+        }),
+    }
+}
+
+fn deadline_in(headers: &HeaderMap, now: Duration) -> Result<Option<Deadline>, Error> {
+    let Some(value) = text(headers, &HeaderName::from_static(deadline::HEADER))? else {
+        return Ok(None);
+    };
+    match deadline::parse(value) {
+        Ok(allowed) => Ok(Some(Deadline::after(now, allowed))),
+        Err(error) => Err(Error::InvalidField {
+            field: deadline::HEADER.to_owned(),
+            message: error.to_string(),
+        }),
+    }
+}
+
+fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>, Error> {
+    headers
+        .get(name)
+        .map(HeaderValue::to_str)
+        .transpose()
+        .map_err(|_| Error::InvalidField {
+            field: name.to_string(),
+            message: "is not plain ASCII text".to_owned(),
+        })
+}
+
+fn passed_on(headers: &HeaderMap) -> HeaderMap {
+    let mut passed = HeaderMap::new();
+    for name in PASSED_ON {
+        for value in headers.get_all(&name) {
+            passed.append(name.clone(), value.clone());
+        }
+    }
+    passed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Duration = Duration::from_secs(1000);
+
+    fn read(pairs: &[(&'static str, &'static str)]) -> Result<Call, Error> {
+        let headers = pairs
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect();
+        Call::read(&headers, None, "", [], NOW)
+    }
+
+    #[test]
+    fn headers_are_read_and_only_the_named_ones_are_passed_on() {
+        let call = read(&[
+            ("a2a-version", "1.0"),
+            ("muster-target", "weather"),
+            ("grpc-timeout", "5S"),
+            ("traceparent", "00-1-2-01"),
+            ("muster-step-key", "k"),
+            ("a2a-extensions", "urn:x"),
+            ("authorization", "Bearer secret"),
+            ("cookie", "c"),
+        ])
+        .unwrap();
+        assert_eq!(call.target, Some(Target::Agent("weather".to_owned())));
+        assert_eq!(call.deadline, Some(Deadline::after(NOW, Duration::from_secs(5))));
+        let mut passed: Vec<_> = call.passed_on.keys().map(HeaderName::as_str).collect();
+        passed.sort_unstable();
+        assert_eq!(passed, ["a2a-extensions", "muster-step-key", "traceparent"]);
+    }
+
+    #[test]
+    fn a_named_version_other_than_1_0_is_refused_and_none_is_let_pass() {
+        for version in ["0.3", "1.1", "2.0", "one"] {
+            let refused = read(&[("a2a-version", version)]);
+            assert!(
+                matches!(refused, Err(Error::VersionNotSupported { .. })),
+                "{version}"
+            );
+        }
+        assert!(read(&[("a2a-version", "")]).is_ok());
+        assert!(read(&[]).is_ok());
+    }
+
+    #[test]
+    fn a_malformed_timeout_names_its_header() {
+        let refused = read(&[("grpc-timeout", "soon")]);
+        assert!(matches!(refused, Err(Error::InvalidField { field, .. }) if field == "grpc-timeout"));
+    }
+
+    #[test]
+    fn the_callers_deadline_counts_up_to_a_limit_and_the_default_where_there_is_none() {
+        let (default, most) = (Duration::from_secs(300), Duration::from_secs(3600));
+        let left = |pairs| {
+            read(pairs)
+                .unwrap()
+                .deadline_or(default, most)
+                .remaining(NOW)
+                .unwrap()
+                .as_secs()
+        };
+        assert_eq!(left(&[]), 300);
+        assert_eq!(left(&[("grpc-timeout", "500S")]), 500);
+        assert_eq!(left(&[("grpc-timeout", "99H")]), 3600);
+    }
+}

@@ -1,0 +1,210 @@
+//! Agent cards that name the router as the way in, so that any A2A client reaches any agent without knowing Muster.
+//!
+//! Two kinds: that of one target (an agent, or the agents of a skill), and the router's own, which lists the skills
+//! of all. In a target's card the JSON-RPC URL ends in `/{target}`; the gRPC interface is the bare address with the
+//! target as its tenant. Everything else is as the agent says it, except signatures, which would no longer fit.
+
+use std::collections::BTreeMap;
+
+use a2a_pb::pbconv;
+use a2a_pb::protojson_conv;
+use http::HeaderValue;
+use muster_api::a2a::{AgentCapabilities, AgentCard, AgentExtension, AgentInterface, AgentSkill};
+use muster_api::extension::ROUTING;
+use muster_rpc::endpoint::Endpoint;
+use sha2::{Digest as _, Sha256};
+
+use crate::call::SUPPORTED_VERSION;
+use crate::error::Error;
+use crate::fleet::View;
+use crate::target::Target;
+
+/// A card as it is sent, with the tag that tells whether it has changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Served {
+    /// JSON.
+    pub body: String,
+    /// `ETag`, in quotes.
+    pub tag: HeaderValue,
+}
+
+/// The card of a target, with the router at `public` as the way in.
+///
+/// # Errors
+/// When nobody is known by that name.
+pub fn of_target(view: &View, target: &Target, public: &Endpoint) -> Result<AgentCard, Error> {
+    let serving = view.serving(Some(target), &[])?;
+    let Some(first) = serving.first() else {
+        return Err(Error::NoInstance {
+            target: target.to_string(),
+            why: "none is registered".to_owned(),
+            retry_after: std::time::Duration::from_secs(1),
+        });
+    };
+    let mut card = AgentCard::clone(&first.card);
+    if let Target::Skill(skill) = target {
+        card.skills.retain(|known| known.id == *skill);
+    }
+    card.supported_interfaces = interfaces(public, Some(target));
+    card.signatures.clear();
+    declare_routing(&mut card);
+    Ok(card)
+}
+
+/// The router's own card: the skills of all agents, by id.
+#[must_use]
+pub fn of_router(view: &View, public: &Endpoint) -> AgentCard {
+    let mut skills: BTreeMap<&str, &AgentSkill> = BTreeMap::new();
+    let mut agents = Vec::new();
+    for (agent, card) in view.cards() {
+        agents.push(agent);
+        for skill in &card.skills {
+            skills.entry(&skill.id).or_insert(skill);
+        }
+    }
+    let mut card = AgentCard {
+        name: "Muster router".to_owned(),
+        description: format!(
+            "The way to these agents: {}. Name one as tenant or path (`AGENT` or `skill:SKILL`).",
+            if agents.is_empty() {
+                "none is registered now".to_owned()
+            } else {
+                agents.join(", ")
+            }
+        ),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        supported_interfaces: interfaces(public, None),
+        capabilities: Some(AgentCapabilities {
+            streaming: Some(true),
+            push_notifications: Some(false),
+            extended_agent_card: Some(false),
+            extensions: Vec::new(),
+        }),
+        default_input_modes: vec!["text/plain".to_owned(), "application/json".to_owned()],
+        default_output_modes: vec!["text/plain".to_owned(), "application/json".to_owned()],
+        skills: skills.into_values().cloned().collect(),
+        ..AgentCard::default()
+    };
+    declare_routing(&mut card);
+    card
+}
+
+/// The card as JSON.
+///
+/// # Errors
+/// When the agent's card holds what JSON cannot.
+pub fn serve(card: &AgentCard) -> Result<Served, Error> {
+    let invalid = |detail: String| Error::InvalidAnswer {
+        agent: card.name.clone(),
+        detail,
+    };
+    let mut value = protojson_conv::to_value(&pbconv::from_proto_agent_card(card))
+        .map_err(|error| invalid(error.to_string()))?;
+    muster_api::json::restore_integers(&mut value);
+    let body = value.to_string();
+    let digest = Sha256::digest(body.as_bytes());
+    let hex: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    let tag = HeaderValue::from_str(&format!("\"{hex}\"")).map_err(|error| invalid(error.to_string()))?;
+    Ok(Served { body, tag })
+}
+
+fn interfaces(public: &Endpoint, target: Option<&Target>) -> Vec<AgentInterface> {
+    let target = target.map(Target::to_string).unwrap_or_default();
+    let interface = |url: String, binding: &str, tenant: &str| AgentInterface {
+        url,
+        protocol_binding: binding.to_owned(),
+        tenant: tenant.to_owned(),
+        protocol_version: SUPPORTED_VERSION.to_owned(),
+    };
+    vec![
+        interface(format!("{public}/{target}"), "JSONRPC", ""),
+        interface(public.authority().to_owned(), "GRPC", &target),
+    ]
+}
+
+/// The router understands the routing extension whether the agent knows of it or not.
+fn declare_routing(card: &mut AgentCard) {
+    let capabilities = card.capabilities.get_or_insert_default();
+    if !capabilities
+        .extensions
+        .iter()
+        .any(|extension| extension.uri == ROUTING)
+    {
+        capabilities.extensions.push(AgentExtension {
+            uri: ROUTING.to_owned(),
+            description: "Required skills, priority, ttl, region and idempotency of a message".to_owned(),
+            required: false,
+            params: None,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use muster_rpc::endpoint;
+
+    use super::*;
+    use crate::fleet::Instance;
+
+    fn view() -> View {
+        let mut view = View::new("default", Duration::ZERO);
+        view.snapshot(
+            vec![
+                Instance::example("weather", "w1", &["forecasting", "current"]),
+                Instance::example("planning", "p1", &["scheduling"]),
+            ],
+            Duration::ZERO,
+        );
+        view
+    }
+
+    fn public() -> Endpoint {
+        endpoint::parse("http://router.example:7402").unwrap()
+    }
+
+    #[test]
+    fn a_targets_card_names_the_router_as_the_way_in() {
+        let card = of_target(&view(), &Target::Skill("forecasting".to_owned()), &public()).unwrap();
+        let ways: Vec<_> = card
+            .supported_interfaces
+            .iter()
+            .map(|way| {
+                (
+                    way.protocol_binding.as_str(),
+                    way.url.as_str(),
+                    way.tenant.as_str(),
+                )
+            })
+            .collect();
+        assert_eq!(
+            ways,
+            [
+                ("JSONRPC", "http://router.example:7402/skill:forecasting", ""),
+                ("GRPC", "router.example:7402", "skill:forecasting"),
+            ]
+        );
+        assert_eq!(card.skills.len(), 1);
+        assert_eq!(card.capabilities.unwrap().extensions[0].uri, ROUTING);
+        let unknown = of_target(&view(), &Target::Agent("wether".to_owned()), &public());
+        assert!(matches!(unknown, Err(Error::UnknownAgent { .. })));
+    }
+
+    #[test]
+    fn the_routers_card_lists_the_skills_of_all() {
+        let card = of_router(&view(), &public());
+        let skills: Vec<_> = card.skills.iter().map(|skill| skill.id.as_str()).collect();
+        assert_eq!(skills, ["current", "forecasting", "scheduling"]);
+        assert_eq!(card.supported_interfaces[0].url, "http://router.example:7402/");
+    }
+
+    #[test]
+    fn the_tag_changes_with_the_card_and_only_then() {
+        let first = serve(&of_router(&view(), &public())).unwrap();
+        assert_eq!(first, serve(&of_router(&view(), &public())).unwrap());
+        let mut view = view();
+        view.upsert(Instance::example("other", "o1", &["s"]), Duration::ZERO);
+        assert_ne!(first.tag, serve(&of_router(&view, &public())).unwrap().tag);
+    }
+}

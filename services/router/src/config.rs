@@ -1,0 +1,331 @@
+//! Settings of the router.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use muster_api::names::DEFAULT_NAMESPACE;
+use muster_rpc::{breaker, endpoint, retry_budget};
+use muster_runtime::config::{Mistakes, Settings};
+use muster_runtime::{server, telemetry, trust};
+use serde::{Deserialize, Serialize};
+
+use crate::{deduplication, forward};
+
+const MIB: usize = 1 << 20;
+const DAY: u64 = 24 * 60 * 60;
+
+/// Everything that can be set.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Addresses and limits of the service's ports.
+    pub server: server::Config,
+    /// Logs.
+    pub telemetry: telemetry::Config,
+    /// Who is trusted.
+    pub trust: trust::Config,
+    /// The router itself.
+    pub router: Router,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            server: server::Config::on_ports(7402, 7502, 7602),
+            telemetry: telemetry::Config::default(),
+            trust: trust::Config::default(),
+            router: Router::default(),
+        }
+    }
+}
+
+/// Section `router`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Router {
+    /// The registry, `http://HOST:PORT`.
+    pub registry_url: String,
+    /// The address under which clients reach this router, `http://HOST:PORT`, as agent cards name it. Empty: the
+    /// address that it listens on.
+    pub public_url: String,
+    /// Where the owners of tasks are kept. One process at a time may use it. Empty: in memory.
+    pub data_directory: PathBuf,
+    /// Whose agents it routes to.
+    pub namespace: String,
+    /// Region of this router, whose agents are preferred; empty for no preference.
+    pub region: String,
+    /// Calls that may wait for a place; one more is refused.
+    pub message_queue_size: usize,
+    /// Messages that may be with agents at once.
+    pub max_messages_in_flight: usize,
+    /// Operations on tasks (reading, cancelling, following) that may be with agents at once.
+    pub max_operations_in_flight: usize,
+    /// Largest answer of an agent.
+    pub max_answer_bytes: usize,
+    /// How long a call with one answer may take when its caller does not say.
+    pub default_deadline_seconds: u64,
+    /// How long a call with one answer may take at most.
+    pub max_deadline_seconds: u64,
+    /// How long a stream may stay silent.
+    pub stream_idle_seconds: u64,
+    /// Load above which other instances are preferred.
+    pub max_load: f64,
+    /// Instances that one call tries at most.
+    pub max_attempts: usize,
+    /// Failures in a row after which an instance is left alone.
+    pub breaker_failures: u32,
+    /// How long it is left alone.
+    pub breaker_open_seconds: u64,
+    /// Calls that try it out at once afterwards.
+    pub breaker_probes: u32,
+    /// Attempts that may move to another instance, as a share of all calls.
+    pub retry_share: f64,
+    /// Attempts per second that may move whatever the traffic.
+    pub retry_minimum_per_second: f64,
+    /// How long an instance that a reconnected registry does not confirm is kept; at least as long as a lease.
+    pub unconfirmed_grace_seconds: u64,
+    /// How long the owner of a task is kept.
+    pub task_retention_seconds: u64,
+    /// Owners that are kept at most.
+    pub max_tasks: usize,
+    /// How long the same message gets the same answer.
+    pub deduplication_seconds: u64,
+    /// Answers that are kept for it.
+    pub deduplication_entries: usize,
+    /// Bytes of answers that are kept for it.
+    pub deduplication_bytes: usize,
+    /// How long clients may use an agent card without asking again.
+    pub card_max_age_seconds: u64,
+}
+
+impl Default for Router {
+    fn default() -> Self {
+        Self {
+            registry_url: "http://127.0.0.1:7401".to_owned(),
+            public_url: String::new(),
+            data_directory: PathBuf::from("data/router"),
+            namespace: DEFAULT_NAMESPACE.to_owned(),
+            region: String::new(),
+            message_queue_size: 10_000,
+            max_messages_in_flight: 1024,
+            max_operations_in_flight: 1024,
+            max_answer_bytes: 16 * MIB,
+            default_deadline_seconds: 300,
+            max_deadline_seconds: 3600,
+            stream_idle_seconds: 300,
+            max_load: 0.8,
+            max_attempts: 8,
+            breaker_failures: 5,
+            breaker_open_seconds: 60,
+            breaker_probes: 1,
+            retry_share: 0.2,
+            retry_minimum_per_second: 1.0,
+            unconfirmed_grace_seconds: 90,
+            task_retention_seconds: 7 * DAY,
+            max_tasks: 100_000,
+            deduplication_seconds: 600,
+            deduplication_entries: 10_000,
+            deduplication_bytes: 32 * MIB,
+            card_max_age_seconds: 30,
+        }
+    }
+}
+
+impl Router {
+    /// Limits and preferences of the core.
+    #[must_use]
+    pub fn limits(&self, message_bytes: usize) -> forward::Limits {
+        forward::Limits {
+            message_bytes,
+            answer_bytes: self.max_answer_bytes,
+            default_deadline: Duration::from_secs(self.default_deadline_seconds),
+            most_deadline: Duration::from_secs(self.max_deadline_seconds),
+            stream_idle: Duration::from_secs(self.stream_idle_seconds),
+            max_load: self.max_load,
+            attempts: self.max_attempts,
+            region: self.region.clone(),
+        }
+    }
+
+    /// When an instance is left alone.
+    #[must_use]
+    pub fn breaker(&self) -> breaker::Config {
+        breaker::Config {
+            failures: self.breaker_failures,
+            open_for: Duration::from_secs(self.breaker_open_seconds),
+            probes: self.breaker_probes,
+            successes: 1,
+        }
+    }
+
+    /// How many attempts may move.
+    #[must_use]
+    pub fn retry_budget(&self) -> retry_budget::Config {
+        retry_budget::Config {
+            share: self.retry_share,
+            minimum_per_second: self.retry_minimum_per_second,
+            ..retry_budget::Config::default()
+        }
+    }
+
+    /// How much is kept to answer the same message once.
+    #[must_use]
+    pub fn deduplication(&self) -> deduplication::Limits {
+        deduplication::Limits {
+            age: Duration::from_secs(self.deduplication_seconds),
+            entries: self.deduplication_entries,
+            bytes: self.deduplication_bytes,
+        }
+    }
+
+    fn validate(&self, mistakes: &mut Mistakes) {
+        if let Err(error) = endpoint::parse(&self.registry_url) {
+            mistakes.add("router.registry_url", error.to_string());
+        }
+        if !self.public_url.is_empty()
+            && let Err(error) = endpoint::parse(&self.public_url)
+        {
+            mistakes.add("router.public_url", error.to_string());
+        }
+        if self.namespace.is_empty() {
+            mistakes.add(
+                "router.namespace",
+                "must not be empty; 'default' is the usual one",
+            );
+        }
+        let mut within = |key: &str, value: u64, least: u64, most: u64| {
+            if !(least..=most).contains(&value) {
+                mistakes.add(
+                    format!("router.{key}"),
+                    format!("is {value}, must be from {least} to {most}"),
+                );
+            }
+        };
+        within(
+            "message_queue_size",
+            self.message_queue_size as u64,
+            0,
+            10_000_000,
+        );
+        within(
+            "max_messages_in_flight",
+            self.max_messages_in_flight as u64,
+            1,
+            1_000_000,
+        );
+        within(
+            "max_operations_in_flight",
+            self.max_operations_in_flight as u64,
+            1,
+            1_000_000,
+        );
+        within("max_answer_bytes", self.max_answer_bytes as u64, 1 << 10, 1 << 30);
+        within(
+            "default_deadline_seconds",
+            self.default_deadline_seconds,
+            1,
+            self.max_deadline_seconds,
+        );
+        within("max_deadline_seconds", self.max_deadline_seconds, 1, 7 * DAY);
+        within("stream_idle_seconds", self.stream_idle_seconds, 1, 7 * DAY);
+        within("max_attempts", self.max_attempts as u64, 1, 100);
+        within("breaker_failures", u64::from(self.breaker_failures), 1, 1_000_000);
+        within("breaker_open_seconds", self.breaker_open_seconds, 1, DAY);
+        within("breaker_probes", u64::from(self.breaker_probes), 1, 1000);
+        within(
+            "unconfirmed_grace_seconds",
+            self.unconfirmed_grace_seconds,
+            0,
+            DAY,
+        );
+        within(
+            "task_retention_seconds",
+            self.task_retention_seconds,
+            60,
+            3650 * DAY,
+        );
+        within("max_tasks", self.max_tasks as u64, 1, 100_000_000);
+        within("deduplication_seconds", self.deduplication_seconds, 1, DAY);
+        within(
+            "deduplication_entries",
+            self.deduplication_entries as u64,
+            0,
+            10_000_000,
+        );
+        within(
+            "deduplication_bytes",
+            self.deduplication_bytes as u64,
+            0,
+            16 << 30,
+        );
+        within("card_max_age_seconds", self.card_max_age_seconds, 0, DAY);
+        for (key, value, most) in [
+            ("max_load", self.max_load, 1.0),
+            ("retry_share", self.retry_share, 10.0),
+            ("retry_minimum_per_second", self.retry_minimum_per_second, 1000.0),
+        ] {
+            if !(0.0..=most).contains(&value) {
+                mistakes.add(
+                    format!("router.{key}"),
+                    format!("is {value}, must be from 0 to {most}"),
+                );
+            }
+        }
+    }
+}
+
+impl Settings for Config {
+    fn server(&self) -> &server::Config {
+        &self.server
+    }
+
+    fn telemetry(&self) -> &telemetry::Config {
+        &self.telemetry
+    }
+
+    fn validate(&self, mistakes: &mut Mistakes) {
+        self.server.validate(mistakes);
+        self.telemetry.validate(mistakes);
+        self.trust.validate(&self.server, mistakes);
+        self.router.validate(mistakes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mistakes(change: impl FnOnce(&mut Router)) -> Vec<String> {
+        let mut config = Config::default();
+        change(&mut config.router);
+        let mut mistakes = Mistakes::default();
+        config.validate(&mut mistakes);
+        mistakes.iter().map(|(key, _)| key.to_owned()).collect()
+    }
+
+    #[test]
+    fn the_defaults_are_good() {
+        assert_eq!(mistakes(|_| {}), Vec::<String>::new());
+    }
+
+    #[test]
+    fn every_mistake_is_reported_with_its_key() {
+        let found = mistakes(|router| {
+            router.registry_url = "registry".to_owned();
+            router.public_url = "https://agents.example".to_owned();
+            router.max_load = 2.0;
+            router.retry_share = f64::NAN;
+            router.max_messages_in_flight = 0;
+        });
+        assert_eq!(
+            found,
+            [
+                "router.registry_url",
+                "router.public_url",
+                "router.max_messages_in_flight",
+                "router.max_load",
+                "router.retry_share",
+            ]
+        );
+    }
+}

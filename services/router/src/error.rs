@@ -1,0 +1,148 @@
+//! Everything that can go wrong with a message on its way, as the domain sees it. `grpc.rs` turns it into a
+//! status, exhaustively, and nothing else does.
+
+use std::time::Duration;
+
+use tonic::Status;
+
+/// Why a request was refused or failed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// A field of the request is missing or malformed.
+    #[error("{field}: {message}")]
+    InvalidField {
+        /// Path of the field.
+        field: String,
+        /// What is wrong and what is allowed.
+        message: String,
+    },
+    /// The request names no target, and no task that would tell.
+    #[error("the request names no target")]
+    TargetMissing,
+    /// No agent has that id.
+    #[error("no agent '{agent}' is registered{}", suggested(nearest))]
+    UnknownAgent {
+        /// The id.
+        agent: String,
+        /// Ids that are spelt alike.
+        nearest: Vec<String>,
+    },
+    /// No agent has that skill.
+    #[error("no registered agent has the skill '{skill}'{}", suggested(nearest))]
+    UnknownSkill {
+        /// The skill.
+        skill: String,
+        /// Skills that are spelt alike.
+        nearest: Vec<String>,
+    },
+    /// Each skill exists, but nobody has all of them.
+    #[error("no registered agent{of} has all of the skills {}", skills.join(", "))]
+    UnmatchedSkills {
+        /// What was asked for.
+        skills: Vec<String>,
+        /// ` 'AGENT'`, where one was named.
+        of: String,
+    },
+    /// The agents that would do take no work now.
+    #[error("no instance of '{target}' takes work now: {why}")]
+    NoInstance {
+        /// Whom the message was for.
+        target: String,
+        /// What is the matter with each kind of instance.
+        why: String,
+        /// When one may take work again.
+        retry_after: Duration,
+    },
+    /// Nothing was heard of the registry since the start.
+    #[error("the router has not heard of any agent yet, because the registry has not answered")]
+    NoView,
+    /// Too many calls wait already.
+    #[error("{waiting} calls wait already, which is the limit")]
+    QueueFull {
+        /// How many wait.
+        waiting: usize,
+    },
+    /// The message's time to live has passed.
+    #[error("the message's time to live of {ttl_seconds} s has passed {place}")]
+    Expired {
+        /// As the message said.
+        ttl_seconds: f64,
+        /// Where it was then.
+        place: &'static str,
+    },
+    /// The caller's deadline passed.
+    #[error("{what} took longer than the caller allowed")]
+    DeadlineExceeded {
+        /// What was waited for.
+        what: String,
+    },
+    /// A stream stayed silent for too long.
+    #[error("agent '{agent}' sent nothing for {} s", idle.as_secs())]
+    StreamIdle {
+        /// The agent.
+        agent: String,
+        /// How long.
+        idle: Duration,
+    },
+    /// The message is larger than allowed.
+    #[error("the message has {bytes} bytes; at most {limit} are taken")]
+    TooLarge {
+        /// How large it is.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The agent was reached and broke off.
+    #[error("instance {instance} of agent '{agent}' broke off: {detail}")]
+    Unreachable {
+        /// The agent.
+        agent: String,
+        /// The instance.
+        instance: String,
+        /// What the connection said.
+        detail: String,
+    },
+    /// The agent answered with something that is not A2A.
+    #[error("agent '{agent}' gave an answer that is not A2A: {detail}")]
+    InvalidAnswer {
+        /// The agent.
+        agent: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// Nobody is known to own that task.
+    #[error("no agent is known to own task '{task}'")]
+    UnknownTask {
+        /// The task's id.
+        task: String,
+    },
+    /// The message id was used with another body.
+    #[error("message id '{message}' was used before with another message for the same target")]
+    MessageIdReused {
+        /// The message id.
+        message: String,
+    },
+    /// The caller speaks another version of A2A.
+    #[error("A2A version '{version}' is not supported; this router speaks 1.0")]
+    VersionNotSupported {
+        /// What the caller asked for.
+        version: String,
+    },
+    /// The owner of a task cannot be read or kept.
+    #[error("the owner of the task cannot be kept: {detail}")]
+    Store {
+        /// What the store said.
+        detail: String,
+    },
+    /// The agent's own answer, passed on unchanged.
+    #[error("{}", _0.message())]
+    Agent(Box<Status>),
+}
+
+fn suggested(nearest: &[String]) -> String {
+    if nearest.is_empty() {
+        return String::new();
+    }
+    let quoted: Vec<String> = nearest.iter().map(|name| format!("'{name}'")).collect();
+    format!("; did you mean {}?", quoted.join(", "))
+}

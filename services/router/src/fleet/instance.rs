@@ -1,0 +1,271 @@
+//! One instance as the router uses it, parsed once from what the registry says.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use muster_api::a2a::AgentCard;
+use muster_api::extension::ROUTING;
+use muster_api::names::DEFAULT_NAMESPACE;
+use muster_api::registry::{self, InstanceStatus};
+use muster_rpc::endpoint::{self, Endpoint};
+use prost_types::value::Kind;
+
+/// Protocol binding of an interface that speaks gRPC, as cards name it.
+const GRPC: &str = "GRPC";
+
+/// Parameter of the routing extension in which a card names its idempotent skills.
+const IDEMPOTENT_SKILLS: &str = "idempotentSkills";
+
+/// Which instance of which agent.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    /// The agent's id.
+    pub agent: String,
+    /// The instance's id.
+    pub instance: String,
+}
+
+/// Whether an instance takes work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Availability {
+    /// Takes work.
+    Active,
+    /// Takes work, but others are preferred.
+    Busy,
+    /// Takes nothing new, but answers for the tasks that it has.
+    Leaving,
+}
+
+/// One instance of an agent.
+#[derive(Debug, Clone)]
+pub struct Instance {
+    /// Agent and instance id.
+    pub id: Key,
+    /// Whose agent it is.
+    pub namespace: String,
+    /// Where it answers A2A over gRPC.
+    pub endpoint: Endpoint,
+    /// The tenant under which the agent itself wants to be called; mostly empty.
+    pub tenant: String,
+    /// Its region; may be empty.
+    pub region: String,
+    /// Whether it takes work.
+    pub availability: Availability,
+    /// Load from 0 to 1, as it reported last.
+    pub load: f64,
+    /// Changes with every registration, and with it what was measured of the instance before.
+    pub epoch: u64,
+    /// Its card.
+    pub card: Arc<AgentCard>,
+    /// Its skills.
+    pub skills: BTreeSet<String>,
+    /// Those of its skills that do no harm when done twice.
+    pub idempotent_skills: BTreeSet<String>,
+}
+
+/// Why an instance cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It has no card.
+    #[error("it has no card")]
+    NoCard,
+    /// Its endpoint is malformed.
+    #[error("its endpoint {0}")]
+    Endpoint(#[from] endpoint::Error),
+}
+
+impl Instance {
+    /// Agent and instance id.
+    #[must_use]
+    pub fn key(&self) -> Key {
+        self.id.clone()
+    }
+
+    /// Whether a call for `skill` may be repeated. Without a skill, only where all skills are idempotent.
+    #[must_use]
+    pub fn is_idempotent(&self, skill: Option<&str>) -> bool {
+        match skill {
+            Some(skill) => self.idempotent_skills.contains(skill),
+            None => !self.skills.is_empty() && self.skills.is_subset(&self.idempotent_skills),
+        }
+    }
+}
+
+impl TryFrom<registry::Instance> for Instance {
+    type Error = Error;
+
+    fn try_from(instance: registry::Instance) -> Result<Self, Error> {
+        let availability = availability(instance.status());
+        let endpoint = endpoint::parse(&instance.endpoint)?;
+        let card = instance.card.ok_or(Error::NoCard)?;
+        Ok(Self {
+            id: Key {
+                agent: instance.agent_id,
+                instance: instance.instance_id,
+            },
+            namespace: match instance.namespace {
+                empty if empty.is_empty() => DEFAULT_NAMESPACE.to_owned(),
+                namespace => namespace,
+            },
+            tenant: own_tenant(&card, &endpoint),
+            endpoint,
+            region: instance.region,
+            availability,
+            load: instance.load,
+            epoch: instance.epoch,
+            skills: card.skills.iter().map(|skill| skill.id.clone()).collect(),
+            idempotent_skills: idempotent_skills(&card),
+            card: Arc::new(card),
+        })
+    }
+}
+
+const fn availability(status: InstanceStatus) -> Availability {
+    match status {
+        InstanceStatus::Unspecified | InstanceStatus::Active => Availability::Active,
+        InstanceStatus::Busy => Availability::Busy,
+        InstanceStatus::Draining | InstanceStatus::Maintenance => Availability::Leaving,
+    }
+}
+
+/// The tenant of the gRPC interface at the endpoint, else of the first gRPC interface.
+fn own_tenant(card: &AgentCard, endpoint: &Endpoint) -> String {
+    let mut interfaces = card
+        .supported_interfaces
+        .iter()
+        .filter(|interface| interface.protocol_binding == GRPC)
+        .peekable();
+    let first = interfaces.peek().map(|interface| interface.tenant.clone());
+    interfaces
+        .find(|interface| interface.url.trim_start_matches("http://") == endpoint.authority())
+        .map(|interface| interface.tenant.clone())
+        .or(first)
+        .unwrap_or_default()
+}
+
+fn idempotent_skills(card: &AgentCard) -> BTreeSet<String> {
+    let parameters = card
+        .capabilities
+        .iter()
+        .flat_map(|capabilities| &capabilities.extensions)
+        .find(|extension| extension.uri == ROUTING)
+        .and_then(|extension| extension.params.as_ref());
+    let Some(Kind::ListValue(list)) = parameters
+        .and_then(|parameters| parameters.fields.get(IDEMPOTENT_SKILLS))
+        .and_then(|value| value.kind.as_ref())
+    else {
+        return BTreeSet::new();
+    };
+    list.values
+        .iter()
+        .filter_map(|value| match &value.kind {
+            Some(Kind::StringValue(skill)) => Some(skill.clone()),
+            _ => None,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+impl Instance {
+    /// An instance for tests, with these skills.
+    pub(crate) fn example(agent: &str, instance: &str, skills: &[&str]) -> Self {
+        let skills: Vec<_> = skills
+            .iter()
+            .map(|skill| muster_api::a2a::AgentSkill {
+                id: (*skill).to_owned(),
+                ..Default::default()
+            })
+            .collect();
+        Self::try_from(registry::Instance {
+            agent_id: agent.to_owned(),
+            instance_id: instance.to_owned(),
+            endpoint: "http://127.0.0.1:1".to_owned(),
+            card: Some(AgentCard {
+                name: agent.to_owned(),
+                skills,
+                ..AgentCard::default()
+            }),
+            ..registry::Instance::default()
+        })
+        .expect("well formed")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use a2a_pb::pbconv::json_value_to_proto_value;
+    use muster_api::a2a::{AgentCapabilities, AgentExtension, AgentInterface, AgentSkill};
+    use serde_json::json;
+
+    use super::*;
+
+    fn card() -> AgentCard {
+        let interface = |url: &str, binding: &str, tenant: &str| AgentInterface {
+            url: url.to_owned(),
+            protocol_binding: binding.to_owned(),
+            tenant: tenant.to_owned(),
+            protocol_version: "1.0".to_owned(),
+        };
+        let Some(Kind::StructValue(params)) =
+            json_value_to_proto_value(&json!({"idempotentSkills": ["forecast"]})).kind
+        else {
+            panic!("an object");
+        };
+        AgentCard {
+            supported_interfaces: vec![
+                interface("http://127.0.0.1:1/jsonrpc", "JSONRPC", "wrong"),
+                interface("10.0.0.1:1", GRPC, "elsewhere"),
+                interface("127.0.0.1:1", GRPC, "own"),
+            ],
+            skills: ["forecast", "order"]
+                .map(|id| AgentSkill {
+                    id: id.to_owned(),
+                    ..AgentSkill::default()
+                })
+                .to_vec(),
+            capabilities: Some(AgentCapabilities {
+                extensions: vec![AgentExtension {
+                    uri: ROUTING.to_owned(),
+                    params: Some(params),
+                    ..AgentExtension::default()
+                }],
+                ..AgentCapabilities::default()
+            }),
+            ..AgentCard::default()
+        }
+    }
+
+    fn registered(card: Option<AgentCard>, endpoint: &str) -> Result<Instance, Error> {
+        Instance::try_from(registry::Instance {
+            agent_id: "weather".to_owned(),
+            instance_id: "w1".to_owned(),
+            endpoint: endpoint.to_owned(),
+            card,
+            ..registry::Instance::default()
+        })
+    }
+
+    #[test]
+    fn tenant_and_idempotent_skills_come_from_the_card() {
+        let instance = registered(Some(card()), "http://127.0.0.1:1").unwrap();
+        assert_eq!(instance.tenant, "own");
+        assert_eq!(instance.namespace, "default");
+        assert!(instance.is_idempotent(Some("forecast")));
+        assert!(!instance.is_idempotent(Some("order")));
+        assert!(!instance.is_idempotent(None), "one of its skills is not");
+        let elsewhere = registered(Some(card()), "http://127.0.0.1:9").unwrap();
+        assert_eq!(elsewhere.tenant, "elsewhere");
+    }
+
+    #[test]
+    fn what_cannot_be_called_is_refused() {
+        assert!(matches!(
+            registered(None, "http://127.0.0.1:1"),
+            Err(Error::NoCard)
+        ));
+        assert!(matches!(
+            registered(Some(card()), "127.0.0.1"),
+            Err(Error::Endpoint(_))
+        ));
+    }
+}

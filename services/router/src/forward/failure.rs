@@ -1,0 +1,159 @@
+//! What a failed call says: did it reach the agent, may it move, who is to blame.
+//!
+//! An error that the agent answered has no source; one that this side made carries the connection's error, and
+//! only what is certain from it counts as "never reached": the connection could not be made, or the request was
+//! still in this process when the connection closed. Everything else may have been executed.
+
+use std::error::Error as StdError;
+
+use tonic::{Code, Status};
+
+use crate::error::Error;
+use crate::fleet::Key;
+use crate::measure::Verdict;
+
+/// How a call failed.
+#[derive(Debug, Clone)]
+pub(super) enum Failure {
+    /// The agent cannot have seen it.
+    NeverReached(String),
+    /// The connection broke while it was with the agent.
+    BrokeOff(String),
+    /// The agent answered that it takes no work now.
+    Refused(Box<Status>),
+    /// What came back is not an answer.
+    NotA2a(String),
+    /// The agent answered with an error.
+    Answered(Box<Status>),
+}
+
+impl Failure {
+    /// Reads a status.
+    pub(super) fn of(status: Status) -> Self {
+        let mut source = status.source();
+        let mut local = None;
+        while let Some(error) = source {
+            if error.is::<tonic::ConnectError>()
+                || error
+                    .downcast_ref::<hyper::Error>()
+                    .is_some_and(hyper::Error::is_canceled)
+            {
+                return Self::NeverReached(root(error));
+            }
+            if error.is::<hyper::Error>() || error.is::<tonic::transport::Error>() {
+                local = Some(root(error));
+            }
+            source = error.source();
+        }
+        if let Some(detail) = local {
+            return Self::BrokeOff(detail);
+        }
+        if is_garbage(&status) {
+            return Self::NotA2a(status.message().to_owned());
+        }
+        match status.code() {
+            Code::Unavailable | Code::ResourceExhausted | Code::Aborted => Self::Refused(Box::new(status)),
+            _ => Self::Answered(Box::new(status)),
+        }
+    }
+
+    /// The instance was lost while the call was with it.
+    pub(super) fn lost() -> Self {
+        Self::BrokeOff("its lease ended without a heartbeat".to_owned())
+    }
+
+    /// What it says about the instance.
+    pub(super) fn verdict(&self) -> Verdict {
+        match self {
+            Self::NeverReached(_) | Self::BrokeOff(_) | Self::NotA2a(_) => Verdict::Failed,
+            Self::Refused(status) | Self::Answered(status) => match status.code() {
+                Code::Unavailable => Verdict::Failed,
+                // Busy is neither well nor ill.
+                Code::ResourceExhausted | Code::Aborted | Code::Cancelled | Code::DeadlineExceeded => {
+                    Verdict::Unknown
+                }
+                Code::Unknown | Code::Internal | Code::DataLoss => Verdict::Erred,
+                _ => Verdict::Answered(None),
+            },
+        }
+    }
+
+    /// Whether another instance may do better.
+    pub(super) const fn is_transient(&self) -> bool {
+        match self {
+            Self::NeverReached(_) | Self::BrokeOff(_) | Self::Refused(_) => true,
+            Self::NotA2a(_) | Self::Answered(_) => false,
+        }
+    }
+
+    /// What the caller hears of it.
+    pub(super) fn into_error(self, key: &Key) -> Error {
+        let agent = key.agent.clone();
+        match self {
+            Self::NeverReached(detail) | Self::BrokeOff(detail) => Error::Unreachable {
+                agent,
+                instance: key.instance.clone(),
+                detail,
+            },
+            Self::NotA2a(detail) => Error::InvalidAnswer { agent, detail },
+            Self::Refused(status) | Self::Answered(status) => Error::Agent(status),
+        }
+    }
+}
+
+/// Whether tonic could make nothing of the answer: no gRPC at all, a message that does not decode or is too large.
+/// tonic gives these no type of their own.
+fn is_garbage(status: &Status) -> bool {
+    const SIGNS: [&str; 5] = [
+        "grpc-status header missing",
+        "failed to decode Protobuf message",
+        "Missing response message",
+        "protocol error: received message with",
+        "Error, decoded message length too large",
+    ];
+    SIGNS.iter().any(|sign| status.message().starts_with(sign))
+}
+
+/// The innermost error's text: the outer ones say "transport error" and the like.
+fn root(error: &(dyn StdError + 'static)) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_cannot_be_made_never_reached_the_agent() {
+        let refused = std::io::Error::new(std::io::ErrorKind::ConnectionRefused, "connection refused");
+        let failure = Failure::of(Status::from_error(Box::new(tonic::ConnectError(Box::new(
+            refused,
+        )))));
+        assert!(matches!(&failure, Failure::NeverReached(detail) if detail == "connection refused"));
+        assert_eq!(failure.verdict(), Verdict::Failed);
+        assert!(failure.is_transient());
+    }
+
+    #[test]
+    fn what_the_agent_answers_is_told_apart() {
+        for (status, transient, verdict) in [
+            (Status::not_found("x"), false, Verdict::Answered(None)),
+            (Status::internal("x"), false, Verdict::Erred),
+            (Status::unavailable("x"), true, Verdict::Failed),
+            (Status::resource_exhausted("x"), true, Verdict::Unknown),
+        ] {
+            let failure = Failure::of(status);
+            assert_eq!(
+                (failure.is_transient(), failure.verdict()),
+                (transient, verdict),
+                "{failure:?}"
+            );
+        }
+        let page = Status::unknown("grpc-status header missing, mapped from HTTP status code 502");
+        assert!(matches!(Failure::of(page), Failure::NotA2a(_)));
+    }
+}

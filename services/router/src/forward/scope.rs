@@ -1,0 +1,81 @@
+//! Who may take a call: whoever serves its target, or the owner of its task.
+
+use muster_api::a2a;
+
+use super::Forwarder;
+use crate::call::Call;
+use crate::error::Error;
+use crate::message;
+use crate::operation::AboutTask;
+use crate::store::Owner;
+use crate::target::Target;
+
+/// Who may take a call.
+#[derive(Debug, Clone)]
+pub(super) enum Scope {
+    /// Whoever serves the target and has the skills.
+    Serving {
+        target: Option<Target>,
+        skills: Vec<String>,
+    },
+    /// The instance that owns the task, or another of its agent when it is gone.
+    Owner(Owner),
+}
+
+impl Scope {
+    /// The scope in one line, for messages and keys.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Self::Serving {
+                target: Some(target), ..
+            } => target.to_string(),
+            Self::Serving { target: None, skills } => skills.join("+"),
+            Self::Owner(owner) => owner.agent.clone(),
+        }
+    }
+}
+
+impl Forwarder {
+    pub(super) async fn scope_of_message(&self, call: &Call, message: &a2a::Message) -> Result<Scope, Error> {
+        if message.task_id.is_empty() {
+            self.scope_of_target(call)
+        } else {
+            self.owner(call, &message.task_id).await
+        }
+    }
+
+    pub(super) async fn scope_of_task<Q: AboutTask>(&self, call: &Call, request: &Q) -> Result<Scope, Error> {
+        message::check_task_id(Q::FIELD, request.task_id())?;
+        self.owner(call, request.task_id()).await
+    }
+
+    pub(super) fn scope_of_target(&self, call: &Call) -> Result<Scope, Error> {
+        if call.target.is_none() && call.routing.skills.is_empty() {
+            return Err(Error::TargetMissing);
+        }
+        // Whom nobody knows is refused here, before it takes a place in the queue.
+        self.parts
+            .view
+            .read()
+            .serving(call.target.as_ref(), &call.routing.skills)?;
+        Ok(Scope::Serving {
+            target: call.target.clone(),
+            skills: call.routing.skills.clone(),
+        })
+    }
+
+    /// The owner of a task. A task that no owner is known of may still be the target's, from before the router's
+    /// memory; without a target it is unknown.
+    async fn owner(&self, call: &Call, task: &str) -> Result<Scope, Error> {
+        let unknown = || Error::UnknownTask {
+            task: task.to_owned(),
+        };
+        let owner = self.parts.ownership.of(task, self.parts.clock.now()).await?;
+        match (owner, &call.target) {
+            (Some(owner), Some(Target::Agent(agent))) if owner.agent != *agent => Err(unknown()),
+            (Some(owner), _) => Ok(Scope::Owner(owner)),
+            (None, Some(_)) => self.scope_of_target(call),
+            (None, None) => Err(unknown()),
+        }
+    }
+}

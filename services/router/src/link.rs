@@ -1,0 +1,225 @@
+//! The way to each instance: one cached connection, and what was measured on it.
+//!
+//! A link lives as long as the registration that it belongs to. A new registration of the same instance, or a new
+//! endpoint, gets a new link with a closed breaker: whatever was wrong with the old process says nothing about the
+//! new one. Calls under way keep the old link alive until they end.
+//!
+//! An instance whose lease ended without a goodbye is lost: calls that are with it are broken off there and then,
+//! because a machine that vanished never closes its connections, and they would hang until their deadlines.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use muster_rpc::breaker::{self, Ticket};
+use muster_rpc::channel;
+use muster_rpc::endpoint::Endpoint;
+use parking_lot::{Mutex, RwLock};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+
+use crate::balance::Candidate;
+use crate::fleet::instance::Availability;
+use crate::fleet::{Instance, Key};
+use crate::measure::{Measured, Verdict};
+
+/// The way to one instance.
+#[derive(Debug)]
+pub struct Link {
+    endpoint: Endpoint,
+    epoch: u64,
+    channel: Channel,
+    in_flight: AtomicU32,
+    measured: Mutex<Measured>,
+    lost: CancellationToken,
+}
+
+impl Link {
+    /// The connection; it connects when it is first used.
+    #[must_use]
+    pub fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
+    /// How many calls are with the instance now.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// What was measured so far.
+    #[must_use]
+    pub fn measured(&self) -> Measured {
+        self.measured.lock().clone()
+    }
+
+    /// How long until the breaker lets a call through; zero when it does now.
+    #[must_use]
+    pub fn next_chance(&self, now: Duration) -> Duration {
+        self.measured.lock().next_chance(now)
+    }
+
+    /// The instance as the balancer sees it. `region` is the preferred one; empty means any.
+    #[must_use]
+    pub fn candidate(&self, instance: &Instance, region: &str) -> Candidate {
+        let measured = self.measured.lock();
+        Candidate {
+            in_flight: self.in_flight(),
+            load: instance.load,
+            latency: measured.latency(),
+            success: measured.success(),
+            near: region.is_empty() || instance.region == region,
+            busy: instance.availability == Availability::Busy,
+        }
+    }
+
+    /// Starts a call, unless the breaker is open.
+    #[must_use]
+    pub fn start(self: &Arc<Self>, now: Duration) -> Option<Flight> {
+        let ticket = self.measured.lock().enter(now)?;
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        Some(Flight {
+            link: Arc::clone(self),
+            ticket,
+            reported: false,
+        })
+    }
+}
+
+/// A call that is with an instance. Dropped without a report, it counts as abandoned.
+#[derive(Debug)]
+pub struct Flight {
+    link: Arc<Link>,
+    ticket: Ticket,
+    reported: bool,
+}
+
+impl Flight {
+    /// Resolves when the instance is lost.
+    #[must_use]
+    pub fn lost(&self) -> CancellationToken {
+        self.link.lost.clone()
+    }
+
+    /// Ends the call with a verdict on the instance. Returns whether that opened its breaker.
+    pub fn end(mut self, verdict: Verdict, now: Duration) -> bool {
+        self.reported = true;
+        self.link.measured.lock().report(self.ticket, verdict, now)
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.link.in_flight.fetch_sub(1, Ordering::Relaxed);
+        if !self.reported {
+            // The time does not matter to a call without a verdict.
+            self.link
+                .measured
+                .lock()
+                .report(self.ticket, Verdict::Unknown, Duration::ZERO);
+        }
+    }
+}
+
+/// The links to all instances.
+#[derive(Debug)]
+pub struct Links {
+    breaker: breaker::Config,
+    channel: channel::Config,
+    table: RwLock<HashMap<Key, Arc<Link>>>,
+}
+
+impl Links {
+    /// No links yet.
+    #[must_use]
+    pub fn new(breaker: breaker::Config) -> Self {
+        Self {
+            breaker,
+            channel: channel::Config::agent(),
+            table: RwLock::default(),
+        }
+    }
+
+    /// The link to an instance, made when it is first asked for.
+    #[must_use]
+    pub fn to(&self, instance: &Instance) -> Arc<Link> {
+        let fits = |link: &&Arc<Link>| link.epoch == instance.epoch && link.endpoint == instance.endpoint;
+        if let Some(link) = self.table.read().get(&instance.id).filter(fits) {
+            return Arc::clone(link);
+        }
+        let mut table = self.table.write();
+        // Another call may have made it in the meantime.
+        if let Some(link) = table.get(&instance.id).filter(fits) {
+            return Arc::clone(link);
+        }
+        let link = Arc::new(Link {
+            endpoint: instance.endpoint.clone(),
+            epoch: instance.epoch,
+            channel: channel::connect_lazy_with(&instance.endpoint, &self.channel),
+            in_flight: AtomicU32::new(0),
+            measured: Mutex::new(Measured::new(self.breaker)),
+            lost: CancellationToken::new(),
+        });
+        table.insert(instance.id.clone(), Arc::clone(&link));
+        link
+    }
+
+    /// Breaks off the calls that are with an instance, and drops its link.
+    pub fn lose(&self, key: &Key) {
+        if let Some(link) = self.table.write().remove(key) {
+            link.lost.cancel();
+        }
+    }
+
+    /// Drops the links to instances that are gone; calls under way go on.
+    pub fn prune(&self, is_alive: impl Fn(&Key) -> bool) {
+        self.table.write().retain(|key, _| is_alive(key));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_new_registration_gets_a_new_link_and_the_same_one_keeps_it() {
+        let links = Links::new(breaker::Config::default());
+        let mut instance = Instance::example("weather", "w1", &["s"]);
+        let first = links.to(&instance);
+        assert!(Arc::ptr_eq(&first, &links.to(&instance)));
+        instance.epoch += 1;
+        assert!(!Arc::ptr_eq(&first, &links.to(&instance)));
+        links.prune(|_| false);
+        assert!(links.table.read().is_empty());
+    }
+
+    #[tokio::test]
+    async fn calls_to_a_lost_instance_hear_of_it() {
+        let links = Links::new(breaker::Config::default());
+        let instance = Instance::example("weather", "w1", &["s"]);
+        let flight = links.to(&instance).start(Duration::ZERO).unwrap();
+        links.lose(&instance.key());
+        assert!(flight.lost().is_cancelled());
+        let again = links.to(&instance).start(Duration::ZERO).unwrap();
+        assert!(
+            !again.lost().is_cancelled(),
+            "should it come back, it is a new link"
+        );
+    }
+
+    #[tokio::test]
+    async fn calls_in_flight_are_counted_however_they_end() {
+        let link = Links::new(breaker::Config::default()).to(&Instance::example("weather", "w1", &["s"]));
+        let answered = link.start(Duration::ZERO).unwrap();
+        let abandoned = link.start(Duration::ZERO).unwrap();
+        assert_eq!(link.in_flight(), 2);
+        answered.end(Verdict::Answered(None), Duration::ZERO);
+        drop(abandoned);
+        assert_eq!(link.in_flight(), 0);
+        assert_eq!(
+            (link.measured().succeeded_total(), link.measured().failed_total()),
+            (1, 0)
+        );
+    }
+}

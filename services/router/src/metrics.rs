@@ -1,0 +1,182 @@
+//! What the router counts. Recipients are agents that the registry knows, so the label is bounded.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use muster_runtime::Metrics;
+use muster_runtime::metrics::{Definition, Kind};
+
+const SENT: &str = "a2a_messages_sent_total";
+const LATENCY: &str = "a2a_message_latency_seconds";
+const QUEUE: &str = "router_queue_depth";
+const IN_FLIGHT: &str = "router_in_flight";
+const MOVED: &str = "router_moved_attempts_total";
+const EJECTED: &str = "router_breaker_openings_total";
+const OUTCOMES: &str = "router_calls_total";
+const VIEW_AGE: &str = "router_view_age_seconds";
+const VIEW_STALE: &str = "router_view_stale";
+
+/// The router's metrics.
+pub const DEFINITIONS: &[Definition] = &[
+    Definition {
+        name: SENT,
+        kind: Kind::Counter,
+        help: "Attempts to deliver, by operation and agent.",
+    },
+    Definition {
+        name: LATENCY,
+        kind: Kind::Histogram(&[0.01, 0.05, 0.1, 0.5, 1.0, 5.0]),
+        help: "Seconds from the place in flight to the answer (of a stream: to its start), moves included.",
+    },
+    Definition {
+        name: QUEUE,
+        kind: Kind::Gauge,
+        help: "Calls that wait for a place.",
+    },
+    Definition {
+        name: IN_FLIGHT,
+        kind: Kind::Gauge,
+        help: "Calls that are with an agent.",
+    },
+    Definition {
+        name: MOVED,
+        kind: Kind::Counter,
+        help: "Attempts that moved to another instance.",
+    },
+    Definition {
+        name: EJECTED,
+        kind: Kind::Counter,
+        help: "Breakers that opened, by agent.",
+    },
+    Definition {
+        name: OUTCOMES,
+        kind: Kind::Counter,
+        help: "Calls by binding and outcome (ok, or the error's code).",
+    },
+    Definition {
+        name: VIEW_AGE,
+        kind: Kind::Gauge,
+        help: "Seconds since the registry was last heard.",
+    },
+    Definition {
+        name: VIEW_STALE,
+        kind: Kind::Gauge,
+        help: "1 while the registry does not answer.",
+    },
+];
+
+/// How calls come in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Binding {
+    /// gRPC.
+    Grpc,
+    /// JSON-RPC over HTTP.
+    JsonRpc,
+}
+
+impl Binding {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Grpc => "grpc",
+            Self::JsonRpc => "jsonrpc",
+        }
+    }
+}
+
+/// Counts and measures. Clones share the series.
+#[derive(Clone, Debug)]
+pub struct Meters {
+    metrics: Metrics,
+    totals: Arc<Totals>,
+}
+
+#[derive(Debug, Default)]
+struct Totals {
+    succeeded: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl Meters {
+    /// Meters that write to these metrics.
+    #[must_use]
+    pub fn new(metrics: Metrics) -> Self {
+        Self {
+            metrics,
+            totals: Arc::default(),
+        }
+    }
+
+    /// An attempt goes to an agent.
+    pub fn sent(&self, operation: &'static str, agent: &str) {
+        let labels = [
+            ("message_type", operation.to_owned()),
+            ("recipient", agent.to_owned()),
+        ];
+        self.metrics.counter(SENT, &labels).increment(1);
+    }
+
+    /// A delivery has ended, well or not.
+    pub fn answered(&self, operation: &'static str, took: Duration) {
+        let labels = [("message_type", operation.to_owned())];
+        self.metrics
+            .histogram(LATENCY, &labels)
+            .record(took.as_secs_f64());
+    }
+
+    /// So many calls of a queue (`messages` or `operations`) wait, and so many are in flight.
+    pub fn load(&self, queue: &'static str, waiting: usize, in_flight: usize) {
+        #[expect(clippy::cast_precision_loss, reason = "bounded counts")]
+        let (waiting, in_flight) = (waiting as f64, in_flight as f64);
+        let labels = [("queue", queue.to_owned())];
+        self.metrics.gauge(QUEUE, &labels).set(waiting);
+        self.metrics.gauge(IN_FLIGHT, &labels).set(in_flight);
+    }
+
+    /// An attempt moved to another instance.
+    pub fn moved(&self) {
+        self.metrics.counter(MOVED, &[]).increment(1);
+    }
+
+    /// A breaker opened.
+    pub fn ejected(&self, agent: &str) {
+        self.metrics
+            .counter(EJECTED, &[("recipient", agent.to_owned())])
+            .increment(1);
+    }
+
+    /// A call has been answered to its caller; `code` is that of the error.
+    pub fn outcome(&self, binding: Binding, code: Option<tonic::Code>) {
+        let total = if code.is_none() {
+            &self.totals.succeeded
+        } else {
+            &self.totals.failed
+        };
+        total.fetch_add(1, Ordering::Relaxed);
+        let outcome = code.map_or_else(|| "ok".to_owned(), |code| format!("{code:?}"));
+        let labels = [("binding", binding.label().to_owned()), ("outcome", outcome)];
+        self.metrics.counter(OUTCOMES, &labels).increment(1);
+    }
+
+    /// How fresh the view of the fleet is.
+    pub fn view(&self, age: Option<Duration>, stale: bool) {
+        self.metrics
+            .gauge(VIEW_AGE, &[])
+            .set(age.unwrap_or_default().as_secs_f64());
+        self.metrics
+            .gauge(VIEW_STALE, &[])
+            .set(f64::from(u8::from(stale)));
+    }
+
+    /// Calls answered since the start.
+    #[must_use]
+    pub fn succeeded_total(&self) -> u64 {
+        self.totals.succeeded.load(Ordering::Relaxed)
+    }
+
+    /// Calls failed since the start, refusals included.
+    #[must_use]
+    pub fn failed_total(&self) -> u64 {
+        self.totals.failed.load(Ordering::Relaxed)
+    }
+}

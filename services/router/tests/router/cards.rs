@@ -1,0 +1,96 @@
+//! Cards lead any client through the router.
+
+use muster_testkit::http;
+use serde_json::{Value, json};
+
+use crate::harness::Stack;
+
+fn interfaces(card: &Value) -> Vec<(String, String, String)> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let list = card["supportedInterfaces"].as_array().expect("a list");
+    list.iter()
+        .map(|one| {
+            (
+                text(&one["protocolBinding"]),
+                text(&one["url"]),
+                text(&one["tenant"]),
+            )
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn a_targets_card_names_the_router_and_its_url_works() {
+    let stack = Stack::start().await;
+    let agent = stack.agent("weather", &["forecasting", "alerts"]).await;
+    let address = stack.router.address;
+    for target in ["weather", "skill:alerts"] {
+        let response = http::get(address, &format!("/{target}/.well-known/agent-card.json"))
+            .await
+            .unwrap();
+        assert_eq!(response.headers["content-type"], "application/json");
+        assert_eq!(response.headers["cache-control"], "public, max-age=30");
+        let card = response.json();
+        assert_eq!(card["name"], "weather");
+        assert_eq!(
+            interfaces(&card),
+            [
+                (
+                    "JSONRPC".to_owned(),
+                    format!("http://{address}/{target}"),
+                    String::new()
+                ),
+                ("GRPC".to_owned(), address.to_string(), target.to_owned()),
+            ]
+        );
+        let message = json!({"messageId": target, "role": "ROLE_USER", "parts": [{"text": "x"}]});
+        let body =
+            json!({"jsonrpc": "2.0", "id": 1, "method": "SendMessage", "params": {"message": message}});
+        http::post(address, &format!("/{target}"), &body).await.unwrap();
+    }
+    assert_eq!(agent.calls().len(), 2);
+}
+
+#[tokio::test]
+async fn the_routers_own_card_lists_all_skills_and_is_revalidated_by_its_tag() {
+    let stack = Stack::with(|router| router.public_url = "http://agents.example:80".to_owned()).await;
+    let _weather = stack.agent("weather", &["forecasting"]).await;
+    let _planning = stack.agent("planning", &["scheduling"]).await;
+    let path = "/.well-known/agent-card.json";
+    let first = http::get(stack.router.address, path).await.unwrap();
+    let card = first.json();
+    let skills: Vec<&str> = card["skills"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|skill| skill["id"].as_str())
+        .collect();
+    assert_eq!(skills, ["forecasting", "scheduling"]);
+    assert_eq!(interfaces(&card)[0].1, "http://agents.example:80/");
+
+    let tag = first.headers["etag"].to_str().unwrap().to_owned();
+    let headers = [("if-none-match", tag.as_str())];
+    let ask = async || {
+        http::send(stack.router.address, http::Method::GET, path, &headers, "".into())
+            .await
+            .unwrap()
+    };
+    assert_eq!(ask().await.status, 304);
+    let _another = stack.agent("customer-service", &["inquiry"]).await;
+    assert_eq!(ask().await.status, 200);
+}
+
+#[tokio::test]
+async fn the_card_of_an_unknown_agent_is_not_found_with_the_nearest_name() {
+    let stack = Stack::start().await;
+    let _agent = stack.agent("weather", &["forecasting"]).await;
+    let response = http::get(stack.router.address, "/wether/.well-known/agent-card.json")
+        .await
+        .unwrap();
+    assert_eq!(response.status, 404);
+    assert!(
+        response.text().contains("did you mean 'weather'?"),
+        "{}",
+        response.text()
+    );
+}

@@ -1,0 +1,14 @@
+//! The router from outside: a real one and a real registry on free ports, and agents that are strangers to both.
+
+mod cards;
+mod choice;
+mod delivery;
+mod harness;
+mod jsonrpc;
+mod limits;
+mod once;
+mod operations;
+mod outages;
+mod refusals;
+mod streams;
+mod tasks;

@@ -1,0 +1,160 @@
+//! What makes no sense is refused before any agent is bothered, with a reason, a field and a remedy.
+
+use std::time::Duration;
+
+use muster_api::a2a::{GetTaskRequest, ListTasksRequest, SendMessageRequest};
+use muster_api::error::Reason;
+use tonic::Code;
+use tonic_types::StatusExt as _;
+
+use crate::harness::{PATIENCE, Stack, carrying, error_in, list, message, number, reason_of, routed, text};
+
+#[tokio::test]
+async fn unknown_agents_and_skills_are_answered_with_the_nearest_names() {
+    let stack = Stack::start().await;
+    let _agent = stack.agent("weather", &["forecasting"]).await;
+    let error = error_in(&stack.send(message("wether", "x")).await.unwrap_err());
+    assert_eq!(error.reason, Reason::AgentNotFound);
+    assert!(
+        error.message.contains("did you mean 'weather'?"),
+        "{}",
+        error.message
+    );
+    assert_eq!(error.metadata["nearest"], "weather");
+    let error = error_in(&stack.send(message("skill:forcasting", "x")).await.unwrap_err());
+    assert_eq!(error.reason, Reason::SkillNotFound);
+    assert!(
+        error.message.contains("did you mean 'forecasting'?"),
+        "{}",
+        error.message
+    );
+    let unmatched = routed(
+        message("skill:forecasting", "x"),
+        [("skills", list(&["scheduling"]))],
+    );
+    assert_eq!(reason_of(stack.send(unmatched).await), Reason::SkillNotFound);
+}
+
+#[tokio::test]
+async fn incomplete_messages_are_refused_by_field() {
+    let stack = Stack::start().await;
+    let agent = stack.agent("weather", &["forecasting"]).await;
+    let broken = |change: fn(&mut SendMessageRequest)| {
+        let mut request = message("weather", "x");
+        change(&mut request);
+        request
+    };
+    for (request, field) in [
+        (broken(|request| request.message = None), "message"),
+        (
+            broken(|request| request.message.as_mut().unwrap().message_id.clear()),
+            "message.messageId",
+        ),
+        (
+            broken(|request| request.message.as_mut().unwrap().parts.clear()),
+            "message.parts",
+        ),
+        (
+            broken(|request| request.message.as_mut().unwrap().role = 2),
+            "message.role",
+        ),
+        (broken(|request| request.tenant = "Weather!".to_owned()), "tenant"),
+        (
+            routed(message("weather", "x"), [("priority", text("hihg"))]),
+            "metadata[\"urn:muster:a2a:routing:v1\"].priority",
+        ),
+    ] {
+        let status = stack.send(request).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert_eq!(error_in(&status).field.as_deref(), Some(field));
+    }
+    assert!(agent.calls().is_empty());
+}
+
+#[tokio::test]
+async fn without_a_target_the_caller_hears_how_to_name_one() {
+    let stack = Stack::start().await;
+    assert_eq!(
+        reason_of(stack.send(message("", "x")).await),
+        Reason::TargetMissing
+    );
+    let nowhere = stack.client().list_tasks(ListTasksRequest::default()).await;
+    assert_eq!(reason_of(nowhere), Reason::TargetMissing);
+}
+
+#[tokio::test]
+async fn a_version_other_than_1_0_is_not_supported() {
+    let stack = Stack::start().await;
+    let _agent = stack.agent("weather", &["forecasting"]).await;
+    let old = carrying(message("weather", "x"), [("a2a-version", "0.3")]);
+    let status = stack.send(old).await.unwrap_err();
+    assert_eq!(status.code(), Code::FailedPrecondition);
+    let info = status.get_details_error_info().unwrap();
+    assert_eq!(
+        (info.domain.as_str(), info.reason.as_str()),
+        ("a2a-protocol.org", "VERSION_NOT_SUPPORTED")
+    );
+}
+
+#[tokio::test]
+async fn too_large_a_message_is_refused_with_the_limit() {
+    let stack = Stack::configured(|config| config.server.max_message_bytes = 2048).await;
+    let _agent = stack.agent("weather", &["forecasting"]).await;
+    stack.send(message("weather", &"x".repeat(1000))).await.unwrap();
+    let error = error_in(
+        &stack
+            .send(message("weather", &"x".repeat(3000)))
+            .await
+            .unwrap_err(),
+    );
+    assert_eq!(error.reason, Reason::MessageTooLarge);
+    assert_eq!(error.metadata["limit"], "2048");
+}
+
+#[tokio::test]
+async fn a_message_whose_time_to_live_has_passed_is_refused() {
+    let stack = Stack::start().await;
+    let agent = stack.agent("weather", &["forecasting"]).await;
+    let expired = routed(message("weather", "x"), [("ttl", number(0.0))]);
+    assert_eq!(reason_of(stack.send(expired).await), Reason::MessageExpired);
+    assert!(agent.calls().is_empty());
+    let lives = routed(message("weather", "x"), [("ttl", number(60.0))]);
+    stack.send(lives).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_unknown_task_without_a_target_is_a2as_task_not_found() {
+    let stack = Stack::start().await;
+    let _agent = stack.agent("weather", &["forecasting"]).await;
+    let request = GetTaskRequest {
+        id: "nobodys".to_owned(),
+        ..GetTaskRequest::default()
+    };
+    let status = stack.client().get_task(request).await.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound);
+    assert_eq!(status.get_details_error_info().unwrap().reason, "TASK_NOT_FOUND");
+    let empty = stack
+        .client()
+        .get_task(GetTaskRequest::default())
+        .await
+        .unwrap_err();
+    assert_eq!(error_in(&empty).field.as_deref(), Some("id"));
+}
+
+#[tokio::test]
+async fn a_router_that_has_heard_of_nobody_says_so() {
+    let nobody = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let mut config = muster_router::Config::default();
+    config.router.data_directory = std::path::PathBuf::new();
+    let router = crate::harness::Service::router(config, nobody);
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", router.address)).unwrap();
+    let channel = muster_testkit::wait_for("the router", PATIENCE, async || endpoint.connect().await).await;
+    let mut client = muster_api::a2a::a2a_service_client::A2aServiceClient::new(channel);
+    let error = error_in(&client.send_message(message("weather", "x")).await.unwrap_err());
+    assert_eq!(error.reason, Reason::DependencyUnavailable);
+    assert_eq!(error.retry_after, Some(Duration::from_secs(2)));
+}

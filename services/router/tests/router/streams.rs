@@ -1,0 +1,125 @@
+//! Streams pass event by event, and end on both sides together.
+
+use muster_api::a2a::stream_response::Payload;
+use muster_api::a2a::{StreamResponse, SubscribeToTaskRequest};
+use muster_api::error::Reason;
+use muster_testkit::{Answer, wait_for};
+use tonic::{Code, Status, Streaming};
+
+use crate::harness::{PATIENCE, Stack, error_in, message};
+
+async fn open(stack: &Stack, text: &str) -> Streaming<StreamResponse> {
+    let response = stack
+        .client()
+        .send_streaming_message(message("weather", text))
+        .await
+        .expect("it begins");
+    assert!(response.metadata().contains_key("muster-instance"));
+    response.into_inner()
+}
+
+#[tokio::test]
+async fn each_event_arrives_before_the_next_is_sent() {
+    let stack = Stack::start().await;
+    let agent = stack.agent("weather", &["forecasting"]).await;
+    agent.hold();
+    let mut events = open(&stack, "Seattle").await;
+    let mut kinds = Vec::new();
+    for _ in 0..3 {
+        agent.release(1);
+        kinds.push(match events.message().await.unwrap().unwrap().payload.unwrap() {
+            Payload::Task(_) => "task",
+            Payload::ArtifactUpdate(_) => "artifact",
+            Payload::StatusUpdate(_) => "status",
+            Payload::Message(_) => "message",
+        });
+    }
+    assert_eq!(kinds, ["task", "artifact", "status"]);
+    assert!(events.message().await.unwrap().is_none());
+    wait_for("the place to be free", PATIENCE, async || {
+        stack.status().await.in_flight == 0
+    })
+    .await;
+    assert_eq!(stack.statistics(&agent.endpoint()).await.succeeded_total, 1);
+}
+
+#[tokio::test]
+async fn a_caller_who_leaves_cancels_the_call_to_the_agent() {
+    let stack = Stack::start().await;
+    let agent = stack.agent("weather", &["forecasting"]).await;
+    agent.hold();
+    let mut events = open(&stack, "Seattle").await;
+    agent.release(1);
+    events.message().await.unwrap().unwrap();
+    wait_for("the second event to be held", PATIENCE, async || {
+        agent.held() == 1
+    })
+    .await;
+    drop(events);
+    wait_for("the agent to hear of it", PATIENCE, async || agent.held() == 0).await;
+    wait_for("the place to be free", PATIENCE, async || {
+        stack.status().await.in_flight == 0
+    })
+    .await;
+    assert_eq!(
+        stack.statistics(&agent.endpoint()).await.failed_total,
+        0,
+        "it is not the agent's fault"
+    );
+}
+
+#[tokio::test]
+async fn a_stream_that_has_begun_is_not_retried() {
+    let stack = Stack::start().await;
+    let (one, other) = (
+        stack.agent("weather", &["forecasting"]).await,
+        stack.agent("weather", &["forecasting"]).await,
+    );
+    let begun = || {
+        let task = Payload::Task(muster_api::a2a::Task {
+            id: "t".to_owned(),
+            ..Default::default()
+        });
+        Answer::Events(vec![
+            Ok(StreamResponse { payload: Some(task) }),
+            Err(Status::unavailable("broke down")),
+        ])
+    };
+    one.script([begun()]);
+    other.script([begun()]);
+    let mut events = open(&stack, "x").await;
+    events.message().await.unwrap().unwrap();
+    let error = events.message().await.unwrap_err();
+    assert_eq!((error.code(), error.message()), (Code::Unavailable, "broke down"));
+    assert_eq!(one.calls().len() + other.calls().len(), 1);
+}
+
+#[tokio::test]
+async fn a_silent_stream_ends_with_a_reason() {
+    let stack = Stack::with(|router| router.stream_idle_seconds = 1).await;
+    let agent = stack.agent("weather", &["forecasting"]).await;
+    agent.hold();
+    let mut events = open(&stack, "x").await;
+    let error = error_in(&events.message().await.unwrap_err());
+    assert_eq!(error.reason, Reason::DeadlineExceeded);
+    wait_for("the agent to hear of it", PATIENCE, async || agent.held() == 0).await;
+}
+
+#[tokio::test]
+async fn a_task_can_be_followed_at_its_owner() {
+    let stack = Stack::start().await;
+    let _agent = stack.agent("weather", &["forecasting"]).await;
+    let task = stack.send(message("weather", "x")).await.unwrap().task();
+    let request = SubscribeToTaskRequest {
+        id: task.id.clone(),
+        ..SubscribeToTaskRequest::default()
+    };
+    let mut events = stack
+        .client()
+        .subscribe_to_task(request)
+        .await
+        .unwrap()
+        .into_inner();
+    let first = events.message().await.unwrap().unwrap();
+    assert!(matches!(first.payload, Some(Payload::Task(snapshot)) if snapshot.id == task.id));
+}

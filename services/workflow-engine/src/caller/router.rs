@@ -1,0 +1,425 @@
+//! Calls through the router's gRPC.
+//!
+//! A call is repeated here only where it certainly reached no agent: the router says so with one of our reasons
+//! (no instance, full queue, agent not known yet, going down), or there was no connection to the router. Then it
+//! is sent again with the same message id, for at most [`Engine::agent_wait_seconds`](crate::config::Engine), so
+//! that a fleet that starts again is given the time to register. Everything else goes to the document's own
+//! `try`, which knows what may be repeated.
+
+use std::future::Future;
+use std::time::Duration;
+
+use a2a_pb::protojson;
+use async_trait::async_trait;
+use muster_api::a2a::a2a_service_client::A2aServiceClient;
+use muster_api::a2a::{
+    CancelTaskRequest, GetTaskRequest, ListTasksRequest, SendMessageRequest, send_message_response,
+};
+use muster_api::error::{Error as ApiError, Reason};
+use muster_api::extension::STEP_KEY_METADATA;
+use muster_rpc::backoff::Backoff;
+use muster_rpc::deadline::{self, Deadline};
+use muster_runtime::clock::SharedClock;
+use serde_json::Value;
+use tonic::transport::Channel;
+use tonic::{Code, Request, Status};
+
+use super::answer::{self, Stream};
+use super::{Call, Caller, Failure, Kind, Method, Progress};
+
+/// Waits between repetitions, where the router names none.
+const BACKOFF: Backoff = Backoff::doubling(Duration::from_millis(100), Duration::from_secs(2));
+
+/// The shortest wait, whatever chance says: a refusal must not be answered with a burst.
+const LEAST_WAIT: Duration = Duration::from_millis(20);
+
+/// The longest wait the router can ask for.
+const MOST_WAIT: Duration = Duration::from_secs(5);
+
+/// How long an agent may take to confirm that it stops.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Version of the protocol that we speak.
+const A2A_VERSION: (&str, &str) = ("a2a-version", "1.0");
+
+/// Calls agents through the router.
+pub struct Router {
+    client: A2aServiceClient<Channel>,
+    clock: SharedClock,
+    /// How long a call that reaches no agent is repeated.
+    patience: Duration,
+    /// Largest answer.
+    most_bytes: usize,
+}
+
+impl Router {
+    /// Calls over `channel`.
+    #[must_use]
+    pub fn new(channel: Channel, clock: SharedClock, patience: Duration, most_bytes: usize) -> Self {
+        // The limit of the channel is above ours, so that an answer over the limit is told apart from a broken one.
+        let client = A2aServiceClient::new(channel)
+            .max_decoding_message_size(most_bytes.saturating_mul(4))
+            .max_encoding_message_size(most_bytes.saturating_mul(4));
+        Self {
+            client,
+            clock,
+            patience,
+            most_bytes,
+        }
+    }
+
+    fn request<T>(&self, message: T, call: &Call, deadline: Deadline) -> Request<T> {
+        let mut request = Request::new(message);
+        let metadata = request.metadata_mut();
+        metadata.insert(
+            A2A_VERSION.0,
+            tonic::metadata::MetadataValue::from_static(A2A_VERSION.1),
+        );
+        let step_key = call.step_key.to_string();
+        metadata.insert(STEP_KEY_METADATA, step_key.parse().expect("a UUID is ASCII"));
+        deadline.apply(&mut request, self.clock.monotonic());
+        request
+    }
+
+    /// Sends, and sends again while it certainly reached no agent and patience lasts.
+    async fn patiently<T, F>(
+        &self,
+        progress: &Progress,
+        deadline: Deadline,
+        mut send: impl FnMut() -> F,
+    ) -> Result<T, Status>
+    where
+        F: Future<Output = Result<T, Status>>,
+    {
+        let patience = Deadline::after(self.clock.monotonic(), self.patience).earlier(deadline);
+        let mut attempt = 0;
+        loop {
+            let status = match send().await {
+                Ok(answer) => return Ok(answer),
+                Err(status) => status,
+            };
+            let Some(asked) = unreached(&status) else {
+                return Err(status);
+            };
+            let wait = asked.unwrap_or_else(|| BACKOFF.delay(attempt, rand::random()));
+            let wait = wait.clamp(LEAST_WAIT, MOST_WAIT);
+            match patience.remaining(self.clock.monotonic()) {
+                Some(left) if left > wait => {}
+                _ => return Err(status),
+            }
+            progress.set_note(Some(format!("tries again: {}", status.message())));
+            tokio::time::sleep(wait).await;
+            attempt = attempt.saturating_add(1);
+        }
+    }
+
+    async fn send(&self, call: &Call, progress: &Progress, deadline: Deadline) -> Result<Value, Outcome> {
+        let message = self.message(call)?;
+        if let Some(task_id) = message.message.as_ref().map(|message| message.task_id.clone()) {
+            progress.learn_task(&task_id);
+        }
+        let response = self
+            .patiently(progress, deadline, || {
+                let request = self.request(message.clone(), call, deadline);
+                let mut client = self.client.clone();
+                async move { client.send_message(request).await }
+            })
+            .await?
+            .into_inner();
+        Ok(match response.payload {
+            Some(send_message_response::Payload::Task(task)) => answer::task(&task)?,
+            Some(send_message_response::Payload::Message(message)) => answer::message(&message)?,
+            None => Err(Failure::new(
+                Kind::Communication,
+                502,
+                "the agent's answer is empty",
+            ))?,
+        })
+    }
+
+    async fn stream(&self, call: &Call, progress: &Progress, deadline: Deadline) -> Result<Value, Outcome> {
+        let message = self.message(call)?;
+        let mut events = self
+            .patiently(progress, deadline, || {
+                let request = self.request(message.clone(), call, deadline);
+                let mut client = self.client.clone();
+                async move { client.send_streaming_message(request).await }
+            })
+            .await?
+            .into_inner();
+        let mut stream = Stream::default();
+        while let Some(event) = events.message().await? {
+            stream.take(event, progress);
+            self.bound(stream.encoded_len())?;
+        }
+        Ok(stream.end()?)
+    }
+
+    /// The request with what the engine adds: the target, the message id, the step key.
+    fn message(&self, call: &Call) -> Result<SendMessageRequest, Failure> {
+        let mut request: SendMessageRequest =
+            answer::request::<protojson::SendMessageRequest, _>(&call.parameters)?;
+        request.tenant.clone_from(&call.target);
+        let message = request
+            .message
+            .as_mut()
+            .ok_or_else(|| Failure::new(Kind::Validation, 400, "the parameters have no 'message'"))?;
+        message.message_id = call.message_id.to_string();
+        let step_key = prost_types::value::Kind::StringValue(call.step_key.to_string());
+        request.metadata.get_or_insert_default().fields.insert(
+            STEP_KEY_METADATA.to_owned(),
+            prost_types::Value { kind: Some(step_key) },
+        );
+        Ok(request)
+    }
+
+    async fn get_task(&self, call: &Call, progress: &Progress, deadline: Deadline) -> Result<Value, Outcome> {
+        let mut message: GetTaskRequest = answer::request::<protojson::GetTaskRequest, _>(&call.parameters)?;
+        message.tenant.clone_from(&call.target);
+        let task = self
+            .patiently(progress, deadline, || {
+                let request = self.request(message.clone(), call, deadline);
+                let mut client = self.client.clone();
+                async move { client.get_task(request).await }
+            })
+            .await?;
+        Ok(answer::any_task(task.get_ref())?)
+    }
+
+    async fn list_tasks(
+        &self,
+        call: &Call,
+        progress: &Progress,
+        deadline: Deadline,
+    ) -> Result<Value, Outcome> {
+        let mut message: ListTasksRequest =
+            answer::request::<protojson::ListTasksRequest, _>(&call.parameters)?;
+        message.tenant.clone_from(&call.target);
+        let list = self
+            .patiently(progress, deadline, || {
+                let request = self.request(message.clone(), call, deadline);
+                let mut client = self.client.clone();
+                async move { client.list_tasks(request).await }
+            })
+            .await?;
+        let mut value = answer::json::<protojson::ListTasksResponse>(list.get_ref())?;
+        if let Some(tasks) = value.get_mut("tasks").and_then(Value::as_array_mut) {
+            tasks.iter_mut().for_each(answer::normalize_time);
+        }
+        Ok(value)
+    }
+
+    async fn cancel(&self, call: &Call, progress: &Progress, deadline: Deadline) -> Result<Value, Outcome> {
+        let mut message: CancelTaskRequest =
+            answer::request::<protojson::CancelTaskRequest, _>(&call.parameters)?;
+        message.tenant.clone_from(&call.target);
+        let task = self
+            .patiently(progress, deadline, || {
+                let request = self.request(message.clone(), call, deadline);
+                let mut client = self.client.clone();
+                async move { client.cancel_task(request).await }
+            })
+            .await?;
+        Ok(answer::any_task(task.get_ref())?)
+    }
+
+    fn bound(&self, bytes: usize) -> Result<(), Failure> {
+        if bytes <= self.most_bytes {
+            return Ok(());
+        }
+        let limit = self.most_bytes;
+        let detail = format!(
+            "the agent's answer of {bytes} bytes is over the limit of {limit}; \
+             ask for less, or raise 'engine.max_payload_bytes'"
+        );
+        Err(Failure::new(Kind::Runtime, 413, detail))
+    }
+}
+
+/// Either our own judgement or the status that came back.
+enum Outcome {
+    Failure(Failure),
+    Status(Box<Status>),
+}
+
+impl From<Failure> for Outcome {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
+impl From<Status> for Outcome {
+    fn from(status: Status) -> Self {
+        Self::Status(Box::new(status))
+    }
+}
+
+#[async_trait]
+impl Caller for Router {
+    async fn call(&self, call: &Call, progress: &Progress) -> Result<Value, Failure> {
+        let deadline = Deadline::after(self.clock.monotonic(), call.timeout);
+        let work = async {
+            match call.method {
+                Method::SendMessage => self.send(call, progress, deadline).await,
+                Method::SendStreamingMessage => self.stream(call, progress, deadline).await,
+                Method::GetTask => self.get_task(call, progress, deadline).await,
+                Method::ListTasks => self.list_tasks(call, progress, deadline).await,
+                Method::CancelTask => self.cancel(call, progress, deadline).await,
+            }
+        };
+        let outcome = tokio::time::timeout(call.timeout, work).await;
+        let late = || {
+            let seconds = call.timeout.as_secs_f64();
+            Failure::new(
+                Kind::Timeout,
+                408,
+                format!("'{}' did not answer within {seconds:.3} s", call.target),
+            )
+        };
+        match outcome {
+            Err(_) => Err(late()),
+            Ok(Err(Outcome::Status(status))) if deadline::is_timer_of_tonic(&status) => Err(late()),
+            Ok(Err(Outcome::Status(status))) => Err(failure(&call.target, &status)),
+            Ok(Err(Outcome::Failure(failure))) => Err(failure),
+            Ok(Ok(answer)) => {
+                self.bound(length(&answer))?;
+                Ok(answer)
+            }
+        }
+    }
+
+    async fn cancel_task(&self, target: &str, task_id: &str) -> Result<(), Failure> {
+        let message = CancelTaskRequest {
+            tenant: target.to_owned(),
+            id: task_id.to_owned(),
+            ..CancelTaskRequest::default()
+        };
+        let mut request = Request::new(message);
+        let version = tonic::metadata::MetadataValue::from_static(A2A_VERSION.1);
+        request.metadata_mut().insert(A2A_VERSION.0, version);
+        Deadline::after(self.clock.monotonic(), CANCEL_TIMEOUT).apply(&mut request, self.clock.monotonic());
+        let mut client = self.client.clone();
+        let call = async { client.cancel_task(request).await };
+        deadline::enforce(
+            CANCEL_TIMEOUT,
+            &format!("cancelling task {task_id} of '{target}'"),
+            call,
+        )
+        .await
+        .map(drop)
+        .map_err(|status| failure(target, &status))
+    }
+}
+
+/// Length of the value as JSON, without writing it anywhere.
+fn length(value: &Value) -> usize {
+    struct Counter(usize);
+    impl std::io::Write for Counter {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut counter = Counter(0);
+    serde_json::to_writer(&mut counter, value).map_or(usize::MAX, |()| counter.0)
+}
+
+/// Whether the call certainly reached no agent; then the wait that was asked for, if any.
+fn unreached(status: &Status) -> Option<Option<Duration>> {
+    if let Some(error) = ApiError::from_status(status) {
+        let unreached = matches!(
+            error.reason,
+            Reason::AgentNotFound
+                | Reason::SkillNotFound
+                | Reason::NoInstanceAvailable
+                | Reason::AgentBusy
+                | Reason::QueueFull
+                | Reason::ShuttingDown
+                | Reason::DependencyUnavailable
+        );
+        return unreached.then_some(error.retry_after);
+    }
+    is_connect_error(status).then_some(None)
+}
+
+/// Whether there was no connection to the router: then nothing was sent.
+fn is_connect_error(status: &Status) -> bool {
+    let mut source = std::error::Error::source(status);
+    while let Some(error) = source {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
+/// The failure that a status means to a workflow.
+fn failure(target: &str, status: &Status) -> Failure {
+    let (kind, http) = match status.code() {
+        Code::DeadlineExceeded => (Kind::Timeout, 408),
+        Code::Unauthenticated => (Kind::Authentication, 401),
+        Code::PermissionDenied => (Kind::Authorization, 403),
+        Code::InvalidArgument | Code::OutOfRange => (Kind::Communication, 400),
+        Code::NotFound => (Kind::Communication, 404),
+        Code::AlreadyExists | Code::Aborted | Code::FailedPrecondition => (Kind::Communication, 409),
+        Code::ResourceExhausted => (Kind::Communication, 429),
+        Code::Cancelled => (Kind::Communication, 499),
+        Code::Unimplemented => (Kind::Communication, 501),
+        Code::Unavailable => (Kind::Communication, 503),
+        Code::Ok | Code::Unknown | Code::Internal | Code::DataLoss => (Kind::Communication, 500),
+    };
+    let http = ApiError::from_status(status).map_or(http, |error| error.reason.http_status());
+    let http = if kind == Kind::Timeout { 408 } else { http };
+    Failure::new(kind, http, format!("calling '{target}': {}", status.message()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_reached_no_agent_is_repeated() {
+        let status =
+            |reason| Status::from(ApiError::new(reason, "x").with_retry_after(Duration::from_secs(1)));
+        assert_eq!(
+            unreached(&status(Reason::NoInstanceAvailable)),
+            Some(Some(Duration::from_secs(1)))
+        );
+        assert_eq!(
+            unreached(&status(Reason::SkillNotFound)),
+            Some(Some(Duration::from_secs(1)))
+        );
+        assert_eq!(unreached(&status(Reason::AgentUnreachable)), None);
+        assert_eq!(unreached(&Status::unavailable("from who knows where")), None);
+        assert_eq!(unreached(&Status::resource_exhausted("")), None);
+    }
+
+    #[test]
+    fn a_status_becomes_the_failure_it_means() {
+        for (status, kind, http) in [
+            (Status::deadline_exceeded("late"), Kind::Timeout, 408),
+            (Status::unauthenticated("who?"), Kind::Authentication, 401),
+            (Status::permission_denied("no"), Kind::Authorization, 403),
+            (Status::unavailable("gone"), Kind::Communication, 503),
+            (
+                ApiError::new(Reason::InvalidAgentResponse, "odd").into(),
+                Kind::Communication,
+                502,
+            ),
+        ] {
+            let failure = failure("weather", &status);
+            assert_eq!((failure.kind, failure.status), (kind, http));
+            assert_eq!(failure.detail, format!("calling 'weather': {}", status.message()));
+        }
+    }
+
+    #[test]
+    fn lengths_are_those_of_the_text() {
+        let value = serde_json::json!({"a": [1, "é", null]});
+        assert_eq!(length(&value), value.to_string().len());
+    }
+}

@@ -1,0 +1,283 @@
+//! The calls a run has in flight.
+//!
+//! They follow the interpreter's wishes: what it wants and is not under way is started, what is under way and not
+//! wanted any more is abandoned, and the agent is told where its task is known. Everything is owned here and ends
+//! with it.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+
+use crate::caller::{Call, Caller, Failure, Kind, Progress};
+use crate::metrics::Meter;
+use muster_runtime::clock::SharedClock;
+
+/// Identity of a call within its run: activation and attempt.
+pub(crate) type Key = (u64, u32);
+
+/// A call that has ended.
+pub(crate) type Ended = (Key, Result<Value, Failure>);
+
+/// How long agents are given to hear that their work is not wanted any more.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// See the module.
+pub(crate) struct Calls {
+    caller: Arc<dyn Caller>,
+    clock: SharedClock,
+    meter: Arc<Meter>,
+    tasks: JoinSet<Ended>,
+    in_flight: HashMap<Key, InFlight>,
+    farewells: JoinSet<()>,
+}
+
+struct InFlight {
+    task: AbortHandle,
+    target: String,
+    progress: Arc<Progress>,
+}
+
+impl Calls {
+    pub(crate) fn new(caller: Arc<dyn Caller>, clock: SharedClock, meter: Arc<Meter>) -> Self {
+        Self {
+            caller,
+            clock,
+            meter,
+            tasks: JoinSet::new(),
+            in_flight: HashMap::new(),
+            farewells: JoinSet::new(),
+        }
+    }
+
+    /// Makes the calls in flight those that are wanted.
+    pub(crate) fn follow(&mut self, wanted: impl IntoIterator<Item = (Key, Call)>) {
+        let mut keep = HashSet::new();
+        for (key, call) in wanted {
+            keep.insert(key);
+            if !self.in_flight.contains_key(&key) {
+                self.start(key, call);
+            }
+        }
+        let unwanted: Vec<Key> = self
+            .in_flight
+            .keys()
+            .filter(|key| !keep.contains(key))
+            .copied()
+            .collect();
+        for key in unwanted {
+            self.abandon(key);
+        }
+    }
+
+    fn start(&mut self, key: Key, call: Call) {
+        let progress = Arc::new(Progress::default());
+        let (caller, clock, meter) = (
+            Arc::clone(&self.caller),
+            Arc::clone(&self.clock),
+            Arc::clone(&self.meter),
+        );
+        let (target, reported) = (call.target.clone(), Arc::clone(&progress));
+        let task = self.tasks.spawn(async move {
+            let start = clock.monotonic();
+            let outcome = caller.call(&call, &reported).await;
+            meter.call(&outcome, clock.monotonic().saturating_sub(start));
+            (key, outcome)
+        });
+        self.in_flight.insert(
+            key,
+            InFlight {
+                task,
+                target,
+                progress,
+            },
+        );
+    }
+
+    fn abandon(&mut self, key: Key) {
+        let Some(call) = self.in_flight.remove(&key) else {
+            return;
+        };
+        call.task.abort();
+        let Some(task_id) = call.progress.task_id() else {
+            return;
+        };
+        let (caller, target) = (Arc::clone(&self.caller), call.target);
+        self.farewells.spawn(async move {
+            if let Err(failure) = caller.cancel_task(&target, &task_id).await {
+                tracing::info!(target, task_id, %failure, "an agent could not be told to stop");
+            }
+        });
+    }
+
+    /// The next call that has ended; never, while none is in flight.
+    pub(crate) async fn ended(&mut self) -> Ended {
+        loop {
+            match self.tasks.join_next_with_id().await {
+                None => std::future::pending().await,
+                Some(joined) => {
+                    if let Some(ended) = self.take(joined) {
+                        return ended;
+                    }
+                }
+            }
+        }
+    }
+
+    /// A call that has ended, if one has.
+    pub(crate) fn try_ended(&mut self) -> Option<Ended> {
+        while let Some(joined) = self.tasks.try_join_next_with_id() {
+            let ended = self.take(joined);
+            if ended.is_some() {
+                return ended;
+            }
+        }
+        None
+    }
+
+    /// The outcome of a task, if its call is still wanted.
+    fn take(&mut self, joined: Result<(Id, Ended), JoinError>) -> Option<Ended> {
+        match joined {
+            Ok((_, (key, outcome))) => self.in_flight.remove(&key).map(|_| (key, outcome)),
+            Err(error) => {
+                let key = self
+                    .in_flight
+                    .iter()
+                    .find(|(_, call)| call.task.id() == error.id())
+                    .map(|(key, _)| *key)?;
+                self.in_flight.remove(&key);
+                let detail = format!("the call ended in a defect of the engine: {error}");
+                Some((
+                    key,
+                    Err(Failure {
+                        kind: Kind::Runtime,
+                        status: 500,
+                        detail,
+                    }),
+                ))
+            }
+        }
+    }
+
+    /// Whether none is in flight.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.in_flight.is_empty()
+    }
+
+    /// What is known of those in flight beyond that they are, one line each.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        let mut notes: Vec<String> = self
+            .in_flight
+            .values()
+            .filter_map(|call| {
+                call.progress
+                    .note()
+                    .map(|note| format!("{}: {note}", call.target))
+            })
+            .collect();
+        notes.sort();
+        notes
+    }
+
+    /// Abandons what is in flight and waits until the agents have heard of it, or have had the time.
+    pub(crate) async fn end(mut self) {
+        self.follow([]);
+        let told = async { while self.farewells.join_next().await.is_some() {} };
+        if tokio::time::timeout(FAREWELL, told).await.is_err() {
+            tracing::info!("agents did not confirm in time that they stop");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use muster_runtime::Metrics;
+    use muster_runtime::clock::ManualClock;
+    use parking_lot::Mutex;
+    use serde_json::json;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::caller::Method;
+    use crate::metrics::DEFINITIONS;
+
+    /// Answers agents called `quick` and lets all others wait, with a task that it names after them.
+    #[derive(Default)]
+    struct Fake {
+        cancelled: Mutex<Vec<(String, String)>>,
+    }
+
+    #[async_trait]
+    impl Caller for Fake {
+        async fn call(&self, call: &Call, progress: &Progress) -> Result<Value, Failure> {
+            match call.target.as_str() {
+                "quick" => Ok(json!("done")),
+                "broken" => panic!("a defect"),
+                target => {
+                    progress.learn_task(&format!("task of {target}"));
+                    progress.set_note(Some("thinks".into()));
+                    std::future::pending().await
+                }
+            }
+        }
+
+        async fn cancel_task(&self, target: &str, task_id: &str) -> Result<(), Failure> {
+            self.cancelled
+                .lock()
+                .push((target.to_owned(), task_id.to_owned()));
+            Ok(())
+        }
+    }
+
+    fn calls(caller: &Arc<Fake>) -> Calls {
+        let meter = Meter::new(Metrics::new(DEFINITIONS).unwrap());
+        Calls::new(
+            Arc::clone(caller) as Arc<dyn Caller>,
+            Arc::new(ManualClock::default()),
+            Arc::new(meter),
+        )
+    }
+
+    fn call(target: &str) -> Call {
+        Call {
+            target: target.into(),
+            method: Method::SendMessage,
+            parameters: Arc::new(json!({})),
+            message_id: Uuid::nil(),
+            step_key: Uuid::nil(),
+            timeout: Duration::from_secs(1),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_wanted_is_called_once_and_what_is_not_is_abandoned_and_told() {
+        let caller = Arc::new(Fake::default());
+        let mut calls = calls(&caller);
+        calls.follow([((1, 0), call("slow")), ((2, 0), call("quick"))]);
+        assert_eq!(calls.ended().await, ((2, 0), Ok(json!("done"))));
+        calls.follow([((1, 0), call("slow"))]);
+        assert_eq!(calls.try_ended(), None, "it was called before");
+        while calls.notes().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(calls.notes(), ["slow: thinks"]);
+        calls.follow([]);
+        assert!(calls.is_empty());
+        calls.end().await;
+        assert_eq!(
+            *caller.cancelled.lock(),
+            [("slow".to_owned(), "task of slow".to_owned())]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_a_call_is_its_failure() {
+        let mut calls = calls(&Arc::new(Fake::default()));
+        calls.follow([((1, 0), call("broken"))]);
+        let (key, outcome) = calls.ended().await;
+        assert_eq!((key, outcome.unwrap_err().status), ((1, 0), 500));
+    }
+}

@@ -1,0 +1,188 @@
+//! Settings of the workflow engine.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use muster_runtime::config::{Mistakes, Settings};
+use muster_runtime::{server, telemetry, trust};
+use serde::{Deserialize, Serialize};
+
+/// Everything that can be set.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Addresses and limits of the service's ports.
+    pub server: server::Config,
+    /// Logs.
+    pub telemetry: telemetry::Config,
+    /// Who is trusted.
+    pub trust: trust::Config,
+    /// The engine itself.
+    pub engine: Engine,
+}
+
+/// Section `engine`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Engine {
+    /// The router through which agents are called, `http://HOST:PORT`.
+    pub router_url: String,
+    /// Where documents and runs are kept. One process at a time may use it.
+    pub data_directory: PathBuf,
+    /// How many runs may work at the same time. Runs that only wait for time to pass do not count.
+    pub max_concurrent_workflows: usize,
+    /// How many runs may wait for their turn; one more is refused.
+    pub max_queued_runs: usize,
+    /// How long a run may take from its first task on, where its document says nothing.
+    pub workflow_timeout_seconds: u64,
+    /// How long a call of an agent may take, where its task has no tighter limit.
+    pub call_timeout_seconds: u64,
+    /// How long a call waits for an agent that is not there, before it fails. Covers a fleet that starts again.
+    pub agent_wait_seconds: u64,
+    /// How long ended runs are kept.
+    pub retention_seconds: u64,
+    /// Largest document, input and answer of an agent; half of a message, because a run is read with both its
+    /// input and its output.
+    pub max_payload_bytes: usize,
+}
+
+const DAY: u64 = 24 * 60 * 60;
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+impl Default for Engine {
+    fn default() -> Self {
+        Self {
+            router_url: "http://127.0.0.1:7402".to_owned(),
+            data_directory: PathBuf::from("data/workflow-engine"),
+            max_concurrent_workflows: 100,
+            max_queued_runs: 10_000,
+            workflow_timeout_seconds: 3600,
+            call_timeout_seconds: 300,
+            agent_wait_seconds: 15,
+            retention_seconds: 30 * DAY,
+            max_payload_bytes: 2 * MIB,
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            server: server::Config::on_ports(7403, 7503, 7603),
+            telemetry: telemetry::Config::default(),
+            trust: trust::Config::default(),
+            engine: Engine::default(),
+        }
+    }
+}
+
+impl Engine {
+    /// See [`Engine::workflow_timeout_seconds`].
+    #[must_use]
+    pub fn workflow_timeout(&self) -> Duration {
+        Duration::from_secs(self.workflow_timeout_seconds)
+    }
+
+    /// See [`Engine::call_timeout_seconds`].
+    #[must_use]
+    pub fn call_timeout(&self) -> Duration {
+        Duration::from_secs(self.call_timeout_seconds)
+    }
+
+    /// See [`Engine::agent_wait_seconds`].
+    #[must_use]
+    pub fn agent_wait(&self) -> Duration {
+        Duration::from_secs(self.agent_wait_seconds)
+    }
+
+    fn validate(&self, mistakes: &mut Mistakes) {
+        if let Err(error) = muster_rpc::endpoint::parse(&self.router_url) {
+            mistakes.add("engine.router_url", error.to_string());
+        }
+        if self.data_directory.as_os_str().is_empty() {
+            mistakes.add("engine.data_directory", "must name a directory");
+        }
+        let mut within = |key: &str, value: u64, least: u64, most: u64| {
+            if !(least..=most).contains(&value) {
+                mistakes.add(key, format!("is {value}, must be from {least} to {most}"));
+            }
+        };
+        within(
+            "engine.max_concurrent_workflows",
+            self.max_concurrent_workflows as u64,
+            1,
+            100_000,
+        );
+        within(
+            "engine.max_queued_runs",
+            self.max_queued_runs as u64,
+            1,
+            1_000_000,
+        );
+        within(
+            "engine.workflow_timeout_seconds",
+            self.workflow_timeout_seconds,
+            1,
+            365 * DAY,
+        );
+        within("engine.call_timeout_seconds", self.call_timeout_seconds, 1, DAY);
+        within("engine.agent_wait_seconds", self.agent_wait_seconds, 0, DAY);
+        within("engine.retention_seconds", self.retention_seconds, 60, 3650 * DAY);
+        // The interpreter refuses larger values.
+        let largest = muster_workflow_dsl::run::LARGEST_VALUE;
+        within(
+            "engine.max_payload_bytes",
+            self.max_payload_bytes as u64,
+            KIB as u64,
+            largest as u64,
+        );
+    }
+}
+
+impl Settings for Config {
+    fn server(&self) -> &server::Config {
+        &self.server
+    }
+
+    fn telemetry(&self) -> &telemetry::Config {
+        &self.telemetry
+    }
+
+    fn validate(&self, mistakes: &mut Mistakes) {
+        self.server.validate(mistakes);
+        self.trust.validate(&self.server, mistakes);
+        self.engine.validate(mistakes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_good() {
+        let mut mistakes = Mistakes::default();
+        Config::default().validate(&mut mistakes);
+        assert!(mistakes.is_empty(), "{mistakes}");
+    }
+
+    #[test]
+    fn every_mistake_is_reported_with_its_key() {
+        let mut config = Config::default();
+        config.engine.router_url = "router:7402".into();
+        config.engine.max_concurrent_workflows = 0;
+        config.engine.retention_seconds = 1;
+        let mut mistakes = Mistakes::default();
+        config.validate(&mut mistakes);
+        let keys: Vec<&str> = mistakes.iter().map(|(key, _)| key).collect();
+        assert_eq!(
+            keys,
+            [
+                "engine.router_url",
+                "engine.max_concurrent_workflows",
+                "engine.retention_seconds"
+            ]
+        );
+    }
+}

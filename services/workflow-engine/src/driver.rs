@@ -1,0 +1,109 @@
+//! Makes the engine work: brings back what the store holds, gives slots out, owns the executors.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::task::{Id, JoinError, JoinSet};
+
+use crate::engine::Engine;
+use crate::executor::{Executor, sleep_until};
+use crate::run::{Position, RunId, Status};
+use crate::schedule::Left;
+use crate::store;
+
+/// Runs read at once after a start.
+const PORTION: usize = 500;
+
+/// How long executors may take to notice that the service stops.
+const LAST_MOMENTS: Duration = Duration::from_secs(5);
+
+/// Works until the service stops.
+pub(crate) async fn drive(engine: Arc<Engine>) {
+    let mut work = Work::default();
+    loop {
+        while let Some(job) = engine.floor.next(engine.clock.now()) {
+            let id = job.id.clone();
+            let task = work
+                .executors
+                .spawn(Executor::new(Arc::clone(&engine), job).run());
+            work.ids.insert(task.id(), id);
+        }
+        engine.meter.counts(engine.floor.counts());
+        let due = engine.floor.next_due().unwrap_or(Timestamp::MAX);
+        tokio::select! {
+            () = engine.shutdown.requested() => break,
+            () = engine.floor.rung() => {}
+            () = sleep_until(&*engine.clock, due) => {}
+            Some(ended) = work.executors.join_next_with_id() => work.clear_up(&engine, ended),
+        }
+    }
+    engine.floor.close();
+    let end = async { while work.executors.join_next().await.is_some() {} };
+    if tokio::time::timeout(LAST_MOMENTS, end).await.is_err() {
+        tracing::warn!("some runs did not stop in time; they go on after the restart");
+    }
+}
+
+#[derive(Default)]
+struct Work {
+    executors: JoinSet<()>,
+    ids: HashMap<Id, RunId>,
+}
+
+impl Work {
+    /// An executor ends by itself in order; one that panicked is a defect, and its run waits for people.
+    fn clear_up(&mut self, engine: &Engine, ended: Result<(Id, ()), JoinError>) {
+        let (task, error) = match ended {
+            Ok((task, ())) => (task, None),
+            Err(error) => (error.id(), Some(error)),
+        };
+        let id = self.ids.remove(&task);
+        if let (Some(id), Some(error)) = (id, error) {
+            tracing::error!(run = %id, %error, "a defect: the run is set aside; the others go on");
+            engine
+                .floor
+                .leave(&id, Left::SetAside(format!("a defect of the engine: {error}")));
+        }
+    }
+}
+
+/// Puts the runs that have not ended back on the floor, in the order in which they were accepted. To be done before
+/// new ones are accepted, so that none is put there twice.
+///
+/// # Errors
+/// The store cannot be read.
+pub(crate) async fn recover(engine: &Engine) -> Result<(), store::Error> {
+    let mut after: Option<Position> = None;
+    let (mut resumed, mut waiting) = (0_usize, 0_usize);
+    loop {
+        let page = engine.store.unfinished(after.as_ref(), PORTION).await?;
+        for entry in page.entries {
+            match entry {
+                Ok(summary) if summary.status == Status::Pending => {
+                    waiting += 1;
+                    engine.floor.prepare(|schedule| schedule.restore(summary.id));
+                }
+                Ok(summary) => {
+                    resumed += 1;
+                    engine.floor.prepare(|schedule| schedule.resume(summary.id));
+                }
+                Err((id, error)) => {
+                    tracing::error!(run = %id, %error, "the run is damaged and set aside; the others go on");
+                    engine
+                        .floor
+                        .prepare(|schedule| schedule.set_aside(id, error.to_string()));
+                }
+            }
+        }
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    if resumed + waiting > 0 {
+        tracing::info!(resumed, waiting, "runs of an earlier life go on");
+    }
+    Ok(())
+}

@@ -1,0 +1,465 @@
+//! The engine's use cases: start, read, list, follow and cancel runs.
+//!
+//! Nothing here knows gRPC or a kind of store. What a run does while it is worked on is [`crate::executor`]'s; who
+//! is worked on when is [`crate::floor`]'s.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use muster_api::names::suggestion;
+use muster_runtime::clock::SharedClock;
+use muster_runtime::{Shutdown, Tasks};
+use muster_workflow_dsl::Definition;
+use serde_json::Value;
+use tokio::sync::oneshot;
+
+use crate::caller::Caller;
+use crate::catalogue::{Catalogue, Reference};
+use crate::config;
+use crate::definitions::Definitions;
+use crate::error::Error;
+use crate::feed::Feed;
+use crate::floor::{Command, Floor, Sent};
+use crate::live::{Broken, Live};
+use crate::metrics::{Meter, Totals};
+use crate::page::{self, List};
+use crate::run::{Entry, Position, Record, RunId, Status, Summary};
+use crate::schedule::{Counts, Place};
+use crate::store::{self, Filter, Page, Store};
+
+/// Runs that are looked at for ids near to one that is not there.
+const MOST_IDS: usize = 100;
+
+/// How long a run at work may take to answer a question before the answer is given without it.
+const QUESTION: Duration = Duration::from_secs(1);
+
+/// Deepest input: what is nested deeper is an attack on whoever walks it.
+const DEEPEST: usize = 64;
+
+/// What the engine is made of.
+pub struct Engine {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) caller: Arc<dyn Caller>,
+    pub(crate) clock: SharedClock,
+    pub(crate) settings: config::Engine,
+    pub(crate) definitions: Definitions,
+    pub(crate) feed: Feed,
+    pub(crate) floor: Floor,
+    pub(crate) meter: Arc<Meter>,
+    pub(crate) shutdown: Shutdown,
+    catalogue: Catalogue,
+    tasks: Tasks,
+}
+
+/// What [`Engine::new`] needs.
+pub struct Parts {
+    /// Where documents and runs are kept.
+    pub store: Arc<dyn Store>,
+    /// How agents are called.
+    pub caller: Arc<dyn Caller>,
+    /// Time.
+    pub clock: SharedClock,
+    /// Settings.
+    pub settings: config::Engine,
+    /// Counters.
+    pub metrics: muster_runtime::Metrics,
+    /// Background work.
+    pub tasks: Tasks,
+    /// The wish to stop.
+    pub shutdown: Shutdown,
+}
+
+/// What to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A document of the catalogue.
+    Catalogue(Reference),
+    /// A document's text.
+    Document(String),
+}
+
+/// A wish to run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StartRun {
+    /// The caller's own id.
+    pub id: Option<RunId>,
+    /// What to run.
+    pub source: Source,
+    /// The input.
+    pub input: Value,
+}
+
+/// A run with everything that can be told of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct View {
+    /// Where it stands.
+    pub summary: Summary,
+    /// Its input.
+    pub input: Value,
+    /// Its output, once completed.
+    pub output: Option<Value>,
+    /// What it does or waits for, one line each.
+    pub activity: Vec<String>,
+}
+
+/// What the engine is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Doing {
+    /// Runs that have not ended.
+    pub counts: Counts,
+    /// Runs that ended since the start.
+    pub totals: Totals,
+}
+
+impl Engine {
+    /// An engine that does nothing yet; the driver makes it work.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let Parts {
+            store,
+            caller,
+            clock,
+            settings,
+            metrics,
+            tasks,
+            shutdown,
+        } = parts;
+        let catalogue = Catalogue::new(Arc::clone(&store), Arc::clone(&clock), settings.max_payload_bytes);
+        Self {
+            catalogue,
+            definitions: Definitions::new(settings.workflow_timeout()),
+            feed: Feed::default(),
+            floor: Floor::new(settings.max_concurrent_workflows, settings.max_queued_runs),
+            meter: Arc::new(Meter::new(metrics)),
+            store,
+            caller,
+            clock,
+            settings,
+            tasks,
+            shutdown,
+        }
+    }
+
+    /// The catalogue of documents.
+    #[must_use]
+    pub fn catalogue(&self) -> &Catalogue {
+        &self.catalogue
+    }
+
+    /// Largest document and input.
+    #[must_use]
+    pub fn most_payload_bytes(&self) -> usize {
+        self.settings.max_payload_bytes
+    }
+
+    /// Accepts a run and returns once it is durable; a run that exists and is the same is returned as it is.
+    ///
+    /// # Errors
+    /// The document or the input is refused, the id is taken by another run, or too many wait.
+    pub async fn start(self: &Arc<Self>, wish: StartRun) -> Result<View, Error> {
+        bound_depth(&wish.input)?;
+        if let Some(id) = &wish.id
+            && let Some(known) = self.store.summary(id).await?
+        {
+            return self.same_run(known, &wish).await;
+        }
+        let (document, definition) = self.resolve(&wish.source).await?;
+        let id = wish.id.clone().unwrap_or_else(RunId::fresh);
+        let summary = self.new_summary(&id, &definition);
+        let record = Record {
+            id,
+            document,
+            input: wish.input.clone(),
+        };
+        match self.accept(record, summary.clone()).await {
+            Ok(()) => self.view(summary).await,
+            // Somebody else was first with this id.
+            Err(Error::Store(store::Error::Conflict(_))) => match self.store.summary(&summary.id).await? {
+                Some(known) => self.same_run(known, &wish).await,
+                None => Err(Error::Defect(format!(
+                    "run '{}' is neither free nor taken",
+                    summary.id
+                ))),
+            },
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes a run durable and puts it in line, also when whoever asked for it goes away meanwhile.
+    async fn accept(self: &Arc<Self>, record: Record, summary: Summary) -> Result<(), Error> {
+        let engine = Arc::clone(self);
+        let (answer, accepted) = oneshot::channel();
+        self.tasks.spawn("accept a run", async move {
+            let _ = answer.send(engine.accept_now(&record, &summary).await);
+        });
+        accepted.await.map_err(|_| Error::ShuttingDown)?
+    }
+
+    async fn accept_now(&self, record: &Record, summary: &Summary) -> Result<(), Error> {
+        let reservation = self.floor.reserve()?;
+        self.store.create_run(record, summary).await?;
+        reservation.admit(record.id.clone());
+        self.meter.started();
+        Ok(())
+    }
+
+    async fn resolve(&self, source: &Source) -> Result<(String, Arc<Definition>), Error> {
+        let document = match source {
+            Source::Catalogue(reference) => self.catalogue.get(reference).await?.1,
+            Source::Document(document) => document.clone(),
+        };
+        self.catalogue.bound(&document)?;
+        let definition = self.definitions.get(&document).map_err(Error::InvalidWorkflow)?;
+        Ok((document, definition))
+    }
+
+    fn new_summary(&self, id: &RunId, definition: &Definition) -> Summary {
+        let header = &definition.workflow.header;
+        Summary {
+            id: id.clone(),
+            namespace: header.namespace.clone(),
+            name: header.name.clone(),
+            version: header.version.clone(),
+            digest: definition.digest.clone(),
+            status: Status::Pending,
+            failure: None,
+            created_at: self.clock.now(),
+            started_at: None,
+            ended_at: None,
+            history_length: 0,
+        }
+    }
+
+    /// The run that has the wished id, if it is what is wished. A reference to the newest version matches whatever
+    /// version was the newest when the run was accepted.
+    async fn same_run(&self, known: Summary, wish: &StartRun) -> Result<View, Error> {
+        let same_document = match &wish.source {
+            Source::Catalogue(reference) => {
+                reference.namespace() == known.namespace
+                    && reference.name == known.name
+                    && (reference.version.is_empty() || reference.version == known.version)
+            }
+            Source::Document(document) => muster_workflow_dsl::digest(document) == known.digest,
+        };
+        let id = known.id.clone();
+        if !same_document {
+            return Err(Error::RunExists {
+                id,
+                difference: "document",
+            });
+        }
+        let view = self.view(known).await?;
+        if view.input == wish.input {
+            Ok(view)
+        } else {
+            Err(Error::RunExists {
+                id,
+                difference: "input",
+            })
+        }
+    }
+
+    /// Reads a run.
+    ///
+    /// # Errors
+    /// There is none; near ids are suggested.
+    pub async fn get(&self, id: &RunId) -> Result<View, Error> {
+        let summary = self.summary(id).await?;
+        self.view(summary).await
+    }
+
+    async fn summary(&self, id: &RunId) -> Result<Summary, Error> {
+        if let Some(summary) = self.store.summary(id).await? {
+            return Ok(summary);
+        }
+        let recent = self.store.runs(&Filter::default(), None, MOST_IDS).await?.entries;
+        let suggestion = suggestion(id.as_str(), recent.iter().map(|run| run.id.as_str()));
+        Err(Error::RunNotFound {
+            id: id.clone(),
+            suggestion,
+        })
+    }
+
+    async fn view(&self, summary: Summary) -> Result<View, Error> {
+        let record = self.store.record(&summary.id).await?;
+        let output = match summary.status {
+            Status::Completed => self.store.output(&summary.id).await?,
+            _ => None,
+        };
+        let activity = self.activity(&summary).await;
+        // Only a run that is being forgotten at this moment has none.
+        let input = record.map_or(Value::Null, |record| record.input);
+        Ok(View {
+            summary,
+            input,
+            output,
+            activity,
+        })
+    }
+
+    async fn activity(&self, summary: &Summary) -> Vec<String> {
+        if summary.status.is_final() {
+            return Vec::new();
+        }
+        let id = &summary.id;
+        match self.floor.place(id) {
+            // It has ended since its summary was read.
+            None => Vec::new(),
+            Some((Place::SetAside(why), _)) => vec![format!("is set aside: {why}")],
+            Some((Place::Pending, ahead)) => {
+                let Counts { running, slots, .. } = self.floor.counts();
+                vec![format!(
+                    "waits for a slot: {running} of {slots} are in use, {ahead} runs are ahead"
+                )]
+            }
+            Some((Place::Active { .. }, _)) => self.ask(id).await,
+            Some((Place::Parked(_) | Place::Ready, _)) => self.read_activity(id).await,
+        }
+    }
+
+    /// Asks the run itself, which knows what its calls are doing.
+    async fn ask(&self, id: &RunId) -> Vec<String> {
+        let (reply, answer) = oneshot::channel();
+        if self.floor.command_if_active(id, Command::Describe { reply }) == Sent::Delivered
+            && let Ok(Ok(lines)) = tokio::time::timeout(QUESTION, answer).await
+        {
+            return lines;
+        }
+        self.read_activity(id).await
+    }
+
+    /// Folds the run from its journal to see what it waits for.
+    async fn read_activity(&self, id: &RunId) -> Vec<String> {
+        match Live::load(&*self.store, &self.definitions, id).await {
+            Ok(Some(live)) => live.activity(self.clock.now()),
+            Ok(None) => Vec::new(),
+            Err(broken) => vec![format!("cannot be read: {broken}")],
+        }
+    }
+
+    /// Lists runs, newest first.
+    ///
+    /// # Errors
+    /// The token is not one of this list's.
+    pub async fn list(
+        &self,
+        filter: &Filter,
+        page_size: u32,
+        page_token: &str,
+    ) -> Result<(Vec<Summary>, String), Error> {
+        let before: Option<Position> = List::Runs.cursor(page_token)?;
+        let Page { entries, next } = self
+            .store
+            .runs(filter, before.as_ref(), page::size(page_size))
+            .await?;
+        Ok((
+            entries,
+            next.map(|next| List::Runs.token(&next)).unwrap_or_default(),
+        ))
+    }
+
+    /// Reads a portion of a run's journal.
+    ///
+    /// # Errors
+    /// There is no such run, or the token is not one of this list's.
+    pub async fn history(
+        &self,
+        id: &RunId,
+        page_size: u32,
+        page_token: &str,
+    ) -> Result<(Vec<Entry>, String), Error> {
+        let from = List::History.cursor::<u64>(page_token)?.unwrap_or(0);
+        let length = self.summary(id).await?.history_length;
+        let entries = self.store.history(id, from, page::size(page_size)).await?;
+        let next = entries
+            .last()
+            .map(|last| last.index + 1)
+            .filter(|next| *next < length);
+        Ok((
+            entries,
+            next.map(|next| List::History.token(&next)).unwrap_or_default(),
+        ))
+    }
+
+    /// Ends a run and returns it as it is then, durably.
+    ///
+    /// # Errors
+    /// There is no such run, it has ended, or it cannot go on.
+    pub async fn cancel(&self, id: &RunId, reason: String) -> Result<View, Error> {
+        let summary = self.summary(id).await?;
+        let ended = |summary: Summary| Error::RunEnded {
+            id: summary.id,
+            status: summary.status,
+        };
+        if summary.status.is_final() {
+            return Err(ended(summary));
+        }
+        let (reply, answer) = oneshot::channel();
+        match self.floor.command(id, Command::Cancel { reason, reply })? {
+            Sent::Delivered => {}
+            Sent::SetAside(why) => return Err(Error::SetAside { id: id.clone(), why }),
+            Sent::Busy => return Err(Error::Defect(format!("run '{id}' does not answer; try again"))),
+            Sent::Unknown => return Err(self.ended_meanwhile(id).await?),
+        }
+        match answer.await {
+            Ok(outcome) => self.view(outcome?).await,
+            Err(_) if self.shutdown.is_requested() => Err(Error::ShuttingDown),
+            Err(_) => Err(self.ended_meanwhile(id).await?),
+        }
+    }
+
+    /// Why a run was not there to be cancelled although it had not ended when it was looked up.
+    async fn ended_meanwhile(&self, id: &RunId) -> Result<Error, Error> {
+        let summary = self.summary(id).await?;
+        if summary.status.is_final() {
+            return Ok(Error::RunEnded {
+                id: summary.id,
+                status: summary.status,
+            });
+        }
+        if let Some((Place::SetAside(why), _)) = self.floor.place(id) {
+            return Ok(Error::SetAside { id: summary.id, why });
+        }
+        Ok(Error::Defect(format!(
+            "run '{id}' was not there to be cancelled; try again"
+        )))
+    }
+
+    /// What the engine is doing.
+    #[must_use]
+    pub fn doing(&self) -> Doing {
+        Doing {
+            counts: self.floor.counts(),
+            totals: self.meter.totals(),
+        }
+    }
+}
+
+/// Refuses an input that is nested too deeply. Iterative, so that depth is no danger here.
+fn bound_depth(input: &Value) -> Result<(), Error> {
+    let mut pending = vec![(input, 0)];
+    while let Some((value, depth)) = pending.pop() {
+        if depth > DEEPEST {
+            return Err(Error::field(
+                "input_json",
+                format!("is nested deeper than {DEEPEST} levels"),
+            ));
+        }
+        match value {
+            Value::Array(items) => pending.extend(items.iter().map(|item| (item, depth + 1))),
+            Value::Object(fields) => pending.extend(fields.values().map(|item| (item, depth + 1))),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+    Ok(())
+}
+
+impl From<Broken> for Error {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::Store(error) => Self::Store(error),
+            Broken::Damaged(what) => Self::Store(store::Error::Damaged(what)),
+            Broken::Interpreter(what) => Self::Defect(what),
+        }
+    }
+}

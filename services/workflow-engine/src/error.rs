@@ -1,0 +1,95 @@
+//! Why the engine refuses a request.
+
+use muster_workflow_dsl::Problems;
+
+use crate::run::{RunId, Status};
+use crate::schedule::Full;
+use crate::store;
+
+/// Why the engine refuses a request. `grpc` makes statuses of these, and nothing else does.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A field of the request is missing or malformed.
+    #[error("{field}: {message}")]
+    Field {
+        /// Path of the field.
+        field: &'static str,
+        /// What is wrong and what is allowed.
+        message: String,
+    },
+    /// The page token is not ours, or another list's.
+    #[error("page_token: {0}")]
+    PageToken(#[from] crate::page::InvalidToken),
+    /// The document is not a workflow.
+    #[error("the document is not a valid workflow:\n{0}")]
+    InvalidWorkflow(Problems),
+    /// The catalogue has no such document.
+    #[error("the catalogue has no workflow {what}{suggestion}")]
+    WorkflowNotFound {
+        /// What was looked for.
+        what: String,
+        /// The nearest names, ready to append.
+        suggestion: String,
+    },
+    /// The catalogue has other content under this version.
+    #[error("{what} is in the catalogue with other content (digest {digest})")]
+    VersionExists {
+        /// Namespace, name and version.
+        what: String,
+        /// Digest of what is there.
+        digest: String,
+    },
+    /// There is no such run.
+    #[error("there is no run '{id}'{suggestion}")]
+    RunNotFound {
+        /// What was looked for.
+        id: RunId,
+        /// The nearest ids, ready to append.
+        suggestion: String,
+    },
+    /// A run with this id exists and is not what was asked for.
+    #[error("run '{id}' exists with another {difference}")]
+    RunExists {
+        /// The id.
+        id: RunId,
+        /// In what it differs: document or input.
+        difference: &'static str,
+    },
+    /// The run has ended.
+    #[error("run '{id}' has ended: {}", status.name())]
+    RunEnded {
+        /// The id.
+        id: RunId,
+        /// How it ended.
+        status: Status,
+    },
+    /// The line is full.
+    #[error(transparent)]
+    TooManyRuns(#[from] Full),
+    /// The run cannot go on.
+    #[error("run '{id}' is set aside: {why}")]
+    SetAside {
+        /// The id.
+        id: RunId,
+        /// Why.
+        why: String,
+    },
+    /// The store refuses.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The engine is going down.
+    #[error("the workflow engine is shutting down")]
+    ShuttingDown,
+    /// A defect of ours.
+    #[error("{0}")]
+    Defect(String),
+}
+
+impl Error {
+    pub(crate) fn field(field: &'static str, message: impl Into<String>) -> Self {
+        Self::Field {
+            field,
+            message: message.into(),
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! The life of one run while it is worked on.
+//!
+//! Load and fold; then in turns: let the calls in flight be what the interpreter wants, wait for something to
+//! happen (a call ends, a timer is due, a message comes), let the interpreter decide, write the decision, go on.
+//! Effects start only after the entries that ask for them are durable: one write per step, with what ended and
+//! what begins in it. Calls that end together are decided together.
+//!
+//! When only time can help, the run is parked and nothing of it stays in memory. When the service stops, calls in
+//! flight are dropped and agents are not told: after the restart the same messages are sent again under the same
+//! ids.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use muster_api::extension::SKILL_TARGET_PREFIX;
+use muster_runtime::Shutdown;
+use muster_runtime::clock::Clock;
+use muster_workflow_dsl::document::{self, Endpoint};
+use muster_workflow_dsl::journal::{Problem, Standard};
+use muster_workflow_dsl::run::{Effect, Stimulus};
+
+use crate::caller::{Call, Failure, Kind, Method};
+use crate::calls::{Calls, Key};
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::feed::Reached;
+use crate::floor::{Command, Job};
+use crate::live::{Broken, Live};
+use crate::schedule::Left;
+use crate::store;
+
+/// The longest sleep: wall-clock time may be set, so it is looked at again.
+const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+
+/// A run that is worked on.
+pub(crate) struct Executor {
+    engine: Arc<Engine>,
+    job: Job,
+    calls: Calls,
+    shutdown: Shutdown,
+}
+
+/// What happened.
+enum Happening {
+    Command(Command),
+    Ended(Key, Result<serde_json::Value, Failure>),
+    Due,
+    Stop,
+}
+
+/// How the work ended.
+enum Outcome {
+    Ended,
+    /// Has left the floor already.
+    Parked,
+    Stopped,
+}
+
+impl Executor {
+    pub(crate) fn new(engine: Arc<Engine>, job: Job) -> Self {
+        let calls = Calls::new(
+            Arc::clone(&engine.caller),
+            Arc::clone(&engine.clock),
+            Arc::clone(&engine.meter),
+        );
+        let shutdown = engine.shutdown.clone();
+        Self {
+            engine,
+            job,
+            calls,
+            shutdown,
+        }
+    }
+
+    /// Works until the run ends, waits or cannot go on.
+    pub(crate) async fn run(mut self) {
+        let id = self.job.id.clone();
+        let outcome = self.work().await;
+        match outcome {
+            Ok(Outcome::Ended) => {
+                self.calls.end().await;
+                self.engine.floor.leave(&id, Left::Ended);
+            }
+            Ok(Outcome::Parked | Outcome::Stopped) => {}
+            Err(broken) => {
+                tracing::error!(run = %id, error = %broken, "the run is set aside; the others go on");
+                self.calls.end().await;
+                self.engine.floor.leave(&id, Left::SetAside(broken.to_string()));
+            }
+        }
+    }
+
+    async fn work(&mut self) -> Result<Outcome, Broken> {
+        let Some(mut live) = self.load().await? else {
+            return Ok(Outcome::Ended);
+        };
+        if !live.is_new() {
+            // What came due meanwhile, or was left undecided by a crash.
+            live = self.step(live, vec![Stimulus::Tick]).await?;
+        }
+        loop {
+            if live.is_new() && self.job.mailbox.is_empty() {
+                let input = live.input();
+                live = self.step(live, vec![Stimulus::Start { input }]).await?;
+            }
+            if live.summary.status.is_final() {
+                return Ok(Outcome::Ended);
+            }
+            let due = self.follow(&live);
+            if self.calls.is_empty() && !live.is_new() {
+                let due = due.ok_or_else(|| Broken::Interpreter("it waits for nothing".to_owned()))?;
+                if due > self.engine.clock.now() && self.engine.floor.park(&self.job, due) {
+                    return Ok(Outcome::Parked);
+                }
+            }
+            live = match self.happening(due).await {
+                Happening::Stop => return Ok(Outcome::Stopped),
+                Happening::Command(command) => self.obey(live, command).await?,
+                Happening::Due => self.tick(live, due).await?,
+                Happening::Ended(key, outcome) => {
+                    let mut stimuli = vec![returned(key, outcome)];
+                    while let Some((key, outcome)) = self.calls.try_ended() {
+                        stimuli.push(returned(key, outcome));
+                    }
+                    self.step(live, stimuli).await?
+                }
+            };
+        }
+    }
+
+    async fn load(&self) -> Result<Option<Live>, Broken> {
+        Live::load(&*self.engine.store, &self.engine.definitions, &self.job.id).await
+    }
+
+    /// Makes the calls in flight those that the run wants; returns when its next timer is due.
+    fn follow(&mut self, live: &Live) -> Option<Timestamp> {
+        let now = self.engine.clock.now();
+        let mut wanted = Vec::new();
+        for effect in live.effects() {
+            match effect {
+                Effect::Call {
+                    activation,
+                    attempt,
+                    message_id,
+                    step_key,
+                    call,
+                    deadline,
+                    task: _,
+                } => {
+                    let call = Call {
+                        target: target(&call.endpoint),
+                        method: method(call.method),
+                        parameters: Arc::clone(&call.parameters),
+                        message_id,
+                        step_key,
+                        timeout: self.timeout(deadline, now),
+                    };
+                    wanted.push(((activation, attempt), call));
+                }
+                Effect::Timer { .. } => {}
+            }
+        }
+        self.calls.follow(wanted);
+        live.next_due()
+    }
+
+    /// How long a call may take: what its task allows, and no longer than calls may take at all.
+    fn timeout(&self, deadline: Option<Timestamp>, now: Timestamp) -> Duration {
+        let longest = self.engine.settings.call_timeout();
+        deadline.map_or(longest, |deadline| {
+            Duration::try_from(deadline.duration_since(now))
+                .unwrap_or(Duration::ZERO)
+                .min(longest)
+        })
+    }
+
+    /// Waits for something to happen.
+    async fn happening(&mut self, due: Option<Timestamp>) -> Happening {
+        let clock = Arc::clone(&self.engine.clock);
+        let timer = async move {
+            match due {
+                Some(due) => sleep_until(&*clock, due).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.shutdown.requested() => Happening::Stop,
+            Some(command) = self.job.mailbox.recv() => Happening::Command(command),
+            (key, outcome) = self.calls.ended() => Happening::Ended(key, outcome),
+            () = timer => Happening::Due,
+        }
+    }
+
+    /// Lets the interpreter see that time has passed. One that does not move on at a timer it asked for would be
+    /// asked for ever.
+    async fn tick(&mut self, live: Live, due: Option<Timestamp>) -> Result<Live, Broken> {
+        let length = live.summary.history_length;
+        let live = self.step(live, vec![Stimulus::Tick]).await?;
+        if live.summary.history_length == length && live.next_due() == due {
+            return Err(Broken::Interpreter(
+                "its timer is due and nothing comes of it".to_owned(),
+            ));
+        }
+        Ok(live)
+    }
+
+    async fn obey(&mut self, live: Live, command: Command) -> Result<Live, Broken> {
+        match command {
+            Command::Describe { reply } => {
+                let mut lines = live.activity(self.engine.clock.now());
+                lines.extend(self.calls.notes());
+                // Whoever asked may have left.
+                let _ = reply.send(lines);
+                Ok(live)
+            }
+            Command::Cancel { reason, reply } => {
+                match self.step(live, vec![Stimulus::Cancel { reason }]).await {
+                    Ok(live) => {
+                        let _ = reply.send(Ok(live.summary.clone()));
+                        Ok(live)
+                    }
+                    Err(broken) => {
+                        let (id, why) = (self.job.id.clone(), broken.to_string());
+                        let _ = reply.send(Err(Error::SetAside { id, why }));
+                        Err(broken)
+                    }
+                }
+            }
+        }
+    }
+
+    /// Decides on what happened, writes the decision and tells watchers.
+    async fn step(&mut self, live: Live, stimuli: Vec<Stimulus>) -> Result<Live, Broken> {
+        let fallback = stimuli.first().map(instead);
+        match self.decide_and_write(live, stimuli).await {
+            Err(Broken::Store(store::Error::TooLarge { bytes, limit })) => {
+                let Some(fallback) = fallback else {
+                    return Err(Broken::Interpreter("nothing happened".into()));
+                };
+                tracing::warn!(run = %self.job.id, bytes, limit, "a step is too large to be written");
+                let live = self
+                    .load()
+                    .await?
+                    .ok_or_else(|| Broken::Damaged("it is gone".to_owned()))?;
+                self.decide_and_write(live, vec![fallback]).await
+            }
+            other => other,
+        }
+    }
+
+    async fn decide_and_write(&self, mut live: Live, stimuli: Vec<Stimulus>) -> Result<Live, Broken> {
+        for stimulus in stimuli {
+            live = live.decide(stimulus, self.engine.clock.now()).await?;
+        }
+        if live.has_unwritten() {
+            let clock = &self.engine.clock;
+            let start = clock.monotonic();
+            live.write(&*self.engine.store).await?;
+            self.engine.meter.step(clock.monotonic().saturating_sub(start));
+            let ended = live.summary.status.is_final();
+            self.engine.feed.publish(
+                &self.job.id,
+                Reached {
+                    length: live.summary.history_length,
+                    ended,
+                },
+            );
+            if ended {
+                self.engine.meter.ended(live.summary.status);
+            }
+        }
+        Ok(live)
+    }
+}
+
+/// Sleeps until the clock shows `due`.
+pub(crate) async fn sleep_until(clock: &dyn Clock, due: Timestamp) {
+    loop {
+        let left = due.duration_since(clock.now());
+        if !left.is_positive() {
+            return;
+        }
+        let left = Duration::try_from(left).unwrap_or(LONGEST_SLEEP);
+        tokio::time::sleep(left.min(LONGEST_SLEEP)).await;
+    }
+}
+
+fn target(endpoint: &Endpoint) -> String {
+    match endpoint {
+        Endpoint::Agent(id) => id.clone(),
+        Endpoint::Skill(skill) => format!("{SKILL_TARGET_PREFIX}{skill}"),
+    }
+}
+
+fn method(method: document::Method) -> Method {
+    match method {
+        document::Method::SendMessage => Method::SendMessage,
+        document::Method::SendStreamingMessage => Method::SendStreamingMessage,
+        document::Method::GetTask => Method::GetTask,
+        document::Method::ListTasks => Method::ListTasks,
+        document::Method::CancelTask => Method::CancelTask,
+    }
+}
+
+fn returned((activation, attempt): Key, outcome: Result<serde_json::Value, Failure>) -> Stimulus {
+    Stimulus::CallReturned {
+        activation,
+        attempt,
+        result: outcome.map_err(problem),
+    }
+}
+
+/// What is decided on instead, where the decision is too large to be written: the answer that was too much counts
+/// as failed, and everything else ends the run.
+fn instead(stimulus: &Stimulus) -> Stimulus {
+    const REASON: &str = "a step of the run became too large to be written";
+    match stimulus {
+        Stimulus::CallReturned {
+            activation, attempt, ..
+        } => returned(
+            (*activation, *attempt),
+            Err(Failure::new(Kind::Runtime, 413, REASON)),
+        ),
+        Stimulus::Start { .. } | Stimulus::Tick | Stimulus::Cancel { .. } => Stimulus::Cancel {
+            reason: REASON.to_owned(),
+        },
+    }
+}
+
+fn problem(failure: Failure) -> Problem {
+    let kind = match failure.kind {
+        Kind::Communication => Standard::Communication,
+        Kind::Timeout => Standard::Timeout,
+        Kind::Authentication => Standard::Authentication,
+        Kind::Authorization => Standard::Authorization,
+        Kind::Validation => Standard::Validation,
+        Kind::Runtime => Standard::Runtime,
+    };
+    Problem::standard(kind, failure.detail).with_status(failure.status)
+}

@@ -1,0 +1,301 @@
+//! The shop floor: the [`Schedule`] behind a lock, the mailboxes of the runs at work, and the bell for the driver.
+//!
+//! Whoever wants something of a run says it here, whatever the run does at that moment: one at work finds it in its
+//! mailbox, one that waits is taken out of its line and put to work with the message in hand. A run gives its
+//! mailbox up and is parked under the same lock under which messages are sent, so none is lost between the two.
+
+use std::collections::{HashMap, VecDeque};
+
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use crate::error::Error;
+use crate::run::{RunId, Summary};
+use crate::schedule::{Counts, Full, Left, Place, Schedule, Seized};
+
+/// Messages that may wait for one run. More than one person rarely asks at once.
+const MAILBOX: usize = 16;
+
+/// Something that is wanted of a run.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// End it.
+    Cancel {
+        /// Why, for the history.
+        reason: String,
+        /// The run as it is afterwards, durably.
+        reply: oneshot::Sender<Result<Summary, Error>>,
+    },
+    /// Say what it does.
+    Describe {
+        /// One line each.
+        reply: oneshot::Sender<Vec<String>>,
+    },
+}
+
+/// A run to work on.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) id: RunId,
+    pub(crate) mailbox: mpsc::Receiver<Command>,
+}
+
+/// What came of a message.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Sent {
+    /// The run will get it.
+    Delivered,
+    /// The run's mailbox is full.
+    Busy,
+    /// It cannot go on; says why.
+    SetAside(String),
+    /// It is not among those that have not ended.
+    Unknown,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Floor {
+    state: Mutex<State>,
+    bell: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    schedule: Schedule,
+    mailboxes: HashMap<RunId, mpsc::Sender<Command>>,
+    /// Runs that were taken out of their turn.
+    urgent: VecDeque<Job>,
+    closed: bool,
+}
+
+/// A place in the line; given up if dropped.
+pub(crate) struct Reservation<'a> {
+    floor: &'a Floor,
+    used: bool,
+}
+
+impl Reservation<'_> {
+    /// The run is durable and joins the line.
+    pub(crate) fn admit(mut self, id: RunId) {
+        self.used = true;
+        self.floor.state.lock().schedule.admit(id);
+        self.floor.bell.notify_one();
+    }
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        if !self.used {
+            self.floor.state.lock().schedule.give_up();
+        }
+    }
+}
+
+impl Floor {
+    pub(crate) fn new(slots: usize, most_pending: usize) -> Self {
+        let state = State {
+            schedule: Schedule::new(slots, most_pending),
+            mailboxes: HashMap::new(),
+            urgent: VecDeque::new(),
+            closed: false,
+        };
+        Self {
+            state: Mutex::new(state),
+            bell: Notify::new(),
+        }
+    }
+
+    /// Keeps a place in the line.
+    pub(crate) fn reserve(&self) -> Result<Reservation<'_>, Full> {
+        self.state.lock().schedule.reserve()?;
+        Ok(Reservation {
+            floor: self,
+            used: false,
+        })
+    }
+
+    /// Changes the schedule, for the start.
+    pub(crate) fn prepare(&self, change: impl FnOnce(&mut Schedule)) {
+        change(&mut self.state.lock().schedule);
+        self.bell.notify_one();
+    }
+
+    /// The next run to work on, if there is one.
+    pub(crate) fn next(&self, now: Timestamp) -> Option<Job> {
+        let mut state = self.state.lock();
+        if let Some(job) = state.urgent.pop_front() {
+            return Some(job);
+        }
+        let id = state.schedule.next(now)?;
+        let (sender, mailbox) = mpsc::channel(MAILBOX);
+        state.mailboxes.insert(id.clone(), sender);
+        Some(Job { id, mailbox })
+    }
+
+    /// When the next parked run is due.
+    pub(crate) fn next_due(&self) -> Option<Timestamp> {
+        self.state.lock().schedule.next_due()
+    }
+
+    /// Resolves when there may be something to do.
+    pub(crate) async fn rung(&self) {
+        self.bell.notified().await;
+    }
+
+    /// Gives a message to the run, which is put to work for it if it waits.
+    pub(crate) fn command(&self, id: &RunId, command: Command) -> Result<Sent, Error> {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err(Error::ShuttingDown);
+        }
+        Ok(match state.schedule.seize(id) {
+            Seized::Active => deliver(&state, id, command),
+            Seized::SetAside(why) => Sent::SetAside(why),
+            Seized::Unknown => Sent::Unknown,
+            Seized::Taken => {
+                let (sender, mailbox) = mpsc::channel(MAILBOX);
+                state.mailboxes.insert(id.clone(), sender);
+                let sent = deliver(&state, id, command);
+                state.urgent.push_back(Job {
+                    id: id.clone(),
+                    mailbox,
+                });
+                self.bell.notify_one();
+                sent
+            }
+        })
+    }
+
+    /// Gives a message to the run if it is at work.
+    pub(crate) fn command_if_active(&self, id: &RunId, command: Command) -> Sent {
+        deliver(&self.state.lock(), id, command)
+    }
+
+    /// Parks the run, unless there is a message for it.
+    pub(crate) fn park(&self, job: &Job, due: Timestamp) -> bool {
+        let mut state = self.state.lock();
+        if !job.mailbox.is_empty() {
+            return false;
+        }
+        state.mailboxes.remove(&job.id);
+        state.schedule.leave(&job.id, Left::Parked(due));
+        drop(state);
+        self.bell.notify_one();
+        true
+    }
+
+    /// The run is not worked on any more.
+    pub(crate) fn leave(&self, id: &RunId, left: Left) {
+        let mut state = self.state.lock();
+        state.mailboxes.remove(id);
+        state.schedule.leave(id, left);
+        drop(state);
+        self.bell.notify_one();
+    }
+
+    /// Where the run is and how many new ones are before it.
+    pub(crate) fn place(&self, id: &RunId) -> Option<(Place, usize)> {
+        let state = self.state.lock();
+        let place = state.schedule.place(id)?.clone();
+        let ahead = if place == Place::Pending {
+            state.schedule.ahead_of(id)
+        } else {
+            0
+        };
+        Some((place, ahead))
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        self.state.lock().schedule.counts()
+    }
+
+    /// Takes no more messages.
+    pub(crate) fn close(&self) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        // Whoever waits for an answer from these learns that there will be none.
+        state.urgent.clear();
+    }
+}
+
+fn deliver(state: &State, id: &RunId, command: Command) -> Sent {
+    match state.mailboxes.get(id).map(|mailbox| mailbox.try_send(command)) {
+        Some(Ok(())) => Sent::Delivered,
+        Some(Err(mpsc::error::TrySendError::Full(_))) => Sent::Busy,
+        Some(Err(mpsc::error::TrySendError::Closed(_))) | None => Sent::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(text: &str) -> RunId {
+        text.parse().unwrap()
+    }
+
+    fn cancel() -> Command {
+        Command::Cancel {
+            reason: String::new(),
+            reply: oneshot::channel().0,
+        }
+    }
+
+    #[test]
+    fn a_message_finds_a_run_wherever_it_is() {
+        let floor = Floor::new(1, 10);
+        floor.prepare(|schedule| {
+            ["a", "b"]
+                .map(id)
+                .into_iter()
+                .for_each(|run| schedule.restore(run))
+        });
+        let now = Timestamp::UNIX_EPOCH;
+        let mut working = floor.next(now).unwrap();
+        assert_eq!(floor.command(&id("a"), cancel()).unwrap(), Sent::Delivered);
+        assert!(!floor.park(&working, now), "a message waits");
+        assert!(working.mailbox.try_recv().is_ok());
+        assert!(floor.park(&working, Timestamp::MAX));
+
+        assert_eq!(floor.command(&id("a"), cancel()).unwrap(), Sent::Delivered);
+        let mut urgent = floor.next(now).unwrap();
+        assert_eq!(urgent.id, id("a"));
+        assert!(urgent.mailbox.try_recv().is_ok());
+        floor.leave(&id("a"), Left::Ended);
+        assert_eq!(floor.command(&id("a"), cancel()).unwrap(), Sent::Unknown);
+        assert_eq!(floor.next(now).unwrap().id, id("b"));
+        assert_eq!(
+            floor.command_if_active(&id("b"), cancel()),
+            Sent::Unknown,
+            "its worker is gone"
+        );
+    }
+
+    #[test]
+    fn mailboxes_are_bounded_and_close() {
+        let floor = Floor::new(1, 10);
+        floor.prepare(|schedule| schedule.restore(id("a")));
+        let _working = floor.next(Timestamp::UNIX_EPOCH).unwrap();
+        for _ in 0..MAILBOX {
+            assert_eq!(floor.command_if_active(&id("a"), cancel()), Sent::Delivered);
+        }
+        assert_eq!(floor.command(&id("a"), cancel()).unwrap(), Sent::Busy);
+        floor.close();
+        assert!(matches!(
+            floor.command(&id("a"), cancel()),
+            Err(Error::ShuttingDown)
+        ));
+    }
+
+    #[test]
+    fn a_reservation_that_is_not_used_is_given_up() {
+        let floor = Floor::new(1, 1);
+        let reservations = [floor.reserve().unwrap(), floor.reserve().unwrap()];
+        assert!(floor.reserve().is_err());
+        drop(reservations);
+        floor.reserve().unwrap().admit(id("a"));
+        assert_eq!(floor.counts().pending, 1);
+    }
+}

@@ -1,0 +1,198 @@
+//! The engine over gRPC: decode, ask the engine, encode.
+
+mod convert;
+mod status;
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures::{Stream, StreamExt as _};
+use muster_api::workflow as proto;
+use muster_api::workflow::workflow_service_server::WorkflowService;
+use tonic::{Request, Response, Status};
+
+use crate::catalogue::Reference;
+use crate::engine::{Doing, Engine};
+
+/// `muster.workflow.v1.WorkflowService`.
+pub struct Service {
+    engine: Arc<Engine>,
+}
+
+impl Service {
+    /// Serves this engine.
+    #[must_use]
+    pub fn new(engine: Arc<Engine>) -> Self {
+        Self { engine }
+    }
+}
+
+#[tonic::async_trait]
+impl WorkflowService for Service {
+    async fn validate_workflow(
+        &self,
+        request: Request<proto::ValidateWorkflowRequest>,
+    ) -> Result<Response<proto::ValidateWorkflowResponse>, Status> {
+        let problems = self.engine.catalogue().validate(&request.into_inner().document)?;
+        Ok(Response::new(proto::ValidateWorkflowResponse {
+            problems: convert::problems(&problems),
+        }))
+    }
+
+    async fn apply_workflow(
+        &self,
+        request: Request<proto::ApplyWorkflowRequest>,
+    ) -> Result<Response<proto::ApplyWorkflowResponse>, Status> {
+        let document = request.into_inner().document;
+        let (workflow, warnings) = self.engine.catalogue().apply(&document).await?;
+        Ok(Response::new(proto::ApplyWorkflowResponse {
+            workflow: Some(convert::workflow(workflow, document)),
+            warnings: convert::problems(&warnings),
+        }))
+    }
+
+    async fn list_workflows(
+        &self,
+        request: Request<proto::ListWorkflowsRequest>,
+    ) -> Result<Response<proto::ListWorkflowsResponse>, Status> {
+        let proto::ListWorkflowsRequest {
+            page_size,
+            page_token,
+        } = request.into_inner();
+        let (workflows, next_page_token) = self.engine.catalogue().list(page_size, &page_token).await?;
+        let workflows = workflows
+            .into_iter()
+            .map(|workflow| convert::workflow(workflow, String::new()))
+            .collect();
+        Ok(Response::new(proto::ListWorkflowsResponse {
+            workflows,
+            next_page_token,
+        }))
+    }
+
+    async fn get_workflow(
+        &self,
+        request: Request<proto::GetWorkflowRequest>,
+    ) -> Result<Response<proto::GetWorkflowResponse>, Status> {
+        let proto::GetWorkflowRequest {
+            namespace,
+            name,
+            version,
+        } = request.into_inner();
+        let (workflow, document) = self
+            .engine
+            .catalogue()
+            .get(&Reference {
+                namespace,
+                name,
+                version,
+            })
+            .await?;
+        let workflow = Some(convert::workflow(workflow, document));
+        Ok(Response::new(proto::GetWorkflowResponse { workflow }))
+    }
+
+    async fn start_run(
+        &self,
+        request: Request<proto::StartRunRequest>,
+    ) -> Result<Response<proto::StartRunResponse>, Status> {
+        let wish = convert::start(request.into_inner(), self.engine.most_payload_bytes())?;
+        let run = self.engine.start(wish).await?;
+        Ok(Response::new(proto::StartRunResponse {
+            run: Some(convert::view(run)),
+        }))
+    }
+
+    async fn get_run(
+        &self,
+        request: Request<proto::GetRunRequest>,
+    ) -> Result<Response<proto::GetRunResponse>, Status> {
+        let id = convert::run_id(&request.into_inner().run_id)?;
+        let run = self.engine.get(&id).await?;
+        Ok(Response::new(proto::GetRunResponse {
+            run: Some(convert::view(run)),
+        }))
+    }
+
+    async fn list_runs(
+        &self,
+        request: Request<proto::ListRunsRequest>,
+    ) -> Result<Response<proto::ListRunsResponse>, Status> {
+        let proto::ListRunsRequest {
+            statuses,
+            name,
+            page_size,
+            page_token,
+        } = request.into_inner();
+        let filter = convert::filter(&statuses, name)?;
+        let (runs, next_page_token) = self.engine.list(&filter, page_size, &page_token).await?;
+        let runs = runs.into_iter().map(convert::summary).collect();
+        Ok(Response::new(proto::ListRunsResponse {
+            runs,
+            next_page_token,
+        }))
+    }
+
+    async fn get_history(
+        &self,
+        request: Request<proto::GetHistoryRequest>,
+    ) -> Result<Response<proto::GetHistoryResponse>, Status> {
+        let proto::GetHistoryRequest {
+            run_id,
+            page_size,
+            page_token,
+        } = request.into_inner();
+        let id = convert::run_id(&run_id)?;
+        let (entries, next_page_token) = self.engine.history(&id, page_size, &page_token).await?;
+        let events = entries
+            .into_iter()
+            .map(convert::entry)
+            .collect::<Result<_, _>>()?;
+        Ok(Response::new(proto::GetHistoryResponse {
+            events,
+            next_page_token,
+        }))
+    }
+
+    type WatchRunStream = Pin<Box<dyn Stream<Item = Result<proto::WatchRunResponse, Status>> + Send>>;
+
+    async fn watch_run(
+        &self,
+        request: Request<proto::WatchRunRequest>,
+    ) -> Result<Response<Self::WatchRunStream>, Status> {
+        let proto::WatchRunRequest { run_id, after_index } = request.into_inner();
+        let id = convert::run_id(&run_id)?;
+        let from = after_index.map_or(0, |index| index.saturating_add(1));
+        let updates = self.engine.watch(&id, from).await?;
+        let updates = updates.map(|update| Ok(convert::update(update?)?));
+        Ok(Response::new(Box::pin(updates)))
+    }
+
+    async fn cancel_run(
+        &self,
+        request: Request<proto::CancelRunRequest>,
+    ) -> Result<Response<proto::CancelRunResponse>, Status> {
+        let proto::CancelRunRequest { run_id, reason } = request.into_inner();
+        let id = convert::run_id(&run_id)?;
+        let run = self.engine.cancel(&id, reason).await?;
+        Ok(Response::new(proto::CancelRunResponse {
+            run: Some(convert::view(run)),
+        }))
+    }
+
+    async fn get_status(
+        &self,
+        _request: Request<proto::GetStatusRequest>,
+    ) -> Result<Response<proto::GetStatusResponse>, Status> {
+        let Doing { counts, totals } = self.engine.doing();
+        Ok(Response::new(proto::GetStatusResponse {
+            running: counts.running as u64,
+            pending: counts.pending as u64,
+            waiting: counts.waiting as u64,
+            max_concurrent: counts.slots as u64,
+            completed_total: totals.completed,
+            faulted_total: totals.faulted,
+            cancelled_total: totals.cancelled,
+        }))
+    }
+}

@@ -1,0 +1,258 @@
+//! Between the wire's types and ours; what cannot be is refused with its field.
+
+use jiff::Timestamp;
+use muster_api::time::to_proto;
+use muster_api::workflow as proto;
+use muster_workflow_dsl::{Problem, Problems, Severity};
+use serde_json::Value;
+
+use crate::catalogue::Reference;
+use crate::engine::{Source, StartRun, View};
+use crate::error::Error;
+use crate::history;
+use crate::run::{Entry, RunId, Status, Summary};
+use crate::store::{Filter, Workflow};
+use crate::watching::Update;
+
+pub(super) fn run_id(text: &str) -> Result<RunId, Error> {
+    text.parse()
+        .map_err(|error: crate::run::InvalidId| Error::field("run_id", error.to_string()))
+}
+
+pub(super) fn start(request: proto::StartRunRequest, most_bytes: usize) -> Result<StartRun, Error> {
+    let proto::StartRunRequest {
+        run_id,
+        source,
+        input_json,
+    } = request;
+    let id = if run_id.is_empty() {
+        None
+    } else {
+        Some(self::run_id(&run_id)?)
+    };
+    let source = match source {
+        Some(proto::start_run_request::Source::Document(document)) => Source::Document(document),
+        Some(proto::start_run_request::Source::Workflow(reference)) => {
+            let proto::WorkflowReference {
+                namespace,
+                name,
+                version,
+            } = reference;
+            Source::Catalogue(Reference {
+                namespace,
+                name,
+                version,
+            })
+        }
+        None => {
+            return Err(Error::field(
+                "source",
+                "is missing; give 'workflow' or 'document'",
+            ));
+        }
+    };
+    Ok(StartRun {
+        id,
+        source,
+        input: input(&input_json, most_bytes)?,
+    })
+}
+
+fn input(text: &str, most_bytes: usize) -> Result<Value, Error> {
+    if text.is_empty() {
+        return Ok(Value::Object(serde_json::Map::new()));
+    }
+    if text.len() > most_bytes {
+        let bytes = text.len();
+        let message =
+            format!("has {bytes} bytes, and at most {most_bytes} are taken ('engine.max_payload_bytes')");
+        return Err(Error::field("input_json", message));
+    }
+    serde_json::from_str(text).map_err(|error| Error::field("input_json", format!("is not JSON: {error}")))
+}
+
+pub(super) fn filter(statuses: &[i32], name: String) -> Result<Filter, Error> {
+    let mut filter = Filter {
+        statuses: Vec::new(),
+        name: (!name.is_empty()).then_some(name),
+    };
+    for number in statuses {
+        let unknown = || Error::field("statuses", format!("{number} is not a RunStatus; use 1 to 6"));
+        match proto::RunStatus::try_from(*number).map_err(|_| unknown())? {
+            // Any: as if no status were named.
+            proto::RunStatus::Unspecified => {
+                return Ok(Filter {
+                    statuses: Vec::new(),
+                    ..filter
+                });
+            }
+            proto::RunStatus::Pending => filter.statuses.push(Status::Pending),
+            proto::RunStatus::Running => filter.statuses.push(Status::Running),
+            proto::RunStatus::Waiting => filter.statuses.push(Status::Waiting),
+            proto::RunStatus::Completed => filter.statuses.push(Status::Completed),
+            proto::RunStatus::Faulted => filter.statuses.push(Status::Faulted),
+            proto::RunStatus::Cancelled => filter.statuses.push(Status::Cancelled),
+        }
+    }
+    Ok(filter)
+}
+
+pub(super) fn problems(problems: &Problems) -> Vec<proto::Problem> {
+    problems.into_iter().map(problem).collect()
+}
+
+fn problem(problem: &Problem) -> proto::Problem {
+    let severity = match problem.severity {
+        Severity::Error => "error",
+        Severity::Warning => "warning",
+    };
+    proto::Problem {
+        severity: severity.to_owned(),
+        line: problem.line,
+        column: problem.column,
+        pointer: problem.pointer.clone(),
+        message: problem.message.clone(),
+    }
+}
+
+pub(super) fn workflow(workflow: Workflow, document: String) -> proto::Workflow {
+    proto::Workflow {
+        namespace: workflow.key.namespace,
+        name: workflow.key.name,
+        version: workflow.key.version,
+        digest: workflow.digest,
+        document,
+        applied_at: Some(to_proto(workflow.applied_at)),
+        title: workflow.title,
+    }
+}
+
+pub(super) fn view(view: View) -> proto::Run {
+    let View {
+        summary,
+        input,
+        output,
+        activity,
+    } = view;
+    proto::Run {
+        input_json: input.to_string(),
+        output_json: output.map(|output| output.to_string()).unwrap_or_default(),
+        activity,
+        ..self::summary(summary)
+    }
+}
+
+pub(super) fn summary(run: Summary) -> proto::Run {
+    let time = |time: Option<Timestamp>| time.map(to_proto);
+    let error = run.failure.map(|failure| proto::RunError {
+        r#type: failure.kind,
+        status: i32::from(failure.status),
+        instance: failure.instance,
+        title: failure.title,
+        detail: failure.detail,
+    });
+    proto::Run {
+        run_id: run.id.into(),
+        namespace: run.namespace,
+        name: run.name,
+        version: run.version,
+        digest: run.digest,
+        status: status(run.status).into(),
+        input_json: String::new(),
+        output_json: String::new(),
+        error,
+        created_at: time(Some(run.created_at)),
+        started_at: time(run.started_at),
+        ended_at: time(run.ended_at),
+        history_length: run.history_length,
+        activity: Vec::new(),
+    }
+}
+
+fn status(status: Status) -> proto::RunStatus {
+    match status {
+        Status::Pending => proto::RunStatus::Pending,
+        Status::Running => proto::RunStatus::Running,
+        Status::Waiting => proto::RunStatus::Waiting,
+        Status::Completed => proto::RunStatus::Completed,
+        Status::Faulted => proto::RunStatus::Faulted,
+        Status::Cancelled => proto::RunStatus::Cancelled,
+    }
+}
+
+pub(super) fn entry(entry: Entry) -> Result<proto::HistoryEvent, Error> {
+    let index = entry.index;
+    let line = history::line(entry)?;
+    Ok(proto::HistoryEvent {
+        index,
+        time: Some(to_proto(line.time)),
+        r#type: line.kind,
+        task: line.task,
+        data_json: line.data,
+    })
+}
+
+pub(super) fn update(update: Update) -> Result<proto::WatchRunResponse, Error> {
+    let update = match update {
+        Update::Entry(entry) => proto::watch_run_response::Update::Event(self::entry(entry)?),
+        Update::Ended(view) => proto::watch_run_response::Update::Ended(self::view(*view)),
+    };
+    Ok(proto::WatchRunResponse { update: Some(update) })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn request(run_id: &str, input_json: &str) -> proto::StartRunRequest {
+        let source = Some(proto::start_run_request::Source::Document("a".into()));
+        proto::StartRunRequest {
+            run_id: run_id.into(),
+            source,
+            input_json: input_json.into(),
+        }
+    }
+
+    #[test]
+    fn an_empty_input_is_an_empty_object_and_an_empty_id_is_none() {
+        let wish = start(request("", ""), 100).unwrap();
+        assert_eq!((wish.id, wish.input), (None, json!({})));
+        assert_eq!(start(request("r", "[1]"), 100).unwrap().input, json!([1]));
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_with_its_field() {
+        let refused = |request| match start(request, 10) {
+            Err(Error::Field { field, .. }) => field,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(refused(request("a b", "")), "run_id");
+        assert_eq!(refused(request("", "{")), "input_json");
+        assert_eq!(refused(request("", "\"01234567890\"")), "input_json");
+        assert_eq!(
+            refused(proto::StartRunRequest {
+                source: None,
+                ..request("", "")
+            }),
+            "source"
+        );
+        assert!(matches!(
+            filter(&[9], String::new()),
+            Err(Error::Field {
+                field: "statuses",
+                ..
+            })
+        ));
+    }
+
+    #[test]
+    fn unspecified_among_the_statuses_means_any() {
+        assert_eq!(
+            filter(&[4, 6], String::new()).unwrap().statuses,
+            [Status::Completed, Status::Cancelled]
+        );
+        assert_eq!(filter(&[4, 0], "n".into()).unwrap().statuses, []);
+    }
+}

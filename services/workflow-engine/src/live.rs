@@ -1,0 +1,222 @@
+//! A run in memory: what it is pinned to, its summary, and the interpreter's state folded from the journal.
+//!
+//! Decisions are made off the async threads, because an expression may compute for a while. What is decided is kept
+//! as unwritten entries until [`Live::write`] has made them durable; nothing of it may be acted upon before.
+
+use jiff::Timestamp;
+use muster_workflow_dsl::journal::{Event, EventKind, Problem, Standard};
+use muster_workflow_dsl::run::{self, Effect, Run, Stimulus};
+use serde_json::Value;
+
+use crate::definitions::Definitions;
+use crate::run::{Failure, Record, RunId, Status, Summary};
+use crate::store::{self, Step, Store};
+
+/// Entries read at once while folding.
+const PORTION: usize = 500;
+
+/// Why a run cannot be taken up or go on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Broken {
+    /// The store refuses.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// What is stored does not make a run.
+    #[error("{0}")]
+    Damaged(String),
+    /// The interpreter refuses.
+    #[error("the interpreter cannot go on: {0}")]
+    Interpreter(String),
+}
+
+/// See the module.
+pub(crate) struct Live {
+    pub(crate) summary: Summary,
+    record: Record,
+    run: Run,
+    unwritten: Vec<Vec<u8>>,
+}
+
+impl Live {
+    /// Folds the run from its journal; `None` if there is no such run.
+    pub(crate) async fn load(
+        store: &dyn Store,
+        definitions: &Definitions,
+        id: &RunId,
+    ) -> Result<Option<Self>, Broken> {
+        let (Some(record), Some(summary)) = (store.record(id).await?, store.summary(id).await?) else {
+            return Ok(None);
+        };
+        let definition = definitions
+            .get(&record.document)
+            .map_err(|problems| Broken::Damaged(format!("its document is refused: {problems}")))?;
+        let mut run = Run::new(id.as_str().to_owned(), definition);
+        let mut index = 0;
+        loop {
+            let portion = store.history(id, index, PORTION).await?;
+            if portion.is_empty() {
+                break;
+            }
+            for entry in portion {
+                let damaged =
+                    |what: String| Broken::Damaged(format!("entry {} of its journal: {what}", entry.index));
+                let event: Event =
+                    serde_json::from_slice(&entry.bytes).map_err(|error| damaged(error.to_string()))?;
+                run.apply(&event)
+                    .map_err(|mismatch| damaged(mismatch.to_string()))?;
+                index = entry.index + 1;
+            }
+        }
+        let known = summary.history_length;
+        if known != index {
+            return Err(Broken::Damaged(format!(
+                "its journal has {index} entries, and {known} were written"
+            )));
+        }
+        Ok(Some(Self {
+            summary,
+            record,
+            run,
+            unwritten: Vec::new(),
+        }))
+    }
+
+    /// Whether the interpreter has not been started.
+    pub(crate) fn is_new(&self) -> bool {
+        self.summary.history_length == 0 && self.unwritten.is_empty()
+    }
+
+    /// The input the run was accepted with.
+    pub(crate) fn input(&self) -> Value {
+        self.record.input.clone()
+    }
+
+    /// Lets the interpreter decide. What it decides is to be written before it is acted upon.
+    pub(crate) async fn decide(self, stimulus: Stimulus, now: Timestamp) -> Result<Self, Broken> {
+        let decision = tokio::task::spawn_blocking(move || self.decide_now(stimulus, now)).await;
+        decision.map_err(|error| Broken::Interpreter(format!("it did not return: {error}")))?
+    }
+
+    fn decide_now(mut self, stimulus: Stimulus, now: Timestamp) -> Result<Self, Broken> {
+        let stimulus = match stimulus {
+            Stimulus::Cancel { reason } if self.is_new() => {
+                return self.end_unbegun(EventKind::RunCancelled { reason }, Status::Cancelled, now);
+            }
+            other => other,
+        };
+        let events = match self.run.decide(stimulus, now, &mut rand::rng()) {
+            Ok(events) => events,
+            Err(run::Error::Input(what)) => {
+                let error = Problem::standard(Standard::Validation, format!("the input {what}"));
+                self.summary.failure = Some(failure(&error));
+                return self.end_unbegun(EventKind::RunFaulted { error }, Status::Faulted, now);
+            }
+            Err(error @ run::Error::Inconsistent(_)) => return Err(Broken::Interpreter(error.to_string())),
+        };
+        for event in &events {
+            self.record(event)?;
+        }
+        self.sum_up(now);
+        Ok(self)
+    }
+
+    fn sum_up(&mut self, now: Timestamp) {
+        let summary = &mut self.summary;
+        summary.status = status(&self.run);
+        if summary.started_at.is_none() && !self.unwritten.is_empty() {
+            summary.started_at = Some(now);
+        }
+        if summary.status.is_final() {
+            summary.ended_at.get_or_insert(now);
+            summary.failure = self.run.error().map(failure);
+        }
+    }
+
+    /// Makes what was decided durable.
+    pub(crate) async fn write(&mut self, store: &dyn Store) -> Result<(), store::Error> {
+        let entries = std::mem::take(&mut self.unwritten);
+        let first_index = self.summary.history_length;
+        self.summary.history_length += entries.len() as u64;
+        let output = self.run.output().cloned();
+        store
+            .append(Step {
+                summary: self.summary.clone(),
+                first_index,
+                entries,
+                output,
+            })
+            .await
+    }
+
+    /// Whether something is to be written.
+    pub(crate) fn has_unwritten(&self) -> bool {
+        !self.unwritten.is_empty()
+    }
+
+    /// What is to be under way now.
+    pub(crate) fn effects(&self) -> Vec<Effect> {
+        self.run.effects()
+    }
+
+    /// Ends a run that the interpreter has not begun. It has nothing to say about it, so the entry is made here; the
+    /// journal of an ended run is read and never folded.
+    fn end_unbegun(mut self, kind: EventKind, status: Status, now: Timestamp) -> Result<Self, Broken> {
+        self.record(&Event {
+            index: 0,
+            time: now,
+            kind,
+        })?;
+        self.summary.status = status;
+        self.summary.ended_at = Some(now);
+        Ok(self)
+    }
+
+    fn record(&mut self, event: &Event) -> Result<(), Broken> {
+        let bytes = serde_json::to_vec(event).map_err(|error| Broken::Interpreter(error.to_string()))?;
+        self.unwritten.push(bytes);
+        Ok(())
+    }
+
+    /// When the next timer is due.
+    pub(crate) fn next_due(&self) -> Option<Timestamp> {
+        self.effects()
+            .into_iter()
+            .filter_map(|effect| match effect {
+                Effect::Timer { due } => Some(due),
+                Effect::Call { .. } => None,
+            })
+            .min()
+    }
+
+    /// What the run does or waits for, one line each.
+    pub(crate) fn activity(&self, now: Timestamp) -> Vec<String> {
+        self.run.activity(now)
+    }
+}
+
+fn failure(problem: &Problem) -> Failure {
+    Failure {
+        kind: problem.kind.clone(),
+        status: problem.status,
+        instance: problem.instance.clone().unwrap_or_default(),
+        title: problem.title.clone().unwrap_or_default(),
+        detail: problem.detail.clone().unwrap_or_default(),
+    }
+}
+
+/// A run that has not ended works while it has calls under way, and else waits for time to pass.
+fn status(run: &Run) -> Status {
+    match run.status() {
+        run::Status::Pending => Status::Pending,
+        run::Status::Completed => Status::Completed,
+        run::Status::Faulted => Status::Faulted,
+        run::Status::Cancelled => Status::Cancelled,
+        run::Status::Running => {
+            let calls = run
+                .effects()
+                .iter()
+                .any(|effect| matches!(effect, Effect::Call { .. }));
+            if calls { Status::Running } else { Status::Waiting }
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Forgetting runs that ended long ago.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use muster_runtime::Shutdown;
+use muster_runtime::clock::SharedClock;
+
+use crate::store::{Error, Store};
+
+/// How often the store is swept.
+const EVERY: Duration = Duration::from_secs(60);
+
+/// Runs forgotten between two looks at the clock.
+const AT_ONCE: usize = 100;
+
+/// Sweeps until the service stops. A sweep that fails is tried again with the next one.
+pub(crate) async fn keep_sweeping(
+    store: Arc<dyn Store>,
+    clock: SharedClock,
+    retention: Duration,
+    shutdown: Shutdown,
+) {
+    let retention = SignedDuration::try_from(retention).unwrap_or(SignedDuration::MAX);
+    while !shutdown.is_requested() {
+        let horizon = clock.now().checked_sub(retention).unwrap_or(Timestamp::MIN);
+        match sweep(&*store, horizon, &shutdown).await {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "forgot runs that ended before {horizon}"),
+            Err(error) => tracing::warn!(%error, "cannot forget old runs"),
+        }
+        tokio::select! {
+            () = shutdown.requested() => {}
+            () = tokio::time::sleep(EVERY) => {}
+        }
+    }
+}
+
+async fn sweep(store: &dyn Store, horizon: Timestamp, shutdown: &Shutdown) -> Result<usize, Error> {
+    let mut count = 0;
+    loop {
+        let old = store.ended_before(horizon, AT_ONCE).await?;
+        if old.is_empty() || shutdown.is_requested() {
+            return Ok(count);
+        }
+        for id in old {
+            store.forget_run(&id).await?;
+            count += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::Status;
+    use crate::store::conformance;
+    use crate::store::embedded::Embedded;
+    use crate::store::{Filter, Step};
+
+    #[tokio::test]
+    async fn a_sweep_forgets_what_ended_before_the_horizon_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let directory = muster_runtime::data_directory::open(directory.path()).unwrap();
+        let store = Embedded::open(directory).unwrap();
+        for number in 0..AT_ONCE as i64 + 5 {
+            let (record, mut summary) = conformance::run(&format!("run-{number}"), number);
+            store.create_run(&record, &summary).await.unwrap();
+            if number != 3 {
+                summary.status = Status::Completed;
+                summary.ended_at = Some(summary.created_at);
+                let step = Step {
+                    summary,
+                    first_index: 0,
+                    entries: Vec::new(),
+                    output: None,
+                };
+                store.append(step).await.unwrap();
+            }
+        }
+        let horizon = Timestamp::UNIX_EPOCH + SignedDuration::from_secs(AT_ONCE as i64 + 2);
+        let forgotten = sweep(&store, horizon, &Shutdown::new()).await.unwrap();
+        assert_eq!(forgotten, AT_ONCE + 1);
+        let left = store.runs(&Filter::default(), None, 100).await.unwrap().entries;
+        let left: Vec<_> = left.iter().map(|run| run.id.as_str()).collect();
+        assert_eq!(left, ["run-104", "run-103", "run-102", "run-3"]);
+    }
+}

@@ -1,0 +1,206 @@
+//! A run as the engine knows it: what it is pinned to, where it stands, and what its journal holds.
+
+use std::fmt;
+use std::str::FromStr;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Longest run id.
+const LONGEST_ID: usize = 128;
+
+/// Id of a run: the caller's own, or a UUIDv7 of ours.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct RunId(String);
+
+/// Text that cannot be a run id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be 1 to 128 letters, digits, '.', '_' or '-'")]
+pub struct InvalidId;
+
+impl RunId {
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// A fresh id that sorts by time.
+    #[must_use]
+    pub fn fresh() -> Self {
+        Self(uuid::Uuid::now_v7().to_string())
+    }
+}
+
+impl FromStr for RunId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+        if !text.is_empty() && text.len() <= LONGEST_ID && text.bytes().all(allowed) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(InvalidId)
+        }
+    }
+}
+
+impl TryFrom<String> for RunId {
+    type Error = InvalidId;
+
+    fn try_from(text: String) -> Result<Self, InvalidId> {
+        text.parse()
+    }
+}
+
+impl From<RunId> for String {
+    fn from(id: RunId) -> Self {
+        id.0
+    }
+}
+
+impl fmt::Display for RunId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+/// Where a run stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Durable, waits for its first slot.
+    Pending,
+    /// Has work to do.
+    Running,
+    /// Waits for time to pass.
+    Waiting,
+    /// Ended with an output.
+    Completed,
+    /// Ended with an error.
+    Faulted,
+    /// Ended by a caller's wish.
+    Cancelled,
+}
+
+impl Status {
+    /// Whether nothing can happen any more.
+    #[must_use]
+    pub const fn is_final(self) -> bool {
+        matches!(self, Self::Completed | Self::Faulted | Self::Cancelled)
+    }
+
+    /// The name in metrics and texts.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Running => "running",
+            Self::Waiting => "waiting",
+            Self::Completed => "completed",
+            Self::Faulted => "faulted",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// The error a run ended with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// URI of the error's type.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// HTTP-like status.
+    pub status: u16,
+    /// JSON pointer of the task that raised it.
+    pub instance: String,
+    /// Short and fixed for the type.
+    pub title: String,
+    /// What happened this time.
+    pub detail: String,
+}
+
+/// What a run is pinned to when it is accepted; never changes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Its id.
+    pub id: RunId,
+    /// The document, so that later changes of the catalogue do not touch the run.
+    pub document: String,
+    /// Its input.
+    pub input: Value,
+}
+
+/// Where a run stands and what lists show of it; written with every step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Its id.
+    pub id: RunId,
+    /// `document.namespace`.
+    pub namespace: String,
+    /// `document.name`.
+    pub name: String,
+    /// `document.version`.
+    pub version: String,
+    /// Digest of the document.
+    pub digest: String,
+    /// Where it stands.
+    pub status: Status,
+    /// The error, once faulted.
+    pub failure: Option<Failure>,
+    /// When it became durable.
+    pub created_at: Timestamp,
+    /// When its first task started.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+    /// How many entries its journal has.
+    pub history_length: u64,
+}
+
+impl Summary {
+    /// Its place among the runs in order of creation.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        Position {
+            created_micros: self.created_at.as_microsecond(),
+            id: self.id.clone(),
+        }
+    }
+}
+
+/// Place of a run in order of creation.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Position {
+    /// Time of creation in microseconds.
+    pub created_micros: i64,
+    /// Tells runs of the same microsecond apart.
+    pub id: RunId,
+}
+
+/// One entry of a journal, as bytes: the store does not read them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Position in the journal, from 0.
+    pub index: u64,
+    /// The event as JSON.
+    pub bytes: Vec<u8>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_checked_wherever_they_come_from() {
+        for good in ["a", "order-17.retry_2", &"x".repeat(128), RunId::fresh().as_str()] {
+            assert_eq!(good.parse::<RunId>().map(String::from), Ok(good.to_owned()));
+        }
+        for bad in ["", "a b", "a/b", "ä", "a\0", &"x".repeat(129)] {
+            assert_eq!(bad.parse::<RunId>(), Err(InvalidId), "{bad:?}");
+            assert!(serde_json::from_value::<RunId>(Value::from(bad)).is_err());
+        }
+    }
+}

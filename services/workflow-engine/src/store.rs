@@ -1,0 +1,176 @@
+//! What the engine needs of a store. Every adapter passes the same conformance suite.
+//!
+//! Nothing is acknowledged before it is durable. The journal is the truth about a run; the summary is written in
+//! the same atomic step as the entries it sums up, so the two cannot disagree. An append names the index that it
+//! expects to be next, checked by the store at the moment of writing: whoever believes to own a run that somebody
+//! else has taken further is refused.
+
+#[cfg(test)]
+pub(crate) mod conformance;
+pub mod embedded;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::run::{Entry, Position, Record, RunId, Status, Summary};
+
+/// Why the store did not do it.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// What was to be new is there, or the journal is not where the caller believes it to be.
+    #[error("somebody else has written {0}")]
+    Conflict(String),
+    /// More than the store takes at once.
+    #[error("a step of {bytes} bytes is over the store's limit of {limit}")]
+    TooLarge {
+        /// Size of the step.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// Something stored cannot be read.
+    #[error("{0}")]
+    Damaged(String),
+    /// The store takes no writes.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// Identity of a document in the catalogue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkflowKey {
+    /// `document.namespace`.
+    pub namespace: String,
+    /// `document.name`.
+    pub name: String,
+    /// `document.version`.
+    pub version: String,
+}
+
+/// What lists show of a document in the catalogue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Workflow {
+    /// Its identity.
+    #[serde(flatten)]
+    pub key: WorkflowKey,
+    /// SHA-256 of its text, in hex.
+    pub digest: String,
+    /// When it was applied.
+    pub applied_at: Timestamp,
+    /// `document.title`.
+    pub title: String,
+}
+
+/// One atomic step of a run.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// The run as it stands after the step; its `history_length` counts the new entries.
+    pub summary: Summary,
+    /// Index of the first new entry: the length of the journal before the step.
+    pub first_index: u64,
+    /// The new entries, as bytes.
+    pub entries: Vec<Vec<u8>>,
+    /// The output, if the run ends with one.
+    pub output: Option<Value>,
+}
+
+/// Which runs to list.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Only these; empty: any.
+    pub statuses: Vec<Status>,
+    /// Only of the workflow with this name.
+    pub name: Option<String>,
+}
+
+impl Filter {
+    /// Whether the run is to be listed.
+    #[must_use]
+    pub fn admits(&self, run: &Summary) -> bool {
+        (self.statuses.is_empty() || self.statuses.contains(&run.status))
+            && self.name.as_ref().is_none_or(|name| *name == run.name)
+    }
+}
+
+/// Some of a list, and where it goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page<T, C> {
+    /// The entries; may be fewer than asked for although there are more.
+    pub entries: Vec<T>,
+    /// Where to go on; `None` at the end.
+    pub next: Option<C>,
+}
+
+/// A run that has not ended, or why its summary cannot be read.
+pub type Unfinished = Result<Summary, (RunId, Error)>;
+
+/// Entries of a journal are read in portions of this size, whatever their number.
+pub const HISTORY_BYTES: usize = 1024 * 1024;
+
+/// Durable catalogue and journals.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Adds a document; a [`Error::Conflict`] if its key is taken.
+    async fn add_workflow(&self, workflow: &Workflow, document: &str) -> Result<(), Error>;
+
+    /// Reads a document's text.
+    async fn document(&self, key: &WorkflowKey) -> Result<Option<String>, Error>;
+
+    /// Reads what is known of a document.
+    async fn workflow(&self, key: &WorkflowKey) -> Result<Option<Workflow>, Error>;
+
+    /// Reads the document of that name with the highest semantic version.
+    async fn newest_workflow(&self, namespace: &str, name: &str) -> Result<Option<Workflow>, Error>;
+
+    /// Lists documents by namespace, name and semantic version, from after `after`.
+    async fn workflows(
+        &self,
+        after: Option<&WorkflowKey>,
+        limit: usize,
+    ) -> Result<Page<Workflow, WorkflowKey>, Error>;
+
+    /// Accepts a run, with an empty journal; a [`Error::Conflict`] if the id is taken.
+    async fn create_run(&self, record: &Record, summary: &Summary) -> Result<(), Error>;
+
+    /// Writes one step; a [`Error::Conflict`] unless the journal ends right before `first_index`.
+    async fn append(&self, step: Step) -> Result<(), Error>;
+
+    /// Reads what a run is pinned to.
+    async fn record(&self, id: &RunId) -> Result<Option<Record>, Error>;
+
+    /// Reads where a run stands.
+    async fn summary(&self, id: &RunId) -> Result<Option<Summary>, Error>;
+
+    /// Reads the output of a completed run.
+    async fn output(&self, id: &RunId) -> Result<Option<Value>, Error>;
+
+    /// Reads entries of a journal from index `from` on: at most `limit` and, beyond the first, [`HISTORY_BYTES`].
+    async fn history(&self, id: &RunId, from: u64, limit: usize) -> Result<Vec<Entry>, Error>;
+
+    /// Lists runs, newest first, from before `before`.
+    async fn runs(
+        &self,
+        filter: &Filter,
+        before: Option<&Position>,
+        limit: usize,
+    ) -> Result<Page<Summary, Position>, Error>;
+
+    /// Lists runs that have not ended, in order of creation, from after `after`. A run whose summary is damaged
+    /// comes as an error in its place.
+    async fn unfinished(
+        &self,
+        after: Option<&Position>,
+        limit: usize,
+    ) -> Result<Page<Unfinished, Position>, Error>;
+
+    /// Lists runs that ended before `time`, oldest first.
+    async fn ended_before(&self, time: Timestamp, limit: usize) -> Result<Vec<RunId>, Error>;
+
+    /// Forgets an ended run and its journal; nothing if it is not there.
+    async fn forget_run(&self, id: &RunId) -> Result<(), Error>;
+
+    /// Whether writes are taken, else why not.
+    fn health(&self) -> Result<(), String>;
+}

@@ -1,0 +1,97 @@
+//! Following a run: what its journal holds, then what comes, then the end; without gap and without a buffer.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use futures::Stream;
+use futures::stream;
+use tokio::sync::watch;
+
+use crate::engine::{Engine, View};
+use crate::error::Error;
+use crate::feed::Reached;
+use crate::run::{Entry, RunId};
+
+/// Entries read at once.
+const PORTION: usize = 100;
+
+/// What a watcher is told.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Update {
+    /// The next entry of the journal.
+    Entry(Entry),
+    /// The run as it ended; nothing follows.
+    Ended(Box<View>),
+}
+
+struct Watcher {
+    engine: Arc<Engine>,
+    id: RunId,
+    news: watch::Receiver<Reached>,
+    next_index: u64,
+    read: VecDeque<Entry>,
+    done: bool,
+}
+
+impl Engine {
+    /// Follows a run from the entry with index `from` on.
+    ///
+    /// # Errors
+    /// There is no such run.
+    pub async fn watch(
+        self: &Arc<Self>,
+        id: &RunId,
+        from: u64,
+    ) -> Result<impl Stream<Item = Result<Update, Error>> + Send + use<>, Error> {
+        // First the news, then the store: what comes between the two is seen twice rather than never.
+        let news = self.feed.subscribe(id);
+        self.get(id).await?;
+        let engine = Arc::clone(self);
+        let watcher = Watcher {
+            engine,
+            id: id.clone(),
+            news,
+            next_index: from,
+            read: VecDeque::new(),
+            done: false,
+        };
+        Ok(stream::unfold(watcher, |mut watcher| async move {
+            if watcher.done {
+                return None;
+            }
+            let update = watcher.next().await;
+            watcher.done = !matches!(update, Ok(Update::Entry(_)));
+            Some((update, watcher))
+        }))
+    }
+}
+
+impl Watcher {
+    async fn next(&mut self) -> Result<Update, Error> {
+        loop {
+            if let Some(entry) = self.read.pop_front() {
+                self.next_index = entry.index + 1;
+                return Ok(Update::Entry(entry));
+            }
+            // Marked as seen before the store is read, so that a later change wakes us.
+            self.news.borrow_and_update();
+            self.read = self
+                .engine
+                .store
+                .history(&self.id, self.next_index, PORTION)
+                .await?
+                .into();
+            if !self.read.is_empty() {
+                continue;
+            }
+            let view = self.engine.get(&self.id).await?;
+            if view.summary.status.is_final() && view.summary.history_length <= self.next_index {
+                return Ok(Update::Ended(Box::new(view)));
+            }
+            tokio::select! {
+                () = self.engine.shutdown.requested() => return Err(Error::ShuttingDown),
+                changed = self.news.changed() => changed.map_err(|_| Error::Defect("the feed has ended".to_owned()))?,
+            }
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! The engine from outside: a real server on free ports, a real gRPC client, and a scripted stand-in for the
+//! router that counts what it is asked.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod calls;
+mod catalogue;
+mod durability;
+mod harness;
+mod reading;
+mod runs;
+mod scheduling;

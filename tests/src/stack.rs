@@ -1,0 +1,214 @@
+//! The whole system: as eight processes, or as one `muster dev`.
+
+use std::path::Path;
+
+use muster_api::a2a::a2a_service_client::A2aServiceClient;
+use muster_api::registry::registry_service_client::RegistryServiceClient;
+use muster_api::router::GetStatusRequest;
+use muster_api::router::router_service_client::RouterServiceClient;
+use muster_api::workflow::workflow_service_client::WorkflowServiceClient;
+use muster_testkit::{Process, Program, wait_for};
+use serde_json::Value;
+use tempfile::TempDir;
+use tonic::transport::Channel;
+
+use crate::{Finished, PATIENCE};
+
+const AGENTS: [&str; 5] = [
+    "weather",
+    "planning",
+    "customer-service",
+    "data-analysis",
+    "security-monitor",
+];
+
+/// Registry, router, engine and five agents, each a process of its own.
+pub struct Stack {
+    registry: Program,
+    router: Program,
+    engine: Program,
+    running_engine: Option<Process>,
+    _running: Vec<Process>,
+    _directory: TempDir,
+}
+
+impl Stack {
+    /// Starts all eight and waits until the router knows every agent.
+    ///
+    /// # Panics
+    /// When one does not come up.
+    pub async fn start() -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = |name: &str| directory.path().join(name).display().to_string();
+        let registry = Program::named("muster-registry");
+        let router = Program::named("muster-router")
+            .env("MUSTER__ROUTER__REGISTRY_URL", registry.url())
+            .env("MUSTER__ROUTER__DATA_DIRECTORY", path("router"));
+        let engine = Program::named("muster-workflow-engine")
+            .env("MUSTER__ENGINE__ROUTER_URL", router.url())
+            .env("MUSTER__ENGINE__DATA_DIRECTORY", path("engine"));
+        let agents = AGENTS.map(|name| {
+            Program::named(&format!("muster-agent-{name}")).env("MUSTER__AGENT__REGISTRY_URL", registry.url())
+        });
+        // In any order: the agents first, so that they find no registry at first.
+        let mut running: Vec<Process> = agents.iter().map(Program::start).collect();
+        running.push(router.start_ready().await);
+        running.push(registry.start_ready().await);
+        let running_engine = Some(engine.start_ready().await);
+        for process in &mut running {
+            process.ready().await;
+        }
+        let stack = Self {
+            registry,
+            router,
+            engine,
+            running_engine,
+            _running: running,
+            _directory: directory,
+        };
+        stack.knows_instances(AGENTS.len()).await;
+        stack
+    }
+
+    /// Waits until the router routes to this many instances.
+    pub async fn knows_instances(&self, count: usize) {
+        wait_for("the router's view of the fleet", PATIENCE, async || {
+            let mut router = RouterServiceClient::connect(self.router.url())
+                .await
+                .map_err(|e| e.to_string())?;
+            let status = router
+                .get_status(GetStatusRequest {})
+                .await
+                .map_err(|e| e.to_string())?
+                .into_inner();
+            if status.instances.len() == count {
+                Ok(())
+            } else {
+                Err(format!("{} instances", status.instances.len()))
+            }
+        })
+        .await;
+    }
+
+    /// Where the router answers.
+    #[must_use]
+    pub fn router_url(&self) -> String {
+        self.router.url()
+    }
+
+    /// A client of the registry.
+    pub async fn registry(&self) -> RegistryServiceClient<Channel> {
+        RegistryServiceClient::connect(self.registry.url())
+            .await
+            .expect("the registry answers")
+    }
+
+    /// A client of the agents, through the router.
+    pub async fn agents(&self) -> A2aServiceClient<Channel> {
+        A2aServiceClient::connect(self.router.url())
+            .await
+            .expect("the router answers")
+    }
+
+    /// A client of the engine.
+    pub async fn engine(&self) -> WorkflowServiceClient<Channel> {
+        WorkflowServiceClient::connect(self.engine.url())
+            .await
+            .expect("the engine answers")
+    }
+
+    /// `kill -9` for the engine.
+    pub async fn kill_engine(&mut self) {
+        if let Some(process) = self.running_engine.take() {
+            process.kill().await;
+        }
+    }
+
+    /// Starts the engine again, on the same port and directory.
+    pub async fn start_engine(&mut self) {
+        self.running_engine = Some(self.engine.start_ready().await);
+    }
+
+    /// Runs the command line against this stack.
+    pub async fn muster(&self, arguments: &[&str]) -> Finished {
+        let environment = [
+            ("MUSTER_REGISTRY_URL".to_owned(), self.registry.url()),
+            ("MUSTER_ROUTER_URL".to_owned(), self.router.url()),
+            ("MUSTER_ENGINE_URL".to_owned(), self.engine.url()),
+        ];
+        crate::muster(&environment, arguments).await
+    }
+
+    /// Every service's URL.
+    #[must_use]
+    pub fn urls(&self) -> Vec<String> {
+        vec![self.registry.url(), self.router.url(), self.engine.url()]
+    }
+}
+
+/// One `muster dev` on free ports.
+pub struct Dev {
+    /// The process.
+    pub process: Process,
+    environment: Vec<(String, String)>,
+    places: Value,
+}
+
+impl Dev {
+    /// Starts it on this data directory and waits until it says that it is ready.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub async fn start(directory: &Path) -> Self {
+        let program = Program::named("muster")
+            .arg("dev")
+            .arg("--ports")
+            .arg("any")
+            .arg("--data-dir")
+            .arg(directory.display().to_string())
+            .arg("-o")
+            .arg("json");
+        let mut process = program.start();
+        let ready = wait_for("muster dev to be ready", PATIENCE, async || {
+            if process.has_ended() {
+                return Err(format!("it ended: {}", process.stderr()));
+            }
+            let said = process.stdout();
+            let line = said.lines().find(|line| line.contains("\"ready\""));
+            let line = line.ok_or_else(|| "nothing said".to_owned())?;
+            serde_json::from_str::<Value>(line).map_err(|error| error.to_string())
+        })
+        .await;
+        let places = ready["services"].clone();
+        let environment = [
+            ("MUSTER_REGISTRY_URL", "registry"),
+            ("MUSTER_ROUTER_URL", "router"),
+            ("MUSTER_ENGINE_URL", "workflow-engine"),
+        ]
+        .map(|(variable, service)| (variable.to_owned(), text(&places[service]["url"])))
+        .to_vec();
+        Self {
+            process,
+            environment,
+            places,
+        }
+    }
+
+    /// Where a service answers.
+    #[must_use]
+    pub fn url(&self, service: &str) -> String {
+        text(&self.places[service]["url"])
+    }
+
+    /// Runs the command line against it.
+    pub async fn muster(&self, arguments: &[&str]) -> Finished {
+        crate::muster(&self.environment, arguments).await
+    }
+}
+
+fn text(value: &Value) -> String {
+    value
+        .as_str()
+        .unwrap_or_else(|| panic!("not a text: {value}"))
+        .to_owned()
+}

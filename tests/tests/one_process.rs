@@ -1,0 +1,207 @@
+//! `muster dev`: survives `kill -9`, and refuses what it cannot start with in one line.
+
+use std::net::TcpListener;
+
+use muster_testkit::wait_for;
+use muster_tests::{Dev, PATIENCE, muster};
+
+/// A real call, a pause in which the process is killed, a real call.
+const WITH_A_PAUSE: &str = r#"
+document: { dsl: 1.0.0, namespace: test, name: with-a-pause, version: 1.0.0 }
+do:
+  - before: &call
+      call: a2a
+      with:
+        server: skill://weather_forecasting
+        method: SendMessage
+        parameters: { message: { parts: [ { text: "Seattle 2014-03-01 to 2014-03-02" } ] } }
+      output: { as: "${ .artifacts[0].parts[0].data.rainy_dates }" }
+      export: { as: "${ { before: . } }" }
+  - pause: { wait: { seconds: 3 } }
+  - after: *call
+  - both: { set: { before: "${ $context.before }", after: "${ . }" } }
+"#;
+
+#[tokio::test]
+async fn a_run_completes_by_itself_after_kill_9_and_a_new_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let document = directory.path().join("with-a-pause.yaml");
+    std::fs::write(&document, WITH_A_PAUSE).unwrap();
+    let data = directory.path().join("data");
+
+    let dev = Dev::start(&data).await;
+    let arguments = [
+        "workflow",
+        "run",
+        document.to_str().unwrap(),
+        "--id",
+        "pausing",
+        "-o",
+        "json",
+    ];
+    assert_eq!(dev.muster(&arguments).await.success().json()["id"], "pausing");
+    wait_for("the pause", PATIENCE, async || {
+        dev.muster(&["workflow", "show", "pausing", "-o", "json"])
+            .await
+            .json()["status"]
+            == "waiting"
+    })
+    .await;
+    dev.process.kill().await;
+
+    let dev = Dev::start(&data).await;
+    let run = wait_for("the run to complete by itself", PATIENCE, async || {
+        let run = dev
+            .muster(&["workflow", "show", "pausing", "-o", "json"])
+            .await
+            .json();
+        if run["status"] == "completed" {
+            Ok(run)
+        } else {
+            Err(run.to_string())
+        }
+    })
+    .await;
+    assert_eq!(run["output"]["before"], run["output"]["after"]);
+    assert!(run["output"]["before"].is_array(), "{run}");
+    let history = dev
+        .muster(&["workflow", "history", "pausing", "-o", "json"])
+        .await
+        .json_lines();
+    let count = |kind: &str, task: &str| {
+        history
+            .iter()
+            .filter(|e| e["type"] == kind && e["task"] == task)
+            .count()
+    };
+    assert_eq!(
+        (
+            count("task.completed", "/do/0/before"),
+            count("task.started", "/do/0/before")
+        ),
+        (1, 1)
+    );
+}
+
+#[tokio::test]
+async fn what_cannot_start_says_why_in_one_line_with_exit_code_2() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("file");
+    std::fs::write(&file, "in the way").unwrap();
+    let file = file.to_str().unwrap();
+    let taken = TcpListener::bind("127.0.0.1:7401").ok(); // or another process has it, which serves as well
+
+    let cases: [(&[&str], &[&str]); 5] = [
+        (&["dev", "--ephemeral"], &["server.data_port", "7401"]),
+        (
+            &[
+                "dev",
+                "--ephemeral",
+                "--ports",
+                "any",
+                "--set",
+                "engine.max_concurent_workflows=1",
+            ],
+            &["max_concurrent_workflows"],
+        ),
+        (
+            &[
+                "dev",
+                "--ephemeral",
+                "--ports",
+                "any",
+                "--set",
+                "engine.max_concurrent_workflows=many",
+            ],
+            &["engine.max_concurrent_workflows", "many"],
+        ),
+        (&["dev", "--ports", "any", "--data-dir", file], &[file]),
+        (
+            &["dev", "--ephemeral", "--redis", "redis://127.0.0.1"],
+            &["--redis", "not there yet"],
+        ),
+    ];
+    for (arguments, expected) in cases {
+        let ended = muster(&[], arguments).await;
+        assert_eq!(ended.code, 2, "{arguments:?}: {ended:?}");
+        for part in expected {
+            assert!(
+                ended.stderr.contains(part),
+                "{arguments:?}: '{part}' is missing in {}",
+                ended.stderr
+            );
+        }
+        let lines = ended
+            .stderr
+            .lines()
+            .filter(|line| !line.trim_start().starts_with('→'))
+            .count();
+        assert_eq!(lines, 1, "{arguments:?}: {}", ended.stderr);
+    }
+    drop(taken);
+}
+
+#[tokio::test]
+async fn the_demo_runs_its_tour() {
+    let ended = muster(&[], &["demo"]).await;
+    assert_eq!(ended.code, 0, "{ended:?}");
+    for agent in [
+        "weather",
+        "planning",
+        "customer-service",
+        "data-analysis",
+        "security-monitor",
+    ] {
+        assert!(
+            ended.stdout.contains(agent),
+            "{agent} is missing in {}",
+            ended.stdout
+        );
+    }
+    assert_eq!(
+        ended.stdout.matches(" completed in ").count(),
+        3,
+        "{}",
+        ended.stdout
+    );
+}
+
+#[tokio::test]
+async fn bad_documents_are_refused_with_their_place_by_validate_apply_and_run() {
+    let directory = tempfile::tempdir().unwrap();
+    let dev = Dev::start(&directory.path().join("data")).await;
+    let head = "document: { dsl: 1.0.0, namespace: test, name: bad, version: 1.0.0 }\ndo:\n";
+    let cases = [
+        ("a YAML error", "  - a: { set: [", "3"),
+        ("an unknown task", "  - a: { cal: a2a }", "did you mean 'call'"),
+        (
+            "an unknown field",
+            "  - a: { set: { x: 1 }, iff: true }",
+            "/do/0/a/iff",
+        ),
+        (
+            "a bad jq expression",
+            "  - a: { set: { x: \"${ .a | }\" } }",
+            "/do/0/a/set/x",
+        ),
+        (
+            "a then to nowhere",
+            "  - a: { set: { x: 1 }, then: nowhere }",
+            "/do/0/a/then",
+        ),
+    ];
+    for (what, body, expected) in cases {
+        let path = directory.path().join("bad.yaml");
+        std::fs::write(&path, format!("{head}{body}\n")).unwrap();
+        let path = path.to_str().unwrap();
+        for command in ["validate", "apply", "run"] {
+            let ended = dev.muster(&["workflow", command, path]).await;
+            assert_eq!(ended.code, 2, "{what}: {command}: {ended:?}");
+            let said = format!("{}{}", ended.stdout, ended.stderr);
+            assert!(
+                said.contains(expected),
+                "{what}: {command}: '{expected}' is missing in {said}"
+            );
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! The whole as separate processes: messages and workflows through eight binaries, and an engine that is killed.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use muster_api::registry::RegisterRequest;
+use muster_testkit::{FakeAgent, wait_for};
+use muster_tests::{PATIENCE, Stack, repository_file};
+use serde_json::{Value, json};
+
+fn file(path: &str) -> String {
+    repository_file(path).display().to_string()
+}
+
+#[tokio::test]
+async fn messages_and_workflows_go_through_eight_processes() {
+    let stack = Stack::start().await;
+
+    let status = stack.muster(&["status", "-o", "json"]).await.success().json();
+    assert_eq!(
+        status["registry"]["agents"].as_array().unwrap().len(),
+        5,
+        "{status}"
+    );
+    assert_eq!(status["router"]["viewStale"], false);
+
+    let question = "Seattle 2014-03-01 to 2014-03-05";
+    let answer = stack
+        .muster(&["send", "--skill", "weather_forecasting", question, "-o", "json"])
+        .await
+        .success()
+        .json();
+    let task = &answer["task"];
+    assert_eq!(task["status"]["state"], "TASK_STATE_COMPLETED", "{answer}");
+    let days = task["artifacts"][0]["parts"][0]["data"]["days"]
+        .as_array()
+        .unwrap();
+    assert_eq!((days.len(), &days[0]["date"]), (5, &json!("2014-03-01")));
+    let again = stack
+        .muster(&["task", "get", task["id"].as_str().unwrap(), "-o", "json"])
+        .await
+        .success()
+        .json();
+    assert_eq!(again["id"], task["id"]);
+
+    for example in ["trip", "incident", "resilience"] {
+        let document = file(&format!("services/muster/examples/{example}.yaml"));
+        let input = format!("@{}", file(&format!("services/muster/examples/{example}.json")));
+        let arguments = [
+            "workflow", "run", &document, "--input", &input, "--wait", "-o", "json",
+        ];
+        let run = stack.muster(&arguments).await.success().json();
+        assert_eq!(run["status"], "completed", "{example}: {run}");
+        let id = run["id"].as_str().unwrap();
+        let shown = stack
+            .muster(&["workflow", "show", id, "-o", "json"])
+            .await
+            .success()
+            .json();
+        assert_eq!(shown, run, "show prints the same object as --wait");
+        let history = stack
+            .muster(&["workflow", "history", id, "-o", "json"])
+            .await
+            .success()
+            .json_lines();
+        assert_eq!(
+            u64::try_from(history.len()).unwrap(),
+            run["historyLength"].as_u64().unwrap()
+        );
+        assert!(history.iter().all(|event| event["type"].is_string()
+            && event["task"].is_string()
+            && event["time"].is_string()));
+    }
+}
+
+/// Four calls of a fake agent, one after the other; each answer names its step.
+const FOUR_STEPS: &str = r#"
+document: { dsl: 1.0.0, namespace: test, name: four-steps, version: 1.0.0 }
+do:
+  - first: &call
+      call: a2a
+      with:
+        server: agent://counter
+        method: SendMessage
+        parameters: { message: { parts: [ { text: "${ $task.name }" } ] } }
+      output: { as: "${ $task.name }" }
+  - second: *call
+  - third: *call
+  - fourth: *call
+"#;
+
+#[tokio::test]
+async fn a_killed_engine_goes_on_from_the_journal_and_repeats_no_recorded_step() {
+    let mut stack = Stack::start().await;
+    let agent = FakeAgent::start("counter").await;
+    let instance = Some(agent.instance(&["count"]));
+    stack
+        .registry()
+        .await
+        .register(RegisterRequest { instance })
+        .await
+        .unwrap();
+    stack.knows_instances(6).await;
+
+    let directory = tempfile::tempdir().unwrap();
+    let document = directory.path().join("four-steps.yaml");
+    std::fs::write(&document, FOUR_STEPS).unwrap();
+    let document = document.display().to_string();
+
+    // Two steps are answered and recorded, the third is with the agent when the engine dies.
+    agent.hold();
+    agent.release(2);
+    let arguments = ["workflow", "run", &document, "--id", "survivor", "-o", "json"];
+    let started = stack.muster(&arguments).await.success().json();
+    assert_eq!(started["id"], "survivor");
+    wait_for("the third call", PATIENCE, async || agent.calls().len() == 3).await;
+    wait_for("two recorded steps", PATIENCE, async || {
+        completed_steps(&stack, "survivor").await.len() == 2
+    })
+    .await;
+    stack.kill_engine().await;
+    agent.release_all();
+    stack.start_engine().await;
+
+    let run = wait_for("the run to complete by itself", PATIENCE, async || {
+        let shown = stack
+            .muster(&["workflow", "show", "survivor", "-o", "json"])
+            .await;
+        if shown.code != 0 {
+            return Err(shown.stderr);
+        }
+        let run = shown.json();
+        if run["status"] == "completed" {
+            Ok(run)
+        } else {
+            Err(run.to_string())
+        }
+    })
+    .await;
+    assert_eq!(run["output"], "fourth");
+    assert_eq!(
+        completed_steps(&stack, "survivor").await,
+        ["/do/0/first", "/do/1/second", "/do/2/third", "/do/3/fourth"]
+    );
+
+    // Per step: how many calls, under how many message ids.
+    let mut calls: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for call in agent.calls() {
+        calls
+            .entry(call.step_key.expect("every step passes its key"))
+            .or_default()
+            .push(call.message_id);
+    }
+    let mut counts: Vec<usize> = calls.values().map(Vec::len).collect();
+    counts.sort_unstable();
+    assert_eq!(calls.len(), 4, "{calls:?}");
+    assert!(
+        counts == [1, 1, 1, 2] || counts == [1, 1, 1, 1],
+        "only the step in flight may repeat: {calls:?}"
+    );
+    for ids in calls.values() {
+        assert!(
+            ids.iter().all(|id| *id == ids[0]),
+            "a repeated delivery has the same message id: {calls:?}"
+        );
+    }
+    let again = stack.muster(&arguments).await.success().json();
+    assert_eq!(
+        again["status"], "completed",
+        "starting the same run again is safe"
+    );
+}
+
+async fn completed_steps(stack: &Stack, run: &str) -> Vec<String> {
+    let history = stack.muster(&["workflow", "history", run, "-o", "json"]).await;
+    let completed = |event: &Value| {
+        event["type"] == "task.completed" && event["task"].as_str().unwrap().matches('/').count() == 3
+    };
+    history
+        .json_lines()
+        .iter()
+        .filter(|event| completed(event))
+        .map(|event| event["task"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+#[tokio::test]
+async fn an_agent_that_is_killed_leaves_and_its_calls_say_so() {
+    let stack = Stack::start().await;
+    let refused = stack.muster(&["send", "--agent", "wether", "hello"]).await;
+    assert_eq!(refused.code, 3, "{refused:?}");
+    assert!(refused.stderr.contains("did you mean 'weather'"), "{refused:?}");
+    let refused = stack
+        .muster(&["send", "--skill", "weather_forcasting", "hello"])
+        .await;
+    assert_eq!(refused.code, 3, "{refused:?}");
+    assert!(refused.stderr.contains("weather_forecasting"), "{refused:?}");
+    let drained = stack
+        .muster(&["agents", "drain", "weather", "-o", "json"])
+        .await
+        .success()
+        .json();
+    assert_eq!(drained["draining"], 1);
+    let refused = wait_for(
+        "the router to see the drain",
+        Duration::from_secs(20),
+        async || {
+            let sent = stack
+                .muster(&["send", "--agent", "weather", "Seattle 2014-03-01"])
+                .await;
+            if sent.code == 5 {
+                Ok(sent)
+            } else {
+                Err(format!("{sent:?}"))
+            }
+        },
+    )
+    .await;
+    assert!(refused.stderr.contains("try again"), "{refused:?}");
+}
