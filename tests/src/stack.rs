@@ -50,19 +50,19 @@ impl Stack {
         let agents = AGENTS.map(|name| {
             Program::named(&format!("muster-agent-{name}")).env("MUSTER__AGENT__REGISTRY_URL", registry.url())
         });
-        // In any order: the agents first, so that they find no registry at first.
+        // In any order: agents and router first, so that they find no registry.
         let mut running: Vec<Process> = agents.iter().map(Program::start).collect();
-        running.push(router.start_ready().await);
+        running.push(router.start());
+        let mut running_engine = engine.start();
         running.push(registry.start_ready().await);
-        let running_engine = Some(engine.start_ready().await);
-        for process in &mut running {
+        for process in running.iter_mut().chain(std::iter::once(&mut running_engine)) {
             process.ready().await;
         }
         let stack = Self {
             registry,
             router,
             engine,
-            running_engine,
+            running_engine: Some(running_engine),
             _running: running,
             _directory: directory,
         };
@@ -152,6 +152,7 @@ pub struct Dev {
     pub process: Process,
     environment: Vec<(String, String)>,
     places: Value,
+    ready_in_seconds: f64,
 }
 
 impl Dev {
@@ -180,6 +181,9 @@ impl Dev {
         })
         .await;
         let places = ready["services"].clone();
+        let ready_in_seconds = ready["readyInSeconds"]
+            .as_f64()
+            .expect("it says how long it took");
         let environment = [
             ("MUSTER_REGISTRY_URL", "registry"),
             ("MUSTER_ROUTER_URL", "router"),
@@ -191,6 +195,7 @@ impl Dev {
             process,
             environment,
             places,
+            ready_in_seconds,
         }
     }
 
@@ -198,6 +203,28 @@ impl Dev {
     #[must_use]
     pub fn url(&self, service: &str) -> String {
         text(&self.places[service]["url"])
+    }
+
+    /// From the start of the process until everything was ready, as it says itself.
+    #[must_use]
+    pub fn ready_in_seconds(&self) -> f64 {
+        self.ready_in_seconds
+    }
+
+    /// Resident memory now.
+    ///
+    /// # Panics
+    /// When the process is gone, or the system has no `/proc`.
+    #[must_use]
+    pub fn resident_bytes(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.process.id().expect("it runs"));
+        let status = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .expect("VmRSS is there");
+        let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+        kibibytes * 1024
     }
 
     /// Runs the command line against it.

@@ -172,25 +172,28 @@ async fn bad_documents_are_refused_with_their_place_by_validate_apply_and_run() 
     let dev = Dev::start(&directory.path().join("data")).await;
     let head = "document: { dsl: 1.0.0, namespace: test, name: bad, version: 1.0.0 }\ndo:\n";
     let cases = [
-        ("a YAML error", "  - a: { set: [", "3"),
-        ("an unknown task", "  - a: { cal: a2a }", "did you mean 'call'"),
+        ("a YAML error", "  - a: { set: [", 4, "not valid YAML"),
+        ("an unknown task", "  - a: { cal: a2a }", 3, "did you mean 'call'"),
         (
             "an unknown field",
             "  - a: { set: { x: 1 }, iff: true }",
-            "/do/0/a/iff",
+            3,
+            "no such field 'iff'",
         ),
         (
             "a bad jq expression",
             "  - a: { set: { x: \"${ .a | }\" } }",
-            "/do/0/a/set/x",
+            3,
+            ".a |",
         ),
         (
             "a then to nowhere",
             "  - a: { set: { x: 1 }, then: nowhere }",
-            "/do/0/a/then",
+            3,
+            "nowhere",
         ),
     ];
-    for (what, body, expected) in cases {
+    for (what, body, line, expected) in cases {
         let path = directory.path().join("bad.yaml");
         std::fs::write(&path, format!("{head}{body}\n")).unwrap();
         let path = path.to_str().unwrap();
@@ -198,6 +201,8 @@ async fn bad_documents_are_refused_with_their_place_by_validate_apply_and_run() 
             let ended = dev.muster(&["workflow", command, path]).await;
             assert_eq!(ended.code, 2, "{what}: {command}: {ended:?}");
             let said = format!("{}{}", ended.stdout, ended.stderr);
+            let placed = said.contains(&format!("line {line},")) || said.contains(&format!(":{line}:"));
+            assert!(placed, "{what}: {command}: line {line} is missing in {said}");
             assert!(
                 said.contains(expected),
                 "{what}: {command}: '{expected}' is missing in {said}"

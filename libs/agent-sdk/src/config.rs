@@ -104,6 +104,10 @@ impl<S: Section> Settings for Config<S> {
         &self.telemetry
     }
 
+    fn trust(&self) -> Option<&trust::Config> {
+        Some(&self.trust)
+    }
+
     fn validate(&self, mistakes: &mut Mistakes) {
         self.server.validate(mistakes);
         self.telemetry.validate(mistakes);

@@ -72,6 +72,8 @@ catalogue! {
     LeaseNotFound = "LEASE_NOT_FOUND", NotFound, 404, "register again";
     /// The node holds as many instances as it may.
     NodeFull = "NODE_FULL", ResourceExhausted, 429, "use another node or raise `registry.max_agents_per_node`";
+    /// The registry holds as many instances as it may.
+    RegistryFull = "REGISTRY_FULL", ResourceExhausted, 429, "stop instances that are not needed, or raise `registry.max_instances`";
     /// A watcher reads too slowly.
     WatchOverrun = "WATCH_OVERRUN", ResourceExhausted, 429, "watch again; the stream starts with a snapshot";
     /// The request names no target.

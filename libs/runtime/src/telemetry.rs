@@ -57,6 +57,14 @@ impl Default for Config {
 }
 
 impl Config {
+    /// The filter: of a plain level, the embedded store's own start-up talk is left out.
+    fn filter(&self) -> String {
+        if self.log_level.contains(['=', ',']) {
+            return self.log_level.clone();
+        }
+        format!("{},fjall=warn,lsm_tree=warn", self.log_level)
+    }
+
     /// Adds what is wrong.
     pub fn validate(&self, mistakes: &mut Mistakes) {
         if let Err(error) = EnvFilter::try_new(&self.log_level) {
@@ -84,7 +92,7 @@ impl Config {
 /// wins: several services share one process.
 pub fn init(config: &Config) {
     // An invalid filter was refused by `validate`; a caller that skipped it gets INFO.
-    let filter = EnvFilter::try_new(&config.log_level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_new(config.filter()).unwrap_or_else(|_| EnvFilter::new("info"));
     let human = match config.log_format {
         Format::Human => true,
         Format::Json => false,

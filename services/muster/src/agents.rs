@@ -1,5 +1,7 @@
 //! `muster agents`: who is there, what they can do, how loaded they are.
 
+use std::collections::BTreeMap;
+
 use muster_api::registry::{
     Agent, DrainRequest, GetAgentRequest, Instance, InstanceStatus, ListAgentsRequest,
 };
@@ -50,13 +52,17 @@ async fn list(endpoints: &Endpoints, output: &Output) -> Result<(), Failure> {
     } else if agents.is_empty() {
         output.line("no agent is registered");
     } else {
-        table(&agents, output);
+        table(&agents, &BTreeMap::new(), output);
     }
     Ok(())
 }
 
+/// Seconds to answer by instance id, as the router measures them; an instance's own mean is as old as its last
+/// heartbeat.
+pub type Latencies = BTreeMap<String, f64>;
+
 /// The table of agents for people.
-pub fn table(agents: &[Agent], output: &Output) {
+pub fn table(agents: &[Agent], latencies: &Latencies, output: &Output) {
     let rows = agents
         .iter()
         .map(|agent| {
@@ -72,9 +78,15 @@ pub fn table(agents: &[Agent], output: &Output) {
                 instances.len().to_string(),
                 statuses(instances),
                 join(instances, |instance| format!("{:.0} %", instance.load * 100.0)),
-                join(instances, |instance| match instance.mean_latency_seconds {
-                    0.0 => "–".to_owned(),
-                    seconds => format!("{:.1} ms", seconds * 1e3),
+                join(instances, |instance| {
+                    let measured = latencies.get(&instance.instance_id).copied();
+                    match measured
+                        .filter(|seconds| *seconds > 0.0)
+                        .unwrap_or(instance.mean_latency_seconds)
+                    {
+                        0.0 => "–".to_owned(),
+                        seconds => format!("{:.1} ms", seconds * 1e3),
+                    }
                 }),
                 join(instances, |instance| instance.endpoint.clone()),
                 skills.join(", "),
@@ -135,7 +147,7 @@ async fn get(id: String, endpoints: &Endpoints, output: &Output) -> Result<(), F
         output.json(&agent_json(&agent));
         return Ok(());
     }
-    table(std::slice::from_ref(&agent), output);
+    table(std::slice::from_ref(&agent), &BTreeMap::new(), output);
     if let Some(card) = &agent.card {
         output.heading(&format!("{} {}", card.name, card.version));
         output.line(&card.description);

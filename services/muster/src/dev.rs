@@ -29,6 +29,10 @@ pub async fn run(arguments: DevArguments, output: &Output) -> Result<(), Failure
     }
     config.start_telemetry();
     let directory = Directory::choose(arguments.data_dir, arguments.ephemeral)?;
+    std::fs::create_dir_all(directory.path()).map_err(|error| {
+        Failure::usage(format!("--data-dir {}: {error}", directory.path().display()))
+            .with_remedy("choose another, or correct its permissions")
+    })?;
     let shutdown = Shutdown::on_signals();
     let mut fleet = Fleet::start(config, directory.path(), arguments.ports, shutdown.clone())?;
     fleet.write_endpoints(directory.path())?;

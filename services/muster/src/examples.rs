@@ -30,7 +30,8 @@ pub const ALL: &[Example] = &[
         shown: &[
             ("city", "/city"),
             ("rainy days", "/rainy_dates"),
-            ("plan", "/plan/summary"),
+            ("critical path", "/plan/critical_path"),
+            ("finishes", "/plan/finish_date"),
             ("message", "/message"),
         ],
     },

@@ -180,12 +180,10 @@ impl Fleet {
     /// Writes where the services listen to `endpoints.json` in the data directory.
     pub fn write_endpoints(&self, directory: &Path) -> Result<(), Failure> {
         let path = directory.join("endpoints.json");
-        std::fs::create_dir_all(directory)
-            .and_then(|()| std::fs::write(&path, format!("{:#}\n", self.places_json())))
-            .map_err(|error| {
-                Failure::usage(format!("{}: {error}", path.display()))
-                    .with_remedy("choose another --data-dir or correct its permissions")
-            })
+        std::fs::write(&path, format!("{:#}\n", self.places_json())).map_err(|error| {
+            Failure::usage(format!("{}: {error}", path.display()))
+                .with_remedy("choose another --data-dir or correct its permissions")
+        })
     }
 
     /// Where the services listen, as JSON.

@@ -75,7 +75,7 @@ impl Output {
     pub fn table<const N: usize>(&self, header: [&str; N], rows: Vec<[String; N]>) {
         let mut table = Table::new();
         table
-            .load_style(presets::UTF8_HORIZONTAL_ONLY)
+            .load_style(presets::UTF8_FULL_CONDENSED)
             .set_content_arrangement(ContentArrangement::Dynamic);
         if !self.terminal {
             table.set_width(140);

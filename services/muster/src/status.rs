@@ -74,6 +74,14 @@ impl Picture {
         })
     }
 
+    /// What the router measured, by instance.
+    fn latencies(&self) -> agents::Latencies {
+        let instances = self.router.outcome.iter().flat_map(|status| &status.instances);
+        instances
+            .map(|instance| (instance.instance_id.clone(), instance.latency_seconds))
+            .collect()
+    }
+
     fn silent(&self) -> Vec<&'static str> {
         [
             ("registry", self.registry.outcome.is_err()),
@@ -123,7 +131,7 @@ impl Picture {
             vec![registry, router, engine],
         );
         if let Ok(agents) = &self.registry.outcome {
-            agents::table(agents, output);
+            agents::table(agents, &self.latencies(), output);
         }
     }
 

@@ -135,6 +135,10 @@ impl muster_runtime::config::Settings for Config {
     fn telemetry(&self) -> &telemetry::Config {
         &self.telemetry
     }
+
+    fn trust(&self) -> Option<&trust::Config> {
+        Some(&self.trust)
+    }
 }
 
 #[cfg(test)]

@@ -216,7 +216,7 @@ fn status(error: Error) -> Status {
             // The catalogue has one reason for a registry that takes no more instances; the message says which
             // limit it was.
             lease::Error::TableFull { limit } => {
-                ApiError::new(Reason::NodeFull, message).with_metadata("limit", limit.to_string())
+                ApiError::new(Reason::RegistryFull, message).with_metadata("limit", limit.to_string())
             }
             lease::Error::AgentNotFound { nearest, .. } => {
                 ApiError::new(Reason::AgentNotFound, message).with_metadata("nearest", nearest.join(","))
@@ -264,7 +264,7 @@ mod tests {
                 }),
                 Reason::NodeFull,
             ),
-            (lease(lease::Error::TableFull { limit: 1 }), Reason::NodeFull),
+            (lease(lease::Error::TableFull { limit: 1 }), Reason::RegistryFull),
             (
                 lease(lease::Error::AgentNotFound {
                     namespace: "n".into(),

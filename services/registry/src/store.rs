@@ -2,7 +2,7 @@
 //!
 //! Lease time is the store's own: a memory store measures it with the process's clock, a shared store with its
 //! server's, so that replicas with different clocks end no lease early. Nothing a store answers is based on a lease
-//! that has ended. [`conformance`](self) tests hold for every adapter.
+//! that has ended. The tests in `conformance.rs` hold for every adapter.
 
 #[cfg(test)]
 mod conformance;

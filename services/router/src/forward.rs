@@ -1,10 +1,10 @@
 //! The core: every operation of A2A on its way from a caller to an agent and back, whatever the binding.
 //!
 //! The order of things for a message: check it, find out whom it is for, see whether it was answered before, wait
-//! for a place, deliver it ([`deliver`]), keep the owner where the answer is a task, answer. Operations on a task
+//! for a place, deliver it (`deliver`), keep the owner where the answer is a task, answer. Operations on a task
 //! go to its owner; they have places of their own, so that a task can be read and cancelled while messages queue.
 //!
-//! A stream ([`relay`]) keeps its place and its instance until it ends; what the caller does not read is not read
+//! A stream (`relay`) keeps its place and its instance until it ends; what the caller does not read is not read
 //! from the agent either, and a caller who leaves cancels the call to the agent.
 
 mod choose;

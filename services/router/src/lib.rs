@@ -75,10 +75,10 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
     let latch = chassis.health.latch("fleet");
     chassis
         .tasks
-        .essential("fleet watch", watch(Arc::clone(&forwarder), registry, latch));
+        .essential_until_shutdown("fleet watch", watch(Arc::clone(&forwarder), registry, latch));
     chassis
         .tasks
-        .essential("task sweep", sweep(ownership, Arc::clone(&forwarder)));
+        .essential_until_shutdown("task sweep", sweep(ownership, Arc::clone(&forwarder)));
     check_freshness(&chassis, &forwarder);
 
     let limit = config.server.max_message_bytes;

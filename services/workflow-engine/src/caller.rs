@@ -4,6 +4,7 @@
 //! HTTP-like status; retries that a document asks for are the interpreter's, not the caller's.
 
 mod answer;
+mod judgement;
 mod progress;
 pub mod router;
 

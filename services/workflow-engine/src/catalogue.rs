@@ -7,6 +7,7 @@ use muster_runtime::clock::SharedClock;
 use muster_workflow_dsl::Problems;
 
 use crate::error::Error;
+use crate::off_thread::off_thread;
 use crate::page::{self, List};
 use crate::store::{self, Page, Store, Workflow, WorkflowKey};
 
@@ -76,9 +77,10 @@ impl Catalogue {
     ///
     /// # Errors
     /// It is empty or too large to look at.
-    pub fn validate(&self, document: &str) -> Result<Problems, Error> {
+    pub async fn validate(&self, document: &str) -> Result<Problems, Error> {
         self.bound(document)?;
-        Ok(muster_workflow_dsl::check(document))
+        let text = document.to_owned();
+        Ok(off_thread(move || muster_workflow_dsl::check(&text)).await)
     }
 
     /// Adds a document. The same content again is fine.
@@ -86,11 +88,13 @@ impl Catalogue {
     /// # Errors
     /// It is not valid, or its version has other content.
     pub async fn apply(&self, document: &str) -> Result<(Workflow, Problems), Error> {
-        let problems = self.validate(document)?;
+        let problems = self.validate(document).await?;
         if problems.has_errors() {
             return Err(Error::InvalidWorkflow(problems));
         }
-        let definition = muster_workflow_dsl::parse(document).map_err(Error::InvalidWorkflow)?;
+        let text = document.to_owned();
+        let parsed = off_thread(move || muster_workflow_dsl::parse(&text)).await;
+        let definition = parsed.map_err(Error::InvalidWorkflow)?;
         let header = &definition.workflow.header;
         let key = WorkflowKey {
             namespace: header.namespace.clone(),

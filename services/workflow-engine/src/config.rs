@@ -149,6 +149,10 @@ impl Settings for Config {
         &self.telemetry
     }
 
+    fn trust(&self) -> Option<&trust::Config> {
+        Some(&self.trust)
+    }
+
     fn validate(&self, mistakes: &mut Mistakes) {
         self.server.validate(mistakes);
         self.trust.validate(&self.server, mistakes);

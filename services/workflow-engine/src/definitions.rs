@@ -7,6 +7,8 @@ use std::time::Duration;
 use muster_workflow_dsl::{Definition, Problems};
 use parking_lot::Mutex;
 
+use crate::off_thread::off_thread;
+
 /// Parses documents, once as long as somebody uses the result.
 #[derive(Debug)]
 pub struct Definitions {
@@ -31,13 +33,15 @@ impl Definitions {
     ///
     /// # Errors
     /// Everything that is wrong with the document.
-    pub fn get(&self, document: &str) -> Result<Arc<Definition>, Problems> {
+    pub async fn get(&self, document: &str) -> Result<Arc<Definition>, Problems> {
         let digest = muster_workflow_dsl::digest(document);
-        if let Some(known) = self.known.lock().get(&digest).and_then(Weak::upgrade) {
+        let known = self.known.lock().get(&digest).and_then(Weak::upgrade);
+        if let Some(known) = known {
             return Ok(known);
         }
         // Parsed outside the lock: two who meet here both parse, which costs less than making others wait.
-        let mut definition = muster_workflow_dsl::parse(document)?;
+        let text = document.to_owned();
+        let mut definition = off_thread(move || muster_workflow_dsl::parse(&text)).await?;
         let workflow = Arc::make_mut(&mut definition.workflow);
         workflow.timeout.get_or_insert(self.timeout);
         let definition = Arc::new(definition);

@@ -4,7 +4,6 @@
 //! is worked on when is [`crate::floor`]'s.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use muster_api::names::suggestion;
 use muster_runtime::clock::SharedClock;
@@ -20,7 +19,7 @@ use crate::definitions::Definitions;
 use crate::error::Error;
 use crate::feed::Feed;
 use crate::floor::{Command, Floor, Sent};
-use crate::live::{Broken, Live};
+use crate::live::Broken;
 use crate::metrics::{Meter, Totals};
 use crate::page::{self, List};
 use crate::run::{Entry, Position, Record, RunId, Status, Summary};
@@ -29,9 +28,6 @@ use crate::store::{self, Filter, Page, Store};
 
 /// Runs that are looked at for ids near to one that is not there.
 const MOST_IDS: usize = 100;
-
-/// How long a run at work may take to answer a question before the answer is given without it.
-const QUESTION: Duration = Duration::from_secs(1);
 
 /// Deepest input: what is nested deeper is an attack on whoever walks it.
 const DEEPEST: usize = 64;
@@ -209,7 +205,11 @@ impl Engine {
             Source::Document(document) => document.clone(),
         };
         self.catalogue.bound(&document)?;
-        let definition = self.definitions.get(&document).map_err(Error::InvalidWorkflow)?;
+        let definition = self
+            .definitions
+            .get(&document)
+            .await
+            .map_err(Error::InvalidWorkflow)?;
         Ok((document, definition))
     }
 
@@ -295,46 +295,6 @@ impl Engine {
             output,
             activity,
         })
-    }
-
-    async fn activity(&self, summary: &Summary) -> Vec<String> {
-        if summary.status.is_final() {
-            return Vec::new();
-        }
-        let id = &summary.id;
-        match self.floor.place(id) {
-            // It has ended since its summary was read.
-            None => Vec::new(),
-            Some((Place::SetAside(why), _)) => vec![format!("is set aside: {why}")],
-            Some((Place::Pending, ahead)) => {
-                let Counts { running, slots, .. } = self.floor.counts();
-                vec![format!(
-                    "waits for a slot: {running} of {slots} are in use, {ahead} runs are ahead"
-                )]
-            }
-            Some((Place::Active { .. }, _)) => self.ask(id).await,
-            Some((Place::Parked(_) | Place::Ready, _)) => self.read_activity(id).await,
-        }
-    }
-
-    /// Asks the run itself, which knows what its calls are doing.
-    async fn ask(&self, id: &RunId) -> Vec<String> {
-        let (reply, answer) = oneshot::channel();
-        if self.floor.command_if_active(id, Command::Describe { reply }) == Sent::Delivered
-            && let Ok(Ok(lines)) = tokio::time::timeout(QUESTION, answer).await
-        {
-            return lines;
-        }
-        self.read_activity(id).await
-    }
-
-    /// Folds the run from its journal to see what it waits for.
-    async fn read_activity(&self, id: &RunId) -> Vec<String> {
-        match Live::load(&*self.store, &self.definitions, id).await {
-            Ok(Some(live)) => live.activity(self.clock.now()),
-            Ok(None) => Vec::new(),
-            Err(broken) => vec![format!("cannot be read: {broken}")],
-        }
     }
 
     /// Lists runs, newest first.

@@ -33,6 +33,9 @@ use crate::store;
 /// The longest sleep: wall-clock time may be set, so it is looked at again.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 
+/// See [`Executor::timeout`].
+const DEADLINE_SLACK: Duration = Duration::from_secs(1);
+
 /// A run that is worked on.
 pub(crate) struct Executor {
     engine: Arc<Engine>,
@@ -165,13 +168,13 @@ impl Executor {
         live.next_due()
     }
 
-    /// How long a call may take: what its task allows, and no longer than calls may take at all.
+    /// How long a call may take: no longer than calls may take at all, and little more than the run waits for it. The
+    /// little more lets the run's own timer decide at a deadline of the document: it knows whose deadline it is.
     fn timeout(&self, deadline: Option<Timestamp>, now: Timestamp) -> Duration {
         let longest = self.engine.settings.call_timeout();
         deadline.map_or(longest, |deadline| {
-            Duration::try_from(deadline.duration_since(now))
-                .unwrap_or(Duration::ZERO)
-                .min(longest)
+            let left = Duration::try_from(deadline.duration_since(now)).unwrap_or(Duration::ZERO);
+            left.saturating_add(DEADLINE_SLACK).min(longest)
         })
     }
 

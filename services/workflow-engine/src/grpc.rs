@@ -33,7 +33,8 @@ impl WorkflowService for Service {
         &self,
         request: Request<proto::ValidateWorkflowRequest>,
     ) -> Result<Response<proto::ValidateWorkflowResponse>, Status> {
-        let problems = self.engine.catalogue().validate(&request.into_inner().document)?;
+        let document = request.into_inner().document;
+        let problems = self.engine.catalogue().validate(&document).await?;
         Ok(Response::new(proto::ValidateWorkflowResponse {
             problems: convert::problems(&problems),
         }))

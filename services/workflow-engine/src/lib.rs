@@ -21,6 +21,7 @@
 //!   the schedule while it waits.
 //! - **A damaged run harms no other.** It is set aside with the reason, which its readers and the log are told.
 
+mod activity;
 mod calls;
 mod driver;
 mod executor;
@@ -28,6 +29,7 @@ mod feed;
 mod floor;
 mod history;
 mod live;
+mod off_thread;
 mod retention;
 
 pub mod caller;
@@ -55,6 +57,7 @@ pub use config::Config;
 
 use caller::router::Router;
 use engine::{Engine, Parts};
+use off_thread::off_thread;
 use store::Store;
 use store::embedded::Embedded;
 
@@ -120,16 +123,14 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
 /// Opens the store off the async threads: it may have much to recover.
 async fn open_store(settings: &config::Engine) -> Result<Embedded, Error> {
     let path = settings.data_directory.clone();
-    let open = move || {
+    off_thread(move || {
         let directory = data_directory::open(&path)?;
         Embedded::open(directory).map_err(|error| Error::DataDirectory {
             path,
             what: error.to_string(),
         })
-    };
-    tokio::task::spawn_blocking(open)
-        .await
-        .map_err(|error| Error::Other(format!("opening the store did not finish: {error}")))?
+    })
+    .await
 }
 
 fn router(settings: &config::Engine, chassis: &Chassis) -> Result<Router, Error> {

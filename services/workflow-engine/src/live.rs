@@ -9,6 +9,7 @@ use muster_workflow_dsl::run::{self, Effect, Run, Stimulus};
 use serde_json::Value;
 
 use crate::definitions::Definitions;
+use crate::off_thread::off_thread;
 use crate::run::{Failure, Record, RunId, Status, Summary};
 use crate::store::{self, Step, Store};
 
@@ -49,15 +50,19 @@ impl Live {
         };
         let definition = definitions
             .get(&record.document)
+            .await
             .map_err(|problems| Broken::Damaged(format!("its document is refused: {problems}")))?;
         let mut run = Run::new(id.as_str().to_owned(), definition);
+        let length = summary.history_length;
         let mut index = 0;
-        loop {
+        while index < length {
             let portion = store.history(id, index, PORTION).await?;
             if portion.is_empty() {
-                break;
+                let what = format!("its journal has {index} entries, and {length} were written");
+                return Err(Broken::Damaged(what));
             }
-            for entry in portion {
+            // What is written after the summary was read is left for the next look.
+            for entry in portion.into_iter().take_while(|entry| entry.index < length) {
                 let damaged =
                     |what: String| Broken::Damaged(format!("entry {} of its journal: {what}", entry.index));
                 let event: Event =
@@ -66,12 +71,6 @@ impl Live {
                     .map_err(|mismatch| damaged(mismatch.to_string()))?;
                 index = entry.index + 1;
             }
-        }
-        let known = summary.history_length;
-        if known != index {
-            return Err(Broken::Damaged(format!(
-                "its journal has {index} entries, and {known} were written"
-            )));
         }
         Ok(Some(Self {
             summary,
@@ -93,8 +92,7 @@ impl Live {
 
     /// Lets the interpreter decide. What it decides is to be written before it is acted upon.
     pub(crate) async fn decide(self, stimulus: Stimulus, now: Timestamp) -> Result<Self, Broken> {
-        let decision = tokio::task::spawn_blocking(move || self.decide_now(stimulus, now)).await;
-        decision.map_err(|error| Broken::Interpreter(format!("it did not return: {error}")))?
+        off_thread(move || self.decide_now(stimulus, now)).await
     }
 
     fn decide_now(mut self, stimulus: Stimulus, now: Timestamp) -> Result<Self, Broken> {

@@ -1,3 +1,5 @@
+//! Layers, mistakes and secrets: what `load` takes, refuses and keeps to itself.
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;

@@ -87,14 +87,15 @@ async fn grpc_paths_refuse_everything_else() {
         .unwrap();
     assert_eq!(error(&unknown), (404, 404));
     assert!(!unknown.headers.contains_key("grpc-status"));
-    let json = http::post(
-        running.data,
+    for path in [
         "/grpc.health.v1.Health/Check",
-        &serde_json::json!({}),
-    )
-    .await
-    .unwrap();
-    assert_eq!(error(&json), (415, 415));
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    ] {
+        let json = http::post(running.data, path, &serde_json::json!({}))
+            .await
+            .unwrap();
+        assert_eq!(error(&json), (415, 415), "{path}");
+    }
     let metrics = running.metrics().await;
     let series =
         r#"http_requests_total{method="POST",endpoint="/grpc.health.v1.Health/Check",status_code="415"} 1"#;

@@ -31,7 +31,7 @@ async fn send(address: SocketAddr, skill: &str, part: Value, task: Option<&Value
         &headers,
         body.to_string().into(),
     );
-    let answer = answer.await.unwrap().json();
+    let answer = answer.await.expect("the agent answers").json();
     assert!(answer["error"].is_null(), "{answer}");
     answer["result"]["task"].clone()
 }

@@ -170,7 +170,7 @@ fn weather(plan: &Plan, schedule: &Schedule, position: usize) -> Option<Factor> 
             mitigation,
         }
     } else {
-        let why = format!("{} days of bad weather fall into its time", days.len());
+        let why = format!("bad weather on {} of the days in its time", days.len());
         Factor {
             points: 3,
             why,

@@ -129,6 +129,7 @@ const fn number_of_reason(reason: Reason) -> i32 {
         Reason::InvalidAgentResponse => error_code::INVALID_AGENT_RESPONSE,
         Reason::LeaseNotFound
         | Reason::NodeFull
+        | Reason::RegistryFull
         | Reason::WatchOverrun
         | Reason::NoInstanceAvailable
         | Reason::QueueFull

@@ -38,7 +38,10 @@ impl Embedded {
     /// The directory cannot be used, or holds something else.
     pub fn open(path: &Path) -> Result<Self, muster_runtime::Error> {
         let directory = data_directory::open(path)?;
-        let failed = |error: muster_store::Error| muster_runtime::Error::Other(error.to_string());
+        let failed = |error: muster_store::Error| muster_runtime::Error::DataDirectory {
+            path: path.to_owned(),
+            what: error.to_string(),
+        };
         let database = Database::open(directory, FORMAT, Limits::default()).map_err(failed)?;
         let owners = database.keyspace("owners").map_err(failed)?;
         let ages = database.keyspace("ages").map_err(failed)?;

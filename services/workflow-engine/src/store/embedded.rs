@@ -6,29 +6,24 @@
 //! may wait for the disk.
 
 mod keys;
-
-use std::ops::Bound;
-use std::path::Path;
+mod reading;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 use muster_runtime::data_directory::DataDirectory;
 use muster_store::{Batch, CommitError, Database, Format, Keyspace, Limits};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use self::keys::{Catalogue, Journal, Runs};
+use crate::off_thread::off_thread;
 use crate::run::{Entry, Position, Record, RunId, Summary};
-use crate::store::{Error, Filter, HISTORY_BYTES, Page, Step, Store, Unfinished, Workflow, WorkflowKey};
+use crate::store::{Error, Filter, Page, Step, Store, Unfinished, Workflow, WorkflowKey};
 
 const FORMAT: Format = Format {
     name: "workflow-engine",
     version: 1,
 };
-
-/// A page of runs looks at no more than so many, so that a filter that admits few cannot hold the store up.
-const MOST_EXAMINED: usize = 5_000;
 
 /// A run is forgotten in portions of so many entries.
 const FORGET_AT_ONCE: usize = 1_000;
@@ -62,9 +57,7 @@ impl Embedded {
         read: impl FnOnce(&Self) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let store = self.clone();
-        tokio::task::spawn_blocking(move || read(&store))
-            .await
-            .map_err(|error| Error::Unavailable(format!("a read did not finish: {error}")))?
+        off_thread(move || read(&store)).await
     }
 
     async fn commit(&self, batch: Batch, what: &str) -> Result<(), Error> {
@@ -73,190 +66,6 @@ impl Embedded {
             CommitError::TooLarge { bytes, limit } => Error::TooLarge { bytes, limit },
             CommitError::Stopped { .. } => Error::Unavailable(error.to_string()),
         })
-    }
-
-    fn path(&self) -> &Path {
-        self.database.path()
-    }
-
-    fn decode<T: DeserializeOwned>(&self, what: &str, bytes: &[u8]) -> Result<T, Error> {
-        serde_json::from_slice(bytes).map_err(|error| {
-            Error::Damaged(format!(
-                "{}: {what} cannot be read: {error}",
-                self.path().display()
-            ))
-        })
-    }
-
-    fn get<T: DeserializeOwned>(
-        &self,
-        keyspace: &Keyspace,
-        key: impl AsRef<[u8]>,
-        what: impl FnOnce() -> String,
-    ) -> Result<Option<T>, Error> {
-        let bytes = keyspace.get(key).map_err(damaged)?;
-        bytes.map(|bytes| self.decode(&what(), &bytes)).transpose()
-    }
-
-    fn summary_now(&self, id: &RunId) -> Result<Option<Summary>, Error> {
-        self.get(&self.runs, Runs::Summary.of(id), || format!("run '{id}'"))
-    }
-
-    fn position(&self, key: &[u8]) -> Result<Position, Error> {
-        Runs::position(key).ok_or_else(|| {
-            Error::Damaged(format!(
-                "{}: no run is named by key {}",
-                self.path().display(),
-                key.escape_ascii()
-            ))
-        })
-    }
-
-    fn workflows_now(
-        &self,
-        after: Option<&WorkflowKey>,
-        limit: usize,
-    ) -> Result<Page<Workflow, WorkflowKey>, Error> {
-        let start = match after.and_then(|key| Catalogue::Workflow.of(key)) {
-            Some(key) => Bound::Excluded(key),
-            None => Bound::Included(Catalogue::Workflow.all().to_vec()),
-        };
-        let end = Bound::Excluded(vec![Catalogue::Workflow as u8 + 1]);
-        let mut page = Page {
-            entries: Vec::new(),
-            next: None,
-        };
-        for entry in self.catalogue.range((start, end)) {
-            let (_, bytes) = entry.map_err(damaged)?;
-            if page.entries.len() >= limit {
-                page.next = page.entries.last().map(|last: &Workflow| last.key.clone());
-                break;
-            }
-            page.entries
-                .push(self.decode("a workflow of the catalogue", &bytes)?);
-        }
-        Ok(page)
-    }
-
-    fn runs_now(
-        &self,
-        filter: &Filter,
-        before: Option<&Position>,
-        limit: usize,
-    ) -> Result<Page<Summary, Position>, Error> {
-        let start = Bound::Included(Runs::Created.first().to_vec());
-        let end = Bound::Excluded(before.map_or_else(
-            || Runs::Created.last().to_vec(),
-            |position| Runs::Created.at(position),
-        ));
-        let mut page = Page {
-            entries: Vec::new(),
-            next: None,
-        };
-        let mut last = None;
-        for (examined, entry) in self.runs.range((start, end)).rev().enumerate() {
-            let (key, _) = entry.map_err(damaged)?;
-            if page.entries.len() >= limit || examined >= MOST_EXAMINED {
-                page.next = last;
-                break;
-            }
-            let position = self.position(&key)?;
-            // Absent where it was forgotten since the range was taken.
-            if let Some(run) = self.summary_now(&position.id)?.filter(|run| filter.admits(run)) {
-                page.entries.push(run);
-            }
-            last = Some(position);
-        }
-        Ok(page)
-    }
-
-    fn unfinished_now(
-        &self,
-        after: Option<&Position>,
-        limit: usize,
-    ) -> Result<Page<Unfinished, Position>, Error> {
-        let start = match after {
-            Some(position) => Bound::Excluded(Runs::Unfinished.at(position)),
-            None => Bound::Included(Runs::Unfinished.first().to_vec()),
-        };
-        let end = Bound::Excluded(Runs::Unfinished.last().to_vec());
-        let mut page = Page {
-            entries: Vec::new(),
-            next: None,
-        };
-        let mut last = None;
-        for entry in self.runs.range((start, end)) {
-            let (key, _) = entry.map_err(damaged)?;
-            if page.entries.len() >= limit {
-                page.next = last;
-                break;
-            }
-            let position = self.position(&key)?;
-            let id = position.id.clone();
-            let missing = || Error::Damaged(format!("{}: run '{id}' has no summary", self.path().display()));
-            let summary = self
-                .summary_now(&id)
-                .and_then(|summary| summary.ok_or_else(missing));
-            page.entries.push(summary.map_err(|error| (id.clone(), error)));
-            last = Some(position);
-        }
-        Ok(page)
-    }
-
-    fn history_now(&self, id: &RunId, from: u64, limit: usize) -> Result<Vec<Entry>, Error> {
-        let range = (
-            Bound::Included(Journal::entry(id, from)),
-            Bound::Excluded(Journal::end(id)),
-        );
-        let mut entries: Vec<Entry> = Vec::new();
-        let mut bytes_read = 0;
-        for entry in self.journals.range(range).take(limit) {
-            let (key, bytes) = entry.map_err(damaged)?;
-            // What else a run holds sorts after its entries; entries have no gaps.
-            if !key.starts_with(&Journal::Entry.of(id)) {
-                break;
-            }
-            let expected = entries.last().map_or(from, |last| last.index.saturating_add(1));
-            let index = Journal::index(&key)
-                .filter(|index| *index == expected)
-                .ok_or_else(|| {
-                    let path = self.path().display();
-                    Error::Damaged(format!(
-                        "{path}: the journal of run '{id}' has no entry {expected}"
-                    ))
-                })?;
-            bytes_read += bytes.len();
-            if !entries.is_empty() && bytes_read > HISTORY_BYTES {
-                break;
-            }
-            entries.push(Entry { index, bytes });
-        }
-        Ok(entries)
-    }
-
-    fn ended_now(&self, time: Timestamp, limit: usize) -> Result<Vec<RunId>, Error> {
-        let end = Bound::Excluded(Runs::ended(time, ""));
-        let range = (Bound::Included(Runs::Ended.first().to_vec()), end);
-        let entries = self.runs.range(range).take(limit);
-        entries
-            .map(|entry| {
-                self.position(&entry.map_err(damaged)?.0)
-                    .map(|position| position.id)
-            })
-            .collect()
-    }
-
-    /// Keys of what a run holds among the journals.
-    fn held_now(&self, id: &RunId, limit: usize) -> Result<Vec<Vec<u8>>, Error> {
-        let range = (
-            Bound::Included(Journal::start(id)),
-            Bound::Excluded(Journal::end(id)),
-        );
-        self.journals
-            .range(range)
-            .take(limit)
-            .map(|entry| Ok(entry.map_err(damaged)?.0))
-            .collect()
     }
 }
 

@@ -66,6 +66,7 @@ fn draw(area: &Area<'_>, plan: &Plan) -> Result<(), String> {
     if plan.series.len() > 1 {
         chart
             .configure_series_labels()
+            .position(SeriesLabelPosition::UpperRight)
             .background_style(WHITE.mix(0.85))
             .border_style(RGBColor(200, 200, 200))
             .label_font(("sans-serif", 12))

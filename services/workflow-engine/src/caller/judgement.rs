@@ -1,0 +1,100 @@
+//! What a status from the router means: whether the call reached an agent at all, and what failure it is to a
+//! workflow.
+
+use std::time::Duration;
+
+use muster_api::error::{Error as ApiError, Reason};
+use tonic::{Code, Status};
+
+use super::{Failure, Kind};
+
+/// Whether the call certainly reached no agent; then the wait that was asked for, if any.
+pub(super) fn unreached(status: &Status) -> Option<Option<Duration>> {
+    if let Some(error) = ApiError::from_status(status) {
+        let unreached = matches!(
+            error.reason,
+            Reason::AgentNotFound
+                | Reason::SkillNotFound
+                | Reason::NoInstanceAvailable
+                | Reason::AgentBusy
+                | Reason::QueueFull
+                | Reason::ShuttingDown
+                | Reason::DependencyUnavailable
+        );
+        return unreached.then_some(error.retry_after);
+    }
+    is_connect_error(status).then_some(None)
+}
+
+/// Whether there was no connection to the router: then nothing was sent.
+fn is_connect_error(status: &Status) -> bool {
+    let mut source = std::error::Error::source(status);
+    while let Some(error) = source {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
+/// The failure that a status means to a workflow.
+pub(super) fn failure(target: &str, status: &Status) -> Failure {
+    let (kind, http) = match status.code() {
+        Code::DeadlineExceeded => (Kind::Timeout, 408),
+        Code::Unauthenticated => (Kind::Authentication, 401),
+        Code::PermissionDenied => (Kind::Authorization, 403),
+        Code::InvalidArgument | Code::OutOfRange => (Kind::Communication, 400),
+        Code::NotFound => (Kind::Communication, 404),
+        Code::AlreadyExists | Code::Aborted | Code::FailedPrecondition => (Kind::Communication, 409),
+        Code::ResourceExhausted => (Kind::Communication, 429),
+        Code::Cancelled => (Kind::Communication, 499),
+        Code::Unimplemented => (Kind::Communication, 501),
+        Code::Unavailable => (Kind::Communication, 503),
+        Code::Ok | Code::Unknown | Code::Internal | Code::DataLoss => (Kind::Communication, 500),
+    };
+    let http = ApiError::from_status(status).map_or(http, |error| error.reason.http_status());
+    let http = if kind == Kind::Timeout { 408 } else { http };
+    Failure::new(kind, http, format!("calling '{target}': {}", status.message()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_reached_no_agent_is_repeated() {
+        let status =
+            |reason| Status::from(ApiError::new(reason, "x").with_retry_after(Duration::from_secs(1)));
+        assert_eq!(
+            unreached(&status(Reason::NoInstanceAvailable)),
+            Some(Some(Duration::from_secs(1)))
+        );
+        assert_eq!(
+            unreached(&status(Reason::SkillNotFound)),
+            Some(Some(Duration::from_secs(1)))
+        );
+        assert_eq!(unreached(&status(Reason::AgentUnreachable)), None);
+        assert_eq!(unreached(&Status::unavailable("from who knows where")), None);
+        assert_eq!(unreached(&Status::resource_exhausted("")), None);
+    }
+
+    #[test]
+    fn a_status_becomes_the_failure_it_means() {
+        for (status, kind, http) in [
+            (Status::deadline_exceeded("late"), Kind::Timeout, 408),
+            (Status::unauthenticated("who?"), Kind::Authentication, 401),
+            (Status::permission_denied("no"), Kind::Authorization, 403),
+            (Status::unavailable("gone"), Kind::Communication, 503),
+            (
+                ApiError::new(Reason::InvalidAgentResponse, "odd").into(),
+                Kind::Communication,
+                502,
+            ),
+        ] {
+            let failure = failure("weather", &status);
+            assert_eq!((failure.kind, failure.status), (kind, http));
+            assert_eq!(failure.detail, format!("calling 'weather': {}", status.message()));
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! The long suite, run by `tests/run --long`: measurements of an idle fleet, and an engine that is killed again and
+//! again under load. It prints what it measured; only what must hold is asserted.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use muster_api::registry::RegisterRequest;
+use muster_api::workflow::{GetHistoryRequest, GetRunRequest, RunStatus, StartRunRequest, start_run_request};
+use muster_runtime::clock::{Clock as _, SystemClock};
+use muster_testkit::{FakeAgent, wait_for};
+use muster_tests::{Dev, PATIENCE, Stack};
+use serde_json::Value;
+
+const KILLS: usize = 25;
+const RUNS: usize = 200;
+const STEPS: [&str; 4] = ["first", "second", "third", "fourth"];
+
+/// Four calls, one after the other, each of which says whose step it is.
+fn document() -> String {
+    let mut text =
+        "document: { dsl: 1.0.0, namespace: test, name: four-steps, version: 1.0.0 }\ndo:\n".to_owned();
+    for step in STEPS {
+        let _infallible = write!(
+            text,
+            "  - {step}:\n      call: a2a\n      with:\n        server: agent://counter\n        method: SendMessage\n        \
+             parameters: {{ message: {{ parts: [ {{ text: \"${{ $workflow.id + \\\" {step}\\\" }}\" }} ] }} }}\n      \
+             output: {{ as: \"${{ .status.state }}\" }}\n"
+        );
+    }
+    text
+}
+
+#[tokio::test]
+async fn an_engine_killed_again_and_again_loses_no_run_and_repeats_no_recorded_step() {
+    let clock = SystemClock::default();
+    let mut stack = Stack::start().await;
+    let agent = FakeAgent::start("counter").await;
+    stack
+        .registry()
+        .await
+        .register(RegisterRequest {
+            instance: Some(agent.instance(&["count"])),
+        })
+        .await
+        .unwrap();
+    stack.knows_instances(6).await;
+
+    let mut client = stack.engine().await;
+    for number in 0..RUNS {
+        let source = Some(start_run_request::Source::Document(document()));
+        let request = StartRunRequest {
+            run_id: format!("run-{number}"),
+            source,
+            input_json: String::new(),
+        };
+        client.start_run(request).await.unwrap();
+    }
+
+    // Each kill comes after a number of further calls that is different each time; the calls of the fake agent are
+    // the clock of this test.
+    let mut kills = Vec::new();
+    for kill in 0..KILLS {
+        let wanted = agent.calls().len() + 1 + (kill * 7) % 23;
+        let all = RUNS * STEPS.len();
+        wait_for("more calls", PATIENCE, async || {
+            agent.calls().len() >= wanted.min(all)
+        })
+        .await;
+        stack.kill_engine().await;
+        let (at, calls) = (clock.now(), agent.calls().len());
+        let before = clock.monotonic();
+        stack.start_engine().await;
+        kills.push((at, calls, clock.monotonic().saturating_sub(before)));
+    }
+
+    let mut client = stack.engine().await;
+    let mut recorded: BTreeMap<(String, String), jiff::Timestamp> = BTreeMap::new();
+    for number in 0..RUNS {
+        let run_id = format!("run-{number}");
+        wait_for("a run to complete", PATIENCE, async || {
+            let run = client
+                .get_run(GetRunRequest {
+                    run_id: run_id.clone(),
+                })
+                .await
+                .map_err(|e| e.to_string())?;
+            let run = run.into_inner().run.ok_or("no run")?;
+            if run.status() == RunStatus::Completed {
+                Ok(())
+            } else {
+                Err(format!("{:?}: {:?}", run.status(), run.error))
+            }
+        })
+        .await;
+        let request = GetHistoryRequest {
+            run_id: run_id.clone(),
+            page_size: 100,
+            page_token: String::new(),
+        };
+        for event in client.get_history(request).await.unwrap().into_inner().events {
+            let Some(step) = STEPS
+                .iter()
+                .find(|step| event.r#type == "task.completed" && event.task.ends_with(*step))
+            else {
+                continue;
+            };
+            let data: Value = serde_json::from_str(&event.data_json).unwrap();
+            let time: jiff::Timestamp = data["time"].as_str().unwrap().parse().unwrap();
+            let again = recorded.insert((run_id.clone(), (*step).to_owned()), time);
+            assert_eq!(again, None, "{run_id} {step} was recorded twice");
+        }
+    }
+    assert_eq!(recorded.len(), RUNS * STEPS.len());
+
+    let calls = agent.calls();
+    let mut ids: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut repeated = 0;
+    for (index, call) in calls.iter().enumerate() {
+        let (run, step) = call.text.split_once(' ').unwrap();
+        let done = recorded[&(run.to_owned(), step.to_owned())];
+        let killed_before = kills
+            .iter()
+            .filter(|(_, calls, _)| *calls <= index)
+            .map(|(at, _, _)| *at)
+            .max();
+        if let Some(killed) = killed_before {
+            assert!(
+                done > killed,
+                "{} was recorded at {done}, before the kill at {killed}, and called again",
+                call.text
+            );
+        }
+        match ids.insert(&call.text, &call.message_id) {
+            Some(first) => {
+                assert_eq!(
+                    first, call.message_id,
+                    "{} was sent again under another id",
+                    call.text
+                );
+                repeated += 1;
+            }
+            None => continue,
+        }
+    }
+    let mut times: Vec<f64> = kills.iter().map(|(_, _, took)| took.as_secs_f64()).collect();
+    times.sort_by(f64::total_cmp);
+    report(&format!(
+        "{KILLS} kills, {RUNS} runs of {} steps: 0 lost, 0 recorded steps repeated, {repeated} steps in flight sent again \
+         under the same id; from start to ready: median {:.2} s, longest {:.2} s",
+        STEPS.len(),
+        times[times.len() / 2],
+        times[times.len() - 1]
+    ));
+}
+
+#[tokio::test]
+async fn an_idle_fleet_is_measured() {
+    for _ in 0..5 {
+        let directory = tempfile::tempdir().unwrap();
+        let dev = Dev::start(directory.path()).await;
+        let ready = dev.ready_in_seconds();
+        let resident = dev.resident_bytes();
+        report(&format!(
+            "muster dev: ready in {ready:.2} s, {:.0} MiB resident",
+            resident as f64 / f64::from(1 << 20)
+        ));
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the long suite's measurements are its output")]
+fn report(line: &str) {
+    println!("MEASURED {line}");
+}
