@@ -19,7 +19,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 async fn python_client(binding: &str) {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().expect("a temporary directory");
     let dev = Dev::start(directory.path()).await;
     let mut command = Command::new(tool("python"));
     command
@@ -33,7 +33,7 @@ async fn python_client(binding: &str) {
         text(&output.stdout),
         text(&output.stderr)
     );
-    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let said: Value = serde_json::from_slice(&output.stdout).expect("the client prints JSON");
     assert_eq!(said["binding"], binding);
 }
 

@@ -174,13 +174,14 @@ async fn a_killed_engine_goes_on_from_the_journal_and_repeats_no_recorded_step()
 async fn completed_steps(stack: &Stack, run: &str) -> Vec<String> {
     let history = stack.muster(&["workflow", "history", run, "-o", "json"]).await;
     let completed = |event: &Value| {
-        event["type"] == "task.completed" && event["task"].as_str().unwrap().matches('/').count() == 3
+        event["type"] == "task.completed"
+            && event["task"].as_str().expect("a pointer").matches('/').count() == 3
     };
     history
         .json_lines()
         .iter()
         .filter(|event| completed(event))
-        .map(|event| event["task"].as_str().unwrap().to_owned())
+        .map(|event| event["task"].as_str().expect("a pointer").to_owned())
         .collect()
 }
 

@@ -317,7 +317,10 @@ mod tests {
         });
         assert_eq!(serde_json::to_value(&event).unwrap(), json);
         assert_eq!(serde_json::from_value::<Event>(json).unwrap(), event);
-        assert_eq!((event.name(), event.task(), event.activation()), ("task.retried", Some("/do/0/a"), Some(2)));
+        assert_eq!(
+            (event.name(), event.task(), event.activation()),
+            ("task.retried", Some("/do/0/a"), Some(2))
+        );
     }
 
     #[test]

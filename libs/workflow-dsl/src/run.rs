@@ -21,6 +21,7 @@
 //! of tasks. The rejected alternatives: replaying the document with recorded results (the cost grows with the
 //! history, and a changed expression changes the past), and an async function per run (its state is not data).
 
+mod current;
 mod decide;
 mod effect;
 mod evaluate;
@@ -28,6 +29,7 @@ mod fold;
 mod place;
 mod retry;
 mod state;
+mod track;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
@@ -42,7 +44,7 @@ pub use effect::{CallRequest, Effect};
 pub use fold::Mismatch;
 use state::{Activation, Cursor, Timer};
 
-/// At most so many tasks, iterations and retries are decided between two stimuli.
+/// At most so many tasks are started, or skipped, between two stimuli.
 pub const MOST_TASKS_AT_ONCE: u64 = 10_000;
 
 /// At most so many tasks start in one run.
@@ -205,7 +207,12 @@ impl Run {
     ///
     /// # Errors
     /// [`Error::Input`] where the run cannot start with this input.
-    pub fn decide(&mut self, stimulus: Stimulus, now: Timestamp, random: &mut dyn Rng) -> Result<Vec<Event>, Error> {
+    pub fn decide(
+        &mut self,
+        stimulus: Stimulus,
+        now: Timestamp,
+        random: &mut dyn Rng,
+    ) -> Result<Vec<Event>, Error> {
         // A journal's time does not go back, even if the host's clock does.
         let now = now.max(self.time);
         let mut events = Vec::new();
@@ -223,14 +230,22 @@ impl Run {
             };
             let kind = kind.ok_or_else(|| self.mismatch("nothing is to be decided where something is"))?;
             tasks += u64::from(begins_work(&kind));
-            let kind = if tasks > MOST_TASKS_AT_ONCE { endless() } else { kind };
+            let kind = if tasks > MOST_TASKS_AT_ONCE {
+                endless()
+            } else {
+                kind
+            };
             self.record(kind, now, &mut events)?;
         }
         Ok(events)
     }
 
     fn record(&mut self, kind: EventKind, time: Timestamp, events: &mut Vec<Event>) -> Result<(), Mismatch> {
-        let event = Event { index: self.next_index, time, kind };
+        let event = Event {
+            index: self.next_index,
+            time,
+            kind,
+        };
         self.apply(&event)?;
         events.push(event);
         Ok(())
@@ -240,10 +255,7 @@ impl Run {
 fn begins_work(kind: &EventKind) -> bool {
     matches!(
         kind,
-        EventKind::TaskStarted { .. }
-            | EventKind::TaskSkipped { .. }
-            | EventKind::IterationStarted { .. }
-            | EventKind::TaskRetried { .. }
+        EventKind::TaskStarted { .. } | EventKind::TaskSkipped { .. }
     )
 }
 
@@ -252,7 +264,9 @@ fn endless() -> EventKind {
         "more than {MOST_TASKS_AT_ONCE} tasks ran without waiting for anything outside the run; \
          if this is not a loop that never ends, let it wait, or do less in one run"
     );
-    EventKind::RunFaulted { error: Problem::standard(Standard::Runtime, detail) }
+    EventKind::RunFaulted {
+        error: Problem::standard(Standard::Runtime, detail),
+    }
 }
 
 #[cfg(test)]

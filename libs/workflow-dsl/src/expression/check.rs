@@ -10,14 +10,15 @@
 //! Leaves (`.`, literals, variables, paths of literals) need no tick: what they yield is paid for by the value that
 //! is read, or by the node around them.
 
+mod names;
+
 use std::collections::BTreeSet;
 
 use jaq_core::load::lex::StrPart;
 use jaq_core::load::parse::{BinaryOp, Def, Pattern, Term};
 use jaq_core::path::{Part, Path};
-use muster_api::names::suggestion;
 
-use super::library::{ABSENT, Entry, Found, Library};
+use super::library::{Entry, Library};
 
 /// Deepest nesting of an evaluation.
 pub(super) const DEEPEST: u32 = 400;
@@ -98,9 +99,11 @@ struct Walk<'s, 'l> {
     recursive: bool,
 }
 
+type BoxedTerm<'s> = Box<Term<&'s str>>;
+
 type Walked<'s> = Result<(Term<&'s str>, u32), Refusal<'s>>;
 
-fn ticked<'s>(term: Term<&'s str>) -> Term<&'s str> {
+fn ticked(term: Term<&str>) -> Term<&str> {
     before("__tick", term)
 }
 
@@ -146,23 +149,20 @@ impl<'s, 'l> Walk<'s, 'l> {
         Ok((if leaf { term } else { ticked(term) }, depth))
     }
 
-    fn boxed(
-        &mut self,
-        term: Box<Term<&'s str>>,
-        level: u32,
-    ) -> Result<(Box<Term<&'s str>>, u32), Refusal<'s>> {
-        let (term, depth) = self.term(*term, level)?;
+    fn boxed(&mut self, term: Term<&'s str>, level: u32) -> Result<(BoxedTerm<'s>, u32), Refusal<'s>> {
+        let (term, depth) = self.term(term, level)?;
         Ok((Box::new(term), depth))
     }
 
     fn optional(
         &mut self,
-        term: Option<Box<Term<&'s str>>>,
+        term: Option<BoxedTerm<'s>>,
         level: u32,
-    ) -> Result<(Option<Box<Term<&'s str>>>, u32), Refusal<'s>> {
-        term.map_or(Ok((None, 0)), |term| {
-            self.boxed(term, level).map(|(term, depth)| (Some(term), depth))
-        })
+    ) -> Result<(Option<BoxedTerm<'s>>, u32), Refusal<'s>> {
+        match term {
+            None => Ok((None, 0)),
+            Some(term) => self.boxed(*term, level).map(|(term, depth)| (Some(term), depth)),
+        }
     }
 
     fn node(&mut self, term: Term<&'s str>, level: u32) -> Walked<'s> {
@@ -187,13 +187,13 @@ impl<'s, 'l> Walk<'s, 'l> {
             }
             Term::Obj(fields) => self.object(fields, level)?,
             Term::Neg(inner) => {
-                let (inner, depth) = self.boxed(inner, level)?;
+                let (inner, depth) = self.boxed(*inner, level)?;
                 (Term::Neg(inner), depth + 1)
             }
-            Term::BinOp(left, operator, right) => self.binary(left, operator, right, level)?,
+            Term::BinOp(left, operator, right) => self.binary(*left, operator, *right, level)?,
             Term::Label(label, inner) => {
                 self.labels.push(label);
-                let (inner, depth) = self.boxed(inner, level)?;
+                let (inner, depth) = self.boxed(*inner, level)?;
                 self.labels.pop();
                 (Term::Label(label, inner), depth + 1)
             }
@@ -201,7 +201,7 @@ impl<'s, 'l> Walk<'s, 'l> {
                 self.fold(name, *items, pattern, arguments, level)?
             }
             Term::TryCatch(tried, caught) => {
-                let (tried, first) = self.boxed(tried, level)?;
+                let (tried, first) = self.boxed(*tried, level)?;
                 let (caught, second) = self.optional(caught, level)?;
                 (Term::TryCatch(tried, caught), first.max(second) + 1)
             }
@@ -224,7 +224,7 @@ impl<'s, 'l> Walk<'s, 'l> {
             Term::Def(definitions, body) => self.definitions(definitions, *body, level)?,
             Term::Call(name, arguments) => self.call(name, arguments, level)?,
             Term::Path(head, path) => {
-                let (head, mut deepest) = self.boxed(head, level)?;
+                let (head, mut deepest) = self.boxed(*head, level)?;
                 let mut parts = Vec::with_capacity(path.0.len());
                 for (part, opt) in path.0 {
                     let (part, depth) = self.part(part, level)?;
@@ -256,20 +256,6 @@ impl<'s, 'l> Walk<'s, 'l> {
                 (Part::Range(from, to), first.max(second))
             }
         })
-    }
-
-    fn variable(&mut self, name: &'s str) -> Result<Term<&'s str>, Refusal<'s>> {
-        if name.contains("::") {
-            return refuse(name, "there are no modules");
-        }
-        if !self.bound.contains(&name) {
-            match name {
-                "$ENV" => return refuse(name, "there is no $ENV: expressions cannot read the environment"),
-                "$__loc__" | "$__prog_args" => return refuse(name, format!("there is no {name}")),
-                _ => self.free.insert(name),
-            };
-        }
-        Ok(Term::Var(name))
     }
 
     fn text(
@@ -326,9 +312,9 @@ impl<'s, 'l> Walk<'s, 'l> {
 
     fn binary(
         &mut self,
-        left: Box<Term<&'s str>>,
+        left: Term<&'s str>,
         operator: BinaryOp<&'s str>,
-        right: Box<Term<&'s str>>,
+        right: Term<&'s str>,
         level: u32,
     ) -> Walked<'s> {
         let (left, first) = self.boxed(left, level)?;
@@ -413,112 +399,6 @@ impl<'s, 'l> Walk<'s, 'l> {
             Term::Fold(name, Box::new(items), pattern, walked),
             deepest.saturating_add(2),
         ))
-    }
-
-    fn definitions(&mut self, definitions: Vec<Def<&'s str>>, body: Term<&'s str>, level: u32) -> Walked<'s> {
-        let functions = self.functions.len();
-        let mut walked = Vec::with_capacity(definitions.len());
-        for definition in definitions {
-            let (name, arity) = (definition.name, definition.args.len());
-            let (definition, depth) = self.definition(definition, level)?;
-            self.functions.push(Function { name, arity, depth });
-            walked.push(definition);
-        }
-        let (body, depth) = self.term(body, level)?;
-        self.functions.truncate(functions);
-        Ok((Term::Def(walked, Box::new(body)), depth))
-    }
-
-    fn definition(
-        &mut self,
-        definition: Def<&'s str>,
-        level: u32,
-    ) -> Result<(Def<&'s str>, u32), Refusal<'s>> {
-        let Def { name, args, body } = definition;
-        if !self.trusted && name.starts_with("__") {
-            return refuse(name, "names that begin with '__' are reserved");
-        }
-        let (functions, bound) = (self.functions.len(), self.bound.len());
-        for argument in &args {
-            match argument.starts_with('$') {
-                true => self.bound.push(argument),
-                false => self.functions.push(Function {
-                    name: argument,
-                    arity: 0,
-                    depth: 1,
-                }),
-            }
-        }
-        self.open.push((name, args.len()));
-        let (body, depth) = self.term(body, level)?;
-        self.open.pop();
-        self.functions.truncate(functions);
-        self.bound.truncate(bound);
-        Ok((Def { name, args, body }, depth))
-    }
-
-    fn call(&mut self, name: &'s str, arguments: Vec<Term<&'s str>>, level: u32) -> Walked<'s> {
-        let depth = self.function(name, arguments.len())?;
-        let mut deepest = 0;
-        let mut walked = Vec::with_capacity(arguments.len());
-        for argument in arguments {
-            let (argument, depth) = self.term(argument, level)?;
-            deepest = deepest.max(depth);
-            walked.push(argument);
-        }
-        Ok((
-            Term::Call(name, walked),
-            depth.saturating_add(deepest).saturating_add(1),
-        ))
-    }
-
-    /// How deep calling the function nests, apart from its arguments.
-    fn function(&mut self, name: &'s str, arity: usize) -> Result<u32, Refusal<'s>> {
-        let own = self
-            .functions
-            .iter()
-            .rev()
-            .find(|known| known.name == name && known.arity == arity);
-        if self.open.contains(&(name, arity)) {
-            if self.trusted {
-                return Ok(1);
-            }
-            let message =
-                format!("'{name}' calls itself; use 'recurse', 'walk', 'until', 'while' or 'reduce'");
-            return refuse(name, message);
-        }
-        if let Some(known) = own {
-            return Ok(known.depth);
-        }
-        if name.contains("::") {
-            return refuse(name, "there are no modules");
-        }
-        let reserved = !self.trusted && name.starts_with("__");
-        match self.library.find(name, arity) {
-            Some(Found::Definition(position)) if !reserved => {
-                let entry = &self.library.entries[position];
-                self.needs.insert(position);
-                self.needs.extend(&entry.needs);
-                self.recursive |= entry.recursive;
-                Ok(entry.depth)
-            }
-            Some(Found::Native) if !reserved => Ok(1),
-            _ => refuse(name, self.unknown(name, arity)),
-        }
-    }
-
-    fn unknown(&self, name: &str, arity: usize) -> String {
-        if let Some((_, reason)) = ABSENT.iter().find(|(absent, _)| *absent == name) {
-            return format!("there is no '{name}': {reason}");
-        }
-        let arities = self.library.arities(name);
-        if !arities.is_empty() && !name.starts_with("__") {
-            let known: Vec<String> = arities.iter().map(ToString::to_string).collect();
-            return format!("'{name}' takes {} arguments, not {arity}", known.join(" or "));
-        }
-        let mut known: Vec<&str> = self.library.names().collect();
-        known.extend(self.functions.iter().map(|function| function.name));
-        format!("there is no function '{name}'{}", suggestion(name, known))
     }
 }
 

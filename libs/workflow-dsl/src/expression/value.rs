@@ -7,9 +7,10 @@
 //! the same two numbers. Numbers are 64-bit integers where they fit and doubles otherwise, as in jq 1.6; the order of
 //! the fields of an object is that of their names.
 
-use std::cmp::Ordering;
+mod order;
+mod quote;
+
 use std::collections::BTreeMap;
-use std::fmt;
 use std::rc::Rc;
 
 use serde_json::{Map, Number, Value as Json};
@@ -18,9 +19,6 @@ use super::budget::{self, Exceeded};
 
 /// What a scalar adds to the size of a value; text adds its length.
 const SCALAR: u64 = 8;
-
-/// At most so many bytes of a value are shown in a message.
-const LONGEST_QUOTE: usize = 120;
 
 /// The largest integer below which a double can hold every integer.
 const EXACT: f64 = 9_007_199_254_740_992.0;
@@ -289,136 +287,11 @@ impl Value {
             Self::Object(_) => 5,
         }
     }
-
-    fn quote(&self, into: &mut String) {
-        if into.len() > LONGEST_QUOTE {
-            return;
-        }
-        match self {
-            Self::Array(array) => {
-                into.push('[');
-                for (index, item) in array.items.iter().enumerate() {
-                    if index > 0 {
-                        into.push(',');
-                    }
-                    if into.len() > LONGEST_QUOTE {
-                        break;
-                    }
-                    item.quote(into);
-                }
-                into.push(']');
-            }
-            Self::Object(object) => {
-                into.push('{');
-                for (index, (name, value)) in object.fields.iter().enumerate() {
-                    if index > 0 {
-                        into.push(',');
-                    }
-                    if into.len() > LONGEST_QUOTE {
-                        break;
-                    }
-                    into.push_str(&format!("{:?}:", shortened(name)));
-                    value.quote(into);
-                }
-                into.push('}');
-            }
-            Self::Text(text) => into.push_str(&Json::from(shortened(text)).to_string()),
-            scalar => into.push_str(&scalar.to_json().to_string()),
-        }
-    }
-}
-
-/// The beginning of `text`, cut at a character.
-fn shortened(text: &str) -> &str {
-    match text.char_indices().nth(LONGEST_QUOTE) {
-        Some((end, _)) => &text[..end],
-        None => text,
-    }
-}
-
-/// For messages: the beginning of the value.
-impl fmt::Display for Value {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            // An error's message is text, and reads without quotes.
-            Self::Text(text) => formatter.write_str(shortened(text)),
-            other => {
-                let mut text = String::new();
-                other.quote(&mut text);
-                let shown = shortened(&text);
-                formatter.write_str(shown)?;
-                if shown.len() < text.len() {
-                    formatter.write_str("…")
-                } else {
-                    Ok(())
-                }
-            }
-        }
-    }
-}
-
-impl PartialEq for Value {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for Value {}
-
-impl PartialOrd for Value {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-/// jq's order of all values. Unlike in jq, what is not a number equals itself: sorting needs a total order.
-impl Ord for Value {
-    fn cmp(&self, other: &Self) -> Ordering {
-        budget::spend(1);
-        match (self, other) {
-            (Self::Bool(left), Self::Bool(right)) => left.cmp(right),
-            (Self::Int(left), Self::Int(right)) => left.cmp(right),
-            (Self::Float(left), Self::Float(right)) => compare_floats(*left, *right),
-            (Self::Int(left), Self::Float(right)) => compare_mixed(*left, *right),
-            (Self::Float(left), Self::Int(right)) => compare_mixed(*right, *left).reverse(),
-            (Self::Text(left), Self::Text(right)) => {
-                budget::spend_bytes(left.len().min(right.len()));
-                left.cmp(right)
-            }
-            (Self::Array(left), Self::Array(right)) => left.items.cmp(&right.items),
-            (Self::Object(left), Self::Object(right)) => {
-                budget::spend(left.fields.len().min(right.fields.len()) as u64);
-                left.fields
-                    .keys()
-                    .cmp(right.fields.keys())
-                    .then_with(|| left.fields.values().cmp(right.fields.values()))
-            }
-            _ => self.rank().cmp(&other.rank()),
-        }
-    }
-}
-
-fn compare_floats(left: f64, right: f64) -> Ordering {
-    left.partial_cmp(&right)
-        .unwrap_or_else(|| right.is_nan().cmp(&left.is_nan()))
-}
-
-/// Exact, because an order that rounds is not transitive.
-fn compare_mixed(left: i64, right: f64) -> Ordering {
-    const LIMIT: f64 = 9_223_372_036_854_775_808.0;
-    if right.is_nan() || right < -LIMIT {
-        return Ordering::Greater;
-    }
-    if right >= LIMIT {
-        return Ordering::Less;
-    }
-    let whole = right.trunc();
-    left.cmp(&(whole as i64))
-        .then_with(|| compare_floats(0.0, right - whole))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::quote::LONGEST_QUOTE;
     use super::*;
     use serde_json::json;
 

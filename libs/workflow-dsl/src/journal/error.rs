@@ -53,7 +53,12 @@ impl Standard {
         (Self::Configuration, "configuration", 400, "Configuration Error"),
         (Self::Validation, "validation", 400, "Validation Error"),
         (Self::Expression, "expression", 400, "Expression Error"),
-        (Self::Authentication, "authentication", 401, "Authentication Error"),
+        (
+            Self::Authentication,
+            "authentication",
+            401,
+            "Authentication Error",
+        ),
         (Self::Authorization, "authorization", 403, "Authorization Error"),
         (Self::Timeout, "timeout", 408, "Timeout Error"),
         (Self::Communication, "communication", 500, "Communication Error"),
@@ -64,7 +69,9 @@ impl Standard {
 
     fn row(self) -> (&'static str, u16, &'static str) {
         let row = Self::ALL.iter().find(|(kind, ..)| *kind == self);
-        row.map_or(("runtime", 500, "Runtime Error"), |(_, name, status, title)| (*name, *status, *title))
+        row.map_or(("runtime", 500, "Runtime Error"), |(_, name, status, title)| {
+            (*name, *status, *title)
+        })
     }
 
     /// The URI of the kind.
@@ -77,7 +84,10 @@ impl Standard {
     #[must_use]
     pub fn by_uri(uri: &str) -> Option<Self> {
         let name = uri.strip_prefix(Self::BASE)?;
-        Self::ALL.iter().find(|(_, known, ..)| *known == name).map(|(kind, ..)| *kind)
+        Self::ALL
+            .iter()
+            .find(|(_, known, ..)| *known == name)
+            .map(|(kind, ..)| *kind)
     }
 }
 
@@ -86,8 +96,14 @@ impl Problem {
     #[must_use]
     pub fn standard(kind: Standard, detail: impl Into<String>) -> Self {
         let (_, status, title) = kind.row();
-        Self { kind: kind.uri(), status, instance: None, title: Some(title.to_owned()), detail: Some(detail.into()) }
-            .shortened()
+        Self {
+            kind: kind.uri(),
+            status,
+            instance: None,
+            title: Some(title.to_owned()),
+            detail: Some(detail.into()),
+        }
+        .shortened()
     }
 
     /// With another status.
@@ -120,9 +136,18 @@ impl Problem {
     /// As expressions see it.
     #[must_use]
     pub fn to_value(&self) -> Value {
-        let texts = [("instance", &self.instance), ("title", &self.title), ("detail", &self.detail)];
-        let texts = texts.into_iter().filter_map(|(name, text)| Some((name.to_owned(), Value::from(text.clone()?))));
-        let fixed = [("type".to_owned(), Value::from(self.kind.clone())), ("status".to_owned(), Value::from(self.status))];
+        let texts = [
+            ("instance", &self.instance),
+            ("title", &self.title),
+            ("detail", &self.detail),
+        ];
+        let texts = texts
+            .into_iter()
+            .filter_map(|(name, text)| Some((name.to_owned(), Value::from(text.clone()?))));
+        let fixed = [
+            ("type".to_owned(), Value::from(self.kind.clone())),
+            ("status".to_owned(), Value::from(self.status)),
+        ];
         fixed.into_iter().chain(texts).collect()
     }
 }
@@ -155,7 +180,9 @@ mod tests {
 
     #[test]
     fn expressions_see_what_the_journal_has() {
-        let problem = Problem::standard(Standard::Communication, "x").at("/do/0/a").with_status(503);
+        let problem = Problem::standard(Standard::Communication, "x")
+            .at("/do/0/a")
+            .with_status(503);
         assert_eq!(problem.to_value(), serde_json::to_value(&problem).unwrap());
         assert_eq!(problem.to_string(), "Communication Error: x (at /do/0/a)");
     }

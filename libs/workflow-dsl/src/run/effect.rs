@@ -53,15 +53,23 @@ pub struct CallRequest {
 impl CallRequest {
     /// The call that an event describes.
     pub(super) fn recorded(endpoint: &str, method: &str, parameters: &Arc<Value>) -> Result<Self, String> {
-        let endpoint = endpoint.parse().map_err(|error| format!("its endpoint is wrong: {error}"))?;
+        let endpoint = endpoint
+            .parse()
+            .map_err(|error| format!("its endpoint is wrong: {error}"))?;
         let method = Method::by_name(method).ok_or_else(|| format!("there is no method '{method}'"))?;
-        Ok(Self { endpoint, method, parameters: Arc::clone(parameters) })
+        Ok(Self {
+            endpoint,
+            method,
+            parameters: Arc::clone(parameters),
+        })
     }
 }
 
 /// The instant that is so much later, or the last one there is.
 pub(super) fn after(time: Timestamp, duration: Duration) -> Timestamp {
-    let later = SignedDuration::try_from(duration).ok().and_then(|duration| time.checked_add(duration).ok());
+    let later = SignedDuration::try_from(duration)
+        .ok()
+        .and_then(|duration| time.checked_add(duration).ok());
     later.unwrap_or(Timestamp::MAX)
 }
 
@@ -70,7 +78,9 @@ impl Run {
     #[must_use]
     pub fn effects(&self) -> Vec<Effect> {
         let calls = self.activations.iter().filter_map(|(id, activation)| {
-            let Body::Call(call) = &activation.body else { return None };
+            let Body::Call(call) = &activation.body else {
+                return None;
+            };
             Some(Effect::Call {
                 activation: *id,
                 attempt: activation.place.attempt(),
@@ -101,7 +111,11 @@ impl Run {
                 Body::Try(Try { deadline, .. }) => *deadline,
                 _ => None,
             };
-            earliest = earliest.into_iter().chain(activation.deadline).chain(attempt).min();
+            earliest = earliest
+                .into_iter()
+                .chain(activation.deadline)
+                .chain(attempt)
+                .min();
             parent = activation.parent;
         }
         earliest
@@ -118,9 +132,14 @@ impl Run {
             match &activation.body {
                 Body::Call(call) => Some(self.call_line(activation, call, now)),
                 Body::Wait(until) => Some(format!("{pointer} waits until {}", instant(*until, now))),
-                Body::Try(Try { resume: Some(due), attempt, .. }) => {
-                    Some(format!("{pointer} waits until {} before attempt {attempt}", instant(*due, now)))
-                }
+                Body::Try(Try {
+                    resume: Some(due),
+                    attempt,
+                    ..
+                }) => Some(format!(
+                    "{pointer} waits until {} before attempt {attempt}",
+                    instant(*due, now)
+                )),
                 _ => None,
             }
         });
@@ -149,6 +168,10 @@ impl Run {
 /// An instant, and how far it is.
 fn instant(time: Timestamp, now: Timestamp) -> String {
     let seconds = time.duration_since(now).as_secs();
-    let distance = if seconds >= 0 { format!("in {seconds} s") } else { format!("{} s ago", -seconds) };
+    let distance = if seconds >= 0 {
+        format!("in {seconds} s")
+    } else {
+        format!("{} s ago", -seconds)
+    };
     format!("{} ({distance})", muster_api::time::rfc3339(time))
 }

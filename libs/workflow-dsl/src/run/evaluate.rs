@@ -58,11 +58,14 @@ impl<'a> View<'a> {
         Ok(match template {
             Template::Literal(value) => value.clone(),
             Template::Expression(expression) => self.value(expression, dot)?,
-            Template::Array(items) => {
-                items.iter().map(|item| self.template(item, dot)).collect::<Result<_, _>>()?
-            }
+            Template::Array(items) => items
+                .iter()
+                .map(|item| self.template(item, dot))
+                .collect::<Result<_, _>>()?,
             Template::Object(fields) => {
-                let fields = fields.iter().map(|(name, value)| Ok((name.clone(), self.template(value, dot)?)));
+                let fields = fields
+                    .iter()
+                    .map(|(name, value)| Ok((name.clone(), self.template(value, dot)?)));
                 Value::Object(fields.collect::<Result<_, Problem>>()?)
             }
         })
@@ -91,7 +94,9 @@ impl<'a> View<'a> {
             "output" => Some(or_null(self.output)),
             "workflow" => Some(self.workflow()),
             "task" => Some(Arc::new(self.descriptor())),
-            "runtime" => Some(Arc::new(json!({"name": "muster", "version": env!("CARGO_PKG_VERSION")}))),
+            "runtime" => Some(Arc::new(
+                json!({"name": "muster", "version": env!("CARGO_PKG_VERSION")}),
+            )),
             name => Scope::find(self.scope, name).cloned(),
         }
     }
@@ -142,9 +147,9 @@ pub(super) fn bounded(value: Value, what: &str) -> Result<Arc<Value>, Problem> {
 pub(super) fn excess(value: &Value) -> Option<String> {
     match size(value, DEEPEST_VALUE) {
         None => Some(format!("nests more than {DEEPEST_VALUE} deep")),
-        Some(bytes) if bytes > LARGEST_VALUE => {
-            Some(format!("has about {bytes} bytes; {LARGEST_VALUE} is the most, so pass a reference instead"))
-        }
+        Some(bytes) if bytes > LARGEST_VALUE => Some(format!(
+            "has about {bytes} bytes; {LARGEST_VALUE} is the most, so pass a reference instead"
+        )),
         Some(_) => None,
     }
 }
@@ -155,11 +160,14 @@ fn size(value: &Value, levels: usize) -> Option<usize> {
     match value {
         Value::Null | Value::Bool(_) | Value::Number(_) => Some(8),
         Value::String(text) => Some(text.len() + 2),
-        Value::Array(items) => {
-            items.iter().try_fold(2, |sum: usize, item| Some(sum.saturating_add(size(item, levels)?)))
-        }
+        Value::Array(items) => items.iter().try_fold(2, |sum: usize, item| {
+            Some(sum.saturating_add(size(item, levels)?))
+        }),
         Value::Object(fields) => fields.iter().try_fold(2, |sum: usize, (name, value)| {
-            Some(sum.saturating_add(name.len() + 3).saturating_add(size(value, levels)?))
+            Some(
+                sum.saturating_add(name.len() + 3)
+                    .saturating_add(size(value, levels)?),
+            )
         }),
     }
 }

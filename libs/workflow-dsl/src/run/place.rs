@@ -30,13 +30,21 @@ impl Place {
     pub(super) fn in_iteration(&self, index: usize) -> Self {
         let index = index as u64;
         let iterations = self.iterations.iter().copied().chain([index]).collect();
-        Self { iterations, path: format!("{}[{index}]", self.path).into(), ..self.clone() }
+        Self {
+            iterations,
+            path: format!("{}[{index}]", self.path).into(),
+            ..self.clone()
+        }
     }
 
     /// In this attempt of a `try`.
     pub(super) fn in_attempt(&self, number: u32) -> Self {
         let attempts = format!("{}.{number}", self.attempts).into();
-        Self { attempts, retries: self.retries.saturating_add(number.saturating_sub(1)), ..self.clone() }
+        Self {
+            attempts,
+            retries: self.retries.saturating_add(number.saturating_sub(1)),
+            ..self.clone()
+        }
     }
 
     /// After the flow has gone back so often in a list.
@@ -44,7 +52,10 @@ impl Place {
         if lap == 0 {
             return self.clone();
         }
-        Self { path: format!("{}@{lap}", self.path).into(), ..self.clone() }
+        Self {
+            path: format!("{}@{lap}", self.path).into(),
+            ..self.clone()
+        }
     }
 
     /// Number of the attempt, from 1, over all `try`s around the task.
@@ -55,12 +66,18 @@ impl Place {
     /// Id of the message of this attempt.
     pub(super) fn message_id(&self, run: &str, pointer: &str) -> Uuid {
         let Self { path, attempts, .. } = self;
-        Uuid::new_v5(&NAMESPACE, format!("message\n{run}\n{pointer}\n{path}\n{attempts}").as_bytes())
+        Uuid::new_v5(
+            &NAMESPACE,
+            format!("message\n{run}\n{pointer}\n{path}\n{attempts}").as_bytes(),
+        )
     }
 
     /// Id of the step, the same for all attempts.
     pub(super) fn step_key(&self, run: &str, pointer: &str) -> Uuid {
-        Uuid::new_v5(&NAMESPACE, format!("step\n{run}\n{pointer}\n{}", self.path).as_bytes())
+        Uuid::new_v5(
+            &NAMESPACE,
+            format!("step\n{run}\n{pointer}\n{}", self.path).as_bytes(),
+        )
     }
 }
 
@@ -82,10 +99,19 @@ mod tests {
             base.in_attempt(2),
             base.in_attempt(1).in_attempt(2),
         ];
-        let messages: std::collections::BTreeSet<_> = places.iter().map(|place| place.message_id("r", "/do/0/a")).collect();
+        let messages: std::collections::BTreeSet<_> = places
+            .iter()
+            .map(|place| place.message_id("r", "/do/0/a"))
+            .collect();
         assert_eq!(messages.len(), places.len());
-        assert_eq!(base.in_attempt(1).step_key("r", "/a"), base.in_attempt(2).step_key("r", "/a"));
-        assert_ne!(base.in_iteration(1).step_key("r", "/a"), base.in_iteration(2).step_key("r", "/a"));
+        assert_eq!(
+            base.in_attempt(1).step_key("r", "/a"),
+            base.in_attempt(2).step_key("r", "/a")
+        );
+        assert_ne!(
+            base.in_iteration(1).step_key("r", "/a"),
+            base.in_iteration(2).step_key("r", "/a")
+        );
         assert_ne!(base.message_id("r", "/a"), base.message_id("s", "/a"));
         assert_ne!(base.message_id("r", "/a"), base.step_key("r", "/a"));
         assert_eq!(base.in_attempt(3).in_attempt(2).attempt(), 4);

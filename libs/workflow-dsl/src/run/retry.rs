@@ -22,7 +22,11 @@ const LONGEST_DELAY: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How long each attempt of a `try` may take.
 pub(super) fn attempt_limit(task: &Task) -> Option<Duration> {
     match &task.kind {
-        Kind::Try(attempt) => attempt.catch.retry.as_ref().and_then(|retry| retry.limit.attempt_duration),
+        Kind::Try(attempt) => attempt
+            .catch
+            .retry
+            .as_ref()
+            .and_then(|retry| retry.limit.attempt_duration),
         _ => None,
     }
 }
@@ -39,31 +43,61 @@ pub(super) fn on_error(
     now: Timestamp,
     random: &mut dyn Rng,
 ) -> EventKind {
-    let fault = |error: Problem| EventKind::TaskFaulted { task: Arc::clone(&activation.pointer), activation: id, error };
-    let Kind::Try(definition) = &task.kind else { return fault(error.as_ref().clone()) };
+    let fault = |error: Problem| EventKind::TaskFaulted {
+        task: Arc::clone(&activation.pointer),
+        activation: id,
+        error,
+    };
+    let Kind::Try(definition) = &task.kind else {
+        return fault(error.as_ref().clone());
+    };
     let catch = &definition.catch;
-    let scope = Scope::inside(activation.scope.as_ref(), &catch.variable, Arc::new(error.to_value()));
-    let view = View { scope: Some(&scope), ..View::of(run, task, activation, now) };
+    let scope = Scope::inside(
+        activation.scope.as_ref(),
+        &catch.variable,
+        Arc::new(error.to_value()),
+    );
+    let view = View {
+        scope: Some(&scope),
+        ..View::of(run, task, activation, now)
+    };
     let again = match catches(&view, catch, error) {
         Ok(false) => return fault(error.as_ref().clone()),
-        Ok(true) => catch.retry.as_ref().map_or(Ok(None), |retry| due(&view, retry, attempt, random)),
+        Ok(true) => catch
+            .retry
+            .as_ref()
+            .map_or(Ok(None), |retry| due(&view, retry, attempt, random)),
         Err(problem) => Err(problem),
     };
     let (task, error) = (Arc::clone(&activation.pointer), error.as_ref().clone());
     match again {
         Err(problem) => fault(problem.at(&task)),
-        Ok(Some(due)) => {
-            EventKind::TaskRetried { task, activation: id, attempt: attempt.attempt.saturating_add(1), due, error }
-        }
+        Ok(Some(due)) => EventKind::TaskRetried {
+            task,
+            activation: id,
+            attempt: attempt.attempt.saturating_add(1),
+            due,
+            error,
+        },
         Ok(None) if catch.retry.is_some() && catch.tasks.is_none() => fault(error),
-        Ok(None) => EventKind::TaskCaught { task, activation: id, error },
+        Ok(None) => EventKind::TaskCaught {
+            task,
+            activation: id,
+            error,
+        },
     }
 }
 
 fn catches(view: &View<'_>, catch: &Catch, error: &Problem) -> Result<bool, Problem> {
     Ok(matches(&catch.errors, error)
-        && catch.when.as_ref().map_or(Ok(true), |when| view.is_true(when, view.input))?
-        && !catch.except_when.as_ref().map_or(Ok(false), |when| view.is_true(when, view.input))?)
+        && catch
+            .when
+            .as_ref()
+            .map_or(Ok(true), |when| view.is_true(when, view.input))?
+        && !catch
+            .except_when
+            .as_ref()
+            .map_or(Ok(false), |when| view.is_true(when, view.input))?)
 }
 
 fn matches(filter: &ErrorFilter, error: &Problem) -> bool {
@@ -76,23 +110,47 @@ fn matches(filter: &ErrorFilter, error: &Problem) -> bool {
 }
 
 /// When the next attempt begins; none if there is to be none.
-fn due(view: &View<'_>, retry: &Retry, attempt: &Try, random: &mut dyn Rng) -> Result<Option<Timestamp>, Problem> {
-    let wanted = retry.when.as_ref().map_or(Ok(true), |when| view.is_true(when, view.input))?
-        && !retry.except_when.as_ref().map_or(Ok(false), |when| view.is_true(when, view.input))?;
+fn due(
+    view: &View<'_>,
+    retry: &Retry,
+    attempt: &Try,
+    random: &mut dyn Rng,
+) -> Result<Option<Timestamp>, Problem> {
+    let wanted = retry
+        .when
+        .as_ref()
+        .map_or(Ok(true), |when| view.is_true(when, view.input))?
+        && !retry
+            .except_when
+            .as_ref()
+            .map_or(Ok(false), |when| view.is_true(when, view.input))?;
     // The first retry follows the first attempt.
     let number = attempt.attempt;
     if !wanted || number > retry.limit.attempts.unwrap_or(MOST_RETRIES) {
         return Ok(None);
     }
-    let jitter = retry.jitter.map_or(Duration::ZERO, |jitter| chosen(jitter, random));
-    let delay = retry.backoff.delay(retry.delay, number).saturating_add(jitter).min(LONGEST_DELAY);
+    let jitter = retry
+        .jitter
+        .map_or(Duration::ZERO, |jitter| chosen(jitter, random));
+    let delay = retry
+        .backoff
+        .delay(retry.delay, number)
+        .saturating_add(jitter)
+        .min(LONGEST_DELAY);
     let due = after(view.now, delay);
-    let last = retry.limit.duration.map_or(Timestamp::MAX, |limit| after(view.started, limit));
+    let last = retry
+        .limit
+        .duration
+        .map_or(Timestamp::MAX, |limit| after(view.started, limit));
     Ok((due <= last).then_some(due))
 }
 
 fn chosen(Jitter { from, to }: Jitter, random: &mut dyn Rng) -> Duration {
     let nanoseconds = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
     let (from, to) = (nanoseconds(from), nanoseconds(to));
-    Duration::from_nanos(if from < to { random.random_range(from..=to) } else { from })
+    Duration::from_nanos(if from < to {
+        random.random_range(from..=to)
+    } else {
+        from
+    })
 }

@@ -37,7 +37,11 @@ pub(super) enum Cursor {
 impl Cursor {
     /// At the beginning of a list.
     pub(super) fn first(input: &Arc<Value>) -> Self {
-        Self::Start { position: 0, input: Arc::clone(input), lap: 0 }
+        Self::Start {
+            position: 0,
+            input: Arc::clone(input),
+            lap: 0,
+        }
     }
 
     pub(super) fn is_running(&self) -> bool {
@@ -190,7 +194,9 @@ impl Body {
             Self::Call(_) | Self::Wait(_) => false,
             Self::Sequence(cursor) => !cursor.is_running(),
             Self::Loop(each) => !each.cursor.as_ref().is_some_and(Cursor::is_running),
-            Self::Fork(Fork::Running(branches)) => branches.iter().any(|branch| matches!(branch, Branch::Waiting)),
+            Self::Fork(Fork::Running(branches)) => {
+                branches.iter().any(|branch| matches!(branch, Branch::Waiting))
+            }
             Self::Fork(Fork::Done(_) | Fork::Failed(_)) => true,
             Self::Try(attempt) => attempt.resume.is_none() && !attempt.cursor.is_running(),
         }
@@ -224,12 +230,22 @@ impl Activation {
         let deadline = self.deadline.map(|due| (due, Cause::Deadline));
         let other = match &self.body {
             Body::Wait(until) => Some((*until, Cause::Wait)),
-            Body::Try(Try { resume: Some(due), .. }) => Some((*due, Cause::Retry)),
-            Body::Try(Try { deadline: Some(due), cursor, .. }) if cursor.is_running() => Some((*due, Cause::Attempt)),
+            Body::Try(Try {
+                resume: Some(due), ..
+            }) => Some((*due, Cause::Retry)),
+            Body::Try(Try {
+                deadline: Some(due),
+                cursor,
+                ..
+            }) if cursor.is_running() => Some((*due, Cause::Attempt)),
             _ => None,
         };
         let timers = deadline.into_iter().chain(other);
-        timers.map(move |(due, cause)| Timer { due, owner: Some(id), cause })
+        timers.map(move |(due, cause)| Timer {
+            due,
+            owner: Some(id),
+            cause,
+        })
     }
 }
 
@@ -247,6 +263,10 @@ impl Scope {
 
     /// A scope inside another one.
     pub(super) fn inside(outer: Option<&Arc<Self>>, name: &str, value: Arc<Value>) -> Arc<Self> {
-        Arc::new(Self { name: name.to_owned(), value, outer: outer.cloned() })
+        Arc::new(Self {
+            name: name.to_owned(),
+            value,
+            outer: outer.cloned(),
+        })
     }
 }

@@ -25,7 +25,13 @@ fn then_leads_on_back_out_and_to_the_end() {
         ";
     let world = World::new(document).run(json!({"n": 0}));
     world.yields(json!({"n": 3}));
-    assert_eq!((world.count("task.completed count"), world.count("task.started never")), (3, 0));
+    assert_eq!(
+        (
+            world.count("task.completed count"),
+            world.count("task.started never")
+        ),
+        (3, 0)
+    );
 }
 
 #[test]
@@ -42,7 +48,9 @@ fn a_switch_takes_the_first_case_that_holds_then_the_default() {
           - other: {set: {is: other}}
         ";
     for (input, expected) in [(20, "big"), (7, "small"), (1, "other")] {
-        World::new(document).run(json!(input)).yields(json!({"is": expected}));
+        World::new(document)
+            .run(json!(input))
+            .yields(json!({"is": expected}));
     }
     let world = World::new(document).run(json!(20));
     let line = serde_json::to_string(&world.journal).unwrap();
@@ -81,7 +89,9 @@ fn a_loop_ends_early_or_does_nothing() {
               while: $n < 3
               do: [{last: {set: {n: '${ $n }', index: '${ $index }'}}}]
         ";
-    World::new(document).run(json!([1, 2, 3, 1])).yields(json!({"n": 2, "index": 1}));
+    World::new(document)
+        .run(json!([1, 2, 3, 1]))
+        .yields(json!({"n": 2, "index": 1}));
     World::new(document).run(json!([])).yields(json!([]));
 }
 
@@ -99,14 +109,26 @@ fn loops_nest_and_calls_know_their_iterations() {
         ";
     let world = World::new(document).run(json!([["a", "b"], ["c"]]));
     let asked: Vec<_> = world.calls.iter().map(|called| called.data.clone()).collect();
-    assert_eq!(json!(asked), json!([[["a", "b"], "a", 0, 0], [["a", "b"], "b", 1, 0], [["c"], "c", 0, 1]]));
+    assert_eq!(
+        json!(asked),
+        json!([
+            [["a", "b"], "a", 0, 0],
+            [["a", "b"], "b", 1, 0],
+            [["c"], "c", 0, 1]
+        ])
+    );
     let ids: std::collections::BTreeSet<_> = world.calls.iter().map(|called| called.step_key).collect();
     assert_eq!(ids.len(), 3, "each iteration is a step of its own");
     let iterations = world.journal.iter().filter_map(|event| match &event.kind {
-        crate::journal::EventKind::TaskStarted { task, iterations, .. } if task.ends_with("ask") => Some(iterations.clone()),
+        crate::journal::EventKind::TaskStarted { task, iterations, .. } if task.ends_with("ask") => {
+            Some(iterations.clone())
+        }
         _ => None,
     });
-    assert_eq!(iterations.collect::<Vec<_>>(), [vec![0, 0], vec![0, 1], vec![1, 0]]);
+    assert_eq!(
+        iterations.collect::<Vec<_>>(),
+        [vec![0, 0], vec![0, 1], vec![1, 0]]
+    );
 }
 
 const FORK: &str = "
@@ -123,7 +145,9 @@ const FORK: &str = "
 
 fn fork(compete: bool, agents: impl FnMut(&str) -> Reply + 'static) -> World {
     let mut agents = agents;
-    World::with_agents(&FORK.replace("COMPETE", &compete.to_string()), move |called| agents(&called.agent))
+    World::with_agents(&FORK.replace("COMPETE", &compete.to_string()), move |called| {
+        agents(&called.agent)
+    })
 }
 
 fn by_speed(agent: &str) -> Reply {
@@ -173,7 +197,9 @@ fn a_skipped_branch_does_not_win() {
     let world = World::new(document).run(json!({"in": 1}));
     world.yields(json!({"in": 1}));
     assert_eq!(world.elapsed(), 1.0);
-    World::new(&document.replace("wait: PT1S", "if: 'false', wait: PT1S")).run(json!({"in": 1})).yields(json!({"in": 1}));
+    World::new(&document.replace("wait: PT1S", "if: 'false', wait: PT1S"))
+        .run(json!({"in": 1}))
+        .yields(json!({"in": 1}));
 }
 
 #[test]
@@ -199,7 +225,9 @@ fn a_flow_in_circles_is_ended() {
     world.faults(Standard::Runtime, "more than 10000 tasks");
     let started = world.count("task.started a") + world.count("task.started b");
     assert_eq!(started as u64, MOST_TASKS_AT_ONCE);
-    let world = World::new("do:\n  - a: {try: [{b: {raise: {error: {type: about:blank, status: 500}}}}], catch: {retry: {delay: PT0S}}}\n");
+    let world = World::new(
+        "do:\n  - a: {try: [{b: {raise: {error: {type: about:blank, status: 500}}}}], catch: {retry: {delay: PT0S}}}\n",
+    );
     world.run(json!(null)).faults_with("about:blank");
 }
 

@@ -72,12 +72,24 @@ fn a_call_carries_the_evaluated_arguments_and_yields_the_answer() {
         |called| {
             assert_eq!(called.agent, "skill://weather_forecasting");
             assert_eq!(called.data, json!({"city": "Seattle"}));
-            Reply::Answer(json!({"artifacts": [{"parts": [{"data": {"temperature": 7}}]}]}), 10)
+            Reply::Answer(
+                json!({"artifacts": [{"parts": [{"data": {"temperature": 7}}]}]}),
+                10,
+            )
         },
     );
     let world = world.run(json!({"who": "skill://weather_forecasting", "city": "Seattle"}));
     world.yields(json!(7));
-    assert_eq!(world.story(), ["run.started", "task.started ask", "call.started ask", "task.completed ask", "run.completed"]);
+    assert_eq!(
+        world.story(),
+        [
+            "run.started",
+            "task.started ask",
+            "call.started ask",
+            "task.completed ask",
+            "run.completed"
+        ]
+    );
 }
 
 #[test]
@@ -103,30 +115,50 @@ fn failing_expressions_fail_the_task_that_has_them() {
         ("- a: {set: {b: 1}, output: {as: '.b.c'}}", "/do/0/a"),
         ("- a: {set: {b: 1}, export: {as: '.b.c'}}", "/do/0/a"),
         ("- a: {switch: [{one: {when: .x.y, then: end}}]}", "/do/0/a"),
-        ("- a: {for: {each: i, in: .x}, do: [{b: {set: {c: 1}}}]}", "/do/0/a"),
-        ("- a: {for: {each: i, in: '[1]'}, while: .x.y, do: [{b: {set: {c: 1}}}]}", "/do/0/a"),
+        (
+            "- a: {for: {each: i, in: .x}, do: [{b: {set: {c: 1}}}]}",
+            "/do/0/a",
+        ),
+        (
+            "- a: {for: {each: i, in: '[1]'}, while: .x.y, do: [{b: {set: {c: 1}}}]}",
+            "/do/0/a",
+        ),
         ("- a: {do: [{b: {set: {c: '${ .x | keys }'}}}]}", "/do/0/a/do/0/b"),
     ] {
         let world = World::new(&format!("do:\n  {task}\n")).run(json!({"x": 1}));
         let error = world.faults(Standard::Expression, "");
-        assert_eq!((error.status, error.instance.as_deref()), (400, Some(pointer)), "{task}: {error}");
+        assert_eq!(
+            (error.status, error.instance.as_deref()),
+            (400, Some(pointer)),
+            "{task}: {error}"
+        );
     }
 }
 
 #[test]
 fn failing_expressions_of_the_workflow_fail_the_run() {
-    World::new("input: {from: .x.y}\ndo:\n  - a: {set: {b: 1}}\n").run(json!({"x": 1})).faults(Standard::Expression, "cannot index");
-    World::new("output: {as: .b.y}\ndo:\n  - a: {set: {b: 1}}\n").run(json!({"x": 1})).faults(Standard::Expression, "cannot index");
+    World::new("input: {from: .x.y}\ndo:\n  - a: {set: {b: 1}}\n")
+        .run(json!({"x": 1}))
+        .faults(Standard::Expression, "cannot index");
+    World::new("output: {as: .b.y}\ndo:\n  - a: {set: {b: 1}}\n")
+        .run(json!({"x": 1}))
+        .faults(Standard::Expression, "cannot index");
 }
 
 #[test]
 fn calls_that_cannot_be_made_say_why() {
     let call = |server: &str, parameters: &str| {
-        format!("do:\n  - a: {{call: a2a, with: {{server: '{server}', method: message/send, parameters: {parameters}}}}}\n")
+        format!(
+            "do:\n  - a: {{call: a2a, with: {{server: '{server}', method: message/send, parameters: {parameters}}}}}\n"
+        )
     };
     let message = "{message: {parts: [{text: hi}]}}";
-    World::new(&call("${ .who }", message)).run(json!({"who": "nobody"})).faults(Standard::Validation, "agent://ID");
-    World::new(&call("${ .who }", message)).run(json!({"who": 5})).faults(Standard::Validation, "must be text");
+    World::new(&call("${ .who }", message))
+        .run(json!({"who": "nobody"}))
+        .faults(Standard::Validation, "agent://ID");
+    World::new(&call("${ .who }", message))
+        .run(json!({"who": 5}))
+        .faults(Standard::Validation, "must be text");
     World::new(&call("agent://a", "'${ {message: {parts: .who}} }'"))
         .run(json!({"who": []}))
         .faults(Standard::Validation, "at least one part");
@@ -135,7 +167,9 @@ fn calls_that_cannot_be_made_say_why() {
 #[test]
 fn values_are_bounded() {
     let large = "x".repeat(crate::run::LARGEST_VALUE / 2 + 100);
-    World::new("do:\n  - a: {set: {both: '${ [., .] }'}}\n").run(json!(large)).faults(Standard::Runtime, "bytes");
+    World::new("do:\n  - a: {set: {both: '${ [., .] }'}}\n")
+        .run(json!(large))
+        .faults(Standard::Runtime, "bytes");
     World::with_agents(
         "do:\n  - a: {call: a2a, with: {server: agent://a, method: GetTask, parameters: {id: x}}}\n",
         move |_| Reply::Answer(json!([large, large, large]), 0),
@@ -144,6 +178,10 @@ fn values_are_bounded() {
     .faults(Standard::Runtime, "the answer has about");
     let mut world = World::new("do:\n  - a: {set: {b: 1}}\n");
     let deep = (0..200).fold(json!(1), |inner, _| json!([inner]));
-    let refused = world.run.decide(crate::run::Stimulus::Start { input: deep }, world.now, &mut rand::rng());
+    let refused = world.run.decide(
+        crate::run::Stimulus::Start { input: deep },
+        world.now,
+        &mut rand::rng(),
+    );
     assert!(matches!(refused, Err(crate::run::Error::Input(_))), "{refused:?}");
 }

@@ -23,7 +23,11 @@ fn failing(times: u32, kind: Standard) -> impl FnMut(&super::world::Called) -> R
     let mut failures = 0;
     move |_| {
         failures += 1;
-        if failures <= times { Reply::Failure(problem_of(kind), 0) } else { Reply::Answer(json!("fine"), 0) }
+        if failures <= times {
+            Reply::Failure(problem_of(kind), 0)
+        } else {
+            Reply::Answer(json!("fine"), 0)
+        }
     }
 }
 
@@ -44,7 +48,15 @@ fn a_raised_error_is_what_the_document_says() {
         "detail": "because of rain", "instance": "/do/0/fail",
     });
     assert_eq!(error, expected);
-    assert_eq!(world.story(), ["run.started", "task.started fail", "task.faulted fail", "run.faulted"]);
+    assert_eq!(
+        world.story(),
+        [
+            "run.started",
+            "task.started fail",
+            "task.faulted fail",
+            "run.faulted"
+        ]
+    );
 }
 
 #[test]
@@ -59,9 +71,12 @@ fn a_caught_error_is_handled_or_swallowed() {
 
 #[test]
 fn a_try_that_succeeds_is_its_tasks() {
-    World::with_agents(&guarded("{do: [{handle: {set: {no: 1}}}]}"), failing(0, Standard::Timeout))
-        .run(json!(null))
-        .yields(json!({"after": "fine"}));
+    World::with_agents(
+        &guarded("{do: [{handle: {set: {no: 1}}}]}"),
+        failing(0, Standard::Timeout),
+    )
+    .run(json!(null))
+    .yields(json!({"after": "fine"}));
 }
 
 #[test]
@@ -70,17 +85,30 @@ fn only_errors_that_fit_are_caught() {
     for (catch, caught) in [
         ("{errors: {with: {status: 500}}}".to_owned(), true),
         ("{errors: {with: {status: 503}}}".to_owned(), false),
-        (format!("{{errors: {{with: {{type: '{uri}', detail: as told}}}}}}"), true),
-        (format!("{{errors: {{with: {{type: '{}'}}}}}}", Standard::Timeout.uri()), false),
-        ("{errors: {with: {instance: /do/0/guarded/try/0/ask}}}".to_owned(), true),
+        (
+            format!("{{errors: {{with: {{type: '{uri}', detail: as told}}}}}}"),
+            true,
+        ),
+        (
+            format!("{{errors: {{with: {{type: '{}'}}}}}}", Standard::Timeout.uri()),
+            false,
+        ),
+        (
+            "{errors: {with: {instance: /do/0/guarded/try/0/ask}}}".to_owned(),
+            true,
+        ),
         ("{errors: {with: {instance: /do/0/guarded}}}".to_owned(), false),
         ("{errors: {with: {title: Communication Error}}}".to_owned(), true),
-        ("{as: e, when: '$e.status == 500 and . == \"in\"'}".to_owned(), true),
+        (
+            "{as: e, when: '$e.status == 500 and . == \"in\"'}".to_owned(),
+            true,
+        ),
         ("{when: '$error.status == 501'}".to_owned(), false),
         ("{exceptWhen: $error.status == 500}".to_owned(), false),
         ("{exceptWhen: $error.status == 501}".to_owned(), true),
     ] {
-        let world = World::with_agents(&guarded(&catch), failing(1, Standard::Communication)).run(json!("in"));
+        let world =
+            World::with_agents(&guarded(&catch), failing(1, Standard::Communication)).run(json!("in"));
         assert_eq!(world.run.error().is_none(), caught, "{catch}");
     }
 }
@@ -90,7 +118,8 @@ fn an_error_in_a_handler_or_its_condition_is_an_error_of_the_try() {
     let catch = "{do: [{handle: {raise: {error: {type: about:blank, status: 501}}}}]}";
     let world = World::with_agents(&guarded(catch), failing(1, Standard::Communication)).run(json!(1));
     assert_eq!(world.run.error().map(|error| error.status), Some(501));
-    let world = World::with_agents(&guarded("{when: .x.y}"), failing(1, Standard::Communication)).run(json!({"x": 1}));
+    let world = World::with_agents(&guarded("{when: .x.y}"), failing(1, Standard::Communication))
+        .run(json!({"x": 1}));
     world.faults(Standard::Expression, "cannot index");
 }
 
@@ -119,8 +148,16 @@ fn retries_wait_as_the_policy_says_and_end_with_success() {
     let world = World::with_agents(&guarded(retry), failing(3, Standard::Communication)).run(json!("in"));
     world.yields(json!({"after": "fine"}));
     assert_eq!(world.elapsed(), 2.0 + 4.0 + 8.0);
-    assert_eq!(world.calls.iter().map(|called| called.attempt).collect::<Vec<_>>(), [1, 2, 3, 4]);
-    let messages: std::collections::BTreeSet<_> = world.calls.iter().map(|called| called.message_id).collect();
+    assert_eq!(
+        world
+            .calls
+            .iter()
+            .map(|called| called.attempt)
+            .collect::<Vec<_>>(),
+        [1, 2, 3, 4]
+    );
+    let messages: std::collections::BTreeSet<_> =
+        world.calls.iter().map(|called| called.message_id).collect();
     let steps: std::collections::BTreeSet<_> = world.calls.iter().map(|called| called.step_key).collect();
     assert_eq!((messages.len(), steps.len()), (4, 1));
 }
@@ -128,7 +165,11 @@ fn retries_wait_as_the_policy_says_and_end_with_success() {
 #[test]
 fn used_up_retries_fail_the_try_or_are_handled() {
     let retry = "retry: {limit: {attempt: {count: 2}}}";
-    let world = World::with_agents(&guarded(&format!("{{{retry}}}")), failing(9, Standard::Communication)).run(json!(1));
+    let world = World::with_agents(
+        &guarded(&format!("{{{retry}}}")),
+        failing(9, Standard::Communication),
+    )
+    .run(json!(1));
     world.faults(Standard::Communication, "as told");
     assert_eq!(world.calls.len(), 3, "one attempt and two retries");
     let handled = format!("{{{retry}, do: [{{handle: {{set: {{given: up}}}}}}]}}");
@@ -151,7 +192,11 @@ fn retries_end_with_their_total_duration_and_where_they_are_not_wanted() {
 
 #[test]
 fn retries_without_a_limit_have_one_nevertheless() {
-    let world = World::with_agents(&guarded("{retry: {delay: PT1S}}"), failing(9_999, Standard::Communication)).run(json!(1));
+    let world = World::with_agents(
+        &guarded("{retry: {delay: PT1S}}"),
+        failing(9_999, Standard::Communication),
+    )
+    .run(json!(1));
     world.faults(Standard::Communication, "as told");
     assert_eq!(world.calls.len(), 1_001);
 }
@@ -169,7 +214,10 @@ fn jitter_is_recorded_and_within_its_bounds() {
         })
         .collect();
     assert_eq!(delays.len(), 20);
-    assert!(delays.iter().all(|delay| (1.1..=1.5).contains(delay)), "{delays:?}");
+    assert!(
+        delays.iter().all(|delay| (1.1..=1.5).contains(delay)),
+        "{delays:?}"
+    );
     assert!(delays.windows(2).any(|pair| pair[0] != pair[1]), "{delays:?}");
 }
 
@@ -179,7 +227,11 @@ fn an_attempt_may_have_a_time_limit_of_its_own() {
     let catch = "{retry: {limit: {attempt: {count: 3, duration: PT5S}}}}";
     let world = World::with_agents(&guarded(catch), move |_| {
         calls += 1;
-        if calls < 3 { Reply::Silence } else { Reply::Answer(json!("at last"), 1_000) }
+        if calls < 3 {
+            Reply::Silence
+        } else {
+            Reply::Answer(json!("at last"), 1_000)
+        }
     });
     let world = world.run(json!(1));
     world.yields(json!({"after": "at last"}));

@@ -29,15 +29,24 @@ fn task() -> impl Strategy<Value = String> {
     ];
     leaf.prop_recursive(3, 14, 3, |inner| {
         let list = prop::collection::vec(inner, 1..4).prop_map(|tasks| {
-            let named = tasks.into_iter().enumerate().map(|(index, task)| format!("{{t{index}: {task}}}"));
+            let named = tasks
+                .into_iter()
+                .enumerate()
+                .map(|(index, task)| format!("{{t{index}: {task}}}"));
             format!("[{}]", named.collect::<Vec<_>>().join(", "))
         });
         prop_oneof![
             list.clone().prop_map(|list| format!("{{do: {list}}}")),
-            list.clone().prop_map(|list| format!("{{do: {list}, timeout: {{after: PT4S}}}}")),
-            (list.clone(), 0..4_u8).prop_map(|(list, count)| format!("{{for: {{each: item, in: '[range({count})]'}}, do: {list}}}")),
-            list.clone().prop_map(|list| format!("{{for: {{each: item, in: '[1, 2, 3]'}}, while: $item < 3, do: {list}}}")),
-            (list.clone(), any::<bool>()).prop_map(|(list, compete)| format!("{{fork: {{compete: {compete}, branches: {list}}}}}")),
+            list.clone()
+                .prop_map(|list| format!("{{do: {list}, timeout: {{after: PT4S}}}}")),
+            (list.clone(), 0..4_u8).prop_map(|(list, count)| format!(
+                "{{for: {{each: item, in: '[range({count})]'}}, do: {list}}}"
+            )),
+            list.clone().prop_map(|list| format!(
+                "{{for: {{each: item, in: '[1, 2, 3]'}}, while: $item < 3, do: {list}}}"
+            )),
+            (list.clone(), any::<bool>())
+                .prop_map(|(list, compete)| format!("{{fork: {{compete: {compete}, branches: {list}}}}}")),
             (list.clone(), catch(), list).prop_map(|(list, catch, handler)| {
                 let catch = catch.replace("HANDLER", &handler);
                 format!("{{try: {list}, catch: {catch}}}")
@@ -47,7 +56,9 @@ fn task() -> impl Strategy<Value = String> {
 }
 
 fn call(agent: u8, more: &str) -> String {
-    format!("{{call: a2a, with: {{server: 'agent://a{agent}', method: message/send, parameters: {{message: {{parts: [{{data: {{n: '${{ .n? // 0 }}'}}}}]}}}}}}{more}}}")
+    format!(
+        "{{call: a2a, with: {{server: 'agent://a{agent}', method: message/send, parameters: {{message: {{parts: [{{data: {{n: '${{ .n? // 0 }}'}}}}]}}}}}}{more}}}"
+    )
 }
 
 fn catch() -> impl Strategy<Value = &'static str> {
@@ -65,7 +76,10 @@ fn catch() -> impl Strategy<Value = &'static str> {
 fn document() -> impl Strategy<Value = Arc<Definition>> {
     let tasks = prop::collection::vec(task(), 1..4);
     (tasks, any::<bool>()).prop_map(|(tasks, limited)| {
-        let tasks = tasks.into_iter().enumerate().map(|(index, task)| format!("  - t{index}: {task}\n"));
+        let tasks = tasks
+            .into_iter()
+            .enumerate()
+            .map(|(index, task)| format!("  - t{index}: {task}\n"));
         let timeout = if limited { "timeout: {after: PT9S}\n" } else { "" };
         definition(&format!("{timeout}do:\n{}", tasks.collect::<String>()))
     })
@@ -81,14 +95,22 @@ fn agents(seed: u64) -> impl Fn(&Called) -> Reply {
             0 | 1 => Reply::Failure(problem_of(Standard::Communication), delay),
             2 => Reply::Failure(problem_of(Standard::Timeout), delay),
             3 => Reply::Silence,
-            _ => Reply::Answer(json!({"n": called.data.get("n").and_then(Value::as_u64).unwrap_or(0) + dice % 3}), delay),
+            _ => Reply::Answer(
+                json!({"n": called.data.get("n").and_then(Value::as_u64).unwrap_or(0) + dice % 3}),
+                delay,
+            ),
         }
     }
 }
 
 /// A run that has nothing left to do but to wait for an agent that is silent.
 fn finished(world: &World) -> bool {
-    world.run.status() != Status::Running || world.run.effects().iter().all(|effect| matches!(effect, Effect::Call { .. }))
+    world.run.status() != Status::Running
+        || world
+            .run
+            .effects()
+            .iter()
+            .all(|effect| matches!(effect, Effect::Call { .. }))
 }
 
 fn outcome(run: &Run) -> (Status, Option<&Value>, Option<&crate::journal::Problem>) {
@@ -119,11 +141,20 @@ fn calls(run: &Run) -> BTreeSet<uuid::Uuid> {
 /// The limits of retries in the document, checked against the journal.
 fn check_retries(definition: &Definition, journal: &[Event]) -> Result<(), TestCaseError> {
     for event in journal {
-        let EventKind::TaskRetried { task, attempt, .. } = &event.kind else { continue };
-        let Some(crate::document::Kind::Try(attempts)) = definition.workflow.task(task).map(|task| &task.kind) else {
+        let EventKind::TaskRetried { task, attempt, .. } = &event.kind else {
+            continue;
+        };
+        let Some(crate::document::Kind::Try(attempts)) =
+            definition.workflow.task(task).map(|task| &task.kind)
+        else {
             return Err(TestCaseError::fail("only a try is retried"));
         };
-        let limit = attempts.catch.retry.as_ref().and_then(|retry| retry.limit.attempts).unwrap_or(u32::MAX);
+        let limit = attempts
+            .catch
+            .retry
+            .as_ref()
+            .and_then(|retry| retry.limit.attempts)
+            .unwrap_or(u32::MAX);
         prop_assert!(attempt - 1 <= limit, "{} retries of {}", attempt - 1, task);
     }
     Ok(())

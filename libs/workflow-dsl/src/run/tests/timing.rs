@@ -21,7 +21,10 @@ fn a_task_times_out_and_the_error_can_be_caught() {
     let document = format!("do:\n  - slow: {{{ASK}, timeout: {{after: PT30S}}}}\n");
     let world = World::with_agents(&document, |_| Reply::Silence).run(json!(null));
     let error = world.faults(Standard::Timeout, "/do/0/slow did not end within its timeout");
-    assert_eq!((error.status, error.instance.as_deref()), (408, Some("/do/0/slow")));
+    assert_eq!(
+        (error.status, error.instance.as_deref()),
+        (408, Some("/do/0/slow"))
+    );
     assert_eq!(world.elapsed(), 30.0);
     let document = format!(
         "
@@ -73,26 +76,53 @@ fn calls_carry_the_earliest_deadline_around_them() {
 
 #[test]
 fn what_was_due_while_nobody_looked_happens_in_its_order() {
-    let mut world = World::new("do:\n  - outer: {timeout: {after: PT10S}, do: [{nap: {wait: PT5S}}, {ask: {call: a2a, with: {server: agent://a, method: GetTask, parameters: {id: x}}}}]}\n");
+    let mut world = World::new(
+        "do:\n  - outer: {timeout: {after: PT10S}, do: [{nap: {wait: PT5S}}, {ask: {call: a2a, with: {server: agent://a, method: GetTask, parameters: {id: x}}}}]}\n",
+    );
     world.decide(Stimulus::Start { input: json!(null) });
     world.now += SignedDuration::from_secs(60);
     world.decide(Stimulus::Tick);
     world.faults(Standard::Timeout, "/do/0/outer");
-    assert!(world.story().iter().position(|line| line == "task.completed nap") < world.story().iter().position(|line| line == "task.faulted outer"));
+    assert!(
+        world.story().iter().position(|line| line == "task.completed nap")
+            < world.story().iter().position(|line| line == "task.faulted outer")
+    );
 }
 
 #[test]
 fn a_run_can_be_cancelled_once() {
     let mut world = World::with_agents(&format!("do:\n  - slow: {{{ASK}}}\n"), |_| Reply::Silence);
-    assert!(world.decide(Stimulus::Cancel { reason: "too early".into() }).is_empty());
+    assert!(
+        world
+            .decide(Stimulus::Cancel {
+                reason: "too early".into()
+            })
+            .is_empty()
+    );
     world.decide(Stimulus::Start { input: json!(null) });
-    assert_eq!(world.decide(Stimulus::Cancel { reason: "enough".into() }).len(), 1);
-    assert_eq!((world.run.status(), world.run.effects()), (Status::Cancelled, vec![]));
+    assert_eq!(
+        world
+            .decide(Stimulus::Cancel {
+                reason: "enough".into()
+            })
+            .len(),
+        1
+    );
+    assert_eq!(
+        (world.run.status(), world.run.effects()),
+        (Status::Cancelled, vec![])
+    );
     for late in [
-        Stimulus::Cancel { reason: "again".into() },
+        Stimulus::Cancel {
+            reason: "again".into(),
+        },
         Stimulus::Tick,
         Stimulus::Start { input: json!(null) },
-        Stimulus::CallReturned { activation: 0, attempt: 1, result: Ok(json!(1)) },
+        Stimulus::CallReturned {
+            activation: 0,
+            attempt: 1,
+            result: Ok(json!(1)),
+        },
     ] {
         assert!(world.decide(late).is_empty());
     }
@@ -104,11 +134,19 @@ fn stale_answers_change_nothing() {
     let mut world = World::with_agents(&document, |_| Reply::Silence);
     world.decide(Stimulus::Start { input: json!(null) });
     for (activation, attempt) in [(0, 2), (1, 1), (99, 1)] {
-        let answer = Stimulus::CallReturned { activation, attempt, result: Ok(json!(1)) };
+        let answer = Stimulus::CallReturned {
+            activation,
+            attempt,
+            result: Ok(json!(1)),
+        };
         assert!(world.decide(answer).is_empty(), "{activation} {attempt}");
     }
     assert!(world.decide(Stimulus::Start { input: json!(null) }).is_empty());
-    let answer = || Stimulus::CallReturned { activation: 0, attempt: 1, result: Ok(json!(1)) };
+    let answer = || Stimulus::CallReturned {
+        activation: 0,
+        attempt: 1,
+        result: Ok(json!(1)),
+    };
     assert_eq!(world.decide(answer()).len(), 2);
     assert!(world.decide(answer()).is_empty());
 }
@@ -119,7 +157,11 @@ fn the_journal_does_not_go_back_in_time() {
     world.decide(Stimulus::Start { input: json!(null) });
     let started = world.now;
     world.now -= SignedDuration::from_hours(1);
-    let events = world.decide(Stimulus::CallReturned { activation: 0, attempt: 1, result: Ok(json!(1)) });
+    let events = world.decide(Stimulus::CallReturned {
+        activation: 0,
+        attempt: 1,
+        result: Ok(json!(1)),
+    });
     assert!(events.iter().all(|event| event.time == started));
 }
 
@@ -143,7 +185,9 @@ fn a_run_explains_what_it_waits_for() {
     assert_eq!(
         lines,
         [
-            format!("{branches}/0/ask waits for agent://a to answer GetTask since 2026-03-01T12:00:00.000Z (2 s ago), at most until 2026-03-01T12:01:00.000Z (in 58 s)"),
+            format!(
+                "{branches}/0/ask waits for agent://a to answer GetTask since 2026-03-01T12:00:00.000Z (2 s ago), at most until 2026-03-01T12:01:00.000Z (in 58 s)"
+            ),
             format!("{branches}/1/nap waits until 2026-03-01T12:00:30.000Z (in 28 s)"),
             format!("{branches}/2/again waits until 2026-03-01T12:00:05.000Z (in 3 s) before attempt 2"),
         ]

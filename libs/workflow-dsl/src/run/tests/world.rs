@@ -51,7 +51,10 @@ pub(super) fn definition(tasks: &str) -> Arc<Definition> {
     let text = if tasks.contains("document:") {
         tasks.to_owned()
     } else {
-        format!("document: {{dsl: '1.0.0', namespace: test, name: test, version: '1.0.0'}}\n{}", unindented(tasks))
+        format!(
+            "document: {{dsl: '1.0.0', namespace: test, name: test, version: '1.0.0'}}\n{}",
+            unindented(tasks)
+        )
     };
     Arc::new(crate::parse(&text).unwrap_or_else(|problems| panic!("{problems}\n{text}")))
 }
@@ -59,8 +62,13 @@ pub(super) fn definition(tasks: &str) -> Arc<Definition> {
 /// Text without the indentation that its first line has.
 fn unindented(text: &str) -> String {
     let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-    let indentation = lines.first().map_or(0, |line| line.len() - line.trim_start().len());
-    lines.iter().map(|line| format!("{}\n", line.get(indentation..).unwrap_or_default())).collect()
+    let indentation = lines
+        .first()
+        .map_or(0, |line| line.len() - line.trim_start().len());
+    lines
+        .iter()
+        .map(|line| format!("{}\n", line.get(indentation..).unwrap_or_default()))
+        .collect()
 }
 
 pub(super) fn problem_of(kind: Standard) -> Problem {
@@ -127,8 +135,13 @@ impl World {
             Effect::Timer { due } => Some(*due),
             Effect::Call { .. } => None,
         });
-        let answers = self.pending.iter().filter(|(_, (_, reply))| !matches!(reply, Reply::Silence));
-        let answer = answers.min_by_key(|(key, (due, _))| (*due, **key)).map(|(key, (due, _))| (*due, *key));
+        let answers = self
+            .pending
+            .iter()
+            .filter(|(_, (_, reply))| !matches!(reply, Reply::Silence));
+        let answer = answers
+            .min_by_key(|(key, (due, _))| (*due, **key))
+            .map(|(key, (due, _))| (*due, *key));
         match (timer, answer) {
             (None, None) => return false,
             (Some(due), answer) if answer.is_none_or(|(answered, _)| due <= answered) => {
@@ -137,13 +150,19 @@ impl World {
             }
             (_, Some((due, key))) => {
                 self.now = self.now.max(due);
-                let Some((_, reply)) = self.pending.remove(&key) else { return false };
+                let Some((_, reply)) = self.pending.remove(&key) else {
+                    return false;
+                };
                 let result = match reply {
                     Reply::Answer(value, _) => Ok(value),
                     Reply::Failure(problem, _) => Err(problem),
                     Reply::Silence => return false,
                 };
-                self.decide(Stimulus::CallReturned { activation: key.0, attempt: key.1, result });
+                self.decide(Stimulus::CallReturned {
+                    activation: key.0,
+                    attempt: key.1,
+                    result,
+                });
             }
             (Some(_), None) => return false,
         }
@@ -151,7 +170,17 @@ impl World {
     }
 
     fn begin(&mut self, effect: &Effect) {
-        let Effect::Call { activation, attempt, message_id, step_key, call, .. } = effect else { return };
+        let Effect::Call {
+            activation,
+            attempt,
+            message_id,
+            step_key,
+            call,
+            ..
+        } = effect
+        else {
+            return;
+        };
         if self.pending.contains_key(&(*activation, *attempt)) {
             return;
         }
@@ -161,7 +190,10 @@ impl World {
             attempt: *attempt,
             message_id: *message_id,
             step_key: *step_key,
-            data: request.pointer("/message/parts/0/data").unwrap_or(request).clone(),
+            data: request
+                .pointer("/message/parts/0/data")
+                .unwrap_or(request)
+                .clone(),
         };
         let reply = (self.agents)(&called);
         self.calls.push(called);
@@ -176,7 +208,12 @@ impl World {
     #[track_caller]
     pub(super) fn yields(&self, expected: Value) {
         assert_eq!(self.run.error(), None);
-        assert_eq!(self.run.status(), Status::Completed, "{:?}", self.run.activity(self.now));
+        assert_eq!(
+            self.run.status(),
+            Status::Completed,
+            "{:?}",
+            self.run.activity(self.now)
+        );
         assert_eq!(self.run.output(), Some(&expected));
     }
 
@@ -185,7 +222,10 @@ impl World {
         assert_eq!(self.run.status(), Status::Faulted, "{:?}", self.run.output());
         let error = self.run.error().unwrap();
         assert_eq!(error.kind, kind.uri(), "{error}");
-        assert!(error.detail.as_deref().unwrap_or_default().contains(detail), "{error}");
+        assert!(
+            error.detail.as_deref().unwrap_or_default().contains(detail),
+            "{error}"
+        );
         error
     }
 
@@ -210,7 +250,9 @@ impl World {
 
 pub(super) fn key(effect: &Effect) -> Option<(u64, u32)> {
     match effect {
-        Effect::Call { activation, attempt, .. } => Some((*activation, *attempt)),
+        Effect::Call {
+            activation, attempt, ..
+        } => Some((*activation, *attempt)),
         Effect::Timer { .. } => None,
     }
 }

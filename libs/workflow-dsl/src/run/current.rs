@@ -1,0 +1,183 @@
+//! What a task in progress does by itself: how it begins, and the event with which it ends.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::effect::after;
+use super::evaluate::{View, bounded};
+use super::fold::known_output;
+use super::state::Activation;
+use crate::a2a;
+use crate::document::{
+    A2aCall, Call, Case, Endpoint, EndpointError, ErrorTemplate, Kind, Server, Task, Template,
+};
+use crate::journal::{EventKind, Problem, Standard};
+
+/// Why there is no event where one must be: the task fails with this.
+pub(super) type Fault = Problem;
+
+/// A task in progress, with what is needed to decide about it.
+pub(super) struct Current<'a> {
+    pub(super) id: u64,
+    pub(super) task: &'a Task,
+    pub(super) activation: &'a Activation,
+    pub(super) view: View<'a>,
+}
+
+impl Current<'_> {
+    pub(super) fn pointer(&self) -> Arc<str> {
+        Arc::clone(&self.activation.pointer)
+    }
+
+    pub(super) fn fault(&self, error: Problem) -> EventKind {
+        EventKind::TaskFaulted {
+            task: self.pointer(),
+            activation: self.id,
+            error: error.at(&self.task.pointer),
+        }
+    }
+
+    /// The task ends with this raw output. `known` says that the state holds it already.
+    pub(super) fn complete(&self, raw_output: &Arc<Value>, known: bool, case: Option<String>) -> EventKind {
+        self.transformed(raw_output, known, case)
+            .unwrap_or_else(|fault| self.fault(fault))
+    }
+
+    fn transformed(
+        &self,
+        raw_output: &Arc<Value>,
+        known: bool,
+        case: Option<String>,
+    ) -> Result<EventKind, Fault> {
+        debug_assert!(
+            !known || known_output(self.activation, &self.task.kind).is_some(),
+            "the fold knows it too"
+        );
+        let view = |output| View {
+            raw_output: Some(raw_output),
+            output,
+            ..View::of(self.view.run, self.task, self.activation, self.view.now)
+        };
+        let shaped = self
+            .task
+            .output
+            .as_ref()
+            .map(|template| view(None).shared(template, raw_output, "the output"));
+        let shaped = shaped.transpose()?;
+        let output = shaped.as_ref().unwrap_or(raw_output);
+        let export = self
+            .task
+            .export
+            .as_ref()
+            .map(|template| view(Some(output)).shared(template, output, "the context"));
+        let recorded = if known {
+            shaped.clone()
+        } else {
+            Some(Arc::clone(output))
+        };
+        Ok(EventKind::TaskCompleted {
+            task: self.pointer(),
+            activation: self.id,
+            output: recorded,
+            context: export.transpose()?,
+            case,
+        })
+    }
+
+    /// What a task that has just started does.
+    pub(super) fn begin(&self) -> Result<EventKind, Fault> {
+        let input = &self.activation.input;
+        let (task, activation) = (self.pointer(), self.id);
+        match &self.task.kind {
+            Kind::Set(template) => {
+                let output = self.view.shared(template, input, "the value")?;
+                self.transformed(&output, false, None)
+            }
+            Kind::Raise(template) => Err(self.raised(template)?),
+            Kind::Switch(cases) => {
+                let case = self.chosen(cases)?.map(|case| case.name.clone());
+                self.transformed(input, true, case)
+            }
+            Kind::Wait(duration) => Ok(EventKind::WaitStarted {
+                task,
+                activation,
+                until: after(self.view.now, *duration),
+            }),
+            Kind::For(each) => {
+                let items = self.view.value(&each.items, input)?;
+                if !items.is_array() {
+                    let detail = format!("'in' must yield an array; {} yields something else", each.items);
+                    return Err(Problem::standard(Standard::Expression, detail));
+                }
+                Ok(EventKind::LoopStarted {
+                    task,
+                    activation,
+                    items: bounded(items, "the collection")?,
+                })
+            }
+            Kind::Call(Call::A2a(call)) => self.call(call),
+            Kind::Do(_) | Kind::Fork(_) | Kind::Try(_) => Err(Problem::standard(
+                Standard::Runtime,
+                "the task has begun before it was ready",
+            )),
+        }
+    }
+
+    /// The first case that holds, or the default.
+    fn chosen<'c>(&self, cases: &'c [Case]) -> Result<Option<&'c Case>, Fault> {
+        for case in cases {
+            if let Some(when) = &case.when
+                && self.view.is_true(when, &self.activation.input)?
+            {
+                return Ok(Some(case));
+            }
+        }
+        Ok(cases.iter().find(|case| case.when.is_none()))
+    }
+
+    fn raised(&self, template: &ErrorTemplate) -> Result<Problem, Fault> {
+        let text = |template: &Template| {
+            Ok(match self.view.template(template, &self.activation.input)? {
+                Value::String(text) => text,
+                other => other.to_string(),
+            })
+        };
+        let optional = |template: &Option<Template>| template.as_ref().map(text).transpose();
+        let problem = Problem {
+            kind: text(&template.kind)?,
+            status: template.status,
+            instance: optional(&template.instance)?,
+            title: optional(&template.title)?,
+            detail: optional(&template.detail)?,
+        };
+        Ok(problem.shortened())
+    }
+
+    fn call(&self, call: &A2aCall) -> Result<EventKind, Fault> {
+        let input = &self.activation.input;
+        let endpoint = match &call.server {
+            Server::Fixed(endpoint) => endpoint.clone(),
+            Server::Computed(expression) => self.endpoint(&self.view.value(expression, input)?)?,
+        };
+        let given = self.view.template(&call.parameters, input)?;
+        let parameters = a2a::translate(call.method, &given)
+            .map_err(|error| Problem::standard(Standard::Validation, format!("the call's {error}")))?;
+        Ok(EventKind::CallStarted {
+            task: self.pointer(),
+            activation: self.id,
+            endpoint: endpoint.to_string(),
+            method: call.method.name().to_owned(),
+            parameters: bounded(parameters, "the call's parameters")?,
+        })
+    }
+
+    fn endpoint(&self, computed: &Value) -> Result<Endpoint, Fault> {
+        let invalid = |detail: String| Problem::standard(Standard::Validation, detail);
+        let text = computed
+            .as_str()
+            .ok_or_else(|| invalid("the call's server must be text".to_owned()))?;
+        text.parse()
+            .map_err(|error: EndpointError| invalid(format!("the call's server: {error}")))
+    }
+}

@@ -1,0 +1,161 @@
+//! Folding the beginnings: of tasks, and of iterations.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::{Mismatch, Opening};
+use crate::document::{Kind, Task};
+use crate::journal::Problem;
+use crate::run::effect::after;
+use crate::run::place::Place;
+use crate::run::state::{Activation, Body, Branch, Cursor, Fork, Loop, Scope, Try};
+use crate::run::{Run, retry};
+
+impl Run {
+    #[allow(clippy::too_many_arguments, reason = "they are the fields of one event")]
+    pub(in crate::run) fn start_task(
+        &mut self,
+        pointer: &Arc<str>,
+        parent: Option<u64>,
+        opening: Opening,
+        input: Arc<Value>,
+        deadline: Option<Timestamp>,
+        error: Option<&Problem>,
+        time: Timestamp,
+    ) -> Result<(), Mismatch> {
+        let workflow = Arc::clone(&self.definition.workflow);
+        let task = workflow
+            .task(pointer)
+            .ok_or_else(|| self.mismatch(format!("there is no task {pointer}")))?;
+        let id = self.next_activation;
+        let Opening {
+            position,
+            lap,
+            input: raw_input,
+        } = opening;
+        let activation = Activation {
+            parent,
+            position,
+            pointer: Arc::clone(pointer),
+            body: match error {
+                Some(error) => Body::Failed(Arc::new(error.clone())),
+                None => first_body(task, &input, time),
+            },
+            raw_input,
+            input,
+            started: time,
+            deadline,
+            scope: self.scope_inside(parent),
+            place: self.place_inside(parent).in_lap(lap),
+        };
+        self.next_activation += 1;
+        self.activations.insert(id, activation);
+        self.track(id);
+        self.change_owner(
+            parent,
+            |cursor| *cursor = Cursor::Running { child: id, lap },
+            |branches| {
+                if let Some(branch) = branches.get_mut(position) {
+                    *branch = Branch::Running(id);
+                }
+            },
+        );
+        Ok(())
+    }
+
+    /// The variables that the tasks inside `owner` see.
+    pub(in crate::run) fn scope_inside(&self, owner: Option<u64>) -> Option<Arc<Scope>> {
+        let activation = self.activations.get(&owner?)?;
+        let outer = activation.scope.as_ref();
+        match (
+            &activation.body,
+            self.definition
+                .workflow
+                .task(&activation.pointer)
+                .map(|task| &task.kind),
+        ) {
+            (Body::Loop(each), Some(Kind::For(definition))) => {
+                let item = each.items.get(each.done).cloned().unwrap_or(Value::Null);
+                let with_item = Scope::inside(outer, &definition.each, Arc::new(item));
+                Some(Scope::inside(
+                    Some(&with_item),
+                    &definition.at,
+                    Arc::new(Value::from(each.done)),
+                ))
+            }
+            (
+                Body::Try(Try {
+                    caught: Some(error), ..
+                }),
+                Some(Kind::Try(definition)),
+            ) => Some(Scope::inside(
+                outer,
+                &definition.catch.variable,
+                Arc::new(error.to_value()),
+            )),
+            _ => outer.cloned(),
+        }
+    }
+
+    /// Which execution the tasks inside `owner` belong to.
+    pub(in crate::run) fn place_inside(&self, owner: Option<u64>) -> Place {
+        let Some(activation) = owner.and_then(|id| self.activations.get(&id)) else {
+            return Place::default();
+        };
+        match &activation.body {
+            Body::Loop(each) => activation.place.in_iteration(each.done),
+            Body::Try(Try {
+                caught: None,
+                attempt,
+                ..
+            }) => activation.place.in_attempt(*attempt),
+            _ => activation.place.clone(),
+        }
+    }
+
+    pub(in crate::run) fn start_iteration(
+        &mut self,
+        pointer: &str,
+        id: u64,
+        iteration: u64,
+    ) -> Result<(), Mismatch> {
+        let fits = match &self.expect(id, pointer)?.body {
+            Body::Loop(Loop {
+                items,
+                done,
+                cursor: None,
+                ..
+            }) => *done as u64 == iteration && items.get(*done).is_some(),
+            _ => false,
+        };
+        if !fits {
+            return Err(self.mismatch(format!("iteration {iteration} of {pointer} is out of turn")));
+        }
+        self.change(id, |activation| {
+            if let Body::Loop(each) = &mut activation.body {
+                each.cursor = Some(Cursor::first(&each.input));
+            }
+        });
+        Ok(())
+    }
+}
+
+/// How a task of this kind begins.
+fn first_body(task: &Task, input: &Arc<Value>, time: Timestamp) -> Body {
+    match &task.kind {
+        Kind::Do(_) => Body::Sequence(Cursor::first(input)),
+        Kind::Fork(fork) => Body::Fork(Fork::Running(vec![Branch::Waiting; fork.branches.tasks.len()])),
+        Kind::Try(_) => Body::Try(Try {
+            attempt: 1,
+            caught: None,
+            cursor: Cursor::first(input),
+            resume: None,
+            deadline: retry::attempt_limit(task).map(|limit| after(time, limit)),
+        }),
+        Kind::Set(_) | Kind::Call(_) | Kind::Switch(_) | Kind::For(_) | Kind::Raise(_) | Kind::Wait(_) => {
+            Body::Ready
+        }
+    }
+}
