@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use muster_api::registry::RegisterRequest;
-use muster_api::workflow::{GetHistoryRequest, GetRunRequest, RunStatus, StartRunRequest, start_run_request};
+use muster_api::workflow::{
+    GetHistoryRequest, GetRunRequest, GetStatusRequest, RunStatus, StartRunRequest, start_run_request,
+};
 use muster_runtime::clock::{Clock as _, SystemClock};
 use muster_testkit::{FakeAgent, wait_for};
 use muster_tests::{Dev, PATIENCE, Stack};
@@ -45,6 +47,7 @@ async fn an_engine_killed_again_and_again_loses_no_run_and_repeats_no_recorded_s
         .unwrap();
     stack.knows_instances(6).await;
 
+    agent.hold();
     let mut client = stack.engine().await;
     for number in 0..RUNS {
         let source = Some(start_run_request::Source::Document(document()));
@@ -56,14 +59,29 @@ async fn an_engine_killed_again_and_again_loses_no_run_and_repeats_no_recorded_s
         client.start_run(request).await.unwrap();
     }
 
-    // Each kill comes after a number of further calls that is different each time; the calls of the fake agent are
-    // the clock of this test.
+    // Each round lets a different number of calls be answered and kills the engine with all others in flight: the
+    // fake agent's calls are the clock of this test.
     let mut kills = Vec::new();
     for kill in 0..KILLS {
-        let wanted = agent.calls().len() + 1 + (kill * 7) % 23;
-        let all = RUNS * STEPS.len();
-        wait_for("more calls", PATIENCE, async || {
-            agent.calls().len() >= wanted.min(all)
+        let answered = 1 + (kill * 7) % 23;
+        let wanted = agent.calls().len() + answered;
+        agent.release(answered);
+        let mut engine = stack.engine().await;
+        wait_for("the calls of this round", PATIENCE, async || {
+            let (calls, held) = (agent.calls().len(), agent.held());
+            if calls >= wanted && held > 0 {
+                return Ok(());
+            }
+            // A call that the dead engine left behind may have taken a ticket with it.
+            agent.release(1);
+            let status = engine
+                .get_status(GetStatusRequest {})
+                .await
+                .map_err(|error| error.to_string())?;
+            Err(format!(
+                "kill {kill}: {calls} calls of {wanted}, {held} held; {:?}",
+                status.into_inner()
+            ))
         })
         .await;
         stack.kill_engine().await;
@@ -72,6 +90,7 @@ async fn an_engine_killed_again_and_again_loses_no_run_and_repeats_no_recorded_s
         stack.start_engine().await;
         kills.push((at, calls, clock.monotonic().saturating_sub(before)));
     }
+    agent.release_all();
 
     let mut client = stack.engine().await;
     let mut recorded: BTreeMap<(String, String), jiff::Timestamp> = BTreeMap::new();
