@@ -41,14 +41,6 @@ impl Shutdown {
         shutdown
     }
 
-    /// A wish of its own that is also made when this one is; making it leaves this one alone.
-    #[must_use]
-    pub fn child(&self) -> Self {
-        Self {
-            requested: self.requested.child_token(),
-        }
-    }
-
     /// Makes the wish.
     pub fn trigger(&self) {
         self.requested.cancel();

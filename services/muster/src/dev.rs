@@ -34,7 +34,7 @@ pub async fn run(arguments: DevArguments, output: &Output) -> Result<(), Failure
             .with_remedy("choose another, or correct its permissions")
     })?;
     let shutdown = Shutdown::on_signals();
-    let mut fleet = Fleet::start(config, directory.path(), arguments.ports, shutdown.clone())?;
+    let mut fleet = Fleet::start(config, directory.path(), arguments.ports)?;
     fleet.write_endpoints(directory.path())?;
     tokio::select! {
         ready = fleet.ready() => ready?,

@@ -46,19 +46,14 @@ struct Place {
 pub struct Fleet {
     places: Vec<Place>,
     services: JoinSet<(&'static str, Result<(), Error>)>,
-    shutdown: Shutdown,
+    shutdowns: Vec<(&'static Member, Shutdown)>,
     clock: SystemClock,
     ready_in: Option<Duration>,
 }
 
 impl Fleet {
     /// Binds every port and starts every service; `directory` keeps what must survive.
-    pub fn start(
-        config: Config,
-        directory: &Path,
-        ports: Ports,
-        shutdown: Shutdown,
-    ) -> Result<Self, Failure> {
+    pub fn start(config: Config, directory: &Path, ports: Ports) -> Result<Self, Failure> {
         let clock = SystemClock::default();
         let mut places = Vec::new();
         let mut bound = Vec::new();
@@ -77,7 +72,7 @@ impl Fleet {
         let mut fleet = Self {
             places,
             services: JoinSet::new(),
-            shutdown,
+            shutdowns: Vec::new(),
             clock,
             ready_in: None,
         };
@@ -93,7 +88,9 @@ impl Fleet {
     }
 
     fn spawn(&mut self, member: &'static Member, settings: &Settings, listeners: Listeners) {
-        let service = (member.run)(settings, listeners, self.shutdown.child());
+        let shutdown = Shutdown::new();
+        let service = (member.run)(settings, listeners, shutdown.clone());
+        self.shutdowns.push((member, shutdown));
         self.services.spawn(async move { (member.name, service.await) });
     }
 
@@ -163,15 +160,29 @@ impl Fleet {
         }
     }
 
-    /// Stops everything and waits for the drains.
+    /// Stops everything, who depends on others first: agents say goodbye to a registry that still listens, and
+    /// runs in flight reach a router that still forwards. Waits for the drains.
     pub async fn stop(mut self) -> Result<(), Failure> {
-        self.shutdown.trigger();
         let mut outcome = Ok(());
-        while let Some(ended) = self.services.join_next().await {
-            match ended {
-                Ok((_, Ok(()))) => {}
-                Ok((name, Err(error))) => outcome = Err(start_failure(name, &error)),
-                Err(error) => outcome = Err(Failure::failed(format!("a service panicked: {error}"))),
+        let (agents, services): (Vec<_>, Vec<_>) = std::mem::take(&mut self.shutdowns)
+            .into_iter()
+            .partition(|(member, _)| member.is_agent);
+        let rounds = std::iter::once(agents).chain(services.into_iter().rev().map(|service| vec![service]));
+        let mut left = self.services.len();
+        for round in rounds {
+            left = left.saturating_sub(round.len());
+            for (_, shutdown) in &round {
+                shutdown.trigger();
+            }
+            while self.services.len() > left {
+                match self.services.join_next().await {
+                    Some(Ok((_, Ok(())))) => {}
+                    Some(Ok((name, Err(error)))) => outcome = Err(start_failure(name, &error)),
+                    Some(Err(error)) => {
+                        outcome = Err(Failure::failed(format!("a service panicked: {error}")))
+                    }
+                    None => break,
+                }
             }
         }
         outcome
