@@ -76,6 +76,14 @@ async fn reflection_and_health_serve_buf_curl_and_grpcurl() {
             text(&output.stderr)
         );
 
+        let others = ["muster.registry.v1.", "lf.a2a.v1.", "muster.workflow.v1."];
+        for other in others.iter().filter(|other| !contract.starts_with(**other)) {
+            assert!(
+                !listed.contains(other),
+                "{service} lists what it does not serve: {listed}"
+            );
+        }
+
         // buf curl asks for v1.
         let mut command = Command::new(tool("buf"));
         let method = format!("{url}/grpc.health.v1.Health/Check");

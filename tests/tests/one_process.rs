@@ -92,7 +92,10 @@ async fn what_cannot_start_says_why_in_one_line_with_exit_code_2() {
     let taken = TcpListener::bind("127.0.0.1:7401").ok(); // or another process has it, which serves as well
 
     let cases: [(&[&str], &[&str]); 5] = [
-        (&["dev", "--ephemeral"], &["server.data_port", "7401"]),
+        (
+            &["dev", "--ephemeral"],
+            &["registry", "127.0.0.1:7401", "--ports any"],
+        ),
         (
             &[
                 "dev",

@@ -186,7 +186,38 @@ async fn completed_steps(stack: &Stack, run: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn an_agent_that_is_killed_leaves_and_its_calls_say_so() {
+async fn an_agent_that_asks_back_is_answered_by_the_task_alone() {
+    let stack = Stack::start().await;
+    let unclear = r#"{"question": "zzz qqq xxyyzz"}"#;
+    let asked = stack
+        .muster(&[
+            "send",
+            "--agent",
+            "customer-service",
+            "--data",
+            unclear,
+            "-o",
+            "json",
+        ])
+        .await;
+    let task = asked.success().json()["task"].clone();
+    assert_eq!(task["status"]["state"], "TASK_STATE_INPUT_REQUIRED", "{task}");
+    let id = task["id"].as_str().expect("a task has an id");
+    let answer = "How does the router choose an instance?";
+    let answered = stack
+        .muster(&["send", "--task", id, answer, "-o", "json"])
+        .await
+        .success()
+        .json();
+    assert_eq!(answered["task"]["id"], task["id"]);
+    assert_eq!(
+        answered["task"]["status"]["state"], "TASK_STATE_COMPLETED",
+        "{answered}"
+    );
+}
+
+#[tokio::test]
+async fn unknown_names_are_refused_with_the_nearest_and_a_drained_agent_takes_nothing_new() {
     let stack = Stack::start().await;
     let refused = stack.muster(&["send", "--agent", "wether", "hello"]).await;
     assert_eq!(refused.code, 3, "{refused:?}");

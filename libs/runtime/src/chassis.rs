@@ -53,6 +53,13 @@ const REFLECTION: [&[u8]; 2] = [
     tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
 ];
 
+/// gRPC services that every data port has beside its own.
+const ALWAYS_SERVED: [&str; 3] = [
+    "grpc.health.v1.Health",
+    "grpc.reflection.v1.ServerReflection",
+    "grpc.reflection.v1alpha.ServerReflection",
+];
+
 type Hook = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
 
 /// What a service is built on.
@@ -186,11 +193,17 @@ impl Chassis {
     fn router(&self, surface: Surface) -> Result<(GrpcHealth, Router), Error> {
         let (reporter, health_service) = tonic_health::server::health_reporter();
         let sets = [surface.descriptor_set, tonic_health::pb::FILE_DESCRIPTOR_SET];
+        // The contract describes every service; listed is what this one serves.
+        let listed = surface.services.iter().copied().chain(ALWAYS_SERVED);
         let reflection = || {
-            sets.iter()
+            let builder = sets
+                .iter()
                 .fold(tonic_reflection::server::Builder::configure(), |builder, set| {
                     builder.register_encoded_file_descriptor_set(set)
-                })
+                });
+            listed
+                .clone()
+                .fold(builder, |builder, name| builder.with_service_name(name))
         };
         let broken = |error: tonic_reflection::server::Error| Error::Serve(format!("reflection: {error}"));
         let v1 = reflection().build_v1().map_err(broken)?;

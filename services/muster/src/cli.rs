@@ -145,14 +145,14 @@ pub struct SendArguments {
     #[arg(
         long,
         value_name = "ID",
-        required_unless_present = "skill",
+        required_unless_present_any = ["skill", "task"],
         conflicts_with = "skill"
     )]
     pub agent: Option<String>,
     /// Any agent that has this skill.
     #[arg(long, value_name = "SKILL")]
     pub skill: Option<String>,
-    /// Continue this task.
+    /// Continue this task; the router knows whose it is.
     #[arg(long, value_name = "ID")]
     pub task: Option<String>,
     /// Print updates as they come.

@@ -35,11 +35,12 @@ pub async fn run(arguments: DevArguments, output: &Output) -> Result<(), Failure
     })?;
     let shutdown = Shutdown::on_signals();
     let mut fleet = Fleet::start(config, directory.path(), arguments.ports)?;
-    fleet.write_endpoints(directory.path())?;
     tokio::select! {
         ready = fleet.ready() => ready?,
         () = shutdown.requested() => return fleet.stop().await,
     }
+    // Only now: until its stores are locked, the directory may be another fleet's.
+    fleet.write_endpoints(directory.path())?;
     announce(&fleet, &directory, output);
     tokio::select! {
         ended = fleet.ended() => Err(ended),

@@ -250,13 +250,13 @@ impl Fleet {
 }
 
 fn start_failure(name: &str, error: &Error) -> Failure {
+    if let Error::Bind { address, source, .. } = error {
+        return Failure::usage(format!("{name}: cannot listen on {address}: {source}"))
+            .with_remedy("another `muster dev` may be running; `--ports any` takes free ports");
+    }
     let mut failure = Failure::failed(format!("{name}: {error}"));
     if error.exit_code() == 2 {
         failure.exit = Exit::Usage;
-        if matches!(error, Error::Bind { .. }) {
-            failure.remedy =
-                Some("another `muster dev` may be running; `--ports any` takes free ports".to_owned());
-        }
     }
     failure
 }

@@ -34,6 +34,7 @@ fn message(arguments: &SendArguments) -> Result<SendMessageRequest, Failure> {
     let tenant = match (&arguments.agent, &arguments.skill) {
         (Some(agent), _) => agent.clone(),
         (None, Some(skill)) => format!("{SKILL_TARGET_PREFIX}{skill}"),
+        (None, None) if arguments.task.is_some() => String::new(),
         (None, None) => return Err(Failure::usage("name a target with --agent ID or --skill SKILL")),
     };
     let mut parts = Vec::new();
@@ -203,7 +204,12 @@ pub async fn follow(
                     .map(|message| text_of(&message.parts))
                     .unwrap_or_default();
                 if !output.is_json() {
-                    output.line(&format!("{}: {reason}", state_name(last)));
+                    let reason = if reason.is_empty() {
+                        String::new()
+                    } else {
+                        format!(": {reason}")
+                    };
+                    output.line(&format!("{}{reason}", state_name(last)));
                 }
             }
             Some(stream_response::Payload::ArtifactUpdate(event)) => {

@@ -1,8 +1,8 @@
 //! Which instance owns which task, so that every later call on the task reaches it.
 //!
 //! The first answer that is a task makes its sender the owner; that is durable before the caller hears of the task.
-//! A task id that belongs to one agent cannot be taken over by another. Instances of one agent share their tasks,
-//! so within an agent the owner may change. A small cache spares the store the repeated news of a long stream.
+//! A task id that belongs to one agent cannot be taken over by another. Within an agent the owner may change: whichever
+//! instance answers with the task last has it. A small cache spares the store the repeated news of a long stream.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;

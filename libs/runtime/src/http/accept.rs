@@ -79,6 +79,7 @@ pub(crate) async fn serve(
         () = graceful.shutdown() => {}
         () = drain => {}
     }
+    while connections.try_join_next().is_some() {} // those that ended are not cut
     let cut = connections.len();
     connections.shutdown().await;
     cut
