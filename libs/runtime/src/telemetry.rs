@@ -4,7 +4,7 @@
 //! panics, and the name of the environment.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write};
 use std::panic::PanicHookInfo;
 use std::sync::OnceLock;
 
@@ -100,7 +100,8 @@ pub fn init(config: &Config) {
     };
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+        .log_internal_errors(false) // it would tell them on the same broken standard error, and panic
+        .with_writer(|| LossyStderr);
     let outcome = if human {
         builder.with_target(false).try_init()
     } else {
@@ -115,6 +116,21 @@ pub fn init(config: &Config) {
         std::panic::set_hook(Box::new(log_panic));
     } else {
         tracing::debug!(environment, "logs were started before");
+    }
+}
+
+/// Standard error, where what cannot be written is dropped: a full disk or a closed pipe behind the logs must not end
+/// the service.
+struct LossyStderr;
+
+impl Write for LossyStderr {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let _dropped = std::io::stderr().write_all(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 

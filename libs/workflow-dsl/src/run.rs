@@ -47,6 +47,10 @@ use state::{Activation, Cursor, Timer};
 /// At most so many tasks are started, or skipped, between two stimuli.
 pub const MOST_TASKS_AT_ONCE: u64 = 10_000;
 
+/// Bytes of events that are decided between two stimuli; a store writes them at once, and memory holds them until
+/// then. One event more may be recorded, which is bounded by [`LARGEST_VALUE`].
+pub const MOST_BYTES_AT_ONCE: usize = 16 << 20;
+
 /// At most so many tasks start in one run.
 pub const MOST_TASKS: u64 = 1_000_000;
 
@@ -219,7 +223,7 @@ impl Run {
         if let Some(kind) = self.respond(stimulus, now)? {
             self.record(kind, now, &mut events)?;
         }
-        let mut tasks = 0;
+        let (mut tasks, mut bytes) = (0, 0);
         while self.status == Status::Running {
             let kind = if let Some(owner) = self.ready.first().copied() {
                 self.next(owner, now, random)
@@ -230,8 +234,11 @@ impl Run {
             };
             let kind = kind.ok_or_else(|| self.mismatch("nothing is to be decided where something is"))?;
             tasks += u64::from(begins_work(&kind));
+            bytes += written_bytes(&kind);
             let kind = if tasks > MOST_TASKS_AT_ONCE {
                 endless()
+            } else if bytes > MOST_BYTES_AT_ONCE {
+                too_much()
             } else {
                 kind
             };
@@ -267,6 +274,33 @@ fn endless() -> EventKind {
     EventKind::RunFaulted {
         error: Problem::standard(Standard::Runtime, detail),
     }
+}
+
+fn too_much() -> EventKind {
+    let detail = format!(
+        "the tasks that ran without waiting for anything outside the run recorded more than {MOST_BYTES_AT_ONCE} bytes; \
+         keep smaller values, or let the run wait or call in between"
+    );
+    EventKind::RunFaulted {
+        error: Problem::standard(Standard::Runtime, detail),
+    }
+}
+
+/// How long an event's JSON is, near enough: its values and a constant.
+fn written_bytes(kind: &EventKind) -> usize {
+    struct Counter(usize);
+    impl std::io::Write for Counter {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut counter = Counter(0);
+    // Counting cannot fail to write; what cannot be JSON is refused where it is stored.
+    serde_json::to_writer(&mut counter, kind).map_or(usize::MAX, |()| counter.0)
 }
 
 #[cfg(test)]

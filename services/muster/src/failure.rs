@@ -73,7 +73,10 @@ impl Failure {
     /// A call to `service` at `url` failed.
     pub fn from_status(service: &str, url: &str, status: &Status) -> Self {
         let ours = Error::from_status(status);
+        // A broken connection and tonic's own timer come with other codes than UNAVAILABLE.
+        let broken = std::error::Error::source(status).is_some() || status.code() == Code::Cancelled;
         let exit = match status.code() {
+            _ if broken && ours.is_none() => Exit::Unavailable,
             Code::Ok
             | Code::Cancelled
             | Code::Unknown
@@ -90,7 +93,7 @@ impl Failure {
         };
         let Some(ours) = ours else {
             let failure = Self::new(exit, format!("{service} at {url}: {}", plain(status)));
-            return if status.code() == Code::Unavailable {
+            return if std::error::Error::source(status).is_some() {
                 failure.with_remedy(format!(
                     "start it (`muster dev` runs everything), or name another with --{service}"
                 ))

@@ -9,6 +9,7 @@ mod examples;
 mod failure;
 mod fleet;
 mod output;
+mod read;
 mod send;
 mod status;
 mod task;

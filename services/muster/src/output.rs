@@ -1,6 +1,7 @@
 //! Everything that is printed goes through here: for people or as JSON, and nothing breaks when a reader of the
 //! pipe has gone.
 
+use std::borrow::Cow;
 use std::io::{IsTerminal as _, Write as _};
 
 use clap::ValueEnum;
@@ -58,17 +59,18 @@ impl Output {
     pub fn line(&self, text: &str) {
         // A closed pipe (`muster … | head`) is the reader's decision, not an error.
         let mut out = std::io::stdout().lock();
-        let _closed = writeln!(out, "{text}").and_then(|()| out.flush());
+        let _closed = writeln!(out, "{}", printable(text)).and_then(|()| out.flush());
     }
 
     /// A heading for people; bold on a terminal.
     pub fn heading(&self, text: &str) {
         self.line("");
-        if self.is_terminal() {
-            self.line(&format!("\x1b[1m{text}\x1b[0m"))
+        let (bold, plain) = if self.is_terminal() {
+            ("\x1b[1m", "\x1b[0m")
         } else {
-            self.line(text)
-        }
+            ("", "")
+        };
+        let _closed = writeln!(std::io::stdout().lock(), "{bold}{}{plain}", printable(text));
     }
 
     /// A table for people.
@@ -99,8 +101,35 @@ impl Output {
                 .as_ref()
                 .map(|remedy| format!("\n  → {remedy}"))
                 .unwrap_or_default();
-            format!("muster: {}{remedy}", failure.message)
+            printable(&format!("muster: {}{remedy}", failure.message)).into_owned()
         };
         let _closed = writeln!(std::io::stderr().lock(), "{text}");
+    }
+}
+
+/// What agents and services say must not steer the terminal: control characters are shown, not sent.
+fn printable(text: &str) -> Cow<'_, str> {
+    let steers = |letter: char| letter.is_control() && letter != '\n' && letter != '\t';
+    if !text.contains(steers) {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(text.chars().fold(String::new(), |mut shown, letter| {
+        if steers(letter) {
+            shown.extend(letter.escape_default());
+        } else {
+            shown.push(letter);
+        }
+        shown
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_shown_and_not_sent() {
+        assert_eq!(printable("plain\ttext\n"), "plain\ttext\n");
+        assert_eq!(printable("\x1b]0;owned\x07"), "\\u{1b}]0;owned\\u{7}");
     }
 }

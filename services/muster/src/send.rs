@@ -1,5 +1,6 @@
 //! `muster send`: one message to an agent, by id or by skill, and its answer.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,9 +15,13 @@ use crate::cli::SendArguments;
 use crate::connect::{Endpoints, Service};
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::read;
 
 /// Largest file that is attached; a whole message may have 4 MiB by default.
 const MAX_FILE_BYTES: u64 = 3 << 20;
+
+/// Largest JSON that is read from a file.
+const MAX_JSON_BYTES: u64 = 16 << 20;
 
 /// Runs `muster send`.
 pub async fn run(arguments: SendArguments, endpoints: &Endpoints, output: &Output) -> Result<(), Failure> {
@@ -71,15 +76,7 @@ fn plain(content: part::Content) -> Part {
 }
 
 fn file(path: &Path) -> Result<Part, Failure> {
-    let unreadable = |error: std::io::Error| Failure::usage(format!("--file {}: {error}", path.display()));
-    let size = std::fs::metadata(path).map_err(unreadable)?.len();
-    if size > MAX_FILE_BYTES {
-        return Err(Failure::usage(format!(
-            "--file {}: {size} bytes; at most {MAX_FILE_BYTES} can be attached",
-            path.display()
-        )));
-    }
-    let bytes = std::fs::read(path).map_err(unreadable)?;
+    let bytes = read::bounded(&format!("--file {}", path.display()), path, MAX_FILE_BYTES)?;
     let filename = path
         .file_name()
         .map(|name| name.to_string_lossy().into_owned())
@@ -103,8 +100,7 @@ pub fn json_argument(flag: &str, text: &str) -> Result<Value, Failure> {
     let read;
     let (text, place) = match text.strip_prefix('@') {
         Some(path) => {
-            read = std::fs::read_to_string(path)
-                .map_err(|error| Failure::usage(format!("{flag} @{path}: {error}")))?;
+            read = read::bounded_text(&format!("{flag} @{path}"), Path::new(path), MAX_JSON_BYTES)?;
             (read.as_str(), format!("{flag} @{path}"))
         }
         None => (text, flag.to_owned()),
@@ -293,6 +289,11 @@ fn text_of(parts: &[Part]) -> String {
 }
 
 fn artifact_for_people(artifact: &Artifact, save: Option<&Path>, output: &Output) -> Result<(), Failure> {
+    // Beside data, an artifact's text is the summary that was printed as the task's message.
+    let has_data = artifact
+        .parts
+        .iter()
+        .any(|part| matches!(part.content, Some(part::Content::Data(_))));
     for part in &artifact.parts {
         match &part.content {
             Some(part::Content::Data(data)) if !output.is_json() => {
@@ -300,6 +301,7 @@ fn artifact_for_people(artifact: &Artifact, save: Option<&Path>, output: &Output
                 muster_api::json::restore_integers(&mut value);
                 output.json(&value);
             }
+            Some(part::Content::Text(text)) if !output.is_json() && !has_data => output.line(text),
             Some(part::Content::Raw(bytes)) => file_for_people(part, bytes, save, output)?,
             Some(part::Content::Url(url)) if !output.is_json() => output.line(&format!("  at {url}")),
             _ => {}
@@ -324,12 +326,56 @@ fn file_for_people(part: &Part, bytes: &[u8], save: Option<&Path>, output: &Outp
         }
         return Ok(());
     };
-    let path = directory.join(name);
-    std::fs::create_dir_all(directory)
-        .and_then(|()| std::fs::write(&path, bytes))
-        .map_err(|error| Failure::failed(format!("--save {}: {error}", path.display())))?;
+    let path = keep(directory, &name, bytes).map_err(|error| {
+        Failure::failed(format!(
+            "--save {}: {}: {error}",
+            directory.display(),
+            name.display()
+        ))
+    })?;
     if !output.is_json() {
         output.line(&format!("saved {} ({} bytes)", path.display(), bytes.len()));
     }
     Ok(())
+}
+
+/// Writes a new file; where the name is taken, `name-2` and so on: nothing that is there is lost.
+fn keep(directory: &Path, name: &Path, bytes: &[u8]) -> std::io::Result<PathBuf> {
+    const MOST: u32 = 1_000;
+    std::fs::create_dir_all(directory)?;
+    let stem = name.file_stem().unwrap_or_default().to_string_lossy();
+    let ending = name
+        .extension()
+        .map(|ending| format!(".{}", ending.to_string_lossy()))
+        .unwrap_or_default();
+    for number in 1..=MOST {
+        let path = match number {
+            1 => directory.join(name),
+            _ => directory.join(format!("{stem}-{number}{ending}")),
+        };
+        match std::fs::File::create_new(&path).and_then(|mut file| file.write_all(bytes)) {
+            Ok(()) => return Ok(path),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(std::io::Error::other(format!(
+        "{MOST} files of that name are there already"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_one_name_are_all_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let names: Vec<PathBuf> = [b"1", b"2", b"3"]
+            .map(|content| keep(directory.path(), Path::new("chart.svg"), content).unwrap())
+            .to_vec();
+        let expected = ["chart.svg", "chart-2.svg", "chart-3.svg"].map(|name| directory.path().join(name));
+        assert_eq!(names, expected);
+        assert_eq!(std::fs::read(&names[2]).unwrap(), b"3");
+    }
 }

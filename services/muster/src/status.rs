@@ -8,9 +8,12 @@ use muster_api::workflow::{GetStatusRequest as EngineStatusRequest, GetStatusRes
 use muster_runtime::clock::{Clock as _, SystemClock};
 use serde_json::{Value, json};
 use tonic::Request;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 
 use crate::agents;
-use crate::connect::{Endpoints, Service};
+use crate::connect::{self, Endpoints, Service};
 use crate::failure::Failure;
 use crate::output::Output;
 
@@ -21,6 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 struct Answer<T> {
     outcome: Result<T, Failure>,
     took: Duration,
+    /// Whether the component says that it can do its work; one that answers may still have lost its store.
+    ready: bool,
 }
 
 /// Everything `status` knows.
@@ -43,8 +48,8 @@ pub async fn run(endpoints: &Endpoints, output: &Output) -> Result<(), Failure> 
         return Ok(());
     }
     Err(
-        Failure::unavailable(format!("no answer from: {}", silent.join(", ")))
-            .with_remedy("start it, or name where it answers with --registry, --router or --engine"),
+        Failure::unavailable(format!("not serving: {}", silent.join(", ")))
+            .with_remedy("start it, look at its log and /ready, or name where it answers with --registry, --router or --engine"),
     )
 }
 
@@ -53,14 +58,14 @@ impl Picture {
     pub async fn take(endpoints: &Endpoints) -> Result<Self, Failure> {
         let (mut router, mut engine) = (endpoints.router()?, endpoints.engine()?);
         let (registry, router, engine) = tokio::join!(
-            timed(agents::all(endpoints)),
-            timed(async {
+            timed(&endpoints.registry, agents::all(endpoints)),
+            timed(&endpoints.router, async {
                 let answer = router.get_status(patient(RouterStatusRequest {})).await;
                 answer
                     .map(tonic::Response::into_inner)
                     .map_err(|s| endpoints.failure(Service::Router, &s))
             }),
-            timed(async {
+            timed(&endpoints.engine, async {
                 let answer = engine.get_status(patient(EngineStatusRequest {})).await;
                 answer
                     .map(tonic::Response::into_inner)
@@ -84,9 +89,9 @@ impl Picture {
 
     fn silent(&self) -> Vec<&'static str> {
         [
-            ("registry", self.registry.outcome.is_err()),
-            ("router", self.router.outcome.is_err()),
-            ("engine", self.engine.outcome.is_err()),
+            ("registry", !self.registry.serves()),
+            ("router", !self.router.serves()),
+            ("engine", !self.engine.serves()),
         ]
         .into_iter()
         .filter_map(|(name, silent)| silent.then_some(name))
@@ -190,7 +195,25 @@ fn patient<T>(message: T) -> Request<T> {
     request
 }
 
-async fn timed<T>(answer: impl Future<Output = Result<T, Failure>>) -> Answer<T> {
+/// What `grpc.health.v1` says of the whole service.
+async fn is_ready(url: &str) -> bool {
+    let Ok(channel) = connect::channel(url) else {
+        return false;
+    };
+    let request = HealthCheckRequest {
+        service: String::new(),
+    };
+    let answer = HealthClient::new(channel).check(request).await;
+    answer.is_ok_and(|answer| answer.into_inner().status() == ServingStatus::Serving)
+}
+
+impl<T> Answer<T> {
+    fn serves(&self) -> bool {
+        self.ready && self.outcome.is_ok()
+    }
+}
+
+async fn timed<T>(url: &str, answer: impl Future<Output = Result<T, Failure>>) -> Answer<T> {
     let clock = SystemClock::default();
     let before = clock.monotonic();
     let outcome = match tokio::time::timeout(PATIENCE, answer).await {
@@ -200,16 +223,21 @@ async fn timed<T>(answer: impl Future<Output = Result<T, Failure>>) -> Answer<T>
             PATIENCE.as_secs()
         ))),
     };
-    Answer {
-        outcome,
-        took: clock.monotonic().saturating_sub(before),
-    }
+    let took = clock.monotonic().saturating_sub(before);
+    let ready = outcome.is_ok()
+        && tokio::time::timeout(PATIENCE, is_ready(url))
+            .await
+            .unwrap_or(false);
+    Answer { outcome, took, ready }
 }
 
 fn row<T>(name: &str, url: &str, answer: &Answer<T>, say: impl Fn(&T) -> String) -> [String; 5] {
     let took = format!("{:.1} ms", answer.took.as_secs_f64() * 1e3);
     match &answer.outcome {
-        Ok(value) => [name.into(), "serving".into(), url.into(), took, say(value)],
+        Ok(value) => {
+            let health = if answer.ready { "serving" } else { "NOT READY" };
+            [name.into(), health.into(), url.into(), took, say(value)]
+        }
         Err(failure) => [
             name.into(),
             "NOT ANSWERING".into(),
@@ -226,7 +254,7 @@ fn component<T>(url: &str, answer: &Answer<T>, say: impl Fn(&T) -> Value) -> Val
         Err(failure) => json!({"error": failure.message}),
     };
     value["endpoint"] = json!(url);
-    value["serving"] = json!(answer.outcome.is_ok());
+    value["serving"] = json!(answer.serves());
     value["answeredInSeconds"] = json!(answer.took.as_secs_f64());
     value
 }

@@ -14,8 +14,12 @@ use crate::cli::WorkflowCommand;
 use crate::connect::Endpoints;
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::read;
 
 pub use runs::{run_json, start_and_wait, status_name};
+
+/// Largest document that is read; what the parser takes is less, and it says so with a place.
+const MAX_DOCUMENT_BYTES: u64 = 4 << 20;
 
 /// Statuses to filter runs by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -66,17 +70,12 @@ pub async fn run(command: WorkflowCommand, endpoints: &Endpoints, output: &Outpu
 }
 
 /// Reads a document; `-` is standard input.
-fn read(file: &Path) -> Result<String, Failure> {
-    let text = if file == Path::new("-") {
-        std::io::read_to_string(std::io::stdin())
-    } else {
-        std::fs::read_to_string(file)
-    };
-    text.map_err(|error| Failure::usage(format!("{}: {error}", file.display())))
+fn document(file: &Path) -> Result<String, Failure> {
+    read::bounded_text(&file.display().to_string(), file, MAX_DOCUMENT_BYTES)
 }
 
 fn validate(file: &Path, output: &Output) -> Result<(), Failure> {
-    let text = read(file)?;
+    let text = document(file)?;
     let problems = muster_workflow_dsl::check(&text);
     let errors = problems
         .as_slice()

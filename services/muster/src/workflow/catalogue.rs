@@ -13,7 +13,7 @@ use crate::output::Output;
 
 /// `muster workflow apply FILE`
 pub async fn apply(file: &Path, endpoints: &Endpoints, output: &Output) -> Result<(), Failure> {
-    let document = super::read(file)?;
+    let document = super::document(file)?;
     let answer = endpoints
         .engine()?
         .apply_workflow(ApplyWorkflowRequest { document })

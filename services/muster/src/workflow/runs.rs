@@ -83,7 +83,7 @@ fn source(workflow: &str) -> Result<start_run_request::Source, Failure> {
             .extension()
             .is_some_and(|ending| ["yaml", "yml", "json"].iter().any(|e| ending == *e));
     if looks_like_file || path.is_file() {
-        return Ok(start_run_request::Source::Document(super::read(path)?));
+        return Ok(start_run_request::Source::Document(super::document(path)?));
     }
     Ok(start_run_request::Source::Workflow(super::catalogue::reference(
         workflow,

@@ -220,6 +220,16 @@ fn the_end_in_a_branch_ends_the_run() {
 }
 
 #[test]
+fn what_is_decided_at_once_is_bounded_in_bytes() {
+    let world = World::new(
+        "do:\n  - all: {for: {each: i, in: '${ [range(9000)] }'}, do: [{big: {set: {x: '${ \"abcdefghij\" * 100000 }'}}}]}\n",
+    );
+    let world = world.run(json!(null));
+    world.faults(Standard::Runtime, "recorded more than 16777216 bytes");
+    assert!(world.count("task.completed big") < 20);
+}
+
+#[test]
 fn a_flow_in_circles_is_ended() {
     let world = World::new("do:\n  - a: {set: {x: 1}}\n  - b: {set: {y: 1}, then: a}\n").run(json!(null));
     world.faults(Standard::Runtime, "more than 10000 tasks");
