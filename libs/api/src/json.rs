@@ -4,6 +4,7 @@
 //! accepts. Both sides that hand values to programs (the agent SDK, the workflow engine) restore integers with
 //! [`restore_integers`]; a value that was written `5.0` becomes `5` too, which JSON does not tell apart.
 
+use serde::Serialize;
 use serde_json::{Number, Value};
 
 /// Largest magnitude up to which every integer is a double of its own.
@@ -31,10 +32,32 @@ pub fn restore_integers(value: &mut Value) {
     }
 }
 
+/// Bytes of the value as JSON, without writing it anywhere; the most there is where it has no JSON form.
+pub fn length(value: &impl Serialize) -> usize {
+    struct Counter(usize);
+    impl std::io::Write for Counter {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut counter = Counter(0);
+    serde_json::to_writer(&mut counter, value).map_or(usize::MAX, |()| counter.0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn the_length_is_that_of_the_text() {
+        let value = json!({"a": [1, 2.5, "é"], "b": null});
+        assert_eq!(length(&value), value.to_string().len());
+    }
 
     #[test]
     fn whole_doubles_become_integers_and_others_stay() {

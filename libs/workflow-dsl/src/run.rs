@@ -35,6 +35,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
+use muster_api::json;
 use rand::Rng;
 use serde_json::Value;
 
@@ -234,7 +235,7 @@ impl Run {
             };
             let kind = kind.ok_or_else(|| self.mismatch("nothing is to be decided where something is"))?;
             tasks += u64::from(begins_work(&kind));
-            bytes += written_bytes(&kind);
+            bytes += json::length(&kind);
             let kind = if tasks > MOST_TASKS_AT_ONCE {
                 endless()
             } else if bytes > MOST_BYTES_AT_ONCE {
@@ -284,23 +285,6 @@ fn too_much() -> EventKind {
     EventKind::RunFaulted {
         error: Problem::standard(Standard::Runtime, detail),
     }
-}
-
-/// How long an event's JSON is, near enough: its values and a constant.
-fn written_bytes(kind: &EventKind) -> usize {
-    struct Counter(usize);
-    impl std::io::Write for Counter {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0 += bytes.len();
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut counter = Counter(0);
-    // Counting cannot fail to write; what cannot be JSON is refused where it is stored.
-    serde_json::to_writer(&mut counter, kind).map_or(usize::MAX, |()| counter.0)
 }
 
 #[cfg(test)]

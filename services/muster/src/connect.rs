@@ -6,6 +6,9 @@ use muster_api::router::router_service_client::RouterServiceClient;
 use muster_api::workflow::workflow_service_client::WorkflowServiceClient;
 use tonic::Status;
 use tonic::transport::Channel;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 
 use crate::failure::Failure;
 
@@ -70,4 +73,14 @@ impl Endpoints {
 pub fn channel(url: &str) -> Result<Channel, Failure> {
     let endpoint = muster_rpc::endpoint::parse(url).map_err(|error| Failure::usage(error.to_string()))?;
     Ok(muster_rpc::channel::connect_lazy(&endpoint))
+}
+
+/// Whether the service at `url` says of itself, by `grpc.health.v1`, that it can do its work.
+pub async fn is_serving(url: &str) -> bool {
+    let Ok(channel) = channel(url) else { return false };
+    let request = HealthCheckRequest {
+        service: String::new(),
+    };
+    let answer = HealthClient::new(channel).check(request).await;
+    answer.is_ok_and(|answer| answer.into_inner().status() == ServingStatus::Serving)
 }

@@ -15,9 +15,6 @@ use muster_runtime::clock::{Clock as _, SystemClock};
 use muster_runtime::{Error, Listeners, Shutdown};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
-use tonic_health::pb::HealthCheckRequest;
-use tonic_health::pb::health_check_response::ServingStatus;
-use tonic_health::pb::health_client::HealthClient;
 
 use crate::agents;
 use crate::cli::Ports;
@@ -272,18 +269,8 @@ async fn within(what: &str, wait: impl Future<Output = ()>) -> Result<(), Failur
 
 async fn serving(address: SocketAddr) {
     let mut interval = tokio::time::interval(ASK_AGAIN);
-    loop {
+    while !connect::is_serving(&format!("http://{address}")).await {
         interval.tick().await;
-        let Ok(channel) = connect::channel(&format!("http://{address}")) else {
-            continue;
-        };
-        let request = HealthCheckRequest {
-            service: String::new(),
-        };
-        let answer = HealthClient::new(channel).check(request).await;
-        if answer.is_ok_and(|answer| answer.into_inner().status() == ServingStatus::Serving) {
-            return;
-        }
     }
 }
 

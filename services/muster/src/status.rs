@@ -8,9 +8,6 @@ use muster_api::workflow::{GetStatusRequest as EngineStatusRequest, GetStatusRes
 use muster_runtime::clock::{Clock as _, SystemClock};
 use serde_json::{Value, json};
 use tonic::Request;
-use tonic_health::pb::HealthCheckRequest;
-use tonic_health::pb::health_check_response::ServingStatus;
-use tonic_health::pb::health_client::HealthClient;
 
 use crate::agents;
 use crate::connect::{self, Endpoints, Service};
@@ -195,18 +192,6 @@ fn patient<T>(message: T) -> Request<T> {
     request
 }
 
-/// What `grpc.health.v1` says of the whole service.
-async fn is_ready(url: &str) -> bool {
-    let Ok(channel) = connect::channel(url) else {
-        return false;
-    };
-    let request = HealthCheckRequest {
-        service: String::new(),
-    };
-    let answer = HealthClient::new(channel).check(request).await;
-    answer.is_ok_and(|answer| answer.into_inner().status() == ServingStatus::Serving)
-}
-
 impl<T> Answer<T> {
     fn serves(&self) -> bool {
         self.ready && self.outcome.is_ok()
@@ -225,7 +210,7 @@ async fn timed<T>(url: &str, answer: impl Future<Output = Result<T, Failure>>) -
     };
     let took = clock.monotonic().saturating_sub(before);
     let ready = outcome.is_ok()
-        && tokio::time::timeout(PATIENCE, is_ready(url))
+        && tokio::time::timeout(PATIENCE, connect::is_serving(url))
             .await
             .unwrap_or(false);
     Answer { outcome, took, ready }

@@ -16,6 +16,7 @@ use muster_api::a2a::{
     CancelTaskRequest, GetTaskRequest, ListTasksRequest, SendMessageRequest, send_message_response,
 };
 use muster_api::extension::STEP_KEY_METADATA;
+use muster_api::json;
 use muster_rpc::backoff::Backoff;
 use muster_rpc::deadline::{self, Deadline};
 use muster_runtime::clock::SharedClock;
@@ -282,7 +283,7 @@ impl Caller for Router {
             Ok(Err(Outcome::Status(status))) => Err(failure(&call.target, &status)),
             Ok(Err(Outcome::Failure(failure))) => Err(failure),
             Ok(Ok(answer)) => {
-                self.bound(length(&answer))?;
+                self.bound(json::length(&answer))?;
                 Ok(answer)
             }
         }
@@ -311,22 +312,6 @@ impl Caller for Router {
     }
 }
 
-/// Length of the value as JSON, without writing it anywhere.
-fn length(value: &Value) -> usize {
-    struct Counter(usize);
-    impl std::io::Write for Counter {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0 += bytes.len();
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut counter = Counter(0);
-    serde_json::to_writer(&mut counter, value).map_or(usize::MAX, |()| counter.0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -334,6 +319,6 @@ mod tests {
     #[test]
     fn lengths_are_those_of_the_text() {
         let value = serde_json::json!({"a": [1, "é", null]});
-        assert_eq!(length(&value), value.to_string().len());
+        assert_eq!(json::length(&value), value.to_string().len());
     }
 }
