@@ -12,6 +12,7 @@
 //! there is one format and one validation.
 
 mod call;
+pub mod policy;
 mod retry;
 mod task;
 mod template;
@@ -59,7 +60,7 @@ pub struct Workflow {
 }
 
 /// The section `document`: who the workflow is.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Header {
     /// Version of the language, `1.0.x`.
     pub dsl: String,
@@ -75,8 +76,10 @@ pub struct Header {
     pub summary: Option<String>,
     /// Labels to select by.
     pub tags: Map<String, Value>,
-    /// Anything else the author wants to keep with the document; never interpreted.
+    /// Anything else the author wants to keep with the document; only [`policy::KEY`] in it is interpreted.
     pub metadata: Map<String, Value>,
+    /// What [`policy::KEY`] in the metadata says.
+    pub policy: policy::WorkflowPolicy,
 }
 
 impl Workflow {

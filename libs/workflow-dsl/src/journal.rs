@@ -22,6 +22,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::request::Request;
 pub use error::{Problem, Standard};
 
 /// Version of the format of events. A reader refuses a journal that begins with a higher one.
@@ -150,12 +151,9 @@ pub enum EventKind {
         task: Arc<str>,
         /// Its activation.
         activation: u64,
-        /// Who is called: `agent://ID` or `skill://SKILL`.
-        endpoint: String,
-        /// The method's name in A2A 1.0.
-        method: String,
-        /// The request as A2A 1.0 JSON.
-        parameters: Arc<Value>,
+        /// What is called; its fields stand beside these.
+        #[serde(flatten)]
+        request: Request,
     },
     /// A pause began.
     #[serde(rename = "wait.started")]

@@ -11,6 +11,7 @@ pub mod duration;
 pub mod expression;
 pub mod journal;
 pub mod problem;
+pub mod request;
 pub mod run;
 
 mod node;

@@ -17,6 +17,7 @@ mod duration;
 mod error;
 mod expressions;
 mod flow;
+mod policy;
 mod reuse;
 mod task;
 mod workflow;

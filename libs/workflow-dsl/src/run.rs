@@ -41,7 +41,7 @@ use serde_json::Value;
 
 use crate::document::Definition;
 use crate::journal::{Event, EventKind, Problem, Standard};
-pub use effect::{CallRequest, Effect};
+pub use effect::Effect;
 pub use fold::Mismatch;
 use state::{Activation, Cursor, Timer};
 

@@ -1,9 +1,11 @@
-//! Calling agents: what the engine asks for and what comes back, whatever carries it.
+//! Calls: what the engine asks for and what comes back, whatever carries it.
 //!
-//! The one adapter goes through the router ([`router`]). The executor sees a JSON answer or a [`Failure`] with an
-//! HTTP-like status; retries that a document asks for are the interpreter's, not the caller's.
+//! Each function of the language has an adapter that carries it out; [`Callers`] picks it by the request. The executor
+//! sees a JSON answer or a [`Failure`] with an HTTP-like status; retries that a document asks for are the
+//! interpreter's, not the caller's.
 
 mod answer;
+mod callers;
 mod judgement;
 mod progress;
 pub mod router;
@@ -12,35 +14,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use muster_workflow_dsl::request::Request;
 use serde_json::Value;
 use uuid::Uuid;
 
+pub use callers::Callers;
 pub use progress::Progress;
 
-/// A method of A2A that workflows can call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Method {
-    /// Sends a message and waits for the answer.
-    SendMessage,
-    /// Sends a message and follows the answer while it grows; the last state counts.
-    SendStreamingMessage,
-    /// Reads a task.
-    GetTask,
-    /// Lists tasks.
-    ListTasks,
-    /// Cancels a task.
-    CancelTask,
-}
-
-/// One call of an agent.
+/// One call, with everything that whoever carries it out must know.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// The agent: its id, or `skill:SKILL`.
-    pub target: String,
-    /// What is called.
-    pub method: Method,
-    /// The request as ProtoJSON of A2A 1.0.
-    pub parameters: Arc<Value>,
+    /// What is called, with its arguments.
+    pub request: Arc<Request>,
     /// Id of the message: the same when the same attempt is sent again.
     pub message_id: Uuid,
     /// Key of the step: the same for all its attempts.
@@ -88,13 +73,13 @@ impl Failure {
     }
 }
 
-/// Calls agents.
+/// Carries calls out.
 #[async_trait]
 pub trait Caller: Send + Sync + 'static {
-    /// Makes the call and returns the answer as ProtoJSON: the task, the message or the list. Tells `progress`
-    /// what is known meanwhile. Dropping the future abandons the call.
+    /// Makes the call and returns the answer as JSON. Tells `progress` what is known meanwhile. Dropping the future
+    /// abandons the call.
     async fn call(&self, call: &Call, progress: &Progress) -> Result<Value, Failure>;
 
-    /// Asks the agent to stop a task.
-    async fn cancel_task(&self, target: &str, task_id: &str) -> Result<(), Failure>;
+    /// Tells the other side that nobody waits for an abandoned call any more, as far as `progress` knows how.
+    async fn stop(&self, call: &Call, progress: &Progress) -> Result<(), Failure>;
 }

@@ -1,7 +1,7 @@
 //! The calls a run has in flight.
 //!
 //! They follow the interpreter's wishes: what it wants and is not under way is started, what is under way and not
-//! wanted any more is abandoned, and the agent is told where its task is known. Everything is owned here and ends
+//! wanted any more is abandoned, and the other side is told where there is a way to. Everything is owned here and ends
 //! with it.
 
 use std::collections::{HashMap, HashSet};
@@ -36,7 +36,7 @@ pub(crate) struct Calls {
 
 struct InFlight {
     task: AbortHandle,
-    target: String,
+    call: Arc<Call>,
     progress: Arc<Progress>,
 }
 
@@ -79,21 +79,15 @@ impl Calls {
             Arc::clone(&self.clock),
             Arc::clone(&self.meter),
         );
-        let (target, reported) = (call.target.clone(), Arc::clone(&progress));
+        let call = Arc::new(call);
+        let (made, reported) = (Arc::clone(&call), Arc::clone(&progress));
         let task = self.tasks.spawn(async move {
             let start = clock.monotonic();
-            let outcome = caller.call(&call, &reported).await;
+            let outcome = caller.call(&made, &reported).await;
             meter.call(&outcome, clock.monotonic().saturating_sub(start));
             (key, outcome)
         });
-        self.in_flight.insert(
-            key,
-            InFlight {
-                task,
-                target,
-                progress,
-            },
-        );
+        self.in_flight.insert(key, InFlight { task, call, progress });
     }
 
     fn abandon(&mut self, key: Key) {
@@ -101,13 +95,10 @@ impl Calls {
             return;
         };
         call.task.abort();
-        let Some(task_id) = call.progress.task_id() else {
-            return;
-        };
-        let (caller, target) = (Arc::clone(&self.caller), call.target);
+        let caller = Arc::clone(&self.caller);
         self.farewells.spawn(async move {
-            if let Err(failure) = caller.cancel_task(&target, &task_id).await {
-                tracing::info!(target, task_id, %failure, "an agent could not be told to stop");
+            if let Err(failure) = caller.stop(&call.call, &call.progress).await {
+                tracing::info!(target = call.call.request.target(), %failure, "nobody could be told to stop");
             }
         });
     }
@@ -174,7 +165,7 @@ impl Calls {
             .filter_map(|call| {
                 call.progress
                     .note()
-                    .map(|note| format!("{}: {note}", call.target))
+                    .map(|note| format!("{}: {note}", call.call.request.target()))
             })
             .collect();
         notes.sort();
@@ -196,24 +187,26 @@ mod tests {
     use async_trait::async_trait;
     use muster_runtime::Metrics;
     use muster_runtime::clock::ManualClock;
+    use muster_workflow_dsl::document::{Endpoint, Method};
+    use muster_workflow_dsl::request::{A2a, Request};
     use parking_lot::Mutex;
     use serde_json::json;
     use uuid::Uuid;
 
     use super::*;
-    use crate::caller::Method;
     use crate::metrics::DEFINITIONS;
 
     /// Answers agents called `quick` and lets all others wait, with a task that it names after them.
     #[derive(Default)]
     struct Fake {
-        cancelled: Mutex<Vec<(String, String)>>,
+        stopped: Mutex<Vec<(String, String)>>,
     }
 
     #[async_trait]
     impl Caller for Fake {
         async fn call(&self, call: &Call, progress: &Progress) -> Result<Value, Failure> {
-            match call.target.as_str() {
+            let Request::A2a(request) = &*call.request;
+            match request.endpoint.to_string().trim_start_matches("agent://") {
                 "quick" => Ok(json!("done")),
                 "broken" => panic!("a defect"),
                 target => {
@@ -224,10 +217,10 @@ mod tests {
             }
         }
 
-        async fn cancel_task(&self, target: &str, task_id: &str) -> Result<(), Failure> {
-            self.cancelled
-                .lock()
-                .push((target.to_owned(), task_id.to_owned()));
+        async fn stop(&self, call: &Call, progress: &Progress) -> Result<(), Failure> {
+            if let Some(task) = progress.task_id() {
+                self.stopped.lock().push((call.request.target(), task));
+            }
             Ok(())
         }
     }
@@ -243,9 +236,11 @@ mod tests {
 
     fn call(target: &str) -> Call {
         Call {
-            target: target.into(),
-            method: Method::SendMessage,
-            parameters: Arc::new(json!({})),
+            request: Arc::new(Request::A2a(A2a {
+                endpoint: Endpoint::Agent(target.into()),
+                method: Method::SendMessage,
+                parameters: Arc::new(json!({})),
+            })),
             message_id: Uuid::nil(),
             step_key: Uuid::nil(),
             timeout: Duration::from_secs(1),
@@ -263,13 +258,13 @@ mod tests {
         while calls.notes().is_empty() {
             tokio::task::yield_now().await;
         }
-        assert_eq!(calls.notes(), ["slow: thinks"]);
+        assert_eq!(calls.notes(), ["agent://slow: thinks"]);
         calls.follow([]);
         assert!(calls.is_empty());
         calls.end().await;
         assert_eq!(
-            *caller.cancelled.lock(),
-            [("slow".to_owned(), "task of slow".to_owned())]
+            *caller.stopped.lock(),
+            [("agent://slow".to_owned(), "task of slow".to_owned())]
         );
     }
 

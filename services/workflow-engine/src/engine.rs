@@ -9,6 +9,7 @@ use muster_api::names::suggestion;
 use muster_runtime::clock::SharedClock;
 use muster_runtime::{Shutdown, Tasks};
 use muster_workflow_dsl::Definition;
+use muster_workflow_dsl::run::Stimulus;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
@@ -354,8 +355,13 @@ impl Engine {
         if summary.status.is_final() {
             return Err(ended(summary));
         }
+        self.act(id, Stimulus::Cancel { reason }).await
+    }
+
+    /// Lets a run react to something and returns it as it is then, durably.
+    async fn act(&self, id: &RunId, stimulus: Stimulus) -> Result<View, Error> {
         let (reply, answer) = oneshot::channel();
-        match self.floor.command(id, Command::Cancel { reason, reply })? {
+        match self.floor.command(id, Command::Act { stimulus, reply })? {
             Sent::Delivered => {}
             Sent::SetAside(why) => return Err(Error::SetAside { id: id.clone(), why }),
             Sent::Busy => return Err(Error::Defect(format!("run '{id}' does not answer; try again"))),
@@ -368,7 +374,7 @@ impl Engine {
         }
     }
 
-    /// Why a run was not there to be cancelled although it had not ended when it was looked up.
+    /// Why a run was not there to be told something although it had not ended when it was looked up.
     async fn ended_meanwhile(&self, id: &RunId) -> Result<Error, Error> {
         let summary = self.summary(id).await?;
         if summary.status.is_final() {
@@ -381,7 +387,7 @@ impl Engine {
             return Ok(Error::SetAside { id: summary.id, why });
         }
         Ok(Error::Defect(format!(
-            "run '{id}' was not there to be cancelled; try again"
+            "run '{id}' was not there to be told; try again"
         )))
     }
 

@@ -13,14 +13,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use muster_api::extension::SKILL_TARGET_PREFIX;
 use muster_runtime::Shutdown;
 use muster_runtime::clock::Clock;
-use muster_workflow_dsl::document::{self, Endpoint};
 use muster_workflow_dsl::journal::{Problem, Standard};
 use muster_workflow_dsl::run::{Effect, Stimulus};
 
-use crate::caller::{Call, Failure, Kind, Method};
+use crate::caller::{Call, Failure, Kind};
 use crate::calls::{Calls, Key};
 use crate::engine::Engine;
 use crate::error::Error;
@@ -112,8 +110,12 @@ impl Executor {
             }
             let due = self.follow(&live);
             if self.calls.is_empty() && !live.is_new() {
-                let due = due.ok_or_else(|| Broken::Interpreter("it waits for nothing".to_owned()))?;
-                if due > self.engine.clock.now() && self.engine.floor.park(&self.job, due) {
+                if due.is_none() && !live.waits_outside() {
+                    return Err(Broken::Interpreter("it waits for nothing".to_owned()));
+                }
+                if due.is_none_or(|due| due > self.engine.clock.now())
+                    && self.engine.floor.park(&self.job, due)
+                {
                     return Ok(Outcome::Parked);
                 }
             }
@@ -147,14 +149,12 @@ impl Executor {
                     attempt,
                     message_id,
                     step_key,
-                    call,
+                    request,
                     deadline,
                     task: _,
                 } => {
                     let call = Call {
-                        target: target(&call.endpoint),
-                        method: method(call.method),
-                        parameters: Arc::clone(&call.parameters),
+                        request,
                         message_id,
                         step_key,
                         timeout: self.timeout(deadline, now),
@@ -218,19 +218,17 @@ impl Executor {
                 let _ = reply.send(lines);
                 Ok(live)
             }
-            Command::Cancel { reason, reply } => {
-                match self.step(live, vec![Stimulus::Cancel { reason }]).await {
-                    Ok(live) => {
-                        let _ = reply.send(Ok(live.summary.clone()));
-                        Ok(live)
-                    }
-                    Err(broken) => {
-                        let (id, why) = (self.job.id.clone(), broken.to_string());
-                        let _ = reply.send(Err(Error::SetAside { id, why }));
-                        Err(broken)
-                    }
+            Command::Act { stimulus, reply } => match self.step(live, vec![stimulus]).await {
+                Ok(live) => {
+                    let _ = reply.send(Ok(live.summary.clone()));
+                    Ok(live)
                 }
-            }
+                Err(broken) => {
+                    let (id, why) = (self.job.id.clone(), broken.to_string());
+                    let _ = reply.send(Err(Error::SetAside { id, why }));
+                    Err(broken)
+                }
+            },
         }
     }
 
@@ -287,23 +285,6 @@ pub(crate) async fn sleep_until(clock: &dyn Clock, due: Timestamp) {
         }
         let left = Duration::try_from(left).unwrap_or(LONGEST_SLEEP);
         tokio::time::sleep(left.min(LONGEST_SLEEP)).await;
-    }
-}
-
-fn target(endpoint: &Endpoint) -> String {
-    match endpoint {
-        Endpoint::Agent(id) => id.clone(),
-        Endpoint::Skill(skill) => format!("{SKILL_TARGET_PREFIX}{skill}"),
-    }
-}
-
-fn method(method: document::Method) -> Method {
-    match method {
-        document::Method::SendMessage => Method::SendMessage,
-        document::Method::SendStreamingMessage => Method::SendStreamingMessage,
-        document::Method::GetTask => Method::GetTask,
-        document::Method::ListTasks => Method::ListTasks,
-        document::Method::CancelTask => Method::CancelTask,
     }
 }
 

@@ -7,6 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use jiff::Timestamp;
+use muster_workflow_dsl::run::Stimulus;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -20,10 +21,10 @@ const MAILBOX: usize = 16;
 /// Something that is wanted of a run.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// End it.
-    Cancel {
-        /// Why, for the history.
-        reason: String,
+    /// React to something: pause, end, take an answer.
+    Act {
+        /// What it is to react to.
+        stimulus: Stimulus,
         /// The run as it is afterwards, durably.
         reply: oneshot::Sender<Result<Summary, Error>>,
     },
@@ -174,7 +175,7 @@ impl Floor {
     }
 
     /// Parks the run, unless there is a message for it.
-    pub(crate) fn park(&self, job: &Job, due: Timestamp) -> bool {
+    pub(crate) fn park(&self, job: &Job, due: Option<Timestamp>) -> bool {
         let mut state = self.state.lock();
         if !job.mailbox.is_empty() {
             return false;
@@ -237,8 +238,8 @@ mod tests {
     }
 
     fn cancel() -> Command {
-        Command::Cancel {
-            reason: String::new(),
+        Command::Act {
+            stimulus: Stimulus::Tick,
             reply: oneshot::channel().0,
         }
     }
@@ -255,9 +256,9 @@ mod tests {
         let now = Timestamp::UNIX_EPOCH;
         let mut working = floor.next(now).unwrap();
         assert_eq!(floor.command(&id("a"), cancel()).unwrap(), Sent::Delivered);
-        assert!(!floor.park(&working, now), "a message waits");
+        assert!(!floor.park(&working, Some(now)), "a message waits");
         assert!(working.mailbox.try_recv().is_ok());
-        assert!(floor.park(&working, Timestamp::MAX));
+        assert!(floor.park(&working, None));
 
         assert_eq!(floor.command(&id("a"), cancel()).unwrap(), Sent::Delivered);
         let mut urgent = floor.next(now).unwrap();

@@ -55,6 +55,7 @@ use muster_runtime::{Chassis, Error, Listeners, Shutdown, Surface, data_director
 
 pub use config::Config;
 
+use caller::Callers;
 use caller::router::Router;
 use engine::{Engine, Parts};
 use off_thread::off_thread;
@@ -74,7 +75,9 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
     let store: Arc<dyn Store> = Arc::new(open_store(&settings).await?);
     let engine = Arc::new(Engine::new(Parts {
         store: Arc::clone(&store),
-        caller: Arc::new(router(&settings, &chassis)?),
+        caller: Arc::new(Callers {
+            router: router(&settings, &chassis)?,
+        }),
         clock: Arc::clone(&chassis.clock),
         settings: settings.clone(),
         metrics: chassis.metrics.clone(),

@@ -186,6 +186,11 @@ impl Live {
             .min()
     }
 
+    /// Whether the run waits for something that will be told to it, besides calls and time.
+    pub(crate) fn waits_outside(&self) -> bool {
+        self.run.waits_outside()
+    }
+
     /// What the run does or waits for, one line each.
     pub(crate) fn activity(&self, now: Timestamp) -> Vec<String> {
         self.run.activity(now)

@@ -22,8 +22,8 @@ pub enum Place {
     Pending,
     /// Is due again; waits for a slot.
     Ready,
-    /// Waits until this time.
-    Parked(Timestamp),
+    /// Waits: until this time, if there is one, or until it is told something.
+    Parked(Option<Timestamp>),
     /// Is being worked on.
     Active {
         /// Whether it holds a slot; the handling of a cancellation does not.
@@ -38,8 +38,8 @@ pub enum Place {
 pub enum Left {
     /// It has ended.
     Ended,
-    /// It waits until this time.
-    Parked(Timestamp),
+    /// It waits: until this time, if there is one, or until it is told something.
+    Parked(Option<Timestamp>),
     /// It cannot go on; says why.
     SetAside(String),
 }
@@ -74,7 +74,7 @@ pub struct Counts {
     pub running: usize,
     /// Have not begun.
     pub pending: usize,
-    /// Wait for time to pass, or for a slot after that.
+    /// Wait for time to pass or to be told something, or for a slot after that.
     pub waiting: usize,
     /// Cannot go on.
     pub set_aside: usize,
@@ -93,6 +93,8 @@ pub struct Schedule {
     pending: VecDeque<RunId>,
     ready: VecDeque<RunId>,
     timers: BTreeSet<(Timestamp, RunId)>,
+    /// How many are parked, those without a timer too.
+    parked: usize,
     served_ready_last: bool,
 }
 
@@ -109,6 +111,7 @@ impl Schedule {
             pending: VecDeque::new(),
             ready: VecDeque::new(),
             timers: BTreeSet::new(),
+            parked: 0,
             served_ready_last: false,
         }
     }
@@ -186,6 +189,7 @@ impl Schedule {
             && *due <= now
             && let Some((_, id)) = self.timers.pop_first()
         {
+            self.parked = self.parked.saturating_sub(1);
             self.places.insert(id.clone(), Place::Ready);
             self.ready.push_back(id);
         }
@@ -206,8 +210,10 @@ impl Schedule {
             Some(Place::Pending) => self.pending.retain(|other| other != id),
             Some(Place::Ready) => self.ready.retain(|other| other != id),
             Some(Place::Parked(due)) => {
-                let due = *due;
-                self.timers.remove(&(due, id.clone()));
+                if let Some(due) = *due {
+                    self.timers.remove(&(due, id.clone()));
+                }
+                self.parked = self.parked.saturating_sub(1);
             }
         }
         self.places.insert(id.clone(), Place::Active { slot: false });
@@ -223,7 +229,8 @@ impl Schedule {
             Left::Ended => {}
             Left::Parked(due) => {
                 self.places.insert(id.clone(), Place::Parked(due));
-                self.timers.insert((due, id.clone()));
+                self.timers.extend(due.map(|due| (due, id.clone())));
+                self.parked += 1;
             }
             Left::SetAside(why) => self.set_aside(id.clone(), why),
         }
@@ -252,7 +259,7 @@ impl Schedule {
         Counts {
             running: self.holding,
             pending: self.pending.len(),
-            waiting: self.timers.len() + self.ready.len(),
+            waiting: self.parked + self.ready.len(),
             set_aside,
             slots: self.slots,
         }
@@ -299,7 +306,7 @@ mod tests {
         let mut schedule = Schedule::new(1, 10);
         admitted(&mut schedule, 0..2);
         assert_eq!(schedule.next(at(0)), Some(id(0)));
-        schedule.leave(&id(0), Left::Parked(at(5)));
+        schedule.leave(&id(0), Left::Parked(Some(at(5))));
         assert_eq!(schedule.next_due(), Some(at(5)));
         assert_eq!(schedule.next(at(4)), Some(id(1)));
         assert_eq!(schedule.next(at(9)), None, "no slot");
@@ -345,7 +352,7 @@ mod tests {
         assert_eq!(schedule.seize(&id(0)), Seized::Active);
         assert_eq!(schedule.seize(&id(1)), Seized::Taken);
         assert_eq!(schedule.seize(&id(1)), Seized::Active);
-        schedule.leave(&id(0), Left::Parked(at(5)));
+        schedule.leave(&id(0), Left::Parked(Some(at(5))));
         assert_eq!(schedule.seize(&id(0)), Seized::Taken);
         assert_eq!(
             schedule.counts(),
@@ -406,7 +413,7 @@ mod tests {
                         let run = active.swap_remove(run % active.len());
                         let left = match how {
                             0 => Left::Ended,
-                            1 => Left::Parked(at(step as i64 + 3)),
+                            1 => Left::Parked((step % 2 == 0).then(|| at(step as i64 + 3))),
                             _ => Left::SetAside("why".into()),
                         };
                         alive -= usize::from(left == Left::Ended);

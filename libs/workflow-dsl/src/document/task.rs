@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use super::policy::TaskPolicy;
 use super::{Call, Retry, Template};
 use crate::expression::Expression;
 
@@ -37,8 +38,10 @@ pub struct Task {
     pub timeout: Option<Duration>,
     /// `then`: where the flow goes afterwards.
     pub then: Flow,
-    /// `metadata`: anything the author wants to keep with the task; never interpreted.
+    /// `metadata`: anything the author wants to keep with the task; only [`super::policy::KEY`] in it is interpreted.
     pub metadata: Map<String, Value>,
+    /// What [`super::policy::KEY`] in the metadata says.
+    pub policy: TaskPolicy,
     /// What the task does.
     pub kind: Kind,
 }

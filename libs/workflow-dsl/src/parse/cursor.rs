@@ -51,6 +51,15 @@ impl<'n> Cursor<'n> {
         }
     }
 
+    /// The value of the field `name`, if this is an object that has it.
+    pub(super) fn child(&self, name: &str) -> Option<Self> {
+        let Content::Object(entries) = &self.node.content else {
+            return None;
+        };
+        let entry = entries.iter().find(|entry| entry.key == name)?;
+        Some(self.field(entry))
+    }
+
     /// The last token of the pointer in quotes, or what the document is called.
     fn name(&self) -> String {
         match self.pointer.rsplit_once('/') {

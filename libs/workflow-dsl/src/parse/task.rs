@@ -127,6 +127,7 @@ impl Reader {
         let timeout = fields.get("timeout").and_then(|timeout| self.timeout(&timeout));
         let then = fields.get("then").map(|then| self.flow(&then, targets));
         let metadata = self.free_form(&fields, "metadata");
+        let policy = self.task_policy(&fields);
         let kind = self.kind(kind, &fields, targets);
         Some(Task {
             name: name.to_owned(),
@@ -139,6 +140,7 @@ impl Reader {
             timeout,
             then: given(then)?.unwrap_or(Flow::Continue),
             metadata,
+            policy,
             kind: kind?,
         })
     }

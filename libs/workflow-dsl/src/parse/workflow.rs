@@ -64,6 +64,7 @@ impl Reader {
         let summary = self.optional_text(&fields, "summary");
         let tags = self.free_form(&fields, "tags");
         let metadata = self.free_form(&fields, "metadata");
+        let policy = self.workflow_policy(&fields);
         Some(Header {
             dsl: dsl?,
             namespace: namespace?,
@@ -73,6 +74,7 @@ impl Reader {
             summary,
             tags,
             metadata,
+            policy,
         })
     }
 

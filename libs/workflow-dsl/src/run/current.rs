@@ -13,6 +13,7 @@ use crate::document::{
     A2aCall, Call, Case, Endpoint, EndpointError, ErrorTemplate, Kind, Server, Task, Template,
 };
 use crate::journal::{EventKind, Problem, Standard};
+use crate::request::{self, Request};
 
 /// Why there is no event where one must be: the task fails with this.
 pub(super) type Fault = Problem;
@@ -166,9 +167,11 @@ impl Current<'_> {
         Ok(EventKind::CallStarted {
             task: self.pointer(),
             activation: self.id,
-            endpoint: endpoint.to_string(),
-            method: call.method.name().to_owned(),
-            parameters: bounded(parameters, "the call's parameters")?,
+            request: Request::A2a(request::A2a {
+                endpoint,
+                method: call.method,
+                parameters: bounded(parameters, "the call's parameters")?,
+            }),
         })
     }
 

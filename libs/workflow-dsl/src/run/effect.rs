@@ -4,12 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use serde_json::Value;
 use uuid::Uuid;
 
 use super::state::{Activation, Body, Try};
 use super::{Run, Status};
-use crate::document::{Endpoint, Method};
+use crate::request::Request;
 
 /// Something that must be in progress outside the run.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,7 +27,7 @@ pub enum Effect {
         /// JSON pointer of the task.
         task: Arc<str>,
         /// What is called.
-        call: Arc<CallRequest>,
+        request: Arc<Request>,
         /// When the run stops waiting for the answer.
         deadline: Option<Timestamp>,
     },
@@ -37,32 +36,6 @@ pub enum Effect {
         /// The instant.
         due: Timestamp,
     },
-}
-
-/// A call with its arguments.
-#[derive(Debug, Clone, PartialEq)]
-pub struct CallRequest {
-    /// Who is called.
-    pub endpoint: Endpoint,
-    /// Which method.
-    pub method: Method,
-    /// The request as A2A 1.0 JSON, without a message id unless the author gave one.
-    pub parameters: Arc<Value>,
-}
-
-impl CallRequest {
-    /// The call that an event describes.
-    pub(super) fn recorded(endpoint: &str, method: &str, parameters: &Arc<Value>) -> Result<Self, String> {
-        let endpoint = endpoint
-            .parse()
-            .map_err(|error| format!("its endpoint is wrong: {error}"))?;
-        let method = Method::by_name(method).ok_or_else(|| format!("there is no method '{method}'"))?;
-        Ok(Self {
-            endpoint,
-            method,
-            parameters: Arc::clone(parameters),
-        })
-    }
 }
 
 /// The instant that is so much later, or the last one there is.
@@ -78,7 +51,7 @@ impl Run {
     #[must_use]
     pub fn effects(&self) -> Vec<Effect> {
         let calls = self.activations.iter().filter_map(|(id, activation)| {
-            let Body::Call(call) = &activation.body else {
+            let Body::Call(request) = &activation.body else {
                 return None;
             };
             Some(Effect::Call {
@@ -87,7 +60,7 @@ impl Run {
                 message_id: activation.place.message_id(&self.id, &activation.pointer),
                 step_key: activation.place.step_key(&self.id, &activation.pointer),
                 task: Arc::clone(&activation.pointer),
-                call: Arc::clone(call),
+                request: Arc::clone(request),
                 deadline: self.deadline_of(activation),
             })
         });
@@ -121,6 +94,13 @@ impl Run {
         earliest
     }
 
+    /// Whether the run waits for something that neither a call nor time brings: whoever drives it keeps it, without a
+    /// timer if there is none, until it is told.
+    #[must_use]
+    pub fn waits_outside(&self) -> bool {
+        false
+    }
+
     /// One line for each thing that the run does or waits for, in the order in which they began.
     #[must_use]
     pub fn activity(&self, now: Timestamp) -> Vec<String> {
@@ -130,7 +110,7 @@ impl Run {
         let lines = self.activations.values().filter_map(|activation| {
             let pointer = &activation.pointer;
             match &activation.body {
-                Body::Call(call) => Some(self.call_line(activation, call, now)),
+                Body::Call(request) => Some(self.call_line(activation, request, now)),
                 Body::Wait(until) => Some(format!("{pointer} waits until {}", instant(*until, now))),
                 Body::Try(Try {
                     resume: Some(due),
@@ -146,12 +126,12 @@ impl Run {
         lines.collect()
     }
 
-    fn call_line(&self, activation: &Activation, call: &CallRequest, now: Timestamp) -> String {
+    fn call_line(&self, activation: &Activation, request: &Request, now: Timestamp) -> String {
         let mut line = format!(
             "{} waits for {} to answer {} since {}",
             activation.pointer,
-            call.endpoint,
-            call.method.name(),
+            request.target(),
+            request.operation(),
             instant(activation.started, now)
         );
         let attempt = activation.place.attempt();

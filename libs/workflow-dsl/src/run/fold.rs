@@ -11,7 +11,6 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::effect::CallRequest;
 use super::state::{Activation, Body, Branch, Cause, Cursor, Fork, Loop, Timer, Try};
 use super::{Run, Status};
 use crate::document::{Flow, Kind, TaskList, Workflow};
@@ -169,16 +168,11 @@ impl Run {
             EventKind::CallStarted {
                 task,
                 activation,
-                endpoint,
-                method,
-                parameters,
+                request,
             } => {
                 self.expect_ready(*activation, task, |kind| matches!(kind, Kind::Call(_)))?;
-                let request = CallRequest::recorded(endpoint, method, parameters);
-                let request = request.map_err(|message| self.mismatch(message))?;
-                self.change(*activation, |activation| {
-                    activation.body = Body::Call(Arc::new(request))
-                });
+                let request = Arc::new(request.clone());
+                self.change(*activation, |activation| activation.body = Body::Call(request));
                 Ok(())
             }
             EventKind::WaitStarted {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::effect::CallRequest;
 use super::place::Place;
 use crate::journal::Problem;
+use crate::request::Request;
 
 /// Where the execution of a list of tasks is.
 #[derive(Debug, Clone)]
@@ -91,7 +91,7 @@ pub(super) enum Body {
     /// It could not be started.
     Failed(Arc<Problem>),
     /// It waits for the answer of a call.
-    Call(Arc<CallRequest>),
+    Call(Arc<Request>),
     /// It waits for a time.
     Wait(Timestamp),
     /// It runs a list.

@@ -7,26 +7,28 @@
 //! `try`, which knows what may be repeated.
 
 use std::future::Future;
+use std::ops::Deref;
 use std::time::Duration;
 
 use a2a_pb::protojson;
-use async_trait::async_trait;
 use muster_api::a2a::a2a_service_client::A2aServiceClient;
 use muster_api::a2a::{
     CancelTaskRequest, GetTaskRequest, ListTasksRequest, SendMessageRequest, send_message_response,
 };
-use muster_api::extension::STEP_KEY_METADATA;
+use muster_api::extension::{SKILL_TARGET_PREFIX, STEP_KEY_METADATA};
 use muster_api::json;
 use muster_rpc::backoff::Backoff;
 use muster_rpc::deadline::{self, Deadline};
 use muster_runtime::clock::SharedClock;
+use muster_workflow_dsl::document::{Endpoint, Method};
+use muster_workflow_dsl::request::A2a;
 use serde_json::Value;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 
 use super::answer::{self, Stream};
 use super::judgement::{failure, unreached};
-use super::{Call, Caller, Failure, Kind, Method, Progress};
+use super::{Call, Failure, Kind, Progress};
 
 /// Waits between repetitions, where the router names none.
 const BACKOFF: Backoff = Backoff::doubling(Duration::from_millis(100), Duration::from_secs(2));
@@ -69,7 +71,7 @@ impl Router {
         }
     }
 
-    fn request<T>(&self, message: T, call: &Call, deadline: Deadline) -> Request<T> {
+    fn request<T>(&self, message: T, call: &Addressed<'_>, deadline: Deadline) -> Request<T> {
         let mut request = Request::new(message);
         let metadata = request.metadata_mut();
         metadata.insert(
@@ -114,7 +116,12 @@ impl Router {
         }
     }
 
-    async fn send(&self, call: &Call, progress: &Progress, deadline: Deadline) -> Result<Value, Outcome> {
+    async fn send(
+        &self,
+        call: &Addressed<'_>,
+        progress: &Progress,
+        deadline: Deadline,
+    ) -> Result<Value, Outcome> {
         let message = self.message(call)?;
         if let Some(task_id) = message.message.as_ref().map(|message| message.task_id.clone()) {
             progress.learn_task(&task_id);
@@ -138,7 +145,12 @@ impl Router {
         })
     }
 
-    async fn stream(&self, call: &Call, progress: &Progress, deadline: Deadline) -> Result<Value, Outcome> {
+    async fn stream(
+        &self,
+        call: &Addressed<'_>,
+        progress: &Progress,
+        deadline: Deadline,
+    ) -> Result<Value, Outcome> {
         let message = self.message(call)?;
         let mut events = self
             .patiently(progress, deadline, || {
@@ -157,9 +169,9 @@ impl Router {
     }
 
     /// The request with what the engine adds: the target, the message id, the step key.
-    fn message(&self, call: &Call) -> Result<SendMessageRequest, Failure> {
+    fn message(&self, call: &Addressed<'_>) -> Result<SendMessageRequest, Failure> {
         let mut request: SendMessageRequest =
-            answer::request::<protojson::SendMessageRequest, _>(&call.parameters)?;
+            answer::request::<protojson::SendMessageRequest, _>(call.parameters)?;
         request.tenant.clone_from(&call.target);
         let message = request
             .message
@@ -174,8 +186,13 @@ impl Router {
         Ok(request)
     }
 
-    async fn get_task(&self, call: &Call, progress: &Progress, deadline: Deadline) -> Result<Value, Outcome> {
-        let mut message: GetTaskRequest = answer::request::<protojson::GetTaskRequest, _>(&call.parameters)?;
+    async fn get_task(
+        &self,
+        call: &Addressed<'_>,
+        progress: &Progress,
+        deadline: Deadline,
+    ) -> Result<Value, Outcome> {
+        let mut message: GetTaskRequest = answer::request::<protojson::GetTaskRequest, _>(call.parameters)?;
         message.tenant.clone_from(&call.target);
         let task = self
             .patiently(progress, deadline, || {
@@ -189,12 +206,12 @@ impl Router {
 
     async fn list_tasks(
         &self,
-        call: &Call,
+        call: &Addressed<'_>,
         progress: &Progress,
         deadline: Deadline,
     ) -> Result<Value, Outcome> {
         let mut message: ListTasksRequest =
-            answer::request::<protojson::ListTasksRequest, _>(&call.parameters)?;
+            answer::request::<protojson::ListTasksRequest, _>(call.parameters)?;
         message.tenant.clone_from(&call.target);
         let list = self
             .patiently(progress, deadline, || {
@@ -210,9 +227,14 @@ impl Router {
         Ok(value)
     }
 
-    async fn cancel(&self, call: &Call, progress: &Progress, deadline: Deadline) -> Result<Value, Outcome> {
+    async fn cancel(
+        &self,
+        call: &Addressed<'_>,
+        progress: &Progress,
+        deadline: Deadline,
+    ) -> Result<Value, Outcome> {
         let mut message: CancelTaskRequest =
-            answer::request::<protojson::CancelTaskRequest, _>(&call.parameters)?;
+            answer::request::<protojson::CancelTaskRequest, _>(call.parameters)?;
         message.tenant.clone_from(&call.target);
         let task = self
             .patiently(progress, deadline, || {
@@ -237,6 +259,29 @@ impl Router {
     }
 }
 
+/// A call of an agent, by its address.
+struct Addressed<'a> {
+    call: &'a Call,
+    /// The agent: its id, or `skill:SKILL`.
+    target: String,
+    parameters: &'a Value,
+}
+
+impl Deref for Addressed<'_> {
+    type Target = Call;
+
+    fn deref(&self) -> &Call {
+        self.call
+    }
+}
+
+fn target(endpoint: &Endpoint) -> String {
+    match endpoint {
+        Endpoint::Agent(id) => id.clone(),
+        Endpoint::Skill(skill) => format!("{SKILL_TARGET_PREFIX}{skill}"),
+    }
+}
+
 /// Either our own judgement or the status that came back.
 enum Outcome {
     Failure(Failure),
@@ -255,12 +300,22 @@ impl From<Status> for Outcome {
     }
 }
 
-#[async_trait]
-impl Caller for Router {
-    async fn call(&self, call: &Call, progress: &Progress) -> Result<Value, Failure> {
+impl Router {
+    /// Makes the call and returns the answer as ProtoJSON: the task, the message or the list.
+    pub(super) async fn call(
+        &self,
+        request: &A2a,
+        call: &Call,
+        progress: &Progress,
+    ) -> Result<Value, Failure> {
+        let call = &Addressed {
+            call,
+            target: target(&request.endpoint),
+            parameters: &request.parameters,
+        };
         let deadline = Deadline::after(self.clock.monotonic(), call.timeout);
         let work = async {
-            match call.method {
+            match request.method {
                 Method::SendMessage => self.send(call, progress, deadline).await,
                 Method::SendStreamingMessage => self.stream(call, progress, deadline).await,
                 Method::GetTask => self.get_task(call, progress, deadline).await,
@@ -289,7 +344,12 @@ impl Caller for Router {
         }
     }
 
-    async fn cancel_task(&self, target: &str, task_id: &str) -> Result<(), Failure> {
+    /// Asks the agent to stop its task, if it is known.
+    pub(super) async fn stop(&self, request: &A2a, progress: &Progress) -> Result<(), Failure> {
+        let Some(task_id) = progress.task_id() else {
+            return Ok(());
+        };
+        let (target, task_id) = (&target(&request.endpoint), task_id.as_str());
         let message = CancelTaskRequest {
             tenant: target.to_owned(),
             id: task_id.to_owned(),

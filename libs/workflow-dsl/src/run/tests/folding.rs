@@ -6,7 +6,9 @@ use serde_json::json;
 
 use super::world::definition;
 use super::*;
+use crate::document::Method;
 use crate::journal::{Event, EventKind, FORMAT, Problem, Standard};
+use crate::request::{self, Request};
 use crate::run::{Run, Status, Stimulus};
 
 fn started(tasks: &str) -> World {
@@ -180,9 +182,11 @@ fn events_about_what_is_not_there_are_refused() {
             EventKind::CallStarted {
                 task: each,
                 activation: 0,
-                endpoint: "agent://a".into(),
-                method: "GetTask".into(),
-                parameters: json!({}).into(),
+                request: Request::A2a(request::A2a {
+                    endpoint: "agent://a".parse().unwrap(),
+                    method: Method::GetTask,
+                    parameters: json!({}).into(),
+                }),
             },
             "not at that point",
         ),

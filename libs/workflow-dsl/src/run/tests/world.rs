@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::document::Definition;
 use crate::journal::{Event, Problem, Standard};
+use crate::request::Request;
 use crate::run::{Effect, Run, Status, Stimulus};
 
 /// How an agent reacts to a call.
@@ -175,7 +176,7 @@ impl World {
             attempt,
             message_id,
             step_key,
-            call,
+            request,
             ..
         } = effect
         else {
@@ -184,15 +185,16 @@ impl World {
         if self.pending.contains_key(&(*activation, *attempt)) {
             return;
         }
-        let request = &call.parameters;
+        let Request::A2a(call) = &**request;
+        let parameters = &*call.parameters;
         let called = Called {
             agent: call.endpoint.to_string(),
             attempt: *attempt,
             message_id: *message_id,
             step_key: *step_key,
-            data: request
+            data: parameters
                 .pointer("/message/parts/0/data")
-                .unwrap_or(request)
+                .unwrap_or(parameters)
                 .clone(),
         };
         let reply = (self.agents)(&called);
