@@ -30,6 +30,7 @@ mod place;
 mod retry;
 mod state;
 mod track;
+mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
@@ -44,6 +45,7 @@ use crate::journal::{Event, EventKind, Problem, Standard};
 pub use effect::Effect;
 pub use fold::Mismatch;
 use state::{Activation, Cursor, Timer};
+pub use waiting::{Blocker, BlockerKind};
 
 /// At most so many tasks are started, or skipped, between two stimuli.
 pub const MOST_TASKS_AT_ONCE: u64 = 10_000;

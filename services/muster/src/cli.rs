@@ -244,6 +244,11 @@ pub enum WorkflowCommand {
         /// The run's id.
         run: String,
     },
+    /// Say why a run does not go on: the exact thing it waits for.
+    Why {
+        /// The run's id.
+        run: String,
+    },
     /// Stop a run.
     Cancel {
         /// The run's id.

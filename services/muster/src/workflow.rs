@@ -2,6 +2,7 @@
 
 mod catalogue;
 mod runs;
+mod why;
 
 use std::path::Path;
 
@@ -65,6 +66,7 @@ pub async fn run(command: WorkflowCommand, endpoints: &Endpoints, output: &Outpu
         WorkflowCommand::Show { run } => runs::show(run, endpoints, output).await,
         WorkflowCommand::History { run } => runs::history(run, endpoints, output).await,
         WorkflowCommand::Watch { run } => runs::watch(run, endpoints, output).await,
+        WorkflowCommand::Why { run } => why::run(run, endpoints, output).await,
         WorkflowCommand::Cancel { run, reason } => runs::cancel(run, reason, endpoints, output).await,
     }
 }

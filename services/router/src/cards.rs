@@ -38,6 +38,7 @@ pub fn of_target(view: &View, target: &Target, public: &Endpoint) -> Result<Agen
         return Err(Error::NoInstance {
             target: target.to_string(),
             why: "none is registered".to_owned(),
+            cause: "none",
             retry_after: std::time::Duration::from_secs(1),
         });
     };

@@ -50,6 +50,8 @@ pub enum Error {
         target: String,
         /// What is the matter with each kind of instance.
         why: String,
+        /// The same in a word for programs: `breaker`, `draining`, `unreachable` or `none`.
+        cause: &'static str,
         /// When one may take work again.
         retry_after: Duration,
     },

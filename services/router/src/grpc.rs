@@ -267,9 +267,11 @@ impl From<Error> for Status {
                 of(Reason::SkillNotFound).with_metadata("nearest", nearest.join(","))
             }
             Error::UnmatchedSkills { .. } => of(Reason::SkillNotFound),
-            Error::NoInstance { retry_after, .. } => {
-                of(Reason::NoInstanceAvailable).with_retry_after(retry_after)
-            }
+            Error::NoInstance {
+                retry_after, cause, ..
+            } => of(Reason::NoInstanceAvailable)
+                .with_retry_after(retry_after)
+                .with_metadata("cause", cause),
             Error::NoView => of(Reason::DependencyUnavailable)
                 .with_retry_after(REGISTRY_RETRY)
                 .with_metadata("service", "registry"),

@@ -1,24 +1,49 @@
-//! What a run does or waits for, for people who ask why it does not go on.
+//! Why a run does not go on: everything it does or waits for, each as a [`Blocker`].
 //!
 //! A run at work is asked itself, because it knows what its calls are doing; one that waits for its turn is told by
 //! its place in line; one that waits for time is folded from its journal.
 
 use std::time::Duration;
 
+use muster_workflow_dsl::run::{Blocker, BlockerKind};
 use tokio::sync::oneshot;
 
 use crate::engine::Engine;
+use crate::error::Error;
 use crate::floor::{Command, Sent};
 use crate::live::Live;
-use crate::run::{RunId, Summary};
+use crate::run::{RunId, Status, Summary};
 use crate::schedule::{Counts, Place};
 
 /// How long a run at work may take to answer a question before the answer is given without it.
 const QUESTION: Duration = Duration::from_secs(1);
 
 impl Engine {
-    /// What the run does or waits for, one line each.
+    /// Everything that the run does or waits for; for one that has ended, how it ended.
+    ///
+    /// # Errors
+    /// There is no such run.
+    pub async fn explain(&self, id: &RunId) -> Result<Vec<Blocker>, Error> {
+        let summary = self.summary(id).await?;
+        let blockers = self.blockers(&summary).await;
+        if !blockers.is_empty() {
+            return Ok(blockers);
+        }
+        // It may have ended, or begun, since its summary was read.
+        let summary = self.summary(id).await?;
+        Ok(match summary.status.is_final() {
+            true => vec![ended(&summary)],
+            false => self.blockers(&summary).await,
+        })
+    }
+
+    /// What the run does or waits for, one sentence each.
     pub(crate) async fn activity(&self, summary: &Summary) -> Vec<String> {
+        let blockers = self.blockers(summary).await.into_iter();
+        blockers.map(|blocker| blocker.message).collect()
+    }
+
+    async fn blockers(&self, summary: &Summary) -> Vec<Blocker> {
         if summary.status.is_final() {
             return Vec::new();
         }
@@ -26,35 +51,60 @@ impl Engine {
         match self.floor.place(id) {
             // It has ended since its summary was read.
             None => Vec::new(),
-            Some((Place::SetAside(why), _)) => vec![format!("is set aside: {why}")],
-            Some((Place::Pending, ahead)) => {
-                let Counts { running, slots, .. } = self.floor.counts();
-                vec![format!(
-                    "waits for a slot: {running} of {slots} are in use, {ahead} runs are ahead"
-                )]
-            }
+            Some((Place::SetAside(why), _)) => vec![set_aside(&why)],
+            Some((Place::Pending, ahead)) => vec![Blocker {
+                since: Some(summary.created_at),
+                ..queued(self.floor.counts(), ahead)
+            }],
             Some((Place::Active { .. }, _)) => self.ask(id).await,
-            Some((Place::Parked(_) | Place::Ready, _)) => self.read_activity(id).await,
+            Some((Place::Parked(_) | Place::Ready, _)) => self.read_blockers(id).await,
         }
     }
 
     /// Asks the run itself, which knows what its calls are doing.
-    async fn ask(&self, id: &RunId) -> Vec<String> {
+    async fn ask(&self, id: &RunId) -> Vec<Blocker> {
         let (reply, answer) = oneshot::channel();
         if self.floor.command_if_active(id, Command::Describe { reply }) == Sent::Delivered
-            && let Ok(Ok(lines)) = tokio::time::timeout(QUESTION, answer).await
+            && let Ok(Ok(blockers)) = tokio::time::timeout(QUESTION, answer).await
         {
-            return lines;
+            return blockers;
         }
-        self.read_activity(id).await
+        self.read_blockers(id).await
     }
 
     /// Folds the run from its journal to see what it waits for.
-    async fn read_activity(&self, id: &RunId) -> Vec<String> {
+    async fn read_blockers(&self, id: &RunId) -> Vec<Blocker> {
         match Live::load(&*self.store, &self.definitions, id).await {
-            Ok(Some(live)) => live.activity(self.clock.now()),
+            Ok(Some(live)) => live.waiting(self.clock.now()),
             Ok(None) => Vec::new(),
-            Err(broken) => vec![format!("cannot be read: {broken}")],
+            Err(broken) => vec![Blocker::new(
+                BlockerKind::SetAside,
+                format!("cannot be read: {broken}"),
+            )],
         }
+    }
+}
+
+fn set_aside(why: &str) -> Blocker {
+    Blocker::new(BlockerKind::SetAside, format!("is set aside: {why}")).with("reason", why)
+}
+
+fn queued(Counts { running, slots, .. }: Counts, ahead: usize) -> Blocker {
+    let message = format!("waits for a slot: {running} of {slots} are in use, {ahead} runs are ahead");
+    Blocker::new(BlockerKind::Queued, message)
+        .with("limit", "engine.max_concurrent_workflows")
+        .with("used", running)
+        .with("most", slots)
+        .with("ahead", ahead)
+}
+
+fn ended(summary: &Summary) -> Blocker {
+    let mut message = format!("has ended: {}", summary.status.name());
+    if let (Status::Faulted, Some(failure)) = (summary.status, &summary.failure) {
+        message.push_str(&format!(", {} {}", failure.title, failure.detail));
+    }
+    Blocker {
+        since: summary.ended_at,
+        ..Blocker::new(BlockerKind::Ended, message).with("status", summary.status.name())
     }
 }

@@ -19,7 +19,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 pub use callers::Callers;
-pub use progress::Progress;
+pub use progress::{Note, Progress};
 
 /// One call, with everything that whoever carries it out must know.
 #[derive(Debug, Clone)]

@@ -11,9 +11,10 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
-use crate::caller::{Call, Caller, Failure, Kind, Progress};
+use crate::caller::{Call, Caller, Failure, Kind, Note, Progress};
 use crate::metrics::Meter;
 use muster_runtime::clock::SharedClock;
+use muster_workflow_dsl::run::{Blocker, BlockerKind};
 
 /// Identity of a call within its run: activation and attempt.
 pub(crate) type Key = (u64, u32);
@@ -157,19 +158,27 @@ impl Calls {
         self.in_flight.is_empty()
     }
 
-    /// What is known of those in flight beyond that they are, one line each.
-    pub(crate) fn notes(&self) -> Vec<String> {
-        let mut notes: Vec<String> = self
-            .in_flight
-            .values()
-            .filter_map(|call| {
-                call.progress
-                    .note()
-                    .map(|note| format!("{}: {note}", call.call.request.target()))
-            })
-            .collect();
-        notes.sort();
-        notes
+    /// Adds to the blockers of a run what is known of its calls in flight beyond that they are.
+    pub(crate) fn explain(&self, blockers: &mut [Blocker]) {
+        for blocker in blockers
+            .iter_mut()
+            .filter(|blocker| blocker.kind == BlockerKind::Call)
+        {
+            let number = |key: &str| blocker.details.get(key).and_then(Value::as_u64);
+            let (Some(activation), Some(attempt)) = (number("activation"), number("attempt")) else {
+                continue;
+            };
+            let key = (activation, u32::try_from(attempt).unwrap_or(u32::MAX));
+            let Some(call) = self.in_flight.get(&key) else {
+                continue;
+            };
+            if let Some(task) = call.progress.task_id() {
+                blocker.details.insert("taskId".to_owned(), task.into());
+            }
+            if let Some(note) = call.progress.note() {
+                annotate(blocker, note);
+            }
+        }
     }
 
     /// Abandons what is in flight and waits until the agents have heard of it, or have had the time.
@@ -180,6 +189,28 @@ impl Calls {
             tracing::info!("agents did not confirm in time that they stop");
         }
     }
+}
+
+fn annotate(blocker: &mut Blocker, note: Note) {
+    let Note {
+        kind,
+        text,
+        since,
+        next,
+        details,
+    } = note;
+    blocker.message.push_str(": ");
+    blocker.message.push_str(&text);
+    blocker.kind = kind.unwrap_or(blocker.kind);
+    blocker.since = since.or(blocker.since);
+    if let Some(next) = next {
+        let seconds = next.as_secs_f64();
+        blocker
+            .details
+            .insert("triesAgainAfterSeconds".to_owned(), seconds.into());
+    }
+    blocker.details.insert("note".to_owned(), text.into());
+    blocker.details.extend(details);
 }
 
 #[cfg(test)]
@@ -255,10 +286,17 @@ mod tests {
         assert_eq!(calls.ended().await, ((2, 0), Ok(json!("done"))));
         calls.follow([((1, 0), call("slow"))]);
         assert_eq!(calls.try_ended(), None, "it was called before");
-        while calls.notes().is_empty() {
+        let blocker = Blocker::new(BlockerKind::Call, "waits")
+            .with("activation", 1)
+            .with("attempt", 0);
+        let mut explained = vec![blocker.clone()];
+        while explained[0].message == "waits" {
             tokio::task::yield_now().await;
+            explained = vec![blocker.clone()];
+            calls.explain(&mut explained);
         }
-        assert_eq!(calls.notes(), ["agent://slow: thinks"]);
+        assert_eq!(explained[0].message, "waits: thinks");
+        assert_eq!(explained[0].details["taskId"], "task of slow");
         calls.follow([]);
         assert!(calls.is_empty());
         calls.end().await;

@@ -269,7 +269,7 @@ impl Engine {
         self.view(summary).await
     }
 
-    async fn summary(&self, id: &RunId) -> Result<Summary, Error> {
+    pub(crate) async fn summary(&self, id: &RunId) -> Result<Summary, Error> {
         if let Some(summary) = self.store.summary(id).await? {
             return Ok(summary);
         }

@@ -212,10 +212,10 @@ impl Executor {
     async fn obey(&mut self, live: Live, command: Command) -> Result<Live, Broken> {
         match command {
             Command::Describe { reply } => {
-                let mut lines = live.activity(self.engine.clock.now());
-                lines.extend(self.calls.notes());
+                let mut blockers = live.waiting(self.engine.clock.now());
+                self.calls.explain(&mut blockers);
                 // Whoever asked may have left.
-                let _ = reply.send(lines);
+                let _ = reply.send(blockers);
                 Ok(live)
             }
             Command::Act { stimulus, reply } => match self.step(live, vec![stimulus]).await {

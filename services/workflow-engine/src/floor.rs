@@ -7,7 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use jiff::Timestamp;
-use muster_workflow_dsl::run::Stimulus;
+use muster_workflow_dsl::run::{Blocker, Stimulus};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -30,8 +30,8 @@ pub(crate) enum Command {
     },
     /// Say what it does.
     Describe {
-        /// One line each.
-        reply: oneshot::Sender<Vec<String>>,
+        /// One for each thing that it does or waits for.
+        reply: oneshot::Sender<Vec<Blocker>>,
     },
 }
 

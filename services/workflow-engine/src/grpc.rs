@@ -181,6 +181,17 @@ impl WorkflowService for Service {
         }))
     }
 
+    async fn explain_run(
+        &self,
+        request: Request<proto::ExplainRunRequest>,
+    ) -> Result<Response<proto::ExplainRunResponse>, Status> {
+        let id = convert::run_id(&request.into_inner().run_id)?;
+        let blockers = self.engine.explain(&id).await?;
+        Ok(Response::new(proto::ExplainRunResponse {
+            blockers: blockers.into_iter().map(convert::blocker).collect(),
+        }))
+    }
+
     async fn get_status(
         &self,
         _request: Request<proto::GetStatusRequest>,

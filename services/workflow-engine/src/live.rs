@@ -5,7 +5,7 @@
 
 use jiff::Timestamp;
 use muster_workflow_dsl::journal::{Event, EventKind, Problem, Standard};
-use muster_workflow_dsl::run::{self, Effect, Run, Stimulus};
+use muster_workflow_dsl::run::{self, Blocker, Effect, Run, Stimulus};
 use serde_json::Value;
 
 use crate::definitions::Definitions;
@@ -191,9 +191,9 @@ impl Live {
         self.run.waits_outside()
     }
 
-    /// What the run does or waits for, one line each.
-    pub(crate) fn activity(&self, now: Timestamp) -> Vec<String> {
-        self.run.activity(now)
+    /// What the run does or waits for.
+    pub(crate) fn waiting(&self, now: Timestamp) -> Vec<Blocker> {
+        self.run.waiting(now)
     }
 }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
+use super::Run;
 use super::state::{Activation, Body, Try};
-use super::{Run, Status};
 use crate::request::Request;
 
 /// Something that must be in progress outside the run.
@@ -76,7 +76,7 @@ impl Run {
     }
 
     /// The earliest deadline of the activation and all that is around it.
-    fn deadline_of(&self, activation: &Activation) -> Option<Timestamp> {
+    pub(super) fn deadline_of(&self, activation: &Activation) -> Option<Timestamp> {
         let mut earliest = self.deadline.into_iter().chain(activation.deadline).min();
         let mut parent = activation.parent;
         while let Some(activation) = parent.and_then(|id| self.activations.get(&id)) {
@@ -100,58 +100,4 @@ impl Run {
     pub fn waits_outside(&self) -> bool {
         false
     }
-
-    /// One line for each thing that the run does or waits for, in the order in which they began.
-    #[must_use]
-    pub fn activity(&self, now: Timestamp) -> Vec<String> {
-        if self.status != Status::Running {
-            return Vec::new();
-        }
-        let lines = self.activations.values().filter_map(|activation| {
-            let pointer = &activation.pointer;
-            match &activation.body {
-                Body::Call(request) => Some(self.call_line(activation, request, now)),
-                Body::Wait(until) => Some(format!("{pointer} waits until {}", instant(*until, now))),
-                Body::Try(Try {
-                    resume: Some(due),
-                    attempt,
-                    ..
-                }) => Some(format!(
-                    "{pointer} waits until {} before attempt {attempt}",
-                    instant(*due, now)
-                )),
-                _ => None,
-            }
-        });
-        lines.collect()
-    }
-
-    fn call_line(&self, activation: &Activation, request: &Request, now: Timestamp) -> String {
-        let mut line = format!(
-            "{} waits for {} to answer {} since {}",
-            activation.pointer,
-            request.target(),
-            request.operation(),
-            instant(activation.started, now)
-        );
-        let attempt = activation.place.attempt();
-        if attempt > 1 {
-            line.push_str(&format!(", attempt {attempt}"));
-        }
-        if let Some(deadline) = self.deadline_of(activation) {
-            line.push_str(&format!(", at most until {}", instant(deadline, now)));
-        }
-        line
-    }
-}
-
-/// An instant, and how far it is.
-fn instant(time: Timestamp, now: Timestamp) -> String {
-    let seconds = time.duration_since(now).as_secs();
-    let distance = if seconds >= 0 {
-        format!("in {seconds} s")
-    } else {
-        format!("{} s ago", -seconds)
-    };
-    format!("{} ({distance})", muster_api::time::rfc3339(time))
 }

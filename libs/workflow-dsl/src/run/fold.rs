@@ -158,8 +158,8 @@ impl Run {
                 activation,
                 attempt,
                 due,
-                error: _,
-            } => self.retry_task(task, *activation, *attempt, *due),
+                error,
+            } => self.retry_task(task, *activation, *attempt, *due, (error, time)),
             EventKind::TaskCaught {
                 task,
                 activation,

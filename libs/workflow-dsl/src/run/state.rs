@@ -152,6 +152,8 @@ pub(super) struct Try {
     pub(super) resume: Option<Timestamp>,
     /// When the current attempt times out.
     pub(super) deadline: Option<Timestamp>,
+    /// Why the attempt before failed, and when; none in the first attempt. For those who ask what the run waits for.
+    pub(super) failed: Option<(Arc<Problem>, Timestamp)>,
 }
 
 /// An instant at which something is to be decided. The earliest first; of those at one instant the outermost.

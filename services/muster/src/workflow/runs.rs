@@ -381,7 +381,7 @@ fn event_line(event: &HistoryEvent) -> String {
     )
 }
 
-fn time_json(time: Option<&prost_types::Timestamp>) -> Option<String> {
+pub(super) fn time_json(time: Option<&prost_types::Timestamp>) -> Option<String> {
     time.and_then(muster_api::time::from_proto)
         .map(muster_api::time::rfc3339)
 }

@@ -117,6 +117,15 @@ fn nobody(scope: &Scope, instances: &[Arc<Instance>], tried: usize, ejected: &[D
     Error::NoInstance {
         target: scope.name(),
         why: why.join(", "),
+        cause: if tried > 0 {
+            "unreachable"
+        } else if !ejected.is_empty() {
+            "breaker"
+        } else if leaving > 0 {
+            "draining"
+        } else {
+            "none"
+        },
         retry_after: if tried > 0 {
             SOON
         } else {

@@ -90,6 +90,7 @@ impl Forwarder {
         Err(last.unwrap_or_else(|| Error::NoInstance {
             target: scope.name(),
             why: format!("{} were tried and none could be reached", tried.len()),
+            cause: "unreachable",
             retry_after: Duration::from_secs(1),
         }))
     }

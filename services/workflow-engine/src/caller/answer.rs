@@ -317,7 +317,7 @@ mod tests {
             &progress,
         );
         assert_eq!(progress.task_id().as_deref(), Some("t1"));
-        assert_eq!(progress.note().as_deref(), Some("task t1 is working: reading"));
+        assert_eq!(progress.note().unwrap().text, "task t1 is working: reading");
         stream.take(artifact(false, "dropped"), &progress);
         stream.take(artifact(false, "one"), &progress);
         stream.take(artifact(true, "two"), &progress);

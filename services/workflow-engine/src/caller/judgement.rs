@@ -4,9 +4,11 @@
 use std::time::Duration;
 
 use muster_api::error::{Error as ApiError, Reason};
+use muster_workflow_dsl::run::BlockerKind;
+use serde_json::{Map, Value};
 use tonic::{Code, Status};
 
-use super::{Failure, Kind};
+use super::{Failure, Kind, Note};
 
 /// Whether the call certainly reached no agent; then the wait that was asked for, if any.
 pub(super) fn unreached(status: &Status) -> Option<Option<Duration>> {
@@ -24,6 +26,42 @@ pub(super) fn unreached(status: &Status) -> Option<Option<Duration>> {
         return unreached.then_some(error.retry_after);
     }
     is_connect_error(status).then_some(None)
+}
+
+/// What holds a call up that reached no agent, for those who ask.
+pub(super) fn obstacle(status: &Status, next: Duration) -> Note {
+    let error = ApiError::from_status(status);
+    let kind = match error.as_ref().map(|error| error.reason) {
+        Some(Reason::AgentNotFound | Reason::SkillNotFound) => BlockerKind::NoAgent,
+        Some(Reason::NoInstanceAvailable) => {
+            match error.as_ref().and_then(|error| error.metadata.get("cause")) {
+                Some(cause) if cause == "breaker" => BlockerKind::BreakerOpen,
+                _ => BlockerKind::NoAgent,
+            }
+        }
+        Some(Reason::AgentBusy) => BlockerKind::AgentBusy,
+        Some(Reason::QueueFull) => BlockerKind::QueueFull,
+        _ => BlockerKind::RouterUnreachable,
+    };
+    let mut details = Map::new();
+    if let Some(error) = &error {
+        details.insert("reason".to_owned(), error.reason.name().into());
+        let facts = error.metadata.iter().filter(|(_, fact)| !fact.is_empty());
+        details.extend(facts.map(|(key, fact)| (key.clone(), Value::from(fact.as_str()))));
+    }
+    let said = match (kind, status.message()) {
+        (BlockerKind::RouterUnreachable, message) => {
+            format!("the router cannot be reached or is not ready: {message}")
+        }
+        (_, message) => message.to_owned(),
+    };
+    Note {
+        kind: Some(kind),
+        text: format!("tries again: {said}"),
+        since: None,
+        next: Some(next),
+        details,
+    }
 }
 
 /// Whether there was no connection to the router: then nothing was sent.

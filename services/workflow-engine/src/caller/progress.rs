@@ -1,6 +1,11 @@
 //! What is known about a call that has not ended: for people who ask, and for telling the agent to stop.
 
+use std::time::Duration;
+
+use jiff::Timestamp;
+use muster_workflow_dsl::run::BlockerKind;
 use parking_lot::Mutex;
+use serde_json::{Map, Value};
 
 /// What is known about a call that has not ended.
 #[derive(Debug, Default)]
@@ -11,7 +16,34 @@ pub struct Progress {
 #[derive(Debug, Default)]
 struct Known {
     task_id: Option<String>,
-    note: Option<String>,
+    note: Option<Note>,
+}
+
+/// What holds a call up, or what the agent says it does.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Note {
+    /// What kind of thing holds the call up; none while nothing is known to.
+    pub kind: Option<BlockerKind>,
+    /// In words.
+    pub text: String,
+    /// Since when it has been so.
+    pub since: Option<Timestamp>,
+    /// After how long it is tried again.
+    pub next: Option<Duration>,
+    /// More for programs.
+    pub details: Map<String, Value>,
+}
+
+impl From<String> for Note {
+    fn from(text: String) -> Self {
+        Self {
+            kind: None,
+            text,
+            since: None,
+            next: None,
+            details: Map::new(),
+        }
+    }
 }
 
 impl Progress {
@@ -23,7 +55,7 @@ impl Progress {
 
     /// What holds the call up, or what the agent says it does.
     #[must_use]
-    pub fn note(&self) -> Option<String> {
+    pub fn note(&self) -> Option<Note> {
         self.known.lock().note.clone()
     }
 
@@ -34,6 +66,11 @@ impl Progress {
     }
 
     pub(crate) fn set_note(&self, note: Option<String>) {
-        self.known.lock().note = note;
+        self.known.lock().note = note.map(Note::from);
+    }
+
+    /// Says what holds the call up.
+    pub(crate) fn set_obstacle(&self, note: Note) {
+        self.known.lock().note = Some(note);
     }
 }

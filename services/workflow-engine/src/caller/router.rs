@@ -27,7 +27,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Status};
 
 use super::answer::{self, Stream};
-use super::judgement::{failure, unreached};
+use super::judgement::{failure, obstacle, unreached};
 use super::{Call, Failure, Kind, Progress};
 
 /// Waits between repetitions, where the router names none.
@@ -110,7 +110,7 @@ impl Router {
                 Some(left) if left > wait => {}
                 _ => return Err(status),
             }
-            progress.set_note(Some(format!("tries again: {}", status.message())));
+            progress.set_obstacle(obstacle(&status, wait));
             tokio::time::sleep(wait).await;
             attempt = attempt.saturating_add(1);
         }

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use muster_api::time::to_proto;
 use muster_api::workflow as proto;
+use muster_workflow_dsl::run::Blocker;
 use muster_workflow_dsl::{Problem, Problems, Severity};
 use serde_json::Value;
 
@@ -190,6 +191,17 @@ pub(super) fn entry(entry: Entry) -> Result<proto::HistoryEvent, Error> {
         task: line.task,
         data_json: line.data,
     })
+}
+
+pub(super) fn blocker(blocker: Blocker) -> proto::Blocker {
+    proto::Blocker {
+        kind: blocker.kind.name().to_owned(),
+        task: blocker.task.map(|task| task.to_string()).unwrap_or_default(),
+        message: blocker.message,
+        since: blocker.since.map(to_proto),
+        until: blocker.until.map(to_proto),
+        details_json: Value::Object(blocker.details).to_string(),
+    }
 }
 
 pub(super) fn update(update: Update) -> Result<proto::WatchRunResponse, Error> {

@@ -10,3 +10,4 @@ mod harness;
 mod reading;
 mod runs;
 mod scheduling;
+mod why;

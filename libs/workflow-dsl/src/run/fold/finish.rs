@@ -208,6 +208,7 @@ impl Run {
         id: u64,
         attempt: u32,
         due: Timestamp,
+        (error, time): (&Problem, Timestamp),
     ) -> Result<(), Mismatch> {
         if attempt != self.expect_failed_try(id, pointer)?.saturating_add(1) {
             return Err(self.mismatch(format!("attempt {attempt} of {pointer} is out of turn")));
@@ -221,6 +222,7 @@ impl Run {
                 cursor: Cursor::first(&activation.input),
                 resume: Some(due),
                 deadline: limit.map(|limit| after(due, limit)),
+                failed: Some((Arc::new(error.clone()), time)),
             });
         });
         Ok(())
@@ -252,6 +254,7 @@ impl Run {
                 cursor,
                 resume: None,
                 deadline: None,
+                failed: None,
             });
         });
         Ok(())

@@ -153,6 +153,7 @@ fn first_body(task: &Task, input: &Arc<Value>, time: Timestamp) -> Body {
             cursor: Cursor::first(input),
             resume: None,
             deadline: retry::attempt_limit(task).map(|limit| after(time, limit)),
+            failed: None,
         }),
         Kind::Set(_) | Kind::Call(_) | Kind::Switch(_) | Kind::For(_) | Kind::Raise(_) | Kind::Wait(_) => {
             Body::Ready

@@ -189,7 +189,9 @@ fn a_run_explains_what_it_waits_for() {
                 "{branches}/0/ask waits for agent://a to answer GetTask since 2026-03-01T12:00:00.000Z (2 s ago), at most until 2026-03-01T12:01:00.000Z (in 58 s)"
             ),
             format!("{branches}/1/nap waits until 2026-03-01T12:00:30.000Z (in 28 s)"),
-            format!("{branches}/2/again waits until 2026-03-01T12:00:05.000Z (in 3 s) before attempt 2"),
+            format!(
+                "{branches}/2/again waits until 2026-03-01T12:00:05.000Z (in 3 s) before attempt 2; the last one failed: about:blank (at {branches}/2/again/try/0/fail)"
+            ),
         ]
     );
 }

@@ -1,0 +1,221 @@
+//! What a run does or waits for, as data: one [`Blocker`] for each thing.
+//!
+//! Whoever asks why a run does not go on is told the exact thing, in a sentence for people and in fields for
+//! programs. The interpreter knows the things that follow from a run's state; whoever drives it adds what only the
+//! driver sees, such as the line before the slots or what a router says about a call. Each way to wait has a
+//! [`BlockerKind`] of its own, whose name is stable.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+
+use super::state::{Activation, Body, Try};
+use super::{Run, Status};
+use crate::journal::Problem;
+use crate::request::Request;
+
+/// One thing that a run does or waits for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Blocker {
+    /// What kind of thing it is.
+    pub kind: BlockerKind,
+    /// JSON pointer of the task that waits; none for the run itself.
+    pub task: Option<Arc<str>>,
+    /// One sentence for people.
+    pub message: String,
+    /// Since when.
+    pub since: Option<Timestamp>,
+    /// When it ends, or is given up.
+    pub until: Option<Timestamp>,
+    /// More for programs; the keys of each kind are stable.
+    pub details: Map<String, Value>,
+}
+
+/// The ways in which a run can wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum BlockerKind {
+    /// Waits in line for a slot, or behind a limit of its workflow, key or namespace.
+    Queued,
+    /// A call is in flight and nothing is known to hold it up.
+    Call,
+    /// A call finds no agent, or none with the skill.
+    NoAgent,
+    /// A call finds only agents that have failed too often and are left alone for a while.
+    BreakerOpen,
+    /// A call finds only agents that have as much work as they take.
+    AgentBusy,
+    /// The router holds as many calls as it may.
+    QueueFull,
+    /// The router, or what it depends on, cannot be reached.
+    RouterUnreachable,
+    /// A `wait` has not ended.
+    Timer,
+    /// The next attempt of a `try` has not begun.
+    Retry,
+    /// The run cannot go on until people have looked at it.
+    SetAside,
+    /// The run has ended and waits for nothing.
+    Ended,
+}
+
+impl BlockerKind {
+    /// The stable name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Call => "call",
+            Self::NoAgent => "no-agent",
+            Self::BreakerOpen => "breaker-open",
+            Self::AgentBusy => "agent-busy",
+            Self::QueueFull => "queue-full",
+            Self::RouterUnreachable => "router-unreachable",
+            Self::Timer => "timer",
+            Self::Retry => "retry",
+            Self::SetAside => "set-aside",
+            Self::Ended => "ended",
+        }
+    }
+}
+
+impl Blocker {
+    /// A blocker of the run itself of which nothing more is known.
+    #[must_use]
+    pub fn new(kind: BlockerKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            task: None,
+            message: message.into(),
+            since: None,
+            until: None,
+            details: Map::new(),
+        }
+    }
+
+    /// With one more detail.
+    #[must_use]
+    pub fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.details.insert(key.to_owned(), value.into());
+        self
+    }
+
+    /// Of this task, since then.
+    fn of(mut self, activation: &Activation) -> Self {
+        self.task = Some(Arc::clone(&activation.pointer));
+        self.since = Some(activation.started);
+        self
+    }
+}
+
+impl Run {
+    /// What the run does or waits for, in the order in which the tasks began; nothing unless it is under way.
+    #[must_use]
+    pub fn waiting(&self, now: Timestamp) -> Vec<Blocker> {
+        if self.status != Status::Running {
+            return Vec::new();
+        }
+        self.activations
+            .iter()
+            .filter_map(|(id, activation)| self.blocker(*id, activation, now))
+            .collect()
+    }
+
+    /// The sentences of [`Self::waiting`].
+    #[must_use]
+    pub fn activity(&self, now: Timestamp) -> Vec<String> {
+        let blockers = self.waiting(now).into_iter();
+        blockers.map(|blocker| blocker.message).collect()
+    }
+
+    fn blocker(&self, id: u64, activation: &Activation, now: Timestamp) -> Option<Blocker> {
+        match &activation.body {
+            Body::Call(request) => Some(self.call(id, activation, request, now)),
+            Body::Wait(until) => Some(timer(activation, *until, now)),
+            Body::Try(Try {
+                resume: Some(due),
+                attempt,
+                failed,
+                ..
+            }) => Some(retry(activation, *attempt, *due, failed.as_ref(), now)),
+            _ => None,
+        }
+    }
+
+    fn call(&self, id: u64, activation: &Activation, request: &Request, now: Timestamp) -> Blocker {
+        let mut message = format!(
+            "{} waits for {} to answer {} since {}",
+            activation.pointer,
+            request.target(),
+            request.operation(),
+            instant(activation.started, now)
+        );
+        let attempt = activation.place.attempt();
+        if attempt > 1 {
+            message.push_str(&format!(", attempt {attempt}"));
+        }
+        let deadline = self.deadline_of(activation);
+        if let Some(deadline) = deadline {
+            message.push_str(&format!(", at most until {}", instant(deadline, now)));
+        }
+        Blocker {
+            until: deadline,
+            ..Blocker::new(BlockerKind::Call, message)
+                .with("activation", id)
+                .with("attempt", attempt)
+                .with("target", request.target())
+                .with("operation", request.operation())
+                .of(activation)
+        }
+    }
+}
+
+fn timer(activation: &Activation, until: Timestamp, now: Timestamp) -> Blocker {
+    let message = format!("{} waits until {}", activation.pointer, instant(until, now));
+    Blocker {
+        until: Some(until),
+        ..Blocker::new(BlockerKind::Timer, message).of(activation)
+    }
+}
+
+fn retry(
+    activation: &Activation,
+    attempt: u32,
+    due: Timestamp,
+    failed: Option<&(Arc<Problem>, Timestamp)>,
+    now: Timestamp,
+) -> Blocker {
+    let mut message = format!(
+        "{} waits until {} before attempt {attempt}",
+        activation.pointer,
+        instant(due, now)
+    );
+    if let Some((error, _)) = failed {
+        message.push_str(&format!("; the last one failed: {error}"));
+    }
+    let blocker = Blocker::new(BlockerKind::Retry, message)
+        .with("attempt", attempt)
+        .of(activation);
+    let blocker = Blocker {
+        until: Some(due),
+        ..blocker
+    };
+    match failed {
+        Some((error, time)) => Blocker {
+            since: Some(*time),
+            ..blocker.with("error", error.to_value())
+        },
+        None => blocker,
+    }
+}
+
+/// An instant, and how far it is.
+pub(super) fn instant(time: Timestamp, now: Timestamp) -> String {
+    let seconds = time.duration_since(now).as_secs();
+    let distance = if seconds >= 0 {
+        format!("in {seconds} s")
+    } else {
+        format!("{} s ago", -seconds)
+    };
+    format!("{} ({distance})", muster_api::time::rfc3339(time))
+}
