@@ -5,6 +5,7 @@
 
 mod calls;
 mod catalogue;
+mod crashes;
 mod durability;
 mod harness;
 mod reading;

@@ -1,0 +1,198 @@
+//! A crash after every single entry of a journal, for a set of documents.
+//!
+//! A document is run to its end; then each beginning of its journal, from no entry to all but the last, becomes the
+//! journal of a run of its own, as a crash at that instant would have left it. The engine starts on all of them at
+//! once, and every one must end as the whole run did. Entries that are written in one step are cut apart, too: that
+//! asks more than any crash can.
+
+use muster_api::workflow::{Run, RunStatus};
+use muster_workflow_engine::run::{Status, Summary};
+use muster_workflow_engine::store::embedded::Embedded;
+use muster_workflow_engine::store::{Step, Store};
+use serde_json::{Value, json};
+
+use crate::harness::{Engine, document, send};
+
+/// What is compared: how the run ended and with what.
+fn outcome(run: &Run) -> (RunStatus, String, Option<(String, i32, String)>) {
+    let error = run
+        .error
+        .as_ref()
+        .map(|error| (error.r#type.clone(), error.status, error.instance.clone()));
+    (run.status(), run.output_json.clone(), error)
+}
+
+/// Every beginning of the run's journal as a run of its own; their ids.
+async fn cut(store: &Embedded, id: &str) -> Vec<String> {
+    let id = id.parse().unwrap();
+    let record = store.record(&id).await.unwrap().unwrap();
+    let summary = store.summary(&id).await.unwrap().unwrap();
+    let journal = store.history(&id, 0, 1000).await.unwrap();
+    assert_eq!(journal.len() as u64, summary.history_length);
+    let mut cuts = Vec::new();
+    for length in 0..journal.len() {
+        let id: muster_workflow_engine::run::RunId = format!("{id}.{length}").parse().unwrap();
+        let mut record = record.clone();
+        record.id = id.clone();
+        let beginning = Summary {
+            id: id.clone(),
+            status: Status::Pending,
+            started_at: None,
+            ended_at: None,
+            failure: None,
+            history_length: 0,
+            ..summary.clone()
+        };
+        store.create_run(&record, &beginning).await.unwrap();
+        if length > 0 {
+            let step = Step {
+                summary: Summary {
+                    status: Status::Running,
+                    started_at: summary.started_at,
+                    history_length: length as u64,
+                    ..beginning
+                },
+                first_index: 0,
+                entries: journal[..length]
+                    .iter()
+                    .map(|entry| entry.bytes.clone())
+                    .collect(),
+                output: None,
+            };
+            store.append(step).await.unwrap();
+        }
+        cuts.push(id.to_string());
+    }
+    cuts
+}
+
+/// Runs the document, crashes it after each entry, and compares.
+async fn survives(document: &str, input: Value) {
+    let mut engine = Engine::start().await;
+    engine
+        .start_run(document, "whole", &input.to_string())
+        .await
+        .unwrap();
+    let whole = ended(&engine, "whole").await;
+    engine.stop().await;
+    let cuts = {
+        let directory = muster_runtime::data_directory::open(engine.data_directory()).unwrap();
+        cut(&Embedded::open(directory).unwrap(), "whole").await
+    };
+    engine.launch().await;
+    for id in cuts {
+        let run = ended(&engine, &id).await;
+        assert_eq!(outcome(&run), outcome(&whole), "{id} of {document}");
+        let history = engine.history(&id).await;
+        let begun = history.iter().filter(|event| event.r#type == "run.started");
+        assert_eq!(begun.count(), 1, "{id} began once");
+    }
+}
+
+async fn ended(engine: &Engine, id: &str) -> Run {
+    muster_testkit::wait_for(&format!("{id} to end"), crate::harness::PATIENCE, async || {
+        let run = engine.run(id).await;
+        match run.status() {
+            RunStatus::Completed | RunStatus::Faulted | RunStatus::Cancelled => Ok(run),
+            other => Err(format!("{other:?} {:?}", run.activity)),
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn calls_and_data_in_sequence() {
+    let tasks = send("one", "a")
+        + "  - keep: {set: {text: '${ . }'}, export: {as: .text}}\n"
+        + &send("two", "${ $context + .text }");
+    survives(&document(&tasks), Value::Null).await;
+}
+
+#[tokio::test]
+async fn a_loop_with_a_call_for_each_item() {
+    let inner = send("each", "${ $word }").replace('\n', "\n        ");
+    let tasks = format!(
+        "  - all:\n      for: {{each: word, in: .words}}\n      do:\n        {}\n",
+        inner.trim()
+    );
+    survives(&document(&tasks), json!({"words": ["a", "b", "c"]})).await;
+}
+
+#[tokio::test]
+async fn branches_that_all_count() {
+    let inner = (send("one", "a") + &send("two", "b")).replace('\n', "\n      ");
+    let tasks = format!(
+        "  - both:\n      fork:\n        branches:\n      {}\n",
+        inner.trim_end()
+    );
+    survives(&document(&tasks), Value::Null).await;
+}
+
+#[tokio::test]
+async fn branches_of_which_the_first_wins() {
+    let tasks = "
+  - race:
+      fork:
+        compete: true
+        branches:
+          - slow: {do: [{pause: {wait: {hours: 1}}}, {late: {set: {won: slow}}}]}
+          - quick: {do: [{pause: {wait: {milliseconds: 5}}}, {early: {set: {won: quick}}}]}
+";
+    survives(&document(tasks), Value::Null).await;
+}
+
+#[tokio::test]
+async fn a_try_that_is_repeated_and_then_handled() {
+    let tasks = "
+  - guarded:
+      try:
+        - fail: {raise: {error: {type: 'https://test.test/broken', status: 503, title: Broken}}}
+      catch:
+        as: problem
+        retry: {delay: {milliseconds: 5}, limit: {attempt: {count: 2}}}
+        do:
+          - keep: {set: {caught: '${ $problem.status }'}}
+  - after: {set: {before: '${ .caught }'}}
+";
+    survives(&document(tasks), Value::Null).await;
+}
+
+#[tokio::test]
+async fn choices_pauses_and_conditions() {
+    let tasks = "
+  - choose:
+      switch:
+        - high: {when: .n > 3, then: wait}
+        - other: {then: end}
+  - never: {set: {never: true}}
+  - wait: {wait: {milliseconds: 5}}
+  - skipped: {if: .n > 100, set: {n: 0}}
+  - done: {set: {n: '${ .n + 1 }'}}
+";
+    survives(&document(tasks), json!({"n": 4})).await;
+}
+
+#[tokio::test]
+async fn an_error_that_nobody_catches() {
+    let tasks = "
+  - outer:
+      do:
+        - fine: {set: {a: 1}}
+        - fail: {raise: {error: {type: 'https://test.test/broken', status: 500, title: Broken}}}
+";
+    survives(&document(tasks), Value::Null).await;
+}
+
+#[tokio::test]
+async fn a_time_limit_that_is_caught() {
+    let tasks = "
+  - guarded:
+      try:
+        - slow: {wait: {hours: 1}, timeout: {after: {milliseconds: 5}}}
+      catch:
+        errors: {with: {status: 408}}
+        do:
+          - keep: {set: {late: true}}
+";
+    survives(&document(tasks), Value::Null).await;
+}
