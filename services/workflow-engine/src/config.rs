@@ -7,6 +7,8 @@ use muster_runtime::config::{Mistakes, Settings};
 use muster_runtime::{server, telemetry, trust};
 use serde::{Deserialize, Serialize};
 
+use crate::outbound;
+
 /// Everything that can be set.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -44,6 +46,8 @@ pub struct Engine {
     /// Largest document, input and answer of an agent; half of a message, because a run is read with both its
     /// input and its output.
     pub max_payload_bytes: usize,
+    /// What documents may connect to.
+    pub outbound: outbound::Config,
 }
 
 const DAY: u64 = 24 * 60 * 60;
@@ -62,6 +66,7 @@ impl Default for Engine {
             agent_wait_seconds: 15,
             retention_seconds: 30 * DAY,
             max_payload_bytes: 2 * MIB,
+            outbound: outbound::Config::default(),
         }
     }
 }
@@ -102,6 +107,9 @@ impl Engine {
         }
         if self.data_directory.as_os_str().is_empty() {
             mistakes.add("engine.data_directory", "must name a directory");
+        }
+        if let Err(error) = outbound::Policy::new(&self.outbound.allow) {
+            mistakes.add("engine.outbound.allow", error);
         }
         let mut within = |key: &str, value: u64, least: u64, most: u64| {
             if !(least..=most).contains(&value) {

@@ -40,6 +40,7 @@ pub mod engine;
 pub mod error;
 pub mod grpc;
 pub mod metrics;
+pub mod outbound;
 pub mod page;
 pub mod run;
 pub mod schedule;

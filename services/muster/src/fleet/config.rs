@@ -74,8 +74,16 @@ impl Config {
         let pairs = pairs.map_err(|what| Failure::usage(format!("--set: {what}")))?;
         let environment = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-        config::load(Self::default(), file, environment, &pairs)
+        config::load(Self::on_a_laptop(), file, environment, &pairs)
             .map_err(|mistakes| Failure::usage(mistakes.to_string()))
+    }
+
+    /// The defaults, with this machine itself within reach of workflows: what they call is developed here.
+    fn on_a_laptop() -> Self {
+        let mut config = Self::default();
+        let here = ["localhost", "127.0.0.0/8", "::1"].map(str::to_owned);
+        config.engine.outbound.allow.extend(here);
+        config
     }
 
     /// The configuration for people to read, secrets replaced.
