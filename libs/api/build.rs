@@ -2,10 +2,11 @@
 //!
 //! The A2A messages come from the official crate `a2a-pb`; of our copy of that contract only the descriptors
 //! are kept, for reflection.
+//!
+//! The descriptors are written as protox encodes them: the options that give an RPC its HTTP path are extensions, which
+//! prost's own descriptor types drop.
 
 use std::path::PathBuf;
-
-use prost::Message as _;
 
 const A2A: &str = "a2a/v1/a2a.proto";
 const OURS: [&str; 3] = [
@@ -19,8 +20,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     println!("cargo::rerun-if-changed={}", root.display());
 
-    let all = protox::compile(std::iter::once(A2A).chain(OURS), [&root])?;
-    std::fs::write(out.join("descriptors.bin"), all.encode_to_vec())?;
+    let mut compiler = protox::Compiler::new([&root])?;
+    compiler.include_source_info(true).include_imports(true);
+    compiler.open_files(std::iter::once(A2A).chain(OURS))?;
+    std::fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
+    let all = compiler.file_descriptor_set();
 
     // The A2A descriptors stay in the set, because ours refer to them; `extern_path` maps them to the official
     // crate, so that there is one type family.

@@ -31,6 +31,7 @@ use crate::http::{Contract, Layers, fallback, serve};
 use crate::machine::{self, Blocking};
 use crate::metrics::{Definition, Metrics};
 use crate::tasks::{Ended, Tasks, panic_message};
+use crate::transcode::Transcoder;
 use crate::{Error, Listeners, Shutdown, Surface, server, telemetry};
 
 /// How often readiness is told to `grpc.health.v1` when nothing is known to have changed.
@@ -209,12 +210,19 @@ impl Chassis {
         let v1 = reflection().build_v1().map_err(broken)?;
         let v1alpha = reflection().build_v1alpha().map_err(broken)?;
 
-        let services = surface.services.clone();
+        let (services, descriptor_set) = (surface.services.clone(), surface.descriptor_set);
         let (mut routes, http) = surface.into_parts();
         routes
             .add_service(health_service)
             .add_service(v1)
             .add_service(v1alpha);
+        let grpc = routes.routes().prepare().into_axum_router();
+        let transcoder = Transcoder::new(
+            descriptor_set,
+            &services,
+            grpc.clone(),
+            self.server.max_message_bytes,
+        )?;
         let layers = Layers::new(
             self.metrics.clone(),
             Arc::clone(&self.clock),
@@ -222,12 +230,10 @@ impl Chassis {
                 services.iter().copied().chain(OURS),
                 &[&sets[..], &REFLECTION].concat(),
             ),
+            transcoder,
             self.server.max_body_bytes(),
         );
-        let router = routes
-            .routes()
-            .prepare()
-            .into_axum_router()
+        let router = grpc
             .merge(http)
             .fallback(fallback)
             .layer(axum::extract::DefaultBodyLimit::disable()) // `Layers::plain` bounds every body

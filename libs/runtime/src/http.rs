@@ -7,6 +7,7 @@ mod contract;
 mod layers;
 
 pub(crate) use accept::serve;
-pub(crate) use answers::fallback;
+pub(crate) use answers::{GRPC_STATUS, fallback};
+pub(crate) use body::http_status;
 pub(crate) use contract::Contract;
 pub(crate) use layers::Layers;

@@ -32,6 +32,7 @@ mod shutdown;
 mod surface;
 mod tasks;
 pub mod telemetry;
+mod transcode;
 pub mod trust;
 
 pub use chassis::Chassis;

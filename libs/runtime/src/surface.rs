@@ -1,4 +1,5 @@
-//! What a service offers on its data port: gRPC services and HTTP routes.
+//! What a service offers on its data port: gRPC services, their RPCs over plain HTTP by the contract's
+//! `google.api.http` rules, and HTTP routes of its own, which go before the rules.
 
 use std::convert::Infallible;
 

@@ -1,4 +1,4 @@
-//! One HTTP/1.1 request over a fresh connection, for JSON and for looking at raw answers.
+//! One request over a fresh connection, HTTP/1.1 unless told, for JSON and for looking at raw answers.
 //!
 //! No client library of Muster takes part, so that a test sees what a stranger's client would see.
 
@@ -8,7 +8,7 @@ use std::time::Duration;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Bytes;
 pub use hyper::{Method, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -87,6 +87,37 @@ pub async fn send(
         .map_err(|error| format!("http://{address}{path}: {error}"))
 }
 
+/// Sends any request over HTTP/2 without TLS, as `curl --http2-prior-knowledge` does.
+pub async fn send_http2(
+    address: SocketAddr,
+    method: Method,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Bytes,
+) -> Result<Response, String> {
+    let mut request = hyper::Request::builder()
+        .method(method)
+        .uri(format!("http://{address}{path}"));
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request
+        .body(Full::new(body))
+        .map_err(|error| format!("request to {path}: {error}"))?;
+    let exchanged = tokio::time::timeout(PATIENCE, async {
+        let stream = TcpStream::connect(address).await?;
+        let (sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+        let mut driver = JoinSet::new();
+        driver.spawn(connection);
+        read(sender.clone().send_request(request).await?).await
+    });
+    exchanged
+        .await
+        .map_err(|_| format!("http://{address}{path} does not answer within {PATIENCE:?}"))?
+        .map_err(|error: Box<dyn std::error::Error + Send + Sync>| format!("http://{address}{path}: {error}"))
+}
+
 async fn exchange(
     address: SocketAddr,
     request: hyper::Request<Full<Bytes>>,
@@ -96,7 +127,13 @@ async fn exchange(
     // The connection must be driven while the answer is awaited; dropping the set ends it.
     let mut driver = JoinSet::new();
     driver.spawn(connection);
-    let (parts, body) = sender.send_request(request).await?.into_parts();
+    read(sender.send_request(request).await?).await
+}
+
+async fn read(
+    response: hyper::Response<hyper::body::Incoming>,
+) -> Result<Response, Box<dyn std::error::Error + Send + Sync>> {
+    let (parts, body) = response.into_parts();
     let body = Limited::new(body, MAX_BODY).collect().await?.to_bytes();
     Ok(Response {
         status: parts.status,

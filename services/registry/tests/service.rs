@@ -17,6 +17,7 @@ use tonic::{Code, Status};
 const SOON: Duration = Duration::from_secs(30);
 
 struct Server {
+    data: SocketAddr,
     client: RegistryServiceClient<Channel>,
     health: SocketAddr,
     metrics: SocketAddr,
@@ -42,6 +43,7 @@ impl Server {
         let channel = Channel::from_shared(format!("http://{data}")).expect("a URL");
         let channel = channel.connect().await.expect("the registry listens");
         Self {
+            data,
             client: RegistryServiceClient::new(channel),
             health,
             metrics,
@@ -517,4 +519,47 @@ async fn a_shutdown_ends_streams_with_the_reason_and_the_service_with_success() 
         .await
         .expect("it ends");
     ended.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn agents_are_read_and_drained_over_plain_http() {
+    let mut server = Server::start_without_probe().await;
+    let lease = server.granted(instance("weather", &["forecast"])).await;
+    let agents = http::get(server.data, "/v1/agents")
+        .await
+        .expect("an answer")
+        .json();
+    assert_eq!(agents["agents"][0]["agentId"], "weather", "{agents}");
+    let found = http::get(server.data, "/v1/instances?skills=forecast&maxLoad=0.5")
+        .await
+        .expect("an answer")
+        .json();
+    assert_eq!(found["instances"][0]["agentId"], "weather", "{found}");
+    let beaten = http::post(
+        server.data,
+        &format!("/v1/leases/{}:heartbeat", lease.lease_id),
+        &serde_json::json!({"load": 0.25}),
+    )
+    .await
+    .expect("an answer");
+    assert_eq!(
+        beaten.json()["lease"]["leaseId"],
+        lease.lease_id.as_str(),
+        "{}",
+        beaten.text()
+    );
+    let drained = http::post(server.data, "/v1/agents/weather:drain", &serde_json::json!({}))
+        .await
+        .expect("an answer");
+    assert_eq!(drained.json(), serde_json::json!({"instances": 1}));
+    let path = format!("/v1/leases/{}", lease.lease_id);
+    let gone = http::send(server.data, http::Method::DELETE, &path, &[], "".into());
+    assert_eq!(gone.await.expect("an answer").status, 200);
+    let missing = http::get(server.data, "/v1/agents/weather")
+        .await
+        .expect("an answer");
+    assert_eq!(
+        (missing.status.as_u16(), &missing.json()["error"]["status"]),
+        (404, &serde_json::json!("NOT_FOUND"))
+    );
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 use tonic::Code;
 
 /// Where a gRPC status is, in the head or in the trailers.
-pub(super) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+pub(crate) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const PANICKED: &str = "a defect of ours: the request panicked";
 

@@ -83,7 +83,7 @@ pub(super) fn status_of(headers: &HeaderMap) -> Option<u16> {
 }
 
 /// As `google.rpc.Code` names them.
-fn http_status(code: Code) -> u16 {
+pub(crate) fn http_status(code: Code) -> u16 {
     match code {
         Code::Ok => 200,
         Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => 400,

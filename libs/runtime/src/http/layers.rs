@@ -17,6 +17,7 @@ use super::{Contract, answers};
 use crate::clock::SharedClock;
 use crate::metrics::Metrics;
 use crate::tasks::panic_message;
+use crate::transcode::{Found, Transcoder};
 
 /// What the layers need.
 #[derive(Clone)]
@@ -24,6 +25,7 @@ pub(crate) struct Layers {
     metrics: Metrics,
     clock: SharedClock,
     contract: Contract,
+    transcoder: Transcoder,
     max_body_bytes: usize,
 }
 
@@ -32,12 +34,14 @@ impl Layers {
         metrics: Metrics,
         clock: SharedClock,
         contract: Contract,
+        transcoder: Transcoder,
         max_body_bytes: usize,
     ) -> Self {
         Self {
             metrics,
             clock,
             contract,
+            transcoder,
             max_body_bytes,
         }
     }
@@ -94,8 +98,12 @@ impl Layers {
         }
         let limit = layers.max_body_bytes;
         let (request, exceeded) = limited(request, limit);
-        let response = match AssertUnwindSafe(next.run(request)).catch_unwind().await {
-            Ok(response) => response,
+        let outcome = AssertUnwindSafe(layers.serve(request, next)).catch_unwind().await;
+        let response = match outcome {
+            // Not in the handler's words: it cannot know.
+            Ok(Served::Transcoded(_)) if exceeded.get() => return answers::too_large(limit),
+            Ok(Served::Transcoded(response)) => return response,
+            Ok(Served::Routed(response)) => response,
             // A handler that takes the end of the body for impossible.
             Err(_) if exceeded.get() => return answers::too_large(limit),
             Err(panic) => std::panic::resume_unwind(panic),
@@ -114,6 +122,22 @@ impl Layers {
         }
     }
 
+    /// A route of the service's own; where there is none, an RPC by its HTTP rule.
+    async fn serve(&self, request: Request, next: Next) -> Served {
+        let routed = request.extensions().get::<MatchedPath>().is_some();
+        if routed || answers::is_grpc(request.headers()) {
+            return Served::Routed(next.run(request).await);
+        }
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        match self.transcoder.find(&method, &path) {
+            Some(Found::Call(call)) => Served::Transcoded(self.transcoder.answer(&call, request).await),
+            Some(Found::OtherMethod(allowed)) => {
+                Served::Transcoded(answers::method_not_allowed(Some(allowed)))
+            }
+            None => Served::Routed(next.run(request).await),
+        }
+    }
+
     fn endpoint(&self, request: &Request) -> String {
         let path = request.uri().path();
         if self.contract.has_method(path) {
@@ -122,8 +146,21 @@ impl Layers {
         request
             .extensions()
             .get::<MatchedPath>()
-            .map_or_else(|| "unknown".to_owned(), |path| path.as_str().to_owned())
+            .map(|path| path.as_str().to_owned())
+            .or_else(|| match self.transcoder.find(request.method(), path)? {
+                Found::Call(call) => Some(call.label().to_owned()),
+                Found::OtherMethod(_) => None,
+            })
+            .unwrap_or_else(|| "unknown".to_owned())
     }
+}
+
+/// Who answered a request that is not gRPC.
+enum Served {
+    /// A route of the service's own, or nobody.
+    Routed(Response),
+    /// An RPC by its HTTP rule; its answer is whole.
+    Transcoded(Response),
 }
 
 fn method_label(method: &http::Method) -> &'static str {

@@ -1,5 +1,6 @@
 //! Starting, stopping and asking an engine.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ pub struct Engine {
 }
 
 struct Running {
+    data: SocketAddr,
     shutdown: Shutdown,
     task: JoinSet<Result<(), muster_runtime::Error>>,
 }
@@ -73,6 +75,11 @@ impl Engine {
         let (client, running) = launch(&self.config).await;
         self.client = client;
         self.running = running;
+    }
+
+    /// Where it speaks gRPC and HTTP.
+    pub fn address(&self) -> SocketAddr {
+        self.running.data
     }
 
     pub fn data_directory(&self) -> &Path {
@@ -205,7 +212,8 @@ impl Engine {
 
 async fn launch(config: &Config) -> (Client, Running) {
     let listeners = Listeners::ephemeral().unwrap();
-    let endpoint = format!("http://{}", listeners.data_address());
+    let data = listeners.data_address();
+    let endpoint = format!("http://{data}");
     let shutdown = Shutdown::new();
     let mut task = JoinSet::new();
     task.spawn(muster_workflow_engine::run(
@@ -221,7 +229,7 @@ async fn launch(config: &Config) -> (Client, Running) {
         client.clone().get_status(proto::GetStatusRequest {}).await
     })
     .await;
-    (client, Running { shutdown, task })
+    (client, Running { data, shutdown, task })
 }
 
 /// The reason of one of our errors.

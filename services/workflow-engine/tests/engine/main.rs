@@ -11,4 +11,5 @@ mod harness;
 mod reading;
 mod runs;
 mod scheduling;
+mod transcoding;
 mod why;
