@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use muster_workflow_dsl::document::policy::Priority;
 
 use crate::connect::Endpoints;
 use crate::failure::Failure;
@@ -270,6 +271,9 @@ pub struct RunArguments {
     /// Your own id for the run; starting it again with the same id is safe.
     #[arg(long)]
     pub id: Option<String>,
+    /// The run's class; default: that of its document.
+    #[arg(long, value_parser = str::parse::<Priority>, value_name = "low|normal|high|urgent")]
+    pub priority: Option<Priority>,
     /// Wait for the end and print the result; exit code 0 only when completed.
     #[arg(long)]
     pub wait: bool,

@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::floor::{Command, Sent};
 use crate::live::Live;
 use crate::run::{RunId, Status, Summary};
-use crate::schedule::{Counts, Place};
+use crate::schedule::{Hindrance, Place};
 
 /// How long a run at work may take to answer a question before the answer is given without it.
 const QUESTION: Duration = Duration::from_secs(1);
@@ -52,9 +52,9 @@ impl Engine {
             // It has ended since its summary was read.
             None => Vec::new(),
             Some((Place::SetAside(why), _)) => vec![set_aside(&why)],
-            Some((Place::Pending, ahead)) => vec![Blocker {
+            Some((Place::Pending, hindrance)) => vec![Blocker {
                 since: Some(summary.created_at),
-                ..queued(self.floor.counts(), ahead)
+                ..queued(hindrance)
             }],
             Some((Place::Active { .. }, _)) => self.ask(id).await,
             Some((Place::Parked(_) | Place::Ready, _)) => self.read_blockers(id).await,
@@ -89,13 +89,43 @@ fn set_aside(why: &str) -> Blocker {
     Blocker::new(BlockerKind::SetAside, format!("is set aside: {why}")).with("reason", why)
 }
 
-fn queued(Counts { running, slots, .. }: Counts, ahead: usize) -> Blocker {
-    let message = format!("waits for a slot: {running} of {slots} are in use, {ahead} runs are ahead");
-    Blocker::new(BlockerKind::Queued, message)
+/// Behind which limit a run waits that has not begun, and at which place.
+fn queued(hindrance: Option<Hindrance>) -> Blocker {
+    let blocker = |message: String| Blocker::new(BlockerKind::Queued, message);
+    match hindrance {
+        // Between two looks it has begun.
+        None => blocker("is about to begin".to_owned()),
+        Some(Hindrance::Slots { held, slots, ahead }) => blocker(format!(
+            "waits for a slot: {held} of {slots} are in use, {ahead} runs are ahead"
+        ))
         .with("limit", "engine.max_concurrent_workflows")
-        .with("used", running)
+        .with("used", held)
         .with("most", slots)
-        .with("ahead", ahead)
+        .with("ahead", ahead),
+        Some(Hindrance::Namespace {
+            namespace,
+            most,
+            ahead,
+        }) => blocker(format!(
+            "waits for a slot of namespace '{namespace}': all {most} that it may have are in use, {ahead} runs are ahead"
+        ))
+        .with(
+            "limit",
+            format!("engine.namespaces.{namespace}.max_concurrent_workflows"),
+        )
+        .with("used", most)
+        .with("most", most)
+        .with("ahead", ahead),
+        Some(Hindrance::Group { limit, used, ahead }) => blocker(format!(
+            "waits for its turn in '{}': {used} of {} runs are under way, {ahead} are ahead",
+            limit.group, limit.most
+        ))
+        .with("limit", "document.metadata.muster.concurrency")
+        .with("group", &*limit.group)
+        .with("used", used)
+        .with("most", limit.most)
+        .with("ahead", ahead),
+    }
 }
 
 fn ended(summary: &Summary) -> Blocker {

@@ -1,6 +1,8 @@
 //! Settings of the workflow engine.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use muster_runtime::config::{Mistakes, Settings};
@@ -8,6 +10,7 @@ use muster_runtime::{server, telemetry, trust};
 use serde::{Deserialize, Serialize};
 
 use crate::outbound;
+use crate::schedule::{Bounds, Share};
 
 /// Everything that can be set.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -33,8 +36,11 @@ pub struct Engine {
     pub data_directory: PathBuf,
     /// How many runs may work at the same time. Runs that only wait for time to pass do not count.
     pub max_concurrent_workflows: usize,
-    /// How many runs may wait for their turn; one more is refused.
+    /// How many runs may wait for their turn; one more is refused. The last tenth is kept for namespaces that have less
+    /// than a tenth of the line.
     pub max_queued_runs: usize,
+    /// What namespaces are given, by name; each other one has weight 1 and no limits of its own.
+    pub namespaces: BTreeMap<String, Namespace>,
     /// How long a run may take from its first task on, where its document says nothing.
     pub workflow_timeout_seconds: u64,
     /// How long a call of an agent may take, where its task has no tighter limit.
@@ -50,6 +56,39 @@ pub struct Engine {
     pub outbound: outbound::Config,
 }
 
+/// What a namespace is given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Namespace {
+    /// Its part of the slots, relative to the weights of the others.
+    pub weight: u32,
+    /// How many of its runs may work at the same time; 0: as many as there are slots.
+    pub max_concurrent_workflows: usize,
+    /// How many of its runs may wait for their turn; 0: as many as the line takes.
+    pub max_queued_runs: usize,
+}
+
+impl Default for Namespace {
+    fn default() -> Self {
+        Self {
+            weight: 1,
+            max_concurrent_workflows: 0,
+            max_queued_runs: 0,
+        }
+    }
+}
+
+impl Namespace {
+    fn share(&self) -> Share {
+        let bound = |value: usize| if value == 0 { usize::MAX } else { value };
+        Share {
+            weight: self.weight,
+            most_slots: bound(self.max_concurrent_workflows),
+            most_pending: bound(self.max_queued_runs),
+        }
+    }
+}
+
 const DAY: u64 = 24 * 60 * 60;
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -61,6 +100,7 @@ impl Default for Engine {
             data_directory: PathBuf::from("data/workflow-engine"),
             max_concurrent_workflows: 100,
             max_queued_runs: 10_000,
+            namespaces: BTreeMap::new(),
             workflow_timeout_seconds: 3600,
             call_timeout_seconds: 300,
             agent_wait_seconds: 15,
@@ -101,7 +141,38 @@ impl Engine {
         Duration::from_secs(self.agent_wait_seconds)
     }
 
+    /// The bounds of the schedule.
+    #[must_use]
+    pub fn bounds(&self) -> Bounds {
+        let shares = self.namespaces.iter();
+        Bounds {
+            slots: self.max_concurrent_workflows,
+            most_pending: self.max_queued_runs,
+            shares: shares
+                .map(|(name, namespace)| (Arc::from(name.as_str()), namespace.share()))
+                .collect(),
+        }
+    }
+
+    fn validate_namespaces(&self, mistakes: &mut Mistakes) {
+        const MOST_WEIGHT: u32 = 1_000_000;
+        for (name, namespace) in &self.namespaces {
+            let key = format!("engine.namespaces.{name}");
+            if !muster_api::names::is_dns_label(name) {
+                mistakes.add(&key, "is not a namespace: 1 to 63 of a-z, 0-9 and '-'");
+            }
+            if !(1..=MOST_WEIGHT).contains(&namespace.weight) {
+                let weight = namespace.weight;
+                mistakes.add(
+                    format!("{key}.weight"),
+                    format!("is {weight}, must be from 1 to {MOST_WEIGHT}"),
+                );
+            }
+        }
+    }
+
     fn validate(&self, mistakes: &mut Mistakes) {
+        self.validate_namespaces(mistakes);
         if let Err(error) = muster_rpc::endpoint::parse(&self.router_url) {
             mistakes.add("engine.router_url", error.to_string());
         }

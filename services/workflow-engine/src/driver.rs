@@ -83,11 +83,15 @@ pub(crate) async fn recover(engine: &Engine) -> Result<(), store::Error> {
             match entry {
                 Ok(summary) if summary.status == Status::Pending => {
                     waiting += 1;
-                    engine.floor.prepare(|schedule| schedule.restore(summary.id));
+                    engine
+                        .floor
+                        .prepare(|schedule| schedule.restore(summary.newcomer()));
                 }
                 Ok(summary) => {
                     resumed += 1;
-                    engine.floor.prepare(|schedule| schedule.resume(summary.id));
+                    engine
+                        .floor
+                        .prepare(|schedule| schedule.resume(summary.newcomer()));
                 }
                 Err((id, error)) => {
                     tracing::error!(run = %id, %error, "the run is damaged and set aside; the others go on");

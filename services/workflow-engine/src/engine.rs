@@ -5,10 +5,13 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use muster_api::names::suggestion;
 use muster_runtime::clock::SharedClock;
 use muster_runtime::{Shutdown, Tasks};
 use muster_workflow_dsl::Definition;
+use muster_workflow_dsl::document::policy::{Concurrency, Priority};
+use muster_workflow_dsl::expression::Variables;
 use muster_workflow_dsl::run::Stimulus;
 use serde_json::Value;
 use tokio::sync::oneshot;
@@ -22,9 +25,10 @@ use crate::feed::Feed;
 use crate::floor::{Command, Floor, Sent};
 use crate::live::Broken;
 use crate::metrics::{Meter, Totals};
+use crate::off_thread::off_thread;
 use crate::page::{self, List};
 use crate::run::{Entry, Position, Record, RunId, Status, Summary};
-use crate::schedule::{Counts, Place};
+use crate::schedule::{Claim, Counts, Limit, NamespaceCounts, Place};
 use crate::store::{self, Filter, Page, Store};
 
 /// Runs that are looked at for ids near to one that is not there.
@@ -84,6 +88,8 @@ pub struct StartRun {
     pub source: Source,
     /// The input.
     pub input: Value,
+    /// The class; that of the document where none is given.
+    pub priority: Option<Priority>,
 }
 
 /// A run with everything that can be told of it.
@@ -100,10 +106,12 @@ pub struct View {
 }
 
 /// What the engine is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Doing {
     /// Runs that have not ended.
     pub counts: Counts,
+    /// The same by namespace.
+    pub namespaces: Vec<NamespaceCounts>,
     /// Runs that ended since the start.
     pub totals: Totals,
 }
@@ -126,7 +134,7 @@ impl Engine {
             catalogue,
             definitions: Definitions::new(settings.workflow_timeout()),
             feed: Feed::default(),
-            floor: Floor::new(settings.max_concurrent_workflows, settings.max_queued_runs),
+            floor: Floor::new(settings.bounds()),
             meter: Arc::new(Meter::new(metrics)),
             store,
             caller,
@@ -162,7 +170,8 @@ impl Engine {
         }
         let (document, definition) = self.resolve(&wish.source).await?;
         let id = wish.id.clone().unwrap_or_else(RunId::fresh);
-        let summary = self.new_summary(&id, &definition);
+        let claim = self.claim(&definition, &wish).await?;
+        let summary = self.new_summary(&id, &definition, claim);
         let record = Record {
             id,
             document,
@@ -193,9 +202,10 @@ impl Engine {
     }
 
     async fn accept_now(&self, record: &Record, summary: &Summary) -> Result<(), Error> {
-        let reservation = self.floor.reserve()?;
+        let run = summary.newcomer();
+        let reservation = self.floor.reserve(Arc::clone(&run.namespace))?;
         self.store.create_run(record, summary).await?;
-        reservation.admit(record.id.clone());
+        reservation.admit(run);
         self.meter.started();
         Ok(())
     }
@@ -214,7 +224,22 @@ impl Engine {
         Ok((document, definition))
     }
 
-    fn new_summary(&self, id: &RunId, definition: &Definition) -> Summary {
+    /// What the run's turn depends on. Keys are evaluated now and never again.
+    async fn claim(&self, definition: &Arc<Definition>, wish: &StartRun) -> Result<Claim, Error> {
+        let policy = &definition.workflow.header.policy;
+        let priority = wish.priority.unwrap_or(policy.priority);
+        if policy.concurrency.is_empty() {
+            return Ok(Claim {
+                priority,
+                limits: Vec::new(),
+            });
+        }
+        let (definition, input, now) = (Arc::clone(definition), wish.input.clone(), self.clock.now());
+        let limits = off_thread(move || limits(&definition, &input, now)).await?;
+        Ok(Claim { priority, limits })
+    }
+
+    fn new_summary(&self, id: &RunId, definition: &Definition, claim: Claim) -> Summary {
         let header = &definition.workflow.header;
         Summary {
             id: id.clone(),
@@ -228,6 +253,7 @@ impl Engine {
             started_at: None,
             ended_at: None,
             history_length: 0,
+            claim,
         }
     }
 
@@ -361,6 +387,7 @@ impl Engine {
     /// Lets a run react to something and returns it as it is then, durably.
     async fn act(&self, id: &RunId, stimulus: Stimulus) -> Result<View, Error> {
         let (reply, answer) = oneshot::channel();
+        let stimulus = Box::new(stimulus);
         match self.floor.command(id, Command::Act { stimulus, reply })? {
             Sent::Delivered => {}
             Sent::SetAside(why) => return Err(Error::SetAside { id: id.clone(), why }),
@@ -396,8 +423,41 @@ impl Engine {
     pub fn doing(&self) -> Doing {
         Doing {
             counts: self.floor.counts(),
+            namespaces: self.floor.namespaces(),
             totals: self.meter.totals(),
         }
+    }
+}
+
+/// The groups that a run with this input belongs to.
+fn limits(definition: &Definition, input: &Value, now: Timestamp) -> Result<Vec<Limit>, Error> {
+    let header = &definition.workflow.header;
+    let bounds = header.policy.concurrency.iter();
+    let limit = |bound: &Concurrency| {
+        let mut group = format!("{}/{}", header.namespace, header.name);
+        if let Some(key) = &bound.key {
+            let value = key.evaluate(input, &Variables::new(), now).map_err(|error| {
+                let message = format!("the workflow's concurrency key cannot be evaluated on it: {error}");
+                Error::field("input_json", message)
+            })?;
+            // The expression belongs to the group: two bounds with different keys are different groups.
+            group.push_str(&format!(" {} = {}", key.source(), shortened(&value.to_string())));
+        }
+        Ok(Limit {
+            group: Arc::from(group),
+            most: bound.limit,
+        })
+    };
+    bounds.map(limit).collect()
+}
+
+/// A key as it stands, or its digest if it is long: it is kept with the run and shown to people.
+fn shortened(key: &str) -> String {
+    const LONGEST_KEY: usize = 200;
+    if key.len() <= LONGEST_KEY {
+        key.to_owned()
+    } else {
+        muster_workflow_dsl::digest(key)
     }
 }
 

@@ -218,7 +218,7 @@ impl Executor {
                 let _ = reply.send(blockers);
                 Ok(live)
             }
-            Command::Act { stimulus, reply } => match self.step(live, vec![stimulus]).await {
+            Command::Act { stimulus, reply } => match self.step(live, vec![*stimulus]).await {
                 Ok(live) => {
                     let _ = reply.send(Ok(live.summary.clone()));
                     Ok(live)

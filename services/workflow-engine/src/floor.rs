@@ -5,6 +5,7 @@
 //! mailbox up and is parked under the same lock under which messages are sent, so none is lost between the two.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use muster_workflow_dsl::run::{Blocker, Stimulus};
@@ -13,7 +14,9 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::error::Error;
 use crate::run::{RunId, Summary};
-use crate::schedule::{Counts, Full, Left, Place, Schedule, Seized};
+use crate::schedule::{
+    Bounds, Counts, Full, Hindrance, Left, NamespaceCounts, Newcomer, Place, Schedule, Seized,
+};
 
 /// Messages that may wait for one run. More than one person rarely asks at once.
 const MAILBOX: usize = 16;
@@ -24,7 +27,7 @@ pub(crate) enum Command {
     /// React to something: pause, end, take an answer.
     Act {
         /// What it is to react to.
-        stimulus: Stimulus,
+        stimulus: Box<Stimulus>,
         /// The run as it is afterwards, durably.
         reply: oneshot::Sender<Result<Summary, Error>>,
     },
@@ -74,14 +77,15 @@ struct State {
 /// A place in the line; given up if dropped.
 pub(crate) struct Reservation<'a> {
     floor: &'a Floor,
+    namespace: Arc<str>,
     used: bool,
 }
 
 impl Reservation<'_> {
     /// The run is durable and joins the line.
-    pub(crate) fn admit(mut self, id: RunId) {
+    pub(crate) fn admit(mut self, run: Newcomer) {
         self.used = true;
-        self.floor.state.lock().schedule.admit(id);
+        self.floor.state.lock().schedule.admit(run);
         self.floor.bell.notify_one();
     }
 }
@@ -89,15 +93,15 @@ impl Reservation<'_> {
 impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         if !self.used {
-            self.floor.state.lock().schedule.give_up();
+            self.floor.state.lock().schedule.give_up(&self.namespace);
         }
     }
 }
 
 impl Floor {
-    pub(crate) fn new(slots: usize, most_pending: usize) -> Self {
+    pub(crate) fn new(bounds: Bounds) -> Self {
         let state = State {
-            schedule: Schedule::new(slots, most_pending),
+            schedule: Schedule::new(bounds),
             mailboxes: HashMap::new(),
             urgent: VecDeque::new(),
             closed: false,
@@ -109,10 +113,11 @@ impl Floor {
     }
 
     /// Keeps a place in the line.
-    pub(crate) fn reserve(&self) -> Result<Reservation<'_>, Full> {
-        self.state.lock().schedule.reserve()?;
+    pub(crate) fn reserve(&self, namespace: Arc<str>) -> Result<Reservation<'_>, Full> {
+        self.state.lock().schedule.reserve(&namespace)?;
         Ok(Reservation {
             floor: self,
+            namespace,
             used: false,
         })
     }
@@ -196,16 +201,16 @@ impl Floor {
         self.bell.notify_one();
     }
 
-    /// Where the run is and how many new ones are before it.
-    pub(crate) fn place(&self, id: &RunId) -> Option<(Place, usize)> {
+    /// Where the run is, and what it waits for if it waits for a slot.
+    pub(crate) fn place(&self, id: &RunId) -> Option<(Place, Option<Hindrance>)> {
         let state = self.state.lock();
         let place = state.schedule.place(id)?.clone();
-        let ahead = if place == Place::Pending {
-            state.schedule.ahead_of(id)
-        } else {
-            0
-        };
-        Some((place, ahead))
+        Some((place, state.schedule.hindrance(id)))
+    }
+
+    /// How the runs of each namespace stand that has some.
+    pub(crate) fn namespaces(&self) -> Vec<NamespaceCounts> {
+        self.state.lock().schedule.namespaces()
     }
 
     pub(crate) fn counts(&self) -> Counts {
@@ -237,19 +242,35 @@ mod tests {
         text.parse().unwrap()
     }
 
+    fn floor(most_pending: usize) -> Floor {
+        Floor::new(Bounds {
+            slots: 1,
+            most_pending,
+            ..Bounds::default()
+        })
+    }
+
+    fn newcomer(text: &str) -> Newcomer {
+        Newcomer {
+            id: id(text),
+            namespace: "default".into(),
+            claim: Arc::default(),
+        }
+    }
+
     fn cancel() -> Command {
         Command::Act {
-            stimulus: Stimulus::Tick,
+            stimulus: Box::new(Stimulus::Tick),
             reply: oneshot::channel().0,
         }
     }
 
     #[test]
     fn a_message_finds_a_run_wherever_it_is() {
-        let floor = Floor::new(1, 10);
+        let floor = floor(10);
         floor.prepare(|schedule| {
             ["a", "b"]
-                .map(id)
+                .map(newcomer)
                 .into_iter()
                 .for_each(|run| schedule.restore(run))
         });
@@ -276,8 +297,8 @@ mod tests {
 
     #[test]
     fn mailboxes_are_bounded_and_close() {
-        let floor = Floor::new(1, 10);
-        floor.prepare(|schedule| schedule.restore(id("a")));
+        let floor = floor(10);
+        floor.prepare(|schedule| schedule.restore(newcomer("a")));
         let _working = floor.next(Timestamp::UNIX_EPOCH).unwrap();
         for _ in 0..MAILBOX {
             assert_eq!(floor.command_if_active(&id("a"), cancel()), Sent::Delivered);
@@ -292,11 +313,14 @@ mod tests {
 
     #[test]
     fn a_reservation_that_is_not_used_is_given_up() {
-        let floor = Floor::new(1, 1);
-        let reservations = [floor.reserve().unwrap(), floor.reserve().unwrap()];
-        assert!(floor.reserve().is_err());
+        let floor = floor(1);
+        let reservations = [
+            floor.reserve("default".into()).unwrap(),
+            floor.reserve("default".into()).unwrap(),
+        ];
+        assert!(floor.reserve("default".into()).is_err());
         drop(reservations);
-        floor.reserve().unwrap().admit(id("a"));
+        floor.reserve("default".into()).unwrap().admit(newcomer("a"));
         assert_eq!(floor.counts().pending, 1);
     }
 }

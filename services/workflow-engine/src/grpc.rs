@@ -196,7 +196,11 @@ impl WorkflowService for Service {
         &self,
         _request: Request<proto::GetStatusRequest>,
     ) -> Result<Response<proto::GetStatusResponse>, Status> {
-        let Doing { counts, totals } = self.engine.doing();
+        let Doing {
+            counts,
+            namespaces,
+            totals,
+        } = self.engine.doing();
         Ok(Response::new(proto::GetStatusResponse {
             running: counts.running as u64,
             pending: counts.pending as u64,
@@ -205,6 +209,7 @@ impl WorkflowService for Service {
             completed_total: totals.completed,
             faulted_total: totals.faulted,
             cancelled_total: totals.cancelled,
+            namespaces: namespaces.into_iter().map(convert::namespace).collect(),
         }))
     }
 }

@@ -2,10 +2,13 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use crate::schedule::{Claim, Newcomer};
 
 /// Longest run id.
 const LONGEST_ID: usize = 128;
@@ -158,9 +161,22 @@ pub struct Summary {
     pub ended_at: Option<Timestamp>,
     /// How many entries its journal has.
     pub history_length: u64,
+    /// What its turn depends on.
+    #[serde(flatten)]
+    pub claim: Claim,
 }
 
 impl Summary {
+    /// The run as the schedule is to know it.
+    #[must_use]
+    pub(crate) fn newcomer(&self) -> Newcomer {
+        Newcomer {
+            id: self.id.clone(),
+            namespace: Arc::from(self.namespace.as_str()),
+            claim: Arc::new(self.claim.clone()),
+        }
+    }
+
     /// Its place among the runs in order of creation.
     #[must_use]
     pub fn position(&self) -> Position {

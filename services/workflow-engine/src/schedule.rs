@@ -1,19 +1,38 @@
 //! Who works, who waits for a slot, who waits for time: plain data, driven from outside.
 //!
-//! A run holds one of the slots only while it works; a run that waits for time to pass is *parked* and costs no
-//! more than its entry here. Two lines wait for slots: runs that were parked and are due again, and runs that have
-//! not begun. They are served in turn, so that neither a crowd of new runs holds up those under way, nor runs that
-//! wake all the time hold up the new ones. New runs start in the order in which they were accepted; the store keeps
-//! that order, so this structure is rebuilt from it after a restart.
+//! A run holds one of the slots only while it works; a run that waits for time to pass, or to be told something, is
+//! *parked* and costs no more than its entry here. Two kinds of runs wait for slots: those that were parked and are
+//! due again, and those that have not begun. Who is next is chosen in three steps: between namespaces by weighted
+//! fairness, within one by priority class, within a class by turns between the two kinds, each in the order in which
+//! they came ([`line`]). A run whose workflow, or whose key, has as many runs under way as it may have waits beside
+//! the line ([`group`]). The store keeps order, class and limits of every run, so that this structure is rebuilt from
+//! it after a restart.
+//!
+//! Each operation takes time in the logarithm of the number of runs and namespaces, except for the questions of
+//! operators, which count.
 //!
 //! Rejected: slots as semaphore permits inside the runs' tasks. That keeps a task alive for each run that waits,
-//! and the order of the line cannot be read by the operator who asks for it.
+//! and the order of the line cannot be read by the operator who asks for it. Also rejected: ageing of low classes.
+//! Strict classes are what the author asked for, and a namespace cannot starve another one with them.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+mod claim;
+mod group;
+mod line;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use crate::run::RunId;
+pub use claim::{Claim, Limit};
+use group::Groups;
+pub use line::Share;
+use line::{Kind, Lines, Turn};
+
+/// The last part of the line is kept for namespaces that have little in it: one in so many places.
+const KEPT: usize = 10;
 
 /// Where a run that has not ended is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,13 +77,72 @@ pub enum Seized {
 }
 
 /// No more runs are accepted now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{queued} runs wait for a slot, and {limit} may")]
-pub struct Full {
-    /// How many wait.
-    pub queued: usize,
-    /// How many may.
-    pub limit: usize,
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Full {
+    /// The line is full.
+    #[error("{queued} runs wait for a slot, and {most} may")]
+    Line {
+        /// How many wait.
+        queued: usize,
+        /// How many may.
+        most: usize,
+    },
+    /// The line is nearly full, and what is left of it is kept for namespaces that have little in it.
+    #[error(
+        "{queued} runs wait for a slot, {own} of them of namespace '{namespace}'; the last of {most} places are kept for others"
+    )]
+    Kept {
+        /// Who is refused.
+        namespace: Arc<str>,
+        /// How many of its runs wait.
+        own: usize,
+        /// How many wait.
+        queued: usize,
+        /// How many may.
+        most: usize,
+    },
+    /// The namespace has as many runs in the line as it may have.
+    #[error("{queued} runs of namespace '{namespace}' wait for a slot, and {most} may")]
+    Namespace {
+        /// Who is refused.
+        namespace: Arc<str>,
+        /// How many of its runs wait.
+        queued: usize,
+        /// How many may.
+        most: usize,
+    },
+}
+
+/// What a run that has not begun waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hindrance {
+    /// All slots are in use, or others are before it.
+    Slots {
+        /// Slots in use.
+        held: usize,
+        /// Slots there are.
+        slots: usize,
+        /// Runs of its namespace that are before it.
+        ahead: usize,
+    },
+    /// Its namespace holds as many slots as it may.
+    Namespace {
+        /// Which.
+        namespace: Arc<str>,
+        /// Slots that it may hold.
+        most: usize,
+        /// Runs of its namespace that are before it.
+        ahead: usize,
+    },
+    /// As many runs of a group are under way as may be.
+    Group {
+        /// Which limit.
+        limit: Limit,
+        /// How many are.
+        used: u32,
+        /// Runs that wait for the same and are before it.
+        ahead: usize,
+    },
 }
 
 /// How many runs are where.
@@ -82,116 +160,253 @@ pub struct Counts {
     pub slots: usize,
 }
 
+/// How the runs of a namespace stand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamespaceCounts {
+    /// Its name.
+    pub namespace: Arc<str>,
+    /// What the operator gives it.
+    pub share: Share,
+    /// Slots that its runs hold.
+    pub running: usize,
+    /// Its runs that have not begun.
+    pub pending: usize,
+}
+
+/// Bounds of the schedule.
+#[derive(Debug, Clone, Default)]
+pub struct Bounds {
+    /// Slots there are.
+    pub slots: usize,
+    /// Runs that may wait for their first slot.
+    pub most_pending: usize,
+    /// What namespaces are given; the others the default.
+    pub shares: HashMap<Arc<str>, Share>,
+}
+
+/// A run that is to get, or has, its place.
+#[derive(Debug, Clone)]
+pub struct Newcomer {
+    /// Its id.
+    pub id: RunId,
+    /// Its namespace.
+    pub namespace: Arc<str>,
+    /// What its turn depends on.
+    pub claim: Arc<Claim>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    place: Place,
+    namespace: Arc<str>,
+    claim: Arc<Claim>,
+    turn: Turn,
+    /// Whether it has had a slot, and therefore is in its groups.
+    begun: bool,
+    /// The group that it waits for.
+    waits_for: Option<Limit>,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Schedule {
     slots: usize,
     most_pending: usize,
     holding: usize,
+    pending: usize,
     reserved: usize,
-    places: HashMap<RunId, Place>,
-    pending: VecDeque<RunId>,
-    ready: VecDeque<RunId>,
-    timers: BTreeSet<(Timestamp, RunId)>,
-    /// How many are parked, those without a timer too.
     parked: usize,
-    served_ready_last: bool,
+    ready: usize,
+    set_aside: usize,
+    sequence: u64,
+    entries: HashMap<RunId, Entry>,
+    lines: Lines,
+    groups: Groups,
+    timers: BTreeSet<(Timestamp, RunId)>,
 }
 
 impl Schedule {
-    /// Nothing in it; `most_pending` may wait for their first slot.
+    /// Nothing in it.
     #[must_use]
-    pub fn new(slots: usize, most_pending: usize) -> Self {
+    pub fn new(bounds: Bounds) -> Self {
         Self {
-            slots,
-            most_pending,
+            slots: bounds.slots,
+            most_pending: bounds.most_pending,
             holding: 0,
+            pending: 0,
             reserved: 0,
-            places: HashMap::new(),
-            pending: VecDeque::new(),
-            ready: VecDeque::new(),
-            timers: BTreeSet::new(),
             parked: 0,
-            served_ready_last: false,
+            ready: 0,
+            set_aside: 0,
+            sequence: 0,
+            entries: HashMap::new(),
+            lines: Lines::new(bounds.shares),
+            groups: Groups::default(),
+            timers: BTreeSet::new(),
         }
     }
 
     /// Keeps a place in the line for a run that is about to become durable. Give it up or use it.
     ///
     /// # Errors
-    /// The line is full.
-    pub fn reserve(&mut self) -> Result<(), Full> {
-        let queued = self.pending.len() + self.reserved;
+    /// The line is full, or the part of it that this namespace may fill.
+    pub fn reserve(&mut self, namespace: &Arc<str>) -> Result<(), Full> {
+        let queued = self.pending + self.reserved;
         // Those for which a slot is free do not wait.
-        let free = self.slots.saturating_sub(self.holding + self.ready.len());
-        if queued >= self.most_pending.saturating_add(free) {
-            return Err(Full {
+        let free = self.slots.saturating_sub(self.holding + self.ready);
+        let own = self.lines.get(namespace).map_or(0, |line| line.queued);
+        let share = self.lines.share(namespace);
+        let (most, kept) = (self.most_pending, self.most_pending / KEPT);
+        let namespace_of = || Arc::clone(namespace);
+        if queued >= most.saturating_add(free) {
+            return Err(Full::Line { queued, most });
+        }
+        if own >= share.most_pending.saturating_add(free) {
+            return Err(Full::Namespace {
+                namespace: namespace_of(),
+                queued: own,
+                most: share.most_pending,
+            });
+        }
+        if queued >= (most - kept).saturating_add(free) && own >= kept {
+            return Err(Full::Kept {
+                namespace: namespace_of(),
+                own,
                 queued,
-                limit: self.most_pending,
+                most,
             });
         }
         self.reserved += 1;
+        self.lines.change(namespace, |line| line.queued += 1);
         Ok(())
     }
 
     /// Gives a reserved place up.
-    pub fn give_up(&mut self) {
+    pub fn give_up(&mut self, namespace: &Arc<str>) {
         self.reserved = self.reserved.saturating_sub(1);
+        self.lines
+            .change(namespace, |line| line.queued = line.queued.saturating_sub(1));
     }
 
     /// A run of [`Self::reserve`] is durable and waits for its first slot.
-    pub fn admit(&mut self, id: RunId) {
-        self.give_up();
-        self.restore(id);
+    pub fn admit(&mut self, run: Newcomer) {
+        // First in, then out, so that its namespace is not forgotten in between.
+        let namespace = Arc::clone(&run.namespace);
+        self.restore(run);
+        self.give_up(&namespace);
     }
 
     /// A run that had not begun is found in the store.
-    pub fn restore(&mut self, id: RunId) {
-        self.places.insert(id.clone(), Place::Pending);
-        self.pending.push_back(id);
+    pub fn restore(&mut self, run: Newcomer) {
+        let id = run.id.clone();
+        self.enter(run, Place::Pending, false);
+        self.pending += 1;
+        self.line_up(&id);
     }
 
     /// A run that had begun is found in the store; what it waits for is known once it is loaded.
-    pub fn resume(&mut self, id: RunId) {
-        self.places.insert(id.clone(), Place::Ready);
-        self.ready.push_back(id);
+    pub fn resume(&mut self, run: Newcomer) {
+        let id = run.id.clone();
+        self.groups.join(&run.claim.limits);
+        self.enter(run, Place::Ready, true);
+        self.ready += 1;
+        self.line_up(&id);
     }
 
-    /// A run is found that cannot go on.
+    /// A run is found that cannot go on, and of which nothing more is known.
     pub fn set_aside(&mut self, id: RunId, why: String) {
-        self.places.insert(id, Place::SetAside(why));
+        let run = Newcomer {
+            id,
+            namespace: Arc::from(""),
+            claim: Arc::default(),
+        };
+        self.enter(run, Place::SetAside(why), true);
+        self.set_aside += 1;
+    }
+
+    fn enter(&mut self, run: Newcomer, place: Place, begun: bool) {
+        let turn = (Reverse(run.claim.priority), self.sequence);
+        self.sequence += 1;
+        self.lines.change(&run.namespace, |line| {
+            line.members += 1;
+            line.queued += usize::from(place == Place::Pending);
+        });
+        let entry = Entry {
+            place,
+            namespace: run.namespace,
+            claim: run.claim,
+            turn,
+            begun,
+            waits_for: None,
+        };
+        self.entries.insert(run.id, entry);
+    }
+
+    /// Puts a run that waits for a slot into its namespace's line.
+    fn line_up(&mut self, id: &RunId) {
+        let Some(entry) = self.entries.get_mut(id) else {
+            return;
+        };
+        entry.waits_for = None;
+        let (turn, is_ready) = (entry.turn, entry.place == Place::Ready);
+        self.lines.change(&entry.namespace, |line| {
+            let kind = if is_ready { Kind::Ready } else { Kind::Pending };
+            line.insert(kind, turn, id.clone());
+        });
     }
 
     /// The next run to work on, which gets a slot; `None` while there is no run or no slot.
     pub fn next(&mut self, now: Timestamp) -> Option<RunId> {
         self.wake(now);
-        if self.holding >= self.slots {
-            return None;
-        }
-        let ready_first = !self.served_ready_last || self.pending.is_empty();
-        let (id, from_ready) = match (ready_first, self.ready.pop_front()) {
-            (true, Some(id)) => (id, true),
-            (false, Some(id)) => {
-                self.ready.push_front(id);
-                (self.pending.pop_front()?, false)
+        while self.holding < self.slots {
+            let (namespace, kind, turn, id) = self.lines.take()?;
+            let Some(entry) = self.entries.get_mut(&id) else {
+                continue;
+            };
+            if !entry.begun {
+                if let Some(limit) = self.groups.full(&entry.claim.limits) {
+                    entry.waits_for = Some(limit.clone());
+                    self.groups.wait(&limit.group, turn, id);
+                    continue;
+                }
+                self.groups.join(&entry.claim.limits);
+                entry.begun = true;
             }
-            (_, None) => (self.pending.pop_front()?, false),
-        };
-        self.served_ready_last = from_ready;
-        self.holding += 1;
-        self.places.insert(id.clone(), Place::Active { slot: true });
-        Some(id)
+            entry.place = Place::Active { slot: true };
+            self.no_longer(kind, &namespace);
+            self.holding += 1;
+            self.lines.served(&namespace);
+            return Some(id);
+        }
+        None
     }
 
-    /// Moves parked runs that are due into the line.
+    /// A run has left a line for good.
+    fn no_longer(&mut self, kind: Kind, namespace: &Arc<str>) {
+        match kind {
+            Kind::Ready => self.ready = self.ready.saturating_sub(1),
+            Kind::Pending => {
+                self.pending = self.pending.saturating_sub(1);
+                self.lines
+                    .change(namespace, |line| line.queued = line.queued.saturating_sub(1));
+            }
+        }
+    }
+
+    /// Moves parked runs that are due into the line. They go to its end: their turn comes after those that wait.
     fn wake(&mut self, now: Timestamp) {
         while let Some((due, _)) = self.timers.first()
             && *due <= now
             && let Some((_, id)) = self.timers.pop_first()
         {
             self.parked = self.parked.saturating_sub(1);
-            self.places.insert(id.clone(), Place::Ready);
-            self.ready.push_back(id);
+            if let Some(entry) = self.entries.get_mut(&id) {
+                entry.place = Place::Ready;
+                entry.turn.1 = self.sequence;
+                self.sequence += 1;
+                self.ready += 1;
+            }
+            self.line_up(&id);
         }
     }
 
@@ -201,238 +416,143 @@ impl Schedule {
         self.timers.first().map(|(due, _)| *due)
     }
 
-    /// Takes a run out of its turn, to cancel it.
+    /// Takes a run out of its turn, to tell it something.
     pub fn seize(&mut self, id: &RunId) -> Seized {
-        match self.places.get(id) {
-            None => return Seized::Unknown,
-            Some(Place::Active { .. }) => return Seized::Active,
-            Some(Place::SetAside(why)) => return Seized::SetAside(why.clone()),
-            Some(Place::Pending) => self.pending.retain(|other| other != id),
-            Some(Place::Ready) => self.ready.retain(|other| other != id),
-            Some(Place::Parked(due)) => {
+        let Some(entry) = self.entries.get_mut(id) else {
+            return Seized::Unknown;
+        };
+        let (namespace, turn) = (Arc::clone(&entry.namespace), entry.turn);
+        match &entry.place {
+            Place::Active { .. } => return Seized::Active,
+            Place::SetAside(why) => return Seized::SetAside(why.clone()),
+            Place::Pending | Place::Ready => {
+                let kind = if entry.place == Place::Ready {
+                    Kind::Ready
+                } else {
+                    Kind::Pending
+                };
+                match entry.waits_for.take() {
+                    Some(limit) => self.groups.forget(&limit.group, turn),
+                    None => self.lines.change(&namespace, |line| line.remove(kind, &turn)),
+                }
+                self.no_longer(kind, &namespace);
+            }
+            Place::Parked(due) => {
                 if let Some(due) = *due {
                     self.timers.remove(&(due, id.clone()));
                 }
                 self.parked = self.parked.saturating_sub(1);
             }
         }
-        self.places.insert(id.clone(), Place::Active { slot: false });
+        if let Some(entry) = self.entries.get_mut(id) {
+            entry.place = Place::Active { slot: false };
+        }
         Seized::Taken
     }
 
     /// A run that was worked on is not any more; its slot, if it had one, is free.
     pub fn leave(&mut self, id: &RunId, left: Left) {
-        if let Some(Place::Active { slot: true }) = self.places.remove(id) {
+        let Some(entry) = self.entries.get_mut(id) else {
+            return;
+        };
+        let namespace = Arc::clone(&entry.namespace);
+        if entry.place == (Place::Active { slot: true }) {
             self.holding = self.holding.saturating_sub(1);
+            self.lines
+                .change(&namespace, |line| line.held = line.held.saturating_sub(1));
         }
         match left {
-            Left::Ended => {}
+            Left::Ended => self.forget(id, &namespace),
             Left::Parked(due) => {
-                self.places.insert(id.clone(), Place::Parked(due));
+                entry.place = Place::Parked(due);
                 self.timers.extend(due.map(|due| (due, id.clone())));
                 self.parked += 1;
             }
-            Left::SetAside(why) => self.set_aside(id.clone(), why),
+            // It is still under way as far as its groups are concerned: nobody knows what it had in hand.
+            Left::SetAside(why) => {
+                entry.place = Place::SetAside(why);
+                self.set_aside += 1;
+            }
+        }
+    }
+
+    fn forget(&mut self, id: &RunId, namespace: &Arc<str>) {
+        let entry = self.entries.remove(id);
+        self.lines
+            .change(namespace, |line| line.members = line.members.saturating_sub(1));
+        if let Some(entry) = entry.filter(|entry| entry.begun) {
+            for next in self.groups.leave(&entry.claim.limits) {
+                self.line_up(&next);
+            }
         }
     }
 
     /// Where a run is; `None` once it has ended.
     #[must_use]
     pub fn place(&self, id: &RunId) -> Option<&Place> {
-        self.places.get(id)
+        self.entries.get(id).map(|entry| &entry.place)
     }
 
-    /// How many runs that have not begun are before this one.
+    /// What a run waits for that has not begun, or that is due again.
     #[must_use]
-    pub fn ahead_of(&self, id: &RunId) -> usize {
-        self.pending.iter().take_while(|other| *other != id).count()
+    pub fn hindrance(&self, id: &RunId) -> Option<Hindrance> {
+        let entry = self.entries.get(id)?;
+        if let Some(limit) = &entry.waits_for {
+            let ahead = self.groups.ahead(&limit.group, entry.turn);
+            return Some(Hindrance::Group {
+                limit: limit.clone(),
+                used: self.groups.under_way(&limit.group),
+                ahead,
+            });
+        }
+        let line = self.lines.get(&entry.namespace)?;
+        let ahead = match entry.place {
+            Place::Pending => line.pending.range(..entry.turn).count(),
+            Place::Ready => line.ready.range(..entry.turn).count(),
+            _ => return None,
+        };
+        Some(if line.held >= line.share.most_slots {
+            Hindrance::Namespace {
+                namespace: Arc::clone(&entry.namespace),
+                most: line.share.most_slots,
+                ahead,
+            }
+        } else {
+            Hindrance::Slots {
+                held: self.holding,
+                slots: self.slots,
+                ahead,
+            }
+        })
     }
 
     /// How many runs are where.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        let set_aside = self
-            .places
-            .values()
-            .filter(|place| matches!(place, Place::SetAside(_)))
-            .count();
         Counts {
             running: self.holding,
-            pending: self.pending.len(),
-            waiting: self.parked + self.ready.len(),
-            set_aside,
+            pending: self.pending,
+            waiting: self.parked + self.ready,
+            set_aside: self.set_aside,
             slots: self.slots,
         }
+    }
+
+    /// How the runs of each namespace stand that has some.
+    #[must_use]
+    pub fn namespaces(&self) -> Vec<NamespaceCounts> {
+        let named = self.lines.iter().filter(|(name, _)| !name.is_empty());
+        let counts = named.map(|(name, line)| NamespaceCounts {
+            namespace: Arc::clone(name),
+            share: line.share,
+            running: line.held,
+            pending: line.queued,
+        });
+        let mut counts: Vec<NamespaceCounts> = counts.collect();
+        counts.sort_by(|one, other| one.namespace.cmp(&other.namespace));
+        counts
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use jiff::SignedDuration;
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn id(number: usize) -> RunId {
-        format!("run-{number}").parse().unwrap()
-    }
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::UNIX_EPOCH + SignedDuration::from_secs(second)
-    }
-
-    fn admitted(schedule: &mut Schedule, numbers: std::ops::Range<usize>) {
-        for number in numbers {
-            schedule.reserve().unwrap();
-            schedule.admit(id(number));
-        }
-    }
-
-    #[test]
-    fn runs_begin_in_the_order_of_their_acceptance() {
-        let mut schedule = Schedule::new(2, 10);
-        admitted(&mut schedule, 0..4);
-        assert_eq!(schedule.next(at(0)), Some(id(0)));
-        assert_eq!(schedule.next(at(0)), Some(id(1)));
-        assert_eq!(schedule.next(at(0)), None);
-        assert_eq!(schedule.ahead_of(&id(3)), 1);
-        schedule.leave(&id(1), Left::Ended);
-        assert_eq!(schedule.next(at(0)), Some(id(2)));
-        assert_eq!(schedule.place(&id(1)), None);
-    }
-
-    #[test]
-    fn a_parked_run_holds_no_slot_and_comes_back_when_due() {
-        let mut schedule = Schedule::new(1, 10);
-        admitted(&mut schedule, 0..2);
-        assert_eq!(schedule.next(at(0)), Some(id(0)));
-        schedule.leave(&id(0), Left::Parked(Some(at(5))));
-        assert_eq!(schedule.next_due(), Some(at(5)));
-        assert_eq!(schedule.next(at(4)), Some(id(1)));
-        assert_eq!(schedule.next(at(9)), None, "no slot");
-        assert_eq!(schedule.place(&id(0)), Some(&Place::Ready));
-        schedule.leave(&id(1), Left::Ended);
-        assert_eq!(schedule.next(at(9)), Some(id(0)));
-    }
-
-    #[test]
-    fn woken_and_new_runs_take_turns() {
-        let mut schedule = Schedule::new(1, 10);
-        admitted(&mut schedule, 0..3);
-        for number in 10..13 {
-            schedule.resume(id(number));
-        }
-        let mut order = Vec::new();
-        while let Some(next) = schedule.next(at(0)) {
-            schedule.leave(&next, Left::Ended);
-            order.push(next);
-        }
-        assert_eq!(order, [10, 0, 11, 1, 12, 2].map(id));
-    }
-
-    #[test]
-    fn the_line_is_bounded_and_counts_what_is_about_to_join() {
-        let mut schedule = Schedule::new(1, 2);
-        for _ in 0..3 {
-            schedule.reserve().unwrap();
-        }
-        assert_eq!(schedule.reserve(), Err(Full { queued: 3, limit: 2 }));
-        schedule.give_up();
-        schedule.reserve().unwrap();
-        // What the store holds is taken back, whatever the limit is now.
-        schedule.restore(id(7));
-        assert_eq!(schedule.counts().pending, 1);
-    }
-
-    #[test]
-    fn a_run_can_be_seized_wherever_it_waits() {
-        let mut schedule = Schedule::new(1, 10);
-        admitted(&mut schedule, 0..3);
-        assert_eq!(schedule.next(at(0)), Some(id(0)));
-        assert_eq!(schedule.seize(&id(0)), Seized::Active);
-        assert_eq!(schedule.seize(&id(1)), Seized::Taken);
-        assert_eq!(schedule.seize(&id(1)), Seized::Active);
-        schedule.leave(&id(0), Left::Parked(Some(at(5))));
-        assert_eq!(schedule.seize(&id(0)), Seized::Taken);
-        assert_eq!(
-            schedule.counts(),
-            Counts {
-                running: 0,
-                pending: 1,
-                waiting: 0,
-                set_aside: 0,
-                slots: 1
-            }
-        );
-        schedule.leave(&id(0), Left::SetAside("damaged".into()));
-        assert_eq!(schedule.seize(&id(0)), Seized::SetAside("damaged".into()));
-        assert_eq!(schedule.seize(&id(99)), Seized::Unknown);
-        assert_eq!(schedule.next(at(9)), Some(id(2)));
-    }
-
-    #[derive(Debug, Clone)]
-    enum Action {
-        Start,
-        Next,
-        Leave(usize, u8),
-        Seize(usize),
-    }
-
-    fn action() -> impl Strategy<Value = Action> {
-        prop_oneof![
-            Just(Action::Start),
-            Just(Action::Next),
-            (any::<usize>(), 0..3_u8).prop_map(|(run, how)| Action::Leave(run, how)),
-            any::<usize>().prop_map(Action::Seize),
-        ]
-    }
-
-    proptest! {
-        #[test]
-        fn no_run_is_lost_doubled_or_over_the_limit(actions in proptest::collection::vec(action(), 0..200)) {
-            let (slots, limit) = (3, 5);
-            let mut schedule = Schedule::new(slots, limit);
-            let mut active: Vec<RunId> = Vec::new();
-            let mut alive = 0_usize;
-            for (step, action) in actions.into_iter().enumerate() {
-                let now = at(step as i64);
-                match action {
-                    Action::Start => {
-                        if schedule.reserve().is_ok() {
-                            schedule.admit(id(step));
-                            alive += 1;
-                        }
-                    }
-                    Action::Next => {
-                        if let Some(next) = schedule.next(now) {
-                            prop_assert!(!active.contains(&next), "worked on twice");
-                            active.push(next);
-                        }
-                    }
-                    Action::Leave(run, how) if !active.is_empty() => {
-                        let run = active.swap_remove(run % active.len());
-                        let left = match how {
-                            0 => Left::Ended,
-                            1 => Left::Parked((step % 2 == 0).then(|| at(step as i64 + 3))),
-                            _ => Left::SetAside("why".into()),
-                        };
-                        alive -= usize::from(left == Left::Ended);
-                        schedule.leave(&run, left);
-                    }
-                    Action::Seize(run) => {
-                        if step > 0 && schedule.seize(&id(run % step)) == Seized::Taken {
-                            active.push(id(run % step));
-                        }
-                    }
-                    Action::Leave(..) => {}
-                }
-                let counts = schedule.counts();
-                prop_assert!(counts.running <= slots);
-                prop_assert!(counts.pending <= limit + slots);
-                let seized = active.len() - counts.running;
-                let total = counts.running + seized + counts.pending + counts.waiting + counts.set_aside;
-                prop_assert_eq!(total, alive);
-            }
-        }
-    }
-}
+mod tests;

@@ -3,12 +3,85 @@
 //! The language lets `metadata` hold anything, so that a document with these fields stays valid for every other
 //! runtime, which runs it without them. Here the fields are checked as strictly as those of the language.
 
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::expression::Expression;
+
 /// The key in `document.metadata` and in a task's `metadata`.
 pub const KEY: &str = "muster";
 
 /// `document.metadata.muster`: what holds for each run of the workflow.
 #[derive(Debug, Clone, Default)]
-pub struct WorkflowPolicy {}
+pub struct WorkflowPolicy {
+    /// `priority`: the class of its runs, unless whoever starts one says otherwise.
+    pub priority: Priority,
+    /// `concurrency`: how many of its runs may be under way, begun and not ended, at once.
+    pub concurrency: Vec<Concurrency>,
+}
+
+/// A class of runs: within a namespace a run of a higher class goes before all runs of lower ones.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Priority {
+    /// After everything else.
+    Low,
+    /// Where nothing is said.
+    #[default]
+    Normal,
+    /// Before the normal ones.
+    High,
+    /// Before everything else.
+    Urgent,
+}
+
+/// A bound on the runs of a workflow that are under way at once.
+#[derive(Debug, Clone)]
+pub struct Concurrency {
+    /// How many, at least one.
+    pub limit: u32,
+    /// What tells groups of runs apart, evaluated on the run's input when it is accepted; without one, all runs of the
+    /// workflow are one group.
+    pub key: Option<Expression>,
+}
+
+impl Priority {
+    /// All classes, the lowest first.
+    pub const ALL: [Self; 4] = [Self::Low, Self::Normal, Self::High, Self::Urgent];
+
+    /// Its name in documents and requests.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Low => "low",
+            Self::Normal => "normal",
+            Self::High => "high",
+            Self::Urgent => "urgent",
+        }
+    }
+}
+
+/// Text that names no class.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("there is no priority '{0}'; there are low, normal, high and urgent")]
+pub struct UnknownPriority(String);
+
+impl FromStr for Priority {
+    type Err = UnknownPriority;
+
+    fn from_str(text: &str) -> Result<Self, UnknownPriority> {
+        let found = Self::ALL.into_iter().find(|priority| priority.name() == text);
+        found.ok_or_else(|| UnknownPriority(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Priority {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
 
 /// `metadata.muster` of a task.
 #[derive(Debug, Clone, Default)]

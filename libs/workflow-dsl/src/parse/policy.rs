@@ -1,11 +1,18 @@
 //! `metadata.muster`: see [`crate::document::policy`].
 
+use muster_api::names::suggestion;
+
 use super::Reader;
-use super::cursor::Fields;
-use crate::document::policy::{KEY, TaskPolicy, WorkflowPolicy};
+use super::catch::given;
+use super::cursor::{Cursor, Fields};
+use crate::document::policy::{Concurrency, KEY, Priority, TaskPolicy, WorkflowPolicy};
+use crate::node::Content;
 
 /// Fields of `document.metadata.muster`.
-const OF_WORKFLOWS: &[&str] = &[];
+const OF_WORKFLOWS: &[&str] = &["priority", "concurrency"];
+
+/// At most so many bounds of a workflow's runs.
+const MOST_LIMITS: usize = 8;
 
 /// Fields of a task's `metadata.muster`.
 const OF_TASKS: &[&str] = &[];
@@ -13,10 +20,13 @@ const OF_TASKS: &[&str] = &[];
 impl Reader {
     /// The policy in the metadata among `fields`, of the section `document`.
     pub(super) fn workflow_policy(&mut self, fields: &Fields<'_>) -> WorkflowPolicy {
-        if let Some(fields) = self.policy_fields(fields, OF_WORKFLOWS) {
-            let _ = fields;
+        let Some(fields) = self.policy_fields(fields, OF_WORKFLOWS) else {
+            return WorkflowPolicy::default();
+        };
+        WorkflowPolicy {
+            priority: self.priority(&fields).unwrap_or_default(),
+            concurrency: self.concurrency(&fields).unwrap_or_default(),
         }
-        WorkflowPolicy::default()
     }
 
     /// The policy in the metadata among `fields`, of a task.
@@ -25,6 +35,47 @@ impl Reader {
             let _ = fields;
         }
         TaskPolicy::default()
+    }
+
+    fn priority(&mut self, fields: &Fields<'_>) -> Option<Priority> {
+        let field = fields.get("priority")?;
+        let text = self.text(&field)?;
+        let priority = text.parse::<Priority>();
+        priority
+            .map_err(|error| {
+                let nearest = suggestion(text, Priority::ALL.map(Priority::name));
+                self.wrong(&field, format!("{error}{nearest}"));
+            })
+            .ok()
+    }
+
+    /// One bound, or a list of them.
+    fn concurrency(&mut self, fields: &Fields<'_>) -> Option<Vec<Concurrency>> {
+        let field = fields.get("concurrency")?;
+        let items = match &field.node.content {
+            Content::Array(_) => self.items(&field)?,
+            _ => vec![field.clone()],
+        };
+        if items.is_empty() || items.len() > MOST_LIMITS {
+            self.wrong(
+                &field,
+                format!("'concurrency' is one {{limit, key}}, or a list of 1 to {MOST_LIMITS}"),
+            );
+            return None;
+        }
+        let bounds: Vec<Option<Concurrency>> = items.iter().map(|item| self.bound(item)).collect();
+        bounds.into_iter().collect()
+    }
+
+    fn bound(&mut self, at: &Cursor<'_>) -> Option<Concurrency> {
+        let fields = self.fields(at, &["limit", "key"], &[])?;
+        let limit = self.require(&fields, "limit")?;
+        let limit = self.integer(&limit, 1, u64::from(u32::MAX))?;
+        let key = fields.get("key").map(|key| self.expression_field(&key));
+        Some(Concurrency {
+            limit: u32::try_from(limit).unwrap_or(u32::MAX),
+            key: given(key)?,
+        })
     }
 
     fn policy_fields<'n>(&mut self, fields: &Fields<'n>, allowed: &[&str]) -> Option<Fields<'n>> {

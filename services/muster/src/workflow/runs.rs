@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use muster_api::workflow::{
-    CancelRunRequest, GetHistoryRequest, GetRunRequest, HistoryEvent, ListRunsRequest, Run, RunStatus,
-    StartRunRequest, WatchRunRequest, start_run_request, watch_run_response,
+    CancelRunRequest, GetHistoryRequest, GetRunRequest, HistoryEvent, ListRunsRequest, Run, RunPriority,
+    RunStatus, StartRunRequest, WatchRunRequest, start_run_request, watch_run_response,
 };
+use muster_workflow_dsl::document::policy::Priority;
 use serde_json::{Value, json};
 
 use super::StatusFilter;
@@ -25,6 +26,10 @@ pub async fn start(arguments: RunArguments, endpoints: &Endpoints, output: &Outp
         run_id: arguments.id.unwrap_or_default(),
         source: Some(source(&arguments.workflow)?),
         input_json,
+        priority: arguments
+            .priority
+            .map_or(RunPriority::Unspecified, priority)
+            .into(),
     };
     let run = started(request, endpoints).await?;
     if !arguments.wait {
@@ -43,6 +48,15 @@ pub async fn start(arguments: RunArguments, endpoints: &Endpoints, output: &Outp
     .await?;
     print(&run, output)?;
     outcome(&run)
+}
+
+fn priority(priority: Priority) -> RunPriority {
+    match priority {
+        Priority::Low => RunPriority::Low,
+        Priority::Normal => RunPriority::Normal,
+        Priority::High => RunPriority::High,
+        Priority::Urgent => RunPriority::Urgent,
+    }
 }
 
 /// What a run was, for callers that print it in their own way.
@@ -64,6 +78,7 @@ pub async fn start_and_wait(
         run_id: String::new(),
         source: Some(start_run_request::Source::Document(document.to_owned())),
         input_json: input.to_string(),
+        priority: 0,
     };
     let run = started(request, endpoints).await?;
     let mut events = Vec::new();

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use muster_api::time::to_proto;
 use muster_api::workflow as proto;
+use muster_workflow_dsl::document::policy::Priority;
 use muster_workflow_dsl::run::Blocker;
 use muster_workflow_dsl::{Problem, Problems, Severity};
 use serde_json::Value;
@@ -12,6 +13,7 @@ use crate::engine::{Source, StartRun, View};
 use crate::error::Error;
 use crate::history;
 use crate::run::{Entry, RunId, Status, Summary};
+use crate::schedule::NamespaceCounts;
 use crate::store::{Filter, Workflow};
 use crate::watching::Update;
 
@@ -25,6 +27,7 @@ pub(super) fn start(request: proto::StartRunRequest, most_bytes: usize) -> Resul
         run_id,
         source,
         input_json,
+        priority,
     } = request;
     let id = if run_id.is_empty() {
         None
@@ -56,7 +59,44 @@ pub(super) fn start(request: proto::StartRunRequest, most_bytes: usize) -> Resul
         id,
         source,
         input: input(&input_json, most_bytes)?,
+        priority: self::priority(priority)?,
     })
+}
+
+fn priority(number: i32) -> Result<Option<Priority>, Error> {
+    match proto::RunPriority::try_from(number) {
+        Ok(proto::RunPriority::Unspecified) => Ok(None),
+        Ok(proto::RunPriority::Low) => Ok(Some(Priority::Low)),
+        Ok(proto::RunPriority::Normal) => Ok(Some(Priority::Normal)),
+        Ok(proto::RunPriority::High) => Ok(Some(Priority::High)),
+        Ok(proto::RunPriority::Urgent) => Ok(Some(Priority::Urgent)),
+        Err(_) => Err(Error::field(
+            "priority",
+            format!("is {number}, which is none of low (1), normal (2), high (3), urgent (4)"),
+        )),
+    }
+}
+
+fn priority_to_proto(priority: Priority) -> proto::RunPriority {
+    match priority {
+        Priority::Low => proto::RunPriority::Low,
+        Priority::Normal => proto::RunPriority::Normal,
+        Priority::High => proto::RunPriority::High,
+        Priority::Urgent => proto::RunPriority::Urgent,
+    }
+}
+
+pub(super) fn namespace(counts: NamespaceCounts) -> proto::NamespaceStatus {
+    // What is unbounded is 0, as in the settings.
+    let bound = |most: usize| if most == usize::MAX { 0 } else { most as u64 };
+    proto::NamespaceStatus {
+        namespace: counts.namespace.to_string(),
+        weight: counts.share.weight,
+        running: counts.running as u64,
+        pending: counts.pending as u64,
+        max_concurrent: bound(counts.share.most_slots),
+        max_pending: bound(counts.share.most_pending),
+    }
 }
 
 fn input(text: &str, most_bytes: usize) -> Result<Value, Error> {
@@ -167,6 +207,7 @@ pub(super) fn summary(run: Summary) -> proto::Run {
         ended_at: time(run.ended_at),
         history_length: run.history_length,
         activity: Vec::new(),
+        priority: priority_to_proto(run.claim.priority).into(),
     }
 }
 
@@ -224,6 +265,7 @@ mod tests {
             run_id: run_id.into(),
             source,
             input_json: input_json.into(),
+            priority: 0,
         }
     }
 

@@ -4,6 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 use crate::run::{Position, Record, RunId, Status, Summary};
+use crate::schedule::Claim;
 use crate::store::{Error, Filter, HISTORY_BYTES, Page, Step, Store, Workflow, WorkflowKey};
 
 /// A run created `second` seconds after the epoch.
@@ -26,6 +27,7 @@ pub(crate) fn run(id: &str, second: i64) -> (Record, Summary) {
         started_at: None,
         ended_at: None,
         history_length: 0,
+        claim: Claim::default(),
     };
     (record, summary)
 }

@@ -99,6 +99,7 @@ impl Engine {
             run_id: id.to_owned(),
             source: Some(source),
             input_json: input.to_owned(),
+            priority: 0,
         };
         let response = self.client.clone().start_run(request).await?;
         Ok(response.into_inner().run.unwrap())

@@ -7,6 +7,7 @@ mod calls;
 mod catalogue;
 mod crashes;
 mod durability;
+mod fairness;
 mod harness;
 mod reading;
 mod runs;
