@@ -13,9 +13,11 @@ pub mod journal;
 pub mod problem;
 pub mod request;
 pub mod run;
+pub mod schema;
 
 mod node;
 mod parse;
+mod stack;
 
 pub use document::Definition;
 pub use parse::{check, digest, parse};

@@ -2,7 +2,6 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread;
 
 use jaq_core::load::lex::Token;
 use jaq_core::load::parse::{Def, Term};
@@ -16,6 +15,7 @@ use super::check::{self, Checked, Refusal};
 use super::library::{Data, Kind, LIBRARY, natives};
 use super::value::Value;
 use super::{Error, Variables, quoted};
+use crate::stack::{self, panic_message};
 
 /// Stack for parsing: jaq's lexer, parser and compiler call themselves at most a few times for each byte of text, and
 /// a text has at most [`super::LONGEST`] of them.
@@ -36,30 +36,11 @@ pub(super) struct Program {
     deep: bool,
 }
 
-/// Runs `work` on a stack of this size. Memory is only taken for what of it is used.
 fn on_stack<T: Send>(size: usize, source: &str, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
-    let internal = |message: String| Error::Internal {
+    stack::run(size, work).map_err(|message| Error::Internal {
         expression: quoted(source),
         message,
-    };
-    thread::scope(|scope| {
-        let thread = thread::Builder::new()
-            .name("expression".into())
-            .stack_size(size)
-            .spawn_scoped(scope, work);
-        let thread = thread.map_err(|error| internal(format!("no thread could be started: {error}")))?;
-        thread
-            .join()
-            .map_err(|panic| internal(panic_message(panic.as_ref())))
     })
-}
-
-fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("it panicked").to_owned()
 }
 
 /// Compiles the text of an expression.
