@@ -12,22 +12,27 @@
 //! there is one format and one validation.
 
 mod call;
+mod extension;
+mod period;
 pub mod policy;
 mod retry;
 mod task;
 mod template;
 
 pub use call::{A2aCall, Call, Endpoint, EndpointError, Method, Server};
+pub use extension::{Extension, Target};
+pub use period::Period;
 pub use retry::{Backoff, Jitter, Retry, RetryLimit};
 pub use task::{Case, Catch, ErrorFilter, ErrorTemplate, Flow, For, Fork, Kind, Task, TaskList, Try};
 pub use template::Template;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use crate::journal::Stage;
 use crate::problem::Problems;
+use crate::schema::Schema;
 
 /// A valid document together with the text it was read from.
 #[derive(Debug, Clone)]
@@ -51,12 +56,27 @@ pub struct Workflow {
     pub input: Option<Template>,
     /// `output.as`: shapes the output of the last task into the output of the run.
     pub output: Option<Template>,
+    /// `input.schema` and `output.schema`.
+    pub schemas: Schemas,
     /// `timeout`: how long a run may take.
-    pub timeout: Option<Duration>,
+    pub timeout: Option<Period>,
+    /// `use.extensions`, in order.
+    pub extensions: Vec<Extension>,
     /// `do`: the tasks, in order.
     pub tasks: TaskList,
     /// The whole document as plain JSON: `$workflow.definition`, and by pointer each `$task.definition`.
     pub raw: Value,
+}
+
+/// What data must look like. Where there is no schema, anything fits.
+#[derive(Debug, Clone, Default)]
+pub struct Schemas {
+    /// `input.schema`: the raw input.
+    pub input: Option<Schema>,
+    /// `output.schema`: the transformed output.
+    pub output: Option<Schema>,
+    /// `export.schema` of a task: the new context.
+    pub export: Option<Schema>,
 }
 
 /// The section `document`: who the workflow is.
@@ -86,7 +106,20 @@ impl Workflow {
     /// The task whose definition is at `pointer`.
     #[must_use]
     pub fn task(&self, pointer: &str) -> Option<&Task> {
-        self.tasks.descendant(pointer)
+        self.tasks.descendant(pointer).or_else(|| {
+            let lists = self.extensions.iter().flat_map(Extension::lists);
+            lists.into_iter().find_map(|list| list.descendant(pointer))
+        })
+    }
+
+    /// The tasks of an extension before or after what it extends, if it has some.
+    #[must_use]
+    pub fn extension_tasks(&self, index: usize, stage: Stage) -> Option<&TaskList> {
+        let extension = self.extensions.get(index)?;
+        match stage {
+            Stage::Before => extension.before.as_ref(),
+            Stage::After => extension.after.as_ref(),
+        }
     }
 
     /// The definition of `task` as plain JSON, which expressions see as `$task.definition`.

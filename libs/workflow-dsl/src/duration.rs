@@ -77,6 +77,23 @@ pub fn parse(text: &str) -> Result<Duration, Error> {
     components(time, &[('H', 60 * 60 * 1000), ('M', 60 * 1000), ('S', 1000)], sum)
 }
 
+/// Reads what an expression yielded for a duration: ISO 8601 text, or an object of whole units.
+///
+/// # Errors
+/// See [`Error`].
+pub fn from_value(value: &serde_json::Value) -> Result<Duration, Error> {
+    match value {
+        serde_json::Value::String(text) => parse(text.trim()),
+        serde_json::Value::Object(fields) if !fields.is_empty() => {
+            fields.iter().try_fold(Duration::ZERO, |sum, (name, amount)| {
+                let (_, milliseconds) = UNITS.iter().find(|(unit, _)| unit == name).ok_or(Error::Form)?;
+                add(sum, amount.as_u64().ok_or(Error::Form)?, *milliseconds)
+            })
+        }
+        _ => Err(Error::Form),
+    }
+}
+
 /// Adds numbers with their designators, which stand in the order of `units`, each at most once.
 fn components(mut text: &str, units: &[(char, u64)], mut sum: Duration) -> Result<Duration, Error> {
     let mut units = units.iter();

@@ -80,9 +80,48 @@ pub enum EventKind {
         /// When the task times out.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         deadline: Option<Timestamp>,
+        /// When its first attempt times out, where that is computed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        attempt_deadline: Option<Timestamp>,
+        /// Indexes of the extensions that apply to it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        extensions: Vec<usize>,
         /// Why the task cannot go on, if its condition or its input could not be evaluated.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         error: Option<Problem>,
+    },
+    /// The tasks of an extension begin, before or after the task that it extends.
+    #[serde(rename = "extension.started")]
+    ExtensionStarted {
+        /// JSON pointer of the extended task.
+        task: Arc<str>,
+        /// Its activation.
+        activation: u64,
+        /// Index of the extension among those of the document.
+        extension: usize,
+        /// Which of its tasks.
+        stage: Stage,
+        /// What the extended task yielded, transformed, when the first extension after it begins; left out where the state already
+        /// holds it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        output: Option<Arc<Value>>,
+        /// The new context, if the extended task exports one; with `output`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        context: Option<Arc<Value>>,
+        /// The case that an extended switch has taken; with `output`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        case: Option<String>,
+    },
+    /// The extensions before a task have ended: now it does what it is for.
+    #[serde(rename = "extensions.ended")]
+    ExtensionsEnded {
+        /// JSON pointer of the extended task.
+        task: Arc<str>,
+        /// Its activation.
+        activation: u64,
+        /// When its first attempt times out, where that is computed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        attempt_deadline: Option<Timestamp>,
     },
     /// A task was passed over because its `if` is not true; its output is its input.
     #[serde(rename = "task.skipped")]
@@ -131,6 +170,9 @@ pub enum EventKind {
         attempt: u32,
         /// When it begins, with backoff and jitter.
         due: Timestamp,
+        /// When it times out, where that is computed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        attempt_deadline: Option<Timestamp>,
         /// Why the last attempt failed.
         error: Problem,
     },
@@ -206,6 +248,16 @@ pub enum EventKind {
     },
 }
 
+/// Which tasks of an extension.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    /// Those before the extended task.
+    Before,
+    /// Those after it.
+    After,
+}
+
 impl Event {
     /// The event's type, as `type` in its JSON.
     #[must_use]
@@ -214,6 +266,8 @@ impl Event {
             EventKind::RunStarted { .. } => "run.started",
             EventKind::TaskStarted { .. } => "task.started",
             EventKind::TaskSkipped { .. } => "task.skipped",
+            EventKind::ExtensionStarted { .. } => "extension.started",
+            EventKind::ExtensionsEnded { .. } => "extensions.ended",
             EventKind::TaskCompleted { .. } => "task.completed",
             EventKind::TaskFaulted { .. } => "task.faulted",
             EventKind::TaskRetried { .. } => "task.retried",
@@ -234,6 +288,8 @@ impl Event {
         match &self.kind {
             EventKind::TaskStarted { task, .. }
             | EventKind::TaskSkipped { task, .. }
+            | EventKind::ExtensionStarted { task, .. }
+            | EventKind::ExtensionsEnded { task, .. }
             | EventKind::TaskCompleted { task, .. }
             | EventKind::TaskFaulted { task, .. }
             | EventKind::TaskRetried { task, .. }
@@ -254,6 +310,8 @@ impl Event {
     pub fn activation(&self) -> Option<u64> {
         match &self.kind {
             EventKind::TaskStarted { activation, .. }
+            | EventKind::ExtensionStarted { activation, .. }
+            | EventKind::ExtensionsEnded { activation, .. }
             | EventKind::TaskCompleted { activation, .. }
             | EventKind::TaskFaulted { activation, .. }
             | EventKind::TaskRetried { activation, .. }
@@ -295,6 +353,7 @@ mod tests {
                 activation: 2,
                 attempt: 2,
                 due: "2026-03-01T12:00:01.5Z".parse().unwrap(),
+                attempt_deadline: None,
                 error: Problem::standard(Standard::Timeout, "too slow"),
             },
         };

@@ -16,9 +16,11 @@ mod cursor;
 mod duration;
 mod error;
 mod expressions;
+mod extension;
 mod flow;
 mod policy;
 mod reuse;
+mod schema;
 mod task;
 mod workflow;
 
@@ -83,6 +85,7 @@ fn read(text: &str) -> (Option<Workflow>, Problems) {
         problems,
         reusable: Reusable::default(),
         scope: Scope::default(),
+        loose: false,
     };
     let workflow = reader.workflow(&Cursor::root(&root));
     (workflow, reader.problems.sorted())
@@ -93,6 +96,8 @@ struct Reader {
     problems: Problems,
     reusable: Reusable,
     scope: Scope,
+    /// Whether any text may be an expression.
+    loose: bool,
 }
 
 #[cfg(test)]

@@ -60,6 +60,7 @@ pub struct Schema {
     deep: bool,
     /// Subschemas, with references expanded.
     expanded: u64,
+    patterns: usize,
 }
 
 /// Why a value is not a schema that can be used.
@@ -112,7 +113,14 @@ impl Schema {
             validator: Arc::new(validator),
             deep: survey.deep,
             expanded: survey.expanded,
+            patterns: survey.patterns,
         })
+    }
+
+    /// How many regular expressions it contains.
+    #[must_use]
+    pub fn patterns(&self) -> usize {
+        self.patterns
     }
 
     /// Whether the value fits.

@@ -43,7 +43,7 @@ impl Definitions {
         let text = document.to_owned();
         let mut definition = off_thread(move || muster_workflow_dsl::parse(&text)).await?;
         let workflow = Arc::make_mut(&mut definition.workflow);
-        workflow.timeout.get_or_insert(self.timeout);
+        workflow.timeout.get_or_insert(self.timeout.into());
         let definition = Arc::new(definition);
         let mut known = self.known.lock();
         known.retain(|_, definition| definition.strong_count() > 0);

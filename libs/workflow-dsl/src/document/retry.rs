@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::Period;
 use crate::expression::Expression;
 
 /// A retry policy.
@@ -12,7 +13,7 @@ pub struct Retry {
     /// `exceptWhen`: do not try again if this is true of the error.
     pub except_when: Option<Expression>,
     /// `delay` before the first retry; zero when the author left it away.
-    pub delay: Duration,
+    pub delay: Period,
     /// How the delay grows from one retry to the next.
     pub backoff: Backoff,
     /// When to give up.
@@ -34,23 +35,23 @@ pub enum Backoff {
 
 /// When to give up. Fields that are left away do not limit; the parser warns where neither a count nor a total
 /// duration limits the retries.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct RetryLimit {
     /// `attempt.count`: at most so many retries.
     pub attempts: Option<u32>,
     /// `attempt.duration`: at most so long for each attempt.
-    pub attempt_duration: Option<Duration>,
+    pub attempt_duration: Option<Period>,
     /// `duration`: at most so long for all attempts together.
-    pub duration: Option<Duration>,
+    pub duration: Option<Period>,
 }
 
-/// Bounds of the random addition to a delay; `from` is not above `to`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Bounds of the random addition to a delay; where both are known, `from` is not above `to`.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Jitter {
     /// At least so much.
-    pub from: Duration,
+    pub from: Period,
     /// At most so much.
-    pub to: Duration,
+    pub to: Period,
 }
 
 impl Backoff {

@@ -1,11 +1,9 @@
 //! Tasks: what every task has, and what each kind adds.
 
-use std::time::Duration;
-
 use serde_json::{Map, Value};
 
 use super::policy::TaskPolicy;
-use super::{Call, Retry, Template};
+use super::{Call, Period, Retry, Schemas, Template};
 use crate::expression::Expression;
 
 /// Tasks that run one after the other: a `do`, or the tasks of a `try` or of a `catch`.
@@ -35,7 +33,11 @@ pub struct Task {
     /// `export.as`: output → the new `$context`.
     pub export: Option<Template>,
     /// `timeout`: how long the task may take, with its retries.
-    pub timeout: Option<Duration>,
+    pub timeout: Option<Period>,
+    /// `input.schema`, `output.schema` and `export.schema`.
+    pub schemas: Schemas,
+    /// Indexes of the workflow's extensions that may apply, in order. Empty for the tasks of an extension.
+    pub extensions: Vec<usize>,
     /// `then`: where the flow goes afterwards.
     pub then: Flow,
     /// `metadata`: anything the author wants to keep with the task; only [`super::policy::KEY`] in it is interpreted.
@@ -79,7 +81,7 @@ pub enum Kind {
     /// `raise`: the task fails with this error.
     Raise(Box<ErrorTemplate>),
     /// `wait`: nothing, for this long.
-    Wait(Duration),
+    Wait(Period),
 }
 
 /// One case of a `switch`.
@@ -195,6 +197,24 @@ impl TaskList {
     #[must_use]
     pub fn position(&self, name: &str) -> Option<usize> {
         self.tasks.iter().position(|task| task.name == name)
+    }
+}
+
+impl Kind {
+    /// The field that makes a task of this kind.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Do(_) => "do",
+            Self::Set(_) => "set",
+            Self::Call(_) => "call",
+            Self::Switch(_) => "switch",
+            Self::For(_) => "for",
+            Self::Fork(_) => "fork",
+            Self::Try(_) => "try",
+            Self::Raise(_) => "raise",
+            Self::Wait(_) => "wait",
+        }
     }
 }
 

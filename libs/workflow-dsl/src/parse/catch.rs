@@ -110,7 +110,10 @@ impl Reader {
         for (name, setting) in settings.iter() {
             self.wrong_name(
                 &setting,
-                format!("settings of a backoff, here '{name}', are not supported yet"),
+                format!(
+                    "the language defines no settings of a backoff; remove {}",
+                    crate::problem::quoted(name)
+                ),
             );
         }
         Some(*backoff)
@@ -141,7 +144,9 @@ impl Reader {
             .and_then(|from| self.duration(&from));
         let to = self.require(&fields, "to").and_then(|to| self.duration(&to));
         let (from, to) = (from?, to?);
-        if from > to {
+        if let (Some(from), Some(to)) = (from.fixed(), to.fixed())
+            && from > to
+        {
             self.wrong(at, "'from' of a jitter must not be above its 'to'");
             return None;
         }

@@ -1,7 +1,9 @@
 //! Runtime expressions: where they stand, which variables they see, and values that contain them.
 //!
-//! The language is in strict mode: text is an expression where it is `${ … }` from end to end. Fields that can only
-//! be an expression (`if`, `when`, `while`, `in`, `from`, `as`) may leave the braces away.
+//! In strict mode text is an expression where it is `${ … }` from end to end. Fields that can only be an expression (`if`,
+//! `when`, `while`, `in`, `from`, `as`) may leave the braces away. In loose mode any other text is tried as an expression too,
+//! and what fails, when the document is read or when it is evaluated, stays text; what stands in braces is an expression in
+//! either mode, and its mistakes are errors.
 
 use super::cursor::Cursor;
 use super::{Reader, embedded};
@@ -10,8 +12,77 @@ use crate::expression::Expression;
 use crate::node::Content;
 use crate::problem::{listed, quoted};
 
-/// Variables that every expression sees.
-const EVERYWHERE: [&str; 6] = ["context", "input", "output", "workflow", "task", "runtime"];
+/// When an expression is evaluated, which decides about the arguments that it sees.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Moment {
+    /// `input.from` of the workflow.
+    WorkflowInput,
+    /// `input.from` of a task.
+    TaskInput,
+    /// `if` of a task.
+    Condition,
+    /// Anything else in a task.
+    #[default]
+    Definition,
+    /// `output.as` of a task.
+    Output,
+    /// `export.as` of a task.
+    Export,
+    /// `output.as` of the workflow.
+    WorkflowOutput,
+}
+
+impl Moment {
+    fn name(self) -> &'static str {
+        match self {
+            Self::WorkflowInput => "the workflow's input.from",
+            Self::TaskInput => "a task's input.from",
+            Self::Condition => "a task's if",
+            Self::Definition => "a task's definition",
+            Self::Output => "a task's output.as",
+            Self::Export => "a task's export.as",
+            Self::WorkflowOutput => "the workflow's output.as",
+        }
+    }
+}
+
+/// The arguments of the language, and when each is there.
+const ARGUMENTS: [(&str, &[Moment]); 6] = {
+    use Moment::{Condition, Definition, Export, Output, TaskInput, WorkflowInput, WorkflowOutput};
+    [
+        (
+            "context",
+            &[TaskInput, Condition, Definition, Output, Export, WorkflowOutput],
+        ),
+        ("input", &[Condition, Definition, Output, Export]),
+        ("output", &[Export]),
+        (
+            "workflow",
+            &[
+                WorkflowInput,
+                TaskInput,
+                Condition,
+                Definition,
+                Output,
+                Export,
+                WorkflowOutput,
+            ],
+        ),
+        ("task", &[TaskInput, Condition, Definition, Output, Export]),
+        (
+            "runtime",
+            &[
+                WorkflowInput,
+                TaskInput,
+                Condition,
+                Definition,
+                Output,
+                Export,
+                WorkflowOutput,
+            ],
+        ),
+    ]
+};
 
 /// Variables of the language that are not there yet.
 const LATER: [&str; 2] = ["secrets", "authorization"];
@@ -24,6 +95,11 @@ const MOST_EXPRESSIONS: usize = 2000;
 pub(super) struct Scope {
     variables: Vec<String>,
     expressions: usize,
+    moment: Moment,
+    /// How many schemas have been read.
+    pub(super) schemas: usize,
+    /// How many patterns are in them.
+    pub(super) patterns: usize,
 }
 
 impl Reader {
@@ -34,14 +110,7 @@ impl Reader {
             self.wrong(at, "an expression must not be empty; '.' is the whole value");
             return None;
         }
-        self.scope.expressions += 1;
-        if self.scope.expressions > MOST_EXPRESSIONS {
-            if self.scope.expressions == MOST_EXPRESSIONS + 1 {
-                self.wrong(
-                    at,
-                    format!("the document has more than {MOST_EXPRESSIONS} expressions"),
-                );
-            }
+        if !self.count_expression(at) {
             return None;
         }
         match Expression::compile(source) {
@@ -53,6 +122,18 @@ impl Reader {
         }
     }
 
+    /// Whether there may be one more expression.
+    fn count_expression(&mut self, at: &Cursor<'_>) -> bool {
+        self.scope.expressions += 1;
+        if self.scope.expressions == MOST_EXPRESSIONS + 1 {
+            let message = format!(
+                "the document has more than {MOST_EXPRESSIONS} expressions; split the work over several workflows"
+            );
+            self.wrong(at, message);
+        }
+        self.scope.expressions <= MOST_EXPRESSIONS
+    }
+
     /// The expression, if it sees every variable it uses.
     fn visible(&mut self, at: &Cursor<'_>, expression: Expression) -> Option<Expression> {
         let used = expression.variables().iter();
@@ -61,6 +142,21 @@ impl Reader {
             let variable = format!("${name}");
             if LATER.contains(&name.as_str()) {
                 self.wrong(at, format!("the variable '{variable}' is not supported yet"));
+                continue;
+            }
+            if let Some((_, moments)) = ARGUMENTS.iter().find(|(known, _)| known == name) {
+                let moments: Vec<&str> = moments.iter().map(|moment| moment.name()).collect();
+                let here = self.scope.moment.name();
+                let remedy = match name.as_str() {
+                    "input" => "; '.' is what the expression is evaluated on",
+                    "output" => "; '.' is the output where it is transformed",
+                    _ => "",
+                };
+                let message = format!(
+                    "'{variable}' is not available in {here}, only in {}{remedy}",
+                    moments.join(", ")
+                );
+                self.wrong(at, message);
                 continue;
             }
             let visible = self.visible_variables();
@@ -77,14 +173,35 @@ impl Reader {
     }
 
     fn sees(&self, name: &str) -> bool {
-        EVERYWHERE.contains(&name) || self.scope.variables.iter().any(|variable| variable == name)
+        is_argument(name, self.scope.moment) || self.scope.variables.iter().any(|variable| variable == name)
     }
 
     fn visible_variables(&self) -> Vec<String> {
         let own = self.scope.variables.iter().map(String::as_str);
-        let mut names: Vec<String> = own.chain(EVERYWHERE).map(|name| format!("${name}")).collect();
+        let moment = self.scope.moment;
+        let arguments = ARGUMENTS.iter().map(|(name, _)| *name);
+        let arguments = arguments.filter(|name| is_argument(name, moment));
+        let mut names: Vec<String> = own.chain(arguments).map(|name| format!("${name}")).collect();
         names.dedup();
         names
+    }
+
+    /// Reads expressions that are evaluated at another moment.
+    pub(super) fn during<T>(&mut self, moment: Moment, read: impl FnOnce(&mut Self) -> T) -> T {
+        let before = std::mem::replace(&mut self.scope.moment, moment);
+        let value = read(self);
+        self.scope.moment = before;
+        value
+    }
+
+    /// The text as an expression, if it is one that could be evaluated here: loose mode.
+    pub(super) fn tentative(&mut self, at: &Cursor<'_>, text: &str) -> Option<Expression> {
+        if text.trim().is_empty() || !self.count_expression(at) {
+            return None;
+        }
+        let expression = Expression::compile(text).ok()?;
+        let visible = expression.variables().iter().all(|name| self.sees(name));
+        visible.then_some(expression)
     }
 
     /// Reads with more variables in sight.
@@ -113,7 +230,7 @@ impl Reader {
             self.wrong(at, format!("{rule}; found {}", quoted(name)));
             return None;
         }
-        if EVERYWHERE.contains(&name) || LATER.contains(&name) {
+        if ARGUMENTS.iter().any(|(argument, _)| *argument == name) || LATER.contains(&name) {
             self.wrong(
                 at,
                 format!("'${name}' is a variable of the language; choose another name"),
@@ -134,6 +251,10 @@ impl Reader {
         match &at.node.content {
             Content::Text(text) => match embedded(text) {
                 Some(source) => self.expression(at, source).map(Template::Expression),
+                None if self.loose => Some(match self.tentative(at, text) {
+                    Some(expression) => Template::Attempt(expression, text.clone()),
+                    None => Template::Literal(at.node.to_value()),
+                }),
                 None => {
                     self.doubt_braces(at, text);
                     Some(Template::Literal(at.node.to_value()))
@@ -185,6 +306,12 @@ impl Reader {
             self.problems.warning(at.place(), &at.pointer, message);
         }
     }
+}
+
+fn is_argument(name: &str, moment: Moment) -> bool {
+    ARGUMENTS
+        .iter()
+        .any(|(argument, moments)| *argument == name && moments.contains(&moment))
 }
 
 fn is_literal(template: &Template) -> bool {

@@ -1,34 +1,28 @@
 //! The section `use`: what a document defines once and refers to by name.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use super::Reader;
 use super::cursor::Cursor;
-use crate::document::{ErrorTemplate, Retry};
+use crate::document::{ErrorTemplate, Extension, Period, Retry};
 use crate::problem::{listed, quoted};
 
 /// What `use` defines. A definition that is itself wrong is kept as `None`, so that a reference to it is not reported
 /// as unknown as well.
 #[derive(Default)]
 pub(super) struct Reusable {
-    timeouts: Definitions<Duration>,
+    timeouts: Definitions<Period>,
     retries: Definitions<Retry>,
     errors: Definitions<ErrorTemplate>,
+    pub(super) extensions: Vec<Extension>,
 }
 
 type Definitions<T> = BTreeMap<String, Option<T>>;
 
 impl Reader {
     pub(super) fn reusable(&mut self, at: &Cursor<'_>) {
-        const LATER: &[&str] = &[
-            "authentications",
-            "catalogs",
-            "extensions",
-            "functions",
-            "secrets",
-        ];
-        let Some(fields) = self.fields(at, &["errors", "retries", "timeouts"], LATER) else {
+        const LATER: &[&str] = &["authentications", "catalogs", "functions", "secrets"];
+        let Some(fields) = self.fields(at, &["errors", "extensions", "retries", "timeouts"], LATER) else {
             return;
         };
         if let Some(section) = fields.get("timeouts") {
@@ -43,6 +37,9 @@ impl Reader {
             self.reusable.retries = self.with_variables(variables, |reader| {
                 reader.definitions(&section, Self::inline_retry)
             });
+        }
+        if let Some(section) = fields.get("extensions") {
+            self.reusable.extensions = self.extensions(&section);
         }
     }
 
@@ -60,9 +57,9 @@ impl Reader {
             .collect()
     }
 
-    pub(super) fn reused_timeout(&mut self, at: &Cursor<'_>, name: &str) -> Option<Duration> {
+    pub(super) fn reused_timeout(&mut self, at: &Cursor<'_>, name: &str) -> Option<Period> {
         match self.reusable.timeouts.get(name) {
-            Some(timeout) => *timeout,
+            Some(timeout) => timeout.clone(),
             None => self.unknown(at, name, "timeout", |reusable| {
                 reusable.timeouts.keys().cloned().collect()
             }),

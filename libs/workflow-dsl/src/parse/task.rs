@@ -3,6 +3,7 @@
 use super::Reader;
 use super::catch::given;
 use super::cursor::{Cursor, Fields};
+use super::expressions::Moment;
 use super::flow::Targets;
 use crate::document::{Flow, Kind, Task, TaskList, Template};
 use crate::node::Content;
@@ -120,15 +121,18 @@ impl Reader {
         self.doubt_name(name, at);
         let condition = fields
             .get("if")
-            .map(|condition| self.expression_field(&condition));
-        let input = self.input(&fields);
-        let output = self.output(&fields);
-        let export = self.export(&fields);
+            .map(|condition| self.during(Moment::Condition, |reader| reader.expression_field(&condition)));
+        let input = self.during(Moment::TaskInput, |reader| reader.input(&fields));
+        let output = self.during(Moment::Output, |reader| reader.output(&fields));
+        let export = self.during(Moment::Export, |reader| reader.export(&fields));
+        let schemas = self.schemas(&fields);
         let timeout = fields.get("timeout").and_then(|timeout| self.timeout(&timeout));
         let then = fields.get("then").map(|then| self.flow(&then, targets));
         let metadata = self.free_form(&fields, "metadata");
         let policy = self.task_policy(&fields);
         let kind = self.kind(kind, &fields, targets);
+        let kind = kind?;
+        let extensions = self.extensions_of(&kind);
         Some(Task {
             name: name.to_owned(),
             pointer: at.pointer.clone(),
@@ -141,7 +145,9 @@ impl Reader {
             then: given(then)?.unwrap_or(Flow::Continue),
             metadata,
             policy,
-            kind: kind?,
+            schemas,
+            extensions,
+            kind,
         })
     }
 
@@ -234,7 +240,8 @@ impl Reader {
         let set = self.require(fields, "set")?;
         match &set.node.content {
             Content::Object(entries) if !entries.is_empty() => {}
-            Content::Text(text) if super::embedded(text).is_some() => {}
+            Content::Text(text)
+                if super::embedded(text).is_some() || self.loose && !text.trim().is_empty() => {}
             _ => {
                 self.wrong(
                     &set,

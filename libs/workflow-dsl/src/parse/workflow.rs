@@ -4,26 +4,29 @@ use serde_json::Map;
 
 use super::Reader;
 use super::cursor::{Cursor, Fields};
+use super::expressions::Moment;
 use super::task::List;
 use crate::document::{Header, Template, Workflow};
 use crate::node::{Content, to_map};
-use crate::problem::quoted;
+use crate::problem::{listed, quoted};
 
 impl Reader {
     pub(super) fn workflow(&mut self, at: &Cursor<'_>) -> Option<Workflow> {
         const ALLOWED: &[&str] = &["document", "input", "use", "do", "timeout", "output", "evaluate"];
         let fields = self.fields(at, ALLOWED, &["schedule"])?;
-        if let Some(section) = fields.get("use") {
-            self.reusable(&section);
-        }
+        // First, because it says how everything else is read.
         if let Some(section) = fields.get("evaluate") {
             self.evaluate(&section);
+        }
+        if let Some(section) = fields.get("use") {
+            self.reusable(&section);
         }
         let header = self
             .require(&fields, "document")
             .and_then(|section| self.header(&section));
-        let input = self.input(&fields);
-        let output = self.output(&fields);
+        let input = self.during(Moment::WorkflowInput, |reader| reader.input(&fields));
+        let output = self.during(Moment::WorkflowOutput, |reader| reader.output(&fields));
+        let schemas = self.schemas(&fields);
         let timeout = fields.get("timeout").and_then(|timeout| self.timeout(&timeout));
         let tasks = self
             .require(&fields, "do")
@@ -32,7 +35,9 @@ impl Reader {
             header: header?,
             input,
             output,
+            schemas,
             timeout,
+            extensions: std::mem::take(&mut self.reusable.extensions),
             tasks: tasks?,
             raw: at.node.to_value(),
         })
@@ -104,21 +109,24 @@ impl Reader {
             .unwrap_or_default()
     }
 
-    /// `evaluate` may only say what is so anyway.
+    /// `evaluate`: the language is jq; the mode says whether any text may be an expression.
     fn evaluate(&mut self, at: &Cursor<'_>) {
         let Some(fields) = self.fields(at, &["language", "mode"], &[]) else {
             return;
         };
-        for (name, only) in [("language", "jq"), ("mode", "strict")] {
+        for (name, allowed) in [("language", &["jq"] as &[&str]), ("mode", &["strict", "loose"])] {
             let Some(field) = fields.get(name) else { continue };
-            if let Some(text) = self.text(&field)
-                && text != only
-            {
-                self.wrong(
-                    &field,
-                    format!("{} is not supported yet; '{name}' must be '{only}'", quoted(text)),
+            let Some(text) = self.text(&field) else { continue };
+            if !allowed.contains(&text) {
+                let nearest = muster_api::names::suggestion(text, allowed.iter().copied());
+                let message = format!(
+                    "{} is no {name} of expressions here; allowed is {}{nearest}",
+                    quoted(text),
+                    listed(allowed.iter().copied())
                 );
+                self.wrong(&field, message);
             }
+            self.loose |= text == "loose";
         }
     }
 
@@ -139,7 +147,7 @@ impl Reader {
 
     fn shaped(&mut self, fields: &Fields<'_>, section: &str, by: &str) -> Option<Template> {
         let section = fields.get(section)?;
-        let fields = self.fields(&section, &[by], &["schema"])?;
+        let fields = self.fields(&section, &[by, "schema"], &[])?;
         let shape = fields.get(by)?;
         match &shape.node.content {
             Content::Text(text) => self.expression(&shape, text).map(Template::Expression),

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::effect::after;
-use super::evaluate::{View, bounded};
+use super::evaluate::{View, bounded, fits};
 use super::fold::known_output;
-use super::state::Activation;
+use super::retry;
+use super::state::{Activation, Body, Extended};
 use crate::a2a;
 use crate::document::{
     A2aCall, Call, Case, Endpoint, EndpointError, ErrorTemplate, Kind, Server, Task, Template,
 };
-use crate::journal::{EventKind, Problem, Standard};
+use crate::journal::{EventKind, Problem, Stage, Standard};
 use crate::request::{self, Request};
 
 /// Why there is no event where one must be: the task fails with this.
@@ -67,23 +68,90 @@ impl Current<'_> {
             .map(|template| view(None).shared(template, raw_output, "the output"));
         let shaped = shaped.transpose()?;
         let output = shaped.as_ref().unwrap_or(raw_output);
+        fits(self.task.schemas.output.as_ref(), output, "the output")?;
         let export = self
             .task
             .export
             .as_ref()
             .map(|template| view(Some(output)).shared(template, output, "the context"));
+        let context = export.transpose()?;
+        if let Some(context) = &context {
+            fits(self.task.schemas.export.as_ref(), context, "the exported context")?;
+        }
         let recorded = if known {
             shaped.clone()
         } else {
             Some(Arc::clone(output))
         };
-        Ok(EventKind::TaskCompleted {
-            task: self.pointer(),
-            activation: self.id,
-            output: recorded,
-            context: export.transpose()?,
-            case,
+        let (task, activation) = (self.pointer(), self.id);
+        let extension = match &self.activation.body {
+            // Only `then: exit` leads from here to the end of the task, past the extensions after it.
+            Body::Extended(_) => None,
+            _ => self.next_extension(Stage::After, None),
+        };
+        Ok(match extension {
+            None => EventKind::TaskCompleted {
+                task,
+                activation,
+                output: recorded,
+                context,
+                case,
+            },
+            Some(extension) => EventKind::ExtensionStarted {
+                task,
+                activation,
+                extension,
+                stage: Stage::After,
+                output: recorded,
+                context,
+                case,
+            },
         })
+    }
+
+    /// The first extension, or the first after another one, that applies and has tasks of this stage.
+    fn next_extension(&self, stage: Stage, last: Option<usize>) -> Option<usize> {
+        let workflow = &self.view.run.definition.workflow;
+        let applies = self.activation.extensions.iter().copied();
+        applies
+            .filter(|index| last.is_none_or(|last| *index > last))
+            .find(|index| workflow.extension_tasks(*index, stage).is_some())
+    }
+
+    /// What follows when the tasks of an extension have ended.
+    pub(super) fn after_extension(&self, extended: &Extended, output: &Arc<Value>) -> EventKind {
+        let (task, activation) = (self.pointer(), self.id);
+        if extended.stage == Stage::Before && extended.left {
+            return self.complete(output, true, None);
+        }
+        if let Some(extension) = self.next_extension(extended.stage, Some(extended.extension)) {
+            return EventKind::ExtensionStarted {
+                task,
+                activation,
+                extension,
+                stage: extended.stage,
+                output: None,
+                context: None,
+                case: None,
+            };
+        }
+        if extended.stage == Stage::After {
+            return EventKind::TaskCompleted {
+                task,
+                activation,
+                output: None,
+                context: None,
+                case: extended.case.clone(),
+            };
+        }
+        match retry::first_deadline(&self.view, self.task, &self.activation.input) {
+            Ok(attempt_deadline) => EventKind::ExtensionsEnded {
+                task,
+                activation,
+                attempt_deadline,
+            },
+            Err(problem) => self.fault(problem),
+        }
     }
 
     /// What a task that has just started does.
@@ -100,10 +168,13 @@ impl Current<'_> {
                 let case = self.chosen(cases)?.map(|case| case.name.clone());
                 self.transformed(input, true, case)
             }
-            Kind::Wait(duration) => Ok(EventKind::WaitStarted {
+            Kind::Wait(period) => Ok(EventKind::WaitStarted {
                 task,
                 activation,
-                until: after(self.view.now, *duration),
+                until: after(
+                    self.view.now,
+                    self.view.period(period, input, "the time to wait")?,
+                ),
             }),
             Kind::For(each) => {
                 let items = self.view.value(&each.items, input)?;

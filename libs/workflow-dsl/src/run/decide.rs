@@ -7,12 +7,20 @@ use rand::Rng;
 use serde_json::Value;
 
 use super::current::{Current, Fault};
-use super::effect::after;
-use super::evaluate::{View, bounded, excess};
-use super::state::{Activation, Body, Branch, Cause, Cursor, Fork, Loop, Timer};
+use super::evaluate::{EXTENDED, View, bounded, excess, extended_descriptor, fits};
+use super::state::{Activation, Body, Branch, Cause, Cursor, Fork, Loop, Scope, Timer};
 use super::{Error, MOST_TASKS, Run, Status, Stimulus, retry};
-use crate::document::{For, Kind};
-use crate::journal::{EventKind, FORMAT, Problem, Standard};
+use crate::document::{For, Kind, Task};
+use crate::journal::{EventKind, FORMAT, Problem, Stage, Standard};
+
+/// What is evaluated when a task begins.
+#[derive(Default)]
+struct Opened {
+    input: Option<Arc<Value>>,
+    deadline: Option<Timestamp>,
+    attempt_deadline: Option<Timestamp>,
+    extensions: Vec<usize>,
+}
 
 impl Run {
     /// The event that a stimulus causes by itself.
@@ -45,17 +53,28 @@ impl Run {
 
     fn begin_run(&self, input: Arc<Value>, now: Timestamp) -> EventKind {
         let workflow = &self.definition.workflow;
-        let (mut transformed, mut error) = (None, None);
-        if let Some(template) = &workflow.input {
-            match self
-                .outermost(&input, now)
-                .shared(template, &input, "the run's transformed input")
-            {
-                Ok(value) => transformed = Some(value),
-                Err(problem) => error = Some(problem),
+        let (mut transformed, mut deadline, mut error) = (None, None, None);
+        let shaped = fits(workflow.schemas.input.as_ref(), &input, "the run's input").and_then(|()| {
+            let shape = |template| {
+                self.outermost(&input, now)
+                    .shared(template, &input, "the run's transformed input")
+            };
+            workflow.input.as_ref().map(shape).transpose()
+        });
+        match shaped {
+            Ok(shaped) => {
+                let view = View {
+                    input: shaped.as_ref().unwrap_or(&input),
+                    ..self.outermost(&input, now)
+                };
+                match view.deadline(workflow.timeout.as_ref(), view.input, now, "the run's timeout") {
+                    Ok(due) => deadline = due,
+                    Err(problem) => error = Some(problem),
+                }
+                transformed = shaped;
             }
+            Err(problem) => error = Some(problem),
         }
-        let deadline = workflow.timeout.map(|timeout| after(now, timeout));
         EventKind::RunStarted {
             format: FORMAT,
             input,
@@ -71,7 +90,11 @@ impl Run {
             run: self,
             task: None,
             started: self.started,
-            raw_input: &self.input,
+            raw_input: if self.status == Status::Pending {
+                input
+            } else {
+                &self.input
+            },
             input,
             raw_output: None,
             output: None,
@@ -125,6 +148,10 @@ impl Run {
             Body::Failed(error) => Some(current.fault(error.as_ref().clone())),
             Body::Ready => Some(current.begin().unwrap_or_else(|fault| current.fault(fault))),
             Body::Sequence(cursor) => self.follow(&current, cursor, now),
+            Body::Extended(extended) => match &extended.cursor {
+                Cursor::Done(output) => Some(current.after_extension(extended, output)),
+                cursor => self.follow(&current, cursor, now),
+            },
             Body::Loop(each) => self.next_of_loop(&current, each, now),
             Body::Fork(fork) => self.next_of_fork(&current, fork, now),
             Body::Try(attempt) => match &attempt.cursor {
@@ -150,18 +177,29 @@ impl Run {
             Cursor::Failed(error) => Some(EventKind::RunFaulted {
                 error: error.as_ref().clone(),
             }),
-            Cursor::Done(output) => Some(match &self.definition.workflow.output {
-                None => EventKind::RunCompleted { output: None },
-                Some(template) => {
-                    match self
-                        .outermost(output, now)
-                        .shared(template, output, "the run's output")
-                    {
-                        Ok(output) => EventKind::RunCompleted { output: Some(output) },
-                        Err(error) => EventKind::RunFaulted { error },
-                    }
-                }
-            }),
+            Cursor::Done(output) => Some(self.complete_run(output, now)),
+        }
+    }
+
+    fn complete_run(&self, raw_output: &Arc<Value>, now: Timestamp) -> EventKind {
+        let workflow = &self.definition.workflow;
+        let shape = |template| {
+            self.outermost(raw_output, now)
+                .shared(template, raw_output, "the run's output")
+        };
+        let output = workflow
+            .output
+            .as_ref()
+            .map(shape)
+            .transpose()
+            .and_then(|shaped| {
+                let output = shaped.as_ref().unwrap_or(raw_output);
+                fits(workflow.schemas.output.as_ref(), output, "the run's output")?;
+                Ok(shaped)
+            });
+        match output {
+            Ok(output) => EventKind::RunCompleted { output },
+            Err(error) => EventKind::RunFaulted { error },
         }
     }
 
@@ -263,39 +301,84 @@ impl Run {
             now,
         };
         let pointer: Arc<str> = task.pointer.as_str().into();
-        let (mut input, mut error) = (None, None);
-        match task
-            .condition
-            .as_ref()
-            .map_or(Ok(true), |condition| view.is_true(condition, raw_input))
-        {
+        let condition = task.condition.as_ref();
+        let opened = match condition.map_or(Ok(true), |condition| view.is_true(condition, raw_input)) {
             Ok(false) => {
                 return Some(EventKind::TaskSkipped {
                     task: pointer,
                     parent,
                 });
             }
-            Err(problem) => error = Some(problem.at(&task.pointer)),
-            Ok(true) => {
-                let transformed = task
-                    .input
-                    .as_ref()
-                    .map(|template| view.shared(template, raw_input, "the input"));
-                match transformed.transpose() {
-                    Ok(transformed) => input = transformed,
-                    Err(problem) => error = Some(problem.at(&task.pointer)),
-                }
-            }
-        }
+            Ok(true) => self.open(&view, task),
+            Err(problem) => Err(problem),
+        };
+        let (opened, error) = match opened {
+            Ok(opened) => (opened, None),
+            Err(problem) => (Opened::default(), Some(problem.at(&task.pointer))),
+        };
         Some(EventKind::TaskStarted {
             task: pointer,
             activation: self.next_activation,
             parent,
             iterations: self.place_inside(parent).iterations.to_vec(),
-            input,
-            deadline: task.timeout.map(|timeout| after(now, timeout)),
+            input: opened.input,
+            deadline: opened.deadline,
+            attempt_deadline: opened.attempt_deadline,
+            extensions: opened.extensions,
             error,
         })
+    }
+
+    /// What is evaluated when a task begins, in the order of the language: the raw input fits its schema, is transformed, and
+    /// everything else sees what came of it.
+    fn open(&self, view: &View<'_>, task: &Task) -> Result<Opened, Problem> {
+        let raw_input = view.raw_input;
+        fits(task.schemas.input.as_ref(), raw_input, "the input")?;
+        let shape = |template| view.shared(template, raw_input, "the input");
+        let transformed = task.input.as_ref().map(shape).transpose()?;
+        let input = transformed.as_ref().unwrap_or(raw_input);
+        let view = View { input, ..*view };
+        let extensions = self.applicable(&view, task)?;
+        let workflow = &self.definition.workflow;
+        let extended_first = extensions
+            .iter()
+            .any(|index| workflow.extension_tasks(*index, Stage::Before).is_some());
+        Ok(Opened {
+            deadline: view.deadline(task.timeout.as_ref(), input, view.now, "the timeout")?,
+            attempt_deadline: if extended_first {
+                None
+            } else {
+                retry::first_deadline(&view, task, input)?
+            },
+            extensions,
+            input: transformed,
+        })
+    }
+
+    /// The extensions of a task whose `when` is true.
+    fn applicable(&self, view: &View<'_>, task: &Task) -> Result<Vec<usize>, Problem> {
+        let mut applicable = Vec::new();
+        for index in &task.extensions {
+            let Some(extension) = self.definition.workflow.extensions.get(*index) else {
+                continue;
+            };
+            let applies = match &extension.when {
+                None => true,
+                Some(when) => {
+                    let task = extended_descriptor(self, task, view.raw_input, None, view.started);
+                    let scope = Scope::inside(None, EXTENDED, Arc::new(task));
+                    let view = View {
+                        scope: Some(&scope),
+                        ..*view
+                    };
+                    view.is_true(when, view.input)?
+                }
+            };
+            if applies {
+                applicable.push(*index);
+            }
+        }
+        Ok(applicable)
     }
 
     /// What follows from a timer that is due.

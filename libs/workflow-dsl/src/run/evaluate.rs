@@ -1,17 +1,22 @@
 //! Evaluating the expressions of a task: what they see, and what becomes of their errors.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::effect::after;
 use super::state::{Activation, Scope};
-use super::{DEEPEST_VALUE, LARGEST_VALUE, Run};
-use crate::document::{Task, Template};
+use super::{DEEPEST_VALUE, LARGEST_VALUE, Run, Status};
+use crate::document::{Period, Task, Template};
+use crate::duration;
 use crate::expression::{Expression, Variables};
 use crate::journal::{Problem, Standard};
+use crate::schema::Schema;
 
 /// What the expressions at some point of a run see.
+#[derive(Clone, Copy)]
 pub(super) struct View<'a> {
     pub(super) run: &'a Run,
     /// The task whose expressions they are; none for those of the workflow.
@@ -58,6 +63,9 @@ impl<'a> View<'a> {
         Ok(match template {
             Template::Literal(value) => value.clone(),
             Template::Expression(expression) => self.value(expression, dot)?,
+            Template::Attempt(expression, text) => self
+                .value(expression, dot)
+                .unwrap_or_else(|_| Value::String(text.clone())),
             Template::Array(items) => items
                 .iter()
                 .map(|item| self.template(item, dot))
@@ -74,6 +82,32 @@ impl<'a> View<'a> {
     /// As [`Self::template`], as a value of the run: its size is checked.
     pub(super) fn shared(&self, template: &Template, dot: &Value, what: &str) -> Result<Arc<Value>, Problem> {
         bounded(self.template(template, dot)?, what)
+    }
+
+    /// The value of a duration.
+    pub(super) fn period(&self, period: &Period, dot: &Value, what: &str) -> Result<Duration, Problem> {
+        match period {
+            Period::Fixed(duration) => Ok(*duration),
+            Period::Computed(template) => duration::from_value(&self.template(template, dot)?)
+                .map_err(|error| Problem::standard(Standard::Expression, format!("{what} is {error}"))),
+        }
+    }
+
+    /// When something that begins at `start` times out.
+    pub(super) fn deadline(
+        &self,
+        timeout: Option<&Period>,
+        dot: &Value,
+        start: Timestamp,
+        what: &str,
+    ) -> Result<Option<Timestamp>, Problem> {
+        let Some(timeout) = timeout else { return Ok(None) };
+        let duration = self.period(timeout, dot, what)?;
+        if duration.is_zero() {
+            let detail = format!("{what} must be above zero");
+            return Err(Problem::standard(Standard::Expression, detail));
+        }
+        Ok(Some(after(start, duration)))
     }
 
     fn variables(&self, expression: &Expression) -> Variables {
@@ -93,9 +127,14 @@ impl<'a> View<'a> {
             "input" => Some(Arc::clone(self.input)),
             "output" => Some(or_null(self.output)),
             "workflow" => Some(self.workflow()),
-            "task" => Some(Arc::new(self.descriptor())),
+            // The tasks of an extension see the task that is extended.
+            "task" => Some(
+                Scope::find(self.scope, EXTENDED)
+                    .cloned()
+                    .unwrap_or_else(|| Arc::new(self.descriptor())),
+            ),
             "runtime" => Some(Arc::new(
-                json!({"name": "muster", "version": env!("CARGO_PKG_VERSION")}),
+                json!({"name": "muster", "version": env!("CARGO_PKG_VERSION"), "metadata": {}}),
             )),
             name => Scope::find(self.scope, name).cloned(),
         }
@@ -103,28 +142,74 @@ impl<'a> View<'a> {
 
     fn workflow(&self) -> Arc<Value> {
         let run = self.run;
-        let make = || {
+        let make = |input: &Value, started| {
             Arc::new(json!({
                 "id": &*run.id,
                 "definition": &run.definition.workflow.raw,
-                "input": &*run.input,
-                "startedAt": date(run.started),
+                "input": input,
+                "startedAt": date(started),
             }))
         };
-        Arc::clone(run.descriptor.get_or_init(make))
+        // What the run begins with is not part of its state yet.
+        if run.status() == Status::Pending {
+            return make(self.raw_input, self.now);
+        }
+        Arc::clone(run.descriptor.get_or_init(|| make(&run.input, run.started)))
     }
 
     fn descriptor(&self) -> Value {
         let Some(task) = self.task else { return Value::Null };
-        json!({
-            "name": task.name,
-            "reference": task.pointer,
-            "definition": self.run.definition.workflow.raw_task(task),
-            "input": &**self.raw_input,
-            "output": self.raw_output.map(|output| &**output),
-            "startedAt": date(self.started),
-        })
+        descriptor(self.run, task, self.raw_input, self.raw_output, self.started)
     }
+}
+
+/// Name of the variable that holds the descriptor of an extended task: no author can write it.
+pub(super) const EXTENDED: &str = "task";
+
+/// What `$task` is for a task.
+fn descriptor(
+    run: &Run,
+    task: &Task,
+    raw_input: &Arc<Value>,
+    raw_output: Option<&Arc<Value>>,
+    started: Timestamp,
+) -> Value {
+    json!({
+        "name": task.name,
+        "reference": task.pointer,
+        "definition": run.definition.workflow.raw_task(task),
+        "input": &**raw_input,
+        "output": raw_output.map(|output| &**output),
+        "startedAt": date(started),
+    })
+}
+
+/// What `$task` is for an extension of a task. The language's own examples read the fields of its definition right there.
+pub(super) fn extended_descriptor(
+    run: &Run,
+    task: &Task,
+    raw_input: &Arc<Value>,
+    output: Option<&Arc<Value>>,
+    started: Timestamp,
+) -> Value {
+    let mut descriptor = descriptor(run, task, raw_input, output, started);
+    if let (Value::Object(fields), Value::Object(definition)) =
+        (&mut descriptor, run.definition.workflow.raw_task(task))
+    {
+        for (name, value) in definition {
+            fields.entry(name).or_insert_with(|| value.clone());
+        }
+    }
+    descriptor
+}
+
+/// Refuses a value that does not fit its schema.
+pub(super) fn fits(schema: Option<&Schema>, value: &Value, what: &str) -> Result<(), Problem> {
+    let Some(schema) = schema else { return Ok(()) };
+    schema.check(value).map_err(|violation| {
+        let detail = format!("{what} does not fit its schema: {violation}");
+        Problem::standard(Standard::Validation, detail)
+    })
 }
 
 /// An instant as the DSL describes it to expressions.

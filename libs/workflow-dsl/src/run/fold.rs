@@ -3,6 +3,7 @@
 //! An event that does not fit the state is refused before anything changes: a journal that was written for another
 //! definition, or was damaged, must not turn into a run that goes on from a state it was never in.
 
+mod extend;
 mod finish;
 mod start;
 
@@ -32,6 +33,14 @@ pub(in crate::run) struct Opening {
     pub(in crate::run) position: usize,
     pub(in crate::run) lap: u32,
     pub(in crate::run) input: Arc<Value>,
+}
+
+/// What an event says about a task that begins, besides where.
+pub(in crate::run) struct Start {
+    pub(in crate::run) input: Arc<Value>,
+    pub(in crate::run) deadline: Option<Timestamp>,
+    pub(in crate::run) attempt_deadline: Option<Timestamp>,
+    pub(in crate::run) extensions: Arc<[usize]>,
 }
 
 impl Run {
@@ -105,6 +114,8 @@ impl Run {
                 parent,
                 input,
                 deadline,
+                attempt_deadline,
+                extensions,
                 error,
                 ..
             } => {
@@ -113,8 +124,42 @@ impl Run {
                     return Err(self.mismatch(format!("activation {activation} is out of turn")));
                 }
                 let input = input.as_ref().unwrap_or(&opening.input).clone();
-                self.start_task(task, *parent, opening, input, *deadline, error.as_ref(), time)
+                let known = self
+                    .definition
+                    .workflow
+                    .task(task)
+                    .map_or(&[] as &[usize], |task| &task.extensions);
+                if extensions.iter().any(|index| !known.contains(index)) {
+                    return Err(self.mismatch(format!("{task} has no such extension")));
+                }
+                let start = Start {
+                    input,
+                    deadline: *deadline,
+                    attempt_deadline: *attempt_deadline,
+                    extensions: extensions.as_slice().into(),
+                };
+                self.start_task(task, *parent, opening, start, error.as_ref(), time)
             }
+            EventKind::ExtensionStarted {
+                task,
+                activation,
+                extension,
+                stage,
+                output,
+                context,
+                case,
+            } => self.start_extension(
+                (task, *activation),
+                (*extension, *stage),
+                output.as_ref(),
+                context.as_ref(),
+                case.as_deref(),
+            ),
+            EventKind::ExtensionsEnded {
+                task,
+                activation,
+                attempt_deadline,
+            } => self.end_extensions(task, *activation, *attempt_deadline, time),
             EventKind::TaskSkipped { task, parent } => {
                 let opening = self.opening(*parent, task)?;
                 match *parent {
@@ -158,8 +203,12 @@ impl Run {
                 activation,
                 attempt,
                 due,
+                attempt_deadline,
                 error,
-            } => self.retry_task(task, *activation, *attempt, *due, (error, time)),
+            } => {
+                let next = (*attempt, *due, *attempt_deadline);
+                self.retry_task(task, *activation, next, (error, time))
+            }
             EventKind::TaskCaught {
                 task,
                 activation,
@@ -311,6 +360,9 @@ impl Run {
             return Some(&workflow.tasks);
         };
         let activation = self.activations.get(&id)?;
+        if let Body::Extended(extended) = &activation.body {
+            return workflow.extension_tasks(extended.extension, extended.stage);
+        }
         match &workflow.task(&activation.pointer)?.kind {
             Kind::Do(tasks) => Some(tasks),
             Kind::For(each) => Some(&each.tasks),
@@ -327,6 +379,7 @@ impl Run {
         let Some(id) = owner else { return Some(&self.root) };
         match &self.activations.get(&id)?.body {
             Body::Sequence(cursor) => Some(cursor),
+            Body::Extended(extended) => Some(&extended.cursor),
             Body::Loop(each) => each.cursor.as_ref(),
             Body::Try(attempt) => Some(&attempt.cursor),
             Body::Ready | Body::Failed(_) | Body::Call(_) | Body::Wait(_) | Body::Fork(_) => None,

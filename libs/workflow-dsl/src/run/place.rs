@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use crate::journal::Stage;
+
 /// Namespace of the ids that are derived here.
 const NAMESPACE: Uuid = Uuid::from_u128(0x6f0d_5a52_3a0b_4c5e_9d5c_0f4b_7c1e_2a91);
 
@@ -33,6 +35,18 @@ impl Place {
         Self {
             iterations,
             path: format!("{}[{index}]", self.path).into(),
+            ..self.clone()
+        }
+    }
+
+    /// In the tasks of an extension around the task at `pointer`: they are written once, and run around many.
+    pub(super) fn in_extension(&self, pointer: &str, stage: Stage, index: usize) -> Self {
+        let stage = match stage {
+            Stage::Before => "before",
+            Stage::After => "after",
+        };
+        Self {
+            path: format!("{}<{pointer} {stage} {index}>", self.path).into(),
             ..self.clone()
         }
     }

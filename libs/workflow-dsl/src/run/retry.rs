@@ -10,7 +10,9 @@ use super::Run;
 use super::effect::after;
 use super::evaluate::View;
 use super::state::{Activation, Scope, Try};
-use crate::document::{Catch, ErrorFilter, Jitter, Kind, Retry, Task};
+use serde_json::Value;
+
+use crate::document::{Catch, ErrorFilter, Kind, Period, Retry, Task};
 use crate::journal::{EventKind, Problem};
 
 /// At most so many retries where the policy gives no number.
@@ -20,15 +22,31 @@ const MOST_RETRIES: u32 = 1_000;
 const LONGEST_DELAY: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// How long each attempt of a `try` may take.
-pub(super) fn attempt_limit(task: &Task) -> Option<Duration> {
+pub(super) fn attempt_limit(task: &Task) -> Option<&Period> {
     match &task.kind {
-        Kind::Try(attempt) => attempt
-            .catch
-            .retry
-            .as_ref()
-            .and_then(|retry| retry.limit.attempt_duration),
+        Kind::Try(attempt) => attempt.catch.retry.as_ref()?.limit.attempt_duration.as_ref(),
         _ => None,
     }
+}
+
+/// When an attempt that begins at `start` times out, where that is computed; what the document says is known to the fold.
+fn attempt_deadline(
+    view: &View<'_>,
+    task: &Task,
+    input: &Value,
+    start: Timestamp,
+) -> Result<Option<Timestamp>, Problem> {
+    let limit = attempt_limit(task).filter(|limit| limit.fixed().is_none());
+    view.deadline(limit, input, start, "the duration limit of the attempt")
+}
+
+/// As [`attempt_deadline`], of the first attempt.
+pub(super) fn first_deadline(
+    view: &View<'_>,
+    task: &Task,
+    input: &Value,
+) -> Result<Option<Timestamp>, Problem> {
+    attempt_deadline(view, task, input, view.now)
 }
 
 /// What to do about `error`: try again, handle it, or fail with it. An error that is to be retried and has used up
@@ -66,17 +84,22 @@ pub(super) fn on_error(
         Ok(true) => catch
             .retry
             .as_ref()
-            .map_or(Ok(None), |retry| due(&view, retry, attempt, random)),
+            .map_or(Ok(None), |retry| due(&view, retry, attempt, random))
+            .and_then(|due| {
+                let Some(due) = due else { return Ok(None) };
+                Ok(Some((due, attempt_deadline(&view, task, view.input, due)?)))
+            }),
         Err(problem) => Err(problem),
     };
     let (task, error) = (Arc::clone(&activation.pointer), error.as_ref().clone());
     match again {
         Err(problem) => fault(problem.at(&task)),
-        Ok(Some(due)) => EventKind::TaskRetried {
+        Ok(Some((due, attempt_deadline))) => EventKind::TaskRetried {
             task,
             activation: id,
             attempt: attempt.attempt.saturating_add(1),
             due,
+            attempt_deadline,
             error,
         },
         Ok(None) if catch.retry.is_some() && catch.tasks.is_none() => fault(error),
@@ -129,23 +152,32 @@ fn due(
     if !wanted || number > retry.limit.attempts.unwrap_or(MOST_RETRIES) {
         return Ok(None);
     }
-    let jitter = retry
-        .jitter
-        .map_or(Duration::ZERO, |jitter| chosen(jitter, random));
+    let jitter = match &retry.jitter {
+        None => Duration::ZERO,
+        Some(jitter) => chosen(
+            view.period(&jitter.from, view.input, "the 'from' of the jitter")?,
+            view.period(&jitter.to, view.input, "the 'to' of the jitter")?,
+            random,
+        ),
+    };
+    let base = view.period(&retry.delay, view.input, "the delay of the retry")?;
     let delay = retry
         .backoff
-        .delay(retry.delay, number)
+        .delay(base, number)
         .saturating_add(jitter)
         .min(LONGEST_DELAY);
     let due = after(view.now, delay);
-    let last = retry
-        .limit
-        .duration
-        .map_or(Timestamp::MAX, |limit| after(view.started, limit));
+    let last = match &retry.limit.duration {
+        None => Timestamp::MAX,
+        Some(limit) => {
+            let limit = view.period(limit, view.input, "the duration limit of the retries")?;
+            after(view.started, limit)
+        }
+    };
     Ok((due <= last).then_some(due))
 }
 
-fn chosen(Jitter { from, to }: Jitter, random: &mut dyn Rng) -> Duration {
+fn chosen(from: Duration, to: Duration, random: &mut dyn Rng) -> Duration {
     let nanoseconds = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
     let (from, to) = (nanoseconds(from), nanoseconds(to));
     Duration::from_nanos(if from < to {

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::place::Place;
-use crate::journal::Problem;
+use crate::journal::{Problem, Stage};
 use crate::request::Request;
 
 /// Where the execution of a list of tasks is.
@@ -72,6 +72,8 @@ pub(super) struct Activation {
     pub(super) deadline: Option<Timestamp>,
     pub(super) scope: Option<Arc<Scope>>,
     pub(super) place: Place,
+    /// Indexes of the extensions that apply to it.
+    pub(super) extensions: Arc<[usize]>,
     pub(super) body: Body,
 }
 
@@ -94,6 +96,8 @@ pub(super) enum Body {
     Call(Arc<Request>),
     /// It waits for a time.
     Wait(Timestamp),
+    /// It runs the tasks of an extension.
+    Extended(Extended),
     /// It runs a list.
     Sequence(Cursor),
     /// It runs a list for each item.
@@ -102,6 +106,23 @@ pub(super) enum Body {
     Fork(Fork),
     /// It runs a list and handles its errors.
     Try(Try),
+}
+
+/// A task around which an extension runs.
+#[derive(Debug)]
+pub(super) struct Extended {
+    /// Before or after the task.
+    pub(super) stage: Stage,
+    /// Index of the extension.
+    pub(super) extension: usize,
+    /// Where its tasks are.
+    pub(super) cursor: Cursor,
+    /// Whether `then: exit` has left them, so that the task itself is not to run.
+    pub(super) left: bool,
+    /// What the task yielded, once it has.
+    pub(super) output: Option<Arc<Value>>,
+    /// The case that it has taken, if it is a switch.
+    pub(super) case: Option<String>,
 }
 
 /// A `for` whose collection is known.
@@ -183,6 +204,7 @@ impl Body {
     pub(super) fn cursor_mut(&mut self) -> Option<&mut Cursor> {
         match self {
             Self::Sequence(cursor) => Some(cursor),
+            Self::Extended(extended) => Some(&mut extended.cursor),
             Self::Loop(each) => each.cursor.as_mut(),
             Self::Try(attempt) => Some(&mut attempt.cursor),
             Self::Ready | Self::Failed(_) | Self::Call(_) | Self::Wait(_) | Self::Fork(_) => None,
@@ -195,12 +217,27 @@ impl Body {
             Self::Ready | Self::Failed(_) => true,
             Self::Call(_) | Self::Wait(_) => false,
             Self::Sequence(cursor) => !cursor.is_running(),
+            Self::Extended(extended) => !extended.cursor.is_running(),
             Self::Loop(each) => !each.cursor.as_ref().is_some_and(Cursor::is_running),
             Self::Fork(Fork::Running(branches)) => {
                 branches.iter().any(|branch| matches!(branch, Branch::Waiting))
             }
             Self::Fork(Fork::Done(_) | Fork::Failed(_)) => true,
             Self::Try(attempt) => attempt.resume.is_none() && !attempt.cursor.is_running(),
+        }
+    }
+}
+
+impl Extended {
+    /// An extension at the beginning of its tasks.
+    pub(super) fn new(extension: usize, stage: Stage, input: &Arc<Value>) -> Self {
+        Self {
+            stage,
+            extension,
+            cursor: Cursor::first(input),
+            left: false,
+            output: None,
+            case: None,
         }
     }
 }
@@ -214,6 +251,7 @@ impl Activation {
     pub(super) fn children(&self) -> Vec<u64> {
         match &self.body {
             Body::Sequence(cursor) => cursor.child().into_iter().collect(),
+            Body::Extended(extended) => extended.cursor.child().into_iter().collect(),
             Body::Loop(each) => each.cursor.as_ref().and_then(Cursor::child).into_iter().collect(),
             Body::Try(attempt) => attempt.cursor.child().into_iter().collect(),
             Body::Fork(Fork::Running(branches)) => {

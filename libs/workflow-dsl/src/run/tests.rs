@@ -2,9 +2,11 @@
 
 mod control;
 mod data;
+mod extending;
 mod failures;
 mod folding;
 mod replay;
+mod shapes;
 mod timing;
 mod world;
 

@@ -59,6 +59,7 @@ pub(super) struct Survey {
     pub(super) deep: bool,
     /// Subschemas with references expanded, each circle once.
     pub(super) expanded: u64,
+    pub(super) patterns: usize,
 }
 
 impl Survey {
@@ -125,11 +126,13 @@ pub(super) fn survey(schema: &Value) -> Result<Survey, Refusal> {
             format!("with its references expanded, the schema has more than {MOST_EXPANDED} subschemas");
         return refuse("", message);
     }
+    let patterns = surveyor.patterns;
     let objects = surveyor.parts.into_iter().filter(|part| part.schema.is_object());
     Ok(Survey {
         parts: objects.map(|part| part.pointer).collect(),
         deep,
         expanded,
+        patterns,
     })
 }
 

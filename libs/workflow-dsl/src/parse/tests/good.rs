@@ -74,9 +74,12 @@ fn tasks_are_found_by_their_pointers() {
 fn references_are_resolved() {
     let definition = whole();
     let workflow = &definition.workflow;
-    assert_eq!(workflow.timeout, Some(Duration::from_secs(3600)));
+    assert_eq!(workflow.timeout, Some(Duration::from_secs(3600).into()));
     assert_eq!(workflow.tasks.tasks[0].then, Flow::Task(2));
-    assert_eq!(workflow.tasks.tasks[0].timeout, Some(Duration::from_secs(300)));
+    assert_eq!(
+        workflow.tasks.tasks[0].timeout,
+        Some(Duration::from_secs(300).into())
+    );
     let Kind::Switch(cases) = &workflow.tasks.tasks[2].kind else {
         panic!("no switch")
     };
@@ -88,19 +91,19 @@ fn references_are_resolved() {
         panic!("no try")
     };
     let retry = attempt.catch.retry.as_ref().expect("a retry policy");
-    assert_eq!(retry.delay, Duration::from_millis(2500));
+    assert_eq!(retry.delay, Duration::from_millis(2500).into());
     assert_eq!(retry.backoff, Backoff::Exponential);
     let limit = RetryLimit {
         attempts: Some(3),
-        attempt_duration: Some(Duration::from_secs(5)),
-        duration: Some(Duration::from_secs(60)),
+        attempt_duration: Some(Duration::from_secs(5).into()),
+        duration: Some(Duration::from_secs(60).into()),
     };
     assert_eq!(retry.limit, limit);
     assert_eq!(
         retry.jitter,
         Some(Jitter {
-            from: Duration::ZERO,
-            to: Duration::from_millis(500)
+            from: Duration::ZERO.into(),
+            to: Duration::from_millis(500).into()
         })
     );
     let filter = ErrorFilter {

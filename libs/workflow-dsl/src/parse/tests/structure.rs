@@ -64,12 +64,9 @@ fn fields_of_the_top() {
         &["'do' must be a list, found an object"],
     );
     for (section, pointer) in [
-        ("input: {schema: {}}", "/input/schema"),
-        ("output: {schema: {}}", "/output/schema"),
         ("use: {functions: {}}", "/use/functions"),
         ("use: {secrets: []}", "/use/secrets"),
         ("use: {authentications: {}}", "/use/authentications"),
-        ("use: {extensions: []}", "/use/extensions"),
         ("use: {catalogs: {}}", "/use/catalogs"),
     ] {
         let text = format!("{section}\n{}", with_tasks("  - a: {set: {x: 1}}\n"));
@@ -77,13 +74,13 @@ fn fields_of_the_top() {
         refuses(&text, &format!("1:{column} {pointer}"), &["is not supported yet"]);
     }
     let evaluate = format!(
-        "evaluate: {{mode: loose}}\n{}",
+        "evaluate: {{mode: lose}}\n{}",
         with_tasks("  - a: {set: {x: 1}}\n")
     );
     refuses(
         &evaluate,
         "1:18 /evaluate/mode",
-        &["'loose' is not supported yet", "'strict'"],
+        &["'lose' is no mode", "'strict'", "'loose'"],
     );
 }
 
@@ -191,8 +188,8 @@ fn kinds_of_tasks() {
         &["must be an object"],
     );
     refuses_tasks(
-        "  - a: {set: {x: 1}, export: {schema: {}}}\n",
-        "3:31 /do/0/a/export/schema",
+        "  - a: {set: {x: 1}, export: {schema: {resource: {endpoint: x}}}}\n",
+        "3:40 /do/0/a/export/schema/resource",
         &["not supported yet"],
     );
     refuses_tasks(

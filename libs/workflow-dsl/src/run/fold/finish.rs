@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::Mismatch;
-use crate::document::{Flow, Kind};
-use crate::journal::Problem;
+use crate::document::{Flow, Kind, Period};
+use crate::journal::{Problem, Stage};
 use crate::run::effect::after;
 use crate::run::state::{Activation, Body, Branch, Cursor, Fork, Loop, Try};
 use crate::run::{Run, retry};
@@ -104,6 +104,9 @@ impl Run {
             |_| {},
         );
         if let Some(id) = owner {
+            if flow == Flow::Exit {
+                self.leave_extension(id);
+            }
             self.end_iteration(id);
         }
     }
@@ -206,8 +209,7 @@ impl Run {
         &mut self,
         pointer: &str,
         id: u64,
-        attempt: u32,
-        due: Timestamp,
+        (attempt, due, attempt_deadline): (u32, Timestamp, Option<Timestamp>),
         (error, time): (&Problem, Timestamp),
     ) -> Result<(), Mismatch> {
         if attempt != self.expect_failed_try(id, pointer)?.saturating_add(1) {
@@ -215,13 +217,15 @@ impl Run {
         }
         let workflow = Arc::clone(&self.definition.workflow);
         let limit = workflow.task(pointer).and_then(retry::attempt_limit);
+        let limit = limit.and_then(Period::fixed);
+        let deadline = attempt_deadline.or_else(|| limit.map(|limit| after(due, limit)));
         self.change(id, |activation| {
             activation.body = Body::Try(Try {
                 attempt,
                 caught: None,
                 cursor: Cursor::first(&activation.input),
                 resume: Some(due),
-                deadline: limit.map(|limit| after(due, limit)),
+                deadline,
                 failed: Some((Arc::new(error.clone()), time)),
             });
         });
@@ -264,6 +268,11 @@ impl Run {
 /// The output that a task has by its state, before any transformation.
 pub(in crate::run) fn known_output(activation: &Activation, kind: &Kind) -> Option<Arc<Value>> {
     match (&activation.body, kind) {
+        (Body::Extended(extended), _) => match (extended.stage, &extended.cursor) {
+            (Stage::Before, Cursor::Done(output)) if extended.left => Some(Arc::clone(output)),
+            (Stage::After, Cursor::Done(_)) => extended.output.clone(),
+            _ => None,
+        },
         (Body::Wait(_), _) | (Body::Ready, Kind::Switch(_)) => Some(Arc::clone(&activation.input)),
         (
             Body::Loop(Loop {

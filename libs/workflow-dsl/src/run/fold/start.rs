@@ -5,23 +5,22 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{Mismatch, Opening};
-use crate::document::{Kind, Task};
-use crate::journal::Problem;
+use super::{Mismatch, Opening, Start};
+use crate::document::{Kind, Period, Task};
+use crate::journal::{Problem, Stage};
 use crate::run::effect::after;
+use crate::run::evaluate::{EXTENDED, extended_descriptor};
 use crate::run::place::Place;
-use crate::run::state::{Activation, Body, Branch, Cursor, Fork, Loop, Scope, Try};
+use crate::run::state::{Activation, Body, Branch, Cursor, Extended, Fork, Loop, Scope, Try};
 use crate::run::{Run, retry};
 
 impl Run {
-    #[allow(clippy::too_many_arguments, reason = "they are the fields of one event")]
     pub(in crate::run) fn start_task(
         &mut self,
         pointer: &Arc<str>,
         parent: Option<u64>,
         opening: Opening,
-        input: Arc<Value>,
-        deadline: Option<Timestamp>,
+        start: Start,
         error: Option<&Problem>,
         time: Timestamp,
     ) -> Result<(), Mismatch> {
@@ -35,13 +34,26 @@ impl Run {
             lap,
             input: raw_input,
         } = opening;
+        let Start {
+            input,
+            deadline,
+            attempt_deadline,
+            extensions,
+        } = start;
+        let before = extensions
+            .iter()
+            .copied()
+            .find(|index| workflow.extension_tasks(*index, Stage::Before).is_some());
         let activation = Activation {
             parent,
             position,
             pointer: Arc::clone(pointer),
             body: match error {
                 Some(error) => Body::Failed(Arc::new(error.clone())),
-                None => first_body(task, &input, time),
+                None => match before {
+                    Some(extension) => Body::Extended(Extended::new(extension, Stage::Before, &input)),
+                    None => first_body(task, &input, time, attempt_deadline),
+                },
             },
             raw_input,
             input,
@@ -49,6 +61,7 @@ impl Run {
             deadline,
             scope: self.scope_inside(parent),
             place: self.place_inside(parent).in_lap(lap),
+            extensions,
         };
         self.next_activation += 1;
         self.activations.insert(id, activation);
@@ -95,6 +108,17 @@ impl Run {
                 &definition.catch.variable,
                 Arc::new(error.to_value()),
             )),
+            (Body::Extended(extended), _) => {
+                let task = self.definition.workflow.task(&activation.pointer)?;
+                let task = extended_descriptor(
+                    self,
+                    task,
+                    &activation.raw_input,
+                    extended.output.as_ref(),
+                    activation.started,
+                );
+                Some(Scope::inside(outer, EXTENDED, Arc::new(task)))
+            }
             _ => outer.cloned(),
         }
     }
@@ -106,6 +130,11 @@ impl Run {
         };
         match &activation.body {
             Body::Loop(each) => activation.place.in_iteration(each.done),
+            Body::Extended(extended) => {
+                activation
+                    .place
+                    .in_extension(&activation.pointer, extended.stage, extended.extension)
+            }
             Body::Try(Try {
                 caught: None,
                 attempt,
@@ -143,7 +172,12 @@ impl Run {
 }
 
 /// How a task of this kind begins.
-fn first_body(task: &Task, input: &Arc<Value>, time: Timestamp) -> Body {
+pub(super) fn first_body(
+    task: &Task,
+    input: &Arc<Value>,
+    time: Timestamp,
+    attempt_deadline: Option<Timestamp>,
+) -> Body {
     match &task.kind {
         Kind::Do(_) => Body::Sequence(Cursor::first(input)),
         Kind::Fork(fork) => Body::Fork(Fork::Running(vec![Branch::Waiting; fork.branches.tasks.len()])),
@@ -152,7 +186,10 @@ fn first_body(task: &Task, input: &Arc<Value>, time: Timestamp) -> Body {
             caught: None,
             cursor: Cursor::first(input),
             resume: None,
-            deadline: retry::attempt_limit(task).map(|limit| after(time, limit)),
+            deadline: attempt_deadline.or_else(|| {
+                let limit = retry::attempt_limit(task).and_then(Period::fixed);
+                limit.map(|limit| after(time, limit))
+            }),
             failed: None,
         }),
         Kind::Set(_) | Kind::Call(_) | Kind::Switch(_) | Kind::For(_) | Kind::Raise(_) | Kind::Wait(_) => {

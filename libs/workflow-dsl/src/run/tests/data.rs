@@ -45,14 +45,14 @@ fn descriptors_tell_about_run_task_and_runtime() {
                 seconds: ${ $task.startedAt.epoch.seconds }
                 definition: ${ $task.definition.metadata.note }
                 runtime: ${ $runtime.name }
-                output: ${ $output }
+                output: ${ $runtime.metadata }
               metadata: {note: hello}
         ",
     )
     .run(json!(null))
     .yields(json!({
         "id": "run-1", "name": "test", "started": "2026-03-01T12:00:00.000Z", "seconds": 1_772_366_400,
-        "definition": "hello", "runtime": "muster", "output": null,
+        "definition": "hello", "runtime": "muster", "output": {},
     }));
 }
 

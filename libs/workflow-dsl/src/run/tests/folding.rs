@@ -145,6 +145,7 @@ fn events_about_what_is_not_there_are_refused() {
                 activation: 0,
                 attempt: 2,
                 due: world.now,
+                attempt_deadline: None,
                 error: error.clone(),
             },
             "no error to handle",

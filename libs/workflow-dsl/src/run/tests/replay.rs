@@ -21,6 +21,12 @@ fn task() -> impl Strategy<Value = String> {
         (0..4_u8).prop_map(|agent| call(agent, ", output: {as: '{n: (.n? // 0), got: .}'}")),
         (0..4_u8).prop_map(|agent| call(agent, ", timeout: {after: PT3S}")),
         (0..3_u8).prop_map(|seconds| format!("{{wait: PT{seconds}S}}")),
+        Just("{wait: '${ \"PT\\((.n? // 0) % 4)S\" }'}".to_owned()),
+        Just(
+            "{set: {n: '${ (.n? // 0) + 1 }'}, output: {schema: {document: {properties: {n: {maximum: 3}}}}}, input: {schema: {document: {type: object}}}}"
+                .to_owned()
+        ),
+        (0..4_u8).prop_map(|agent| call(agent, ", timeout: {after: '${ {seconds: ((.n? // 0) + 1)} }'}")),
         Just("{if: '(.n? // 0) > 1', set: {n: 0}}".to_owned()),
         Just("{raise: {error: {type: 'about:blank', status: 500, detail: '${ tostring }'}}}".to_owned()),
         Just("{switch: [{low: {when: '(.n? // 0) < 2', then: exit}}, {other: {then: continue}}]}".to_owned()),
@@ -69,19 +75,60 @@ fn catch() -> impl Strategy<Value = &'static str> {
         "{when: '$error.status < 500', do: HANDLER}",
         "{retry: {limit: {attempt: {count: 2}}}}",
         "{retry: {delay: PT1S, backoff: {exponential: {}}, limit: {attempt: {count: 3}}}, do: HANDLER}",
+        "{retry: {delay: '${ \"PT1S\" }', limit: {attempt: {count: 2, duration: '${ {seconds: ((.n? // 0) + 1)} }'}, duration: '${ \"PT8S\" }'}}}",
         "{retry: {delay: PT1S, jitter: {from: PT0S, to: PT2S}, limit: {attempt: {count: 2, duration: PT2S}}}, do: HANDLER}",
     ])
 }
 
 fn document() -> impl Strategy<Value = Arc<Definition>> {
     let tasks = prop::collection::vec(task(), 1..4);
-    (tasks, any::<bool>()).prop_map(|(tasks, limited)| {
+    (tasks, any::<bool>(), extensions()).prop_map(|(tasks, limited, extensions)| {
         let tasks = tasks
             .into_iter()
             .enumerate()
             .map(|(index, task)| format!("  - t{index}: {task}\n"));
         let timeout = if limited { "timeout: {after: PT9S}\n" } else { "" };
-        definition(&format!("{timeout}do:\n{}", tasks.collect::<String>()))
+        definition(&format!(
+            "{timeout}{extensions}do:\n{}",
+            tasks.collect::<String>()
+        ))
+    })
+}
+
+/// `use.extensions`, or nothing.
+fn extensions() -> impl Strategy<Value = String> {
+    let tasks = (
+        0..4_u8,
+        prop::sample::select(vec!["", ", then: exit", ", then: continue"]),
+        0..3_u8,
+    );
+    let tasks = tasks.prop_map(|(agent, then, kind)| match kind {
+        0 => format!("[{{x: {}}}]", call(agent, then)),
+        1 => format!("[{{x: {{if: '(.n? // 0) > 1', set: {{n: 7}}{then}}}}}, {{y: {{wait: PT1S}}}}]"),
+        _ => format!("[{{x: {{do: [{{z: {}}}]{then}}}}}]", call(agent, "")),
+    });
+    let target = prop::sample::select(vec!["all", "call", "try", "composite", "for", "set", "switch"]);
+    let when = prop::sample::select(vec![
+        "",
+        ", when: '(.n? // 0) < 2'",
+        ", when: '$task.call == \"a2a\"'",
+    ]);
+    let one =
+        (target, when, prop::option::of(tasks.clone()), tasks).prop_map(|(target, when, before, after)| {
+            let before = before
+                .map(|tasks| format!(", before: {tasks}"))
+                .unwrap_or_default();
+            format!("{{extend: {target}{when}{before}, after: {after}}}")
+        });
+    prop::collection::vec(one, 0..3).prop_map(|extensions| {
+        if extensions.is_empty() {
+            return String::new();
+        }
+        let named = extensions.into_iter().enumerate();
+        let named: Vec<String> = named
+            .map(|(index, extension)| format!("{{e{index}: {extension}}}"))
+            .collect();
+        format!("use: {{extensions: [{}]}}\n", named.join(", "))
     })
 }
 

@@ -49,7 +49,7 @@ pub(super) struct World {
 }
 
 pub(super) fn definition(tasks: &str) -> Arc<Definition> {
-    let text = if tasks.contains("document:") {
+    let text = if tasks.contains("document: {dsl") {
         tasks.to_owned()
     } else {
         format!(
