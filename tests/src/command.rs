@@ -1,5 +1,6 @@
 //! Runs the `muster` command line to its end, as a user would type it.
 
+use std::path::Path;
 use std::process::Stdio;
 
 use muster_testkit::Program;
@@ -57,20 +58,40 @@ impl Finished {
 /// When it cannot be started or does not end.
 pub async fn muster(environment: &[(String, String)], arguments: &[&str]) -> Finished {
     let mut command = Command::new(Program::path_of("muster"));
+    command.args(arguments);
+    finish(command, environment, &format!("muster {arguments:?}")).await
+}
+
+/// Runs a line of shell in a directory, with `muster` on the path.
+///
+/// # Panics
+/// When it cannot be started or does not end.
+pub async fn shell(environment: &[(String, String)], directory: &Path, line: &str) -> Finished {
+    let programs = Program::path_of("muster");
+    let programs = programs.parent().expect("a program is in a directory");
+    let path = std::env::var("PATH").unwrap_or_default();
+    let mut command = Command::new("bash");
+    command
+        .args(["-euo", "pipefail", "-c", line])
+        .current_dir(directory)
+        .env("PATH", format!("{}:{path}", programs.display()));
+    finish(command, environment, line).await
+}
+
+async fn finish(mut command: Command, environment: &[(String, String)], what: &str) -> Finished {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("MUSTER") {
             command.env_remove(name);
         }
     }
     command
-        .args(arguments)
         .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .kill_on_drop(true);
     let output = tokio::time::timeout(PATIENCE, command.output())
         .await
-        .unwrap_or_else(|_| panic!("muster {arguments:?} does not end"))
-        .unwrap_or_else(|error| panic!("muster {arguments:?}: {error}"));
+        .unwrap_or_else(|_| panic!("{what} does not end"))
+        .unwrap_or_else(|error| panic!("{what}: {error}"));
     Finished {
         code: output.status.code().unwrap_or(-1),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),

@@ -6,7 +6,7 @@
 mod command;
 mod stack;
 
-pub use command::{Finished, muster};
+pub use command::{Finished, muster, shell};
 pub use stack::{Dev, Stack};
 
 use std::path::{Path, PathBuf};

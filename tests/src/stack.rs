@@ -161,7 +161,15 @@ impl Dev {
     /// # Panics
     /// When it does not come up.
     pub async fn start(directory: &Path) -> Self {
-        let program = Program::named("muster")
+        Self::start_with(directory, &[]).await
+    }
+
+    /// Starts it with further arguments.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub async fn start_with(directory: &Path, arguments: &[&str]) -> Self {
+        let mut program = Program::named("muster")
             .arg("dev")
             .arg("--ports")
             .arg("any")
@@ -169,6 +177,9 @@ impl Dev {
             .arg(directory.display().to_string())
             .arg("-o")
             .arg("json");
+        for argument in arguments {
+            program = program.arg(*argument);
+        }
         let mut process = program.start();
         let ready = wait_for("muster dev to be ready", PATIENCE, async || {
             if process.has_ended() {
@@ -230,6 +241,11 @@ impl Dev {
     /// Runs the command line against it.
     pub async fn muster(&self, arguments: &[&str]) -> Finished {
         crate::muster(&self.environment, arguments).await
+    }
+
+    /// Runs a line of shell against it, with `muster` on the path.
+    pub async fn shell(&self, directory: &Path, line: &str) -> Finished {
+        crate::shell(&self.environment, directory, line).await
     }
 }
 
