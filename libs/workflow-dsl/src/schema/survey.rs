@@ -173,10 +173,10 @@ impl<'s> Surveyor<'s> {
         for (name, value) in fields {
             let at = pointer_to(&pointer, name);
             self.refuse_keyword(name, value, &pointer, &at)?;
-            if let (Some(edge), true) = (edge_of(name), value.is_object() || value.is_boolean()) {
-                if name != "$ref" && name != "dependencies" {
-                    self.inside(index, Some(edge), at.clone(), value)?;
-                }
+            if let (Some(edge), true) = (edge_of(name), value.is_object() || value.is_boolean())
+                && !matches!(name.as_str(), "$ref" | "dependencies")
+            {
+                self.inside(index, Some(edge), at.clone(), value)?;
             }
             let listed = SAME_PLACE_LISTS.contains(&name.as_str()) || BELOW.contains(&name.as_str());
             if let (true, Value::Array(items)) = (listed, value) {
