@@ -115,7 +115,6 @@ impl Outbound {
     }
 
     /// A request to be sent with [`Self::send`].
-    #[must_use]
     pub fn request(&self, method: reqwest::Method, url: Url) -> reqwest::RequestBuilder {
         self.client.request(method, url)
     }
