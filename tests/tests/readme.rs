@@ -26,7 +26,7 @@ struct Example {
 }
 
 fn examples() -> Vec<Example> {
-    let readme = std::fs::read_to_string(repository_file("README.md")).unwrap();
+    let readme = std::fs::read_to_string(repository_file("README.md")).expect("it is there");
     let mut lines = readme.lines().enumerate();
     let mut found = Vec::new();
     while let Some((number, line)) = lines.next() {
@@ -106,7 +106,7 @@ async fn the_examples_of_the_readme_do_what_it_says() {
             .text
             .replace(SETTINGS, &directory.path().display().to_string());
         std::fs::write(&path, text).unwrap();
-        arguments = vec!["--config", path.to_str().unwrap()];
+        arguments = vec!["--config", path.to_str().expect("it is text")];
     }
     let dev = Dev::start_with(&directory.path().join("data"), &arguments).await;
     let mut wrong = Vec::new();
@@ -135,7 +135,7 @@ async fn file(dev: &Dev, directory: &Path, name: &str, text: &str, exit: i32) ->
         return Ok(());
     }
     let checked = dev
-        .muster(&["workflow", "validate", path.to_str().unwrap()])
+        .muster(&["workflow", "validate", path.to_str().expect("it is text")])
         .await;
     if checked.code == exit {
         Ok(())
