@@ -9,10 +9,11 @@
 use std::path::PathBuf;
 
 const A2A: &str = "a2a/v1/a2a.proto";
-const OURS: [&str; 3] = [
+const OURS: [&str; 4] = [
     "muster/registry/v1/registry.proto",
     "muster/router/v1/router.proto",
     "muster/workflow/v1/workflow.proto",
+    "muster/workflow/v1/approval.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

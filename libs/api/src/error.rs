@@ -110,6 +110,10 @@ catalogue! {
     RunExists = "RUN_EXISTS", AlreadyExists, 409, "use another run id";
     /// The run has ended.
     RunEnded = "RUN_ENDED", FailedPrecondition, 409, "start a new run";
+    /// There is no such approval.
+    ApprovalNotFound = "APPROVAL_NOT_FOUND", NotFound, 404, "list what is open with `muster approval list`";
+    /// The approval was closed, and not as is wanted.
+    ApprovalClosed = "APPROVAL_CLOSED", FailedPrecondition, 409, "see how it was closed with `muster approval show`";
     /// Too many runs are queued.
     TooManyRuns = "TOO_MANY_RUNS", ResourceExhausted, 429, "try again when runs have ended, or raise `engine.max_queued_runs`";
     /// The store cannot write.

@@ -15,6 +15,7 @@
 //! reader would misunderstand.
 
 mod error;
+mod question;
 
 use std::sync::Arc;
 
@@ -23,7 +24,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::request::Request;
-pub use error::{Problem, Standard};
+pub use error::{Own, Problem, Standard};
+pub use question::{Escalation, Question, Verdict};
 
 /// Version of the format of events. A reader refuses a journal that begins with a higher one.
 pub const FORMAT: u32 = 1;
@@ -197,6 +199,58 @@ pub enum EventKind {
         #[serde(flatten)]
         request: Request,
     },
+    /// People are asked before a task begins what it is for.
+    #[serde(rename = "approval.opened")]
+    ApprovalOpened {
+        /// JSON pointer of the task.
+        task: Arc<str>,
+        /// Its activation.
+        activation: u64,
+        /// Number of the approval in the run: the index of this event.
+        approval: u64,
+        /// What they are asked; its fields stand beside these.
+        #[serde(flatten)]
+        question: Question,
+    },
+    /// Nothing was decided for a while, and more people are asked.
+    #[serde(rename = "approval.escalated")]
+    ApprovalEscalated {
+        /// JSON pointer of the task.
+        task: Arc<str>,
+        /// Its activation.
+        activation: u64,
+        /// Which approval.
+        approval: u64,
+    },
+    /// Somebody decided.
+    #[serde(rename = "approval.decided")]
+    ApprovalDecided {
+        /// JSON pointer of the task.
+        task: Arc<str>,
+        /// Its activation.
+        activation: u64,
+        /// Which approval.
+        approval: u64,
+        /// What they say; its fields stand beside these.
+        #[serde(flatten)]
+        verdict: Verdict,
+        /// When the first attempt of the task times out, where that is computed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        attempt_deadline: Option<Timestamp>,
+        /// Why the task cannot go on although it may.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<Problem>,
+    },
+    /// Nobody decided in time.
+    #[serde(rename = "approval.expired")]
+    ApprovalExpired {
+        /// JSON pointer of the task.
+        task: Arc<str>,
+        /// Its activation.
+        activation: u64,
+        /// Which approval.
+        approval: u64,
+    },
     /// A pause began.
     #[serde(rename = "wait.started")]
     WaitStarted {
@@ -273,6 +327,10 @@ impl Event {
             EventKind::TaskRetried { .. } => "task.retried",
             EventKind::TaskCaught { .. } => "task.caught",
             EventKind::CallStarted { .. } => "call.started",
+            EventKind::ApprovalOpened { .. } => "approval.opened",
+            EventKind::ApprovalEscalated { .. } => "approval.escalated",
+            EventKind::ApprovalDecided { .. } => "approval.decided",
+            EventKind::ApprovalExpired { .. } => "approval.expired",
             EventKind::WaitStarted { .. } => "wait.started",
             EventKind::LoopStarted { .. } => "loop.started",
             EventKind::IterationStarted { .. } => "iteration.started",
@@ -295,6 +353,10 @@ impl Event {
             | EventKind::TaskRetried { task, .. }
             | EventKind::TaskCaught { task, .. }
             | EventKind::CallStarted { task, .. }
+            | EventKind::ApprovalOpened { task, .. }
+            | EventKind::ApprovalEscalated { task, .. }
+            | EventKind::ApprovalDecided { task, .. }
+            | EventKind::ApprovalExpired { task, .. }
             | EventKind::WaitStarted { task, .. }
             | EventKind::LoopStarted { task, .. }
             | EventKind::IterationStarted { task, .. } => Some(task),
@@ -317,6 +379,10 @@ impl Event {
             | EventKind::TaskRetried { activation, .. }
             | EventKind::TaskCaught { activation, .. }
             | EventKind::CallStarted { activation, .. }
+            | EventKind::ApprovalOpened { activation, .. }
+            | EventKind::ApprovalEscalated { activation, .. }
+            | EventKind::ApprovalDecided { activation, .. }
+            | EventKind::ApprovalExpired { activation, .. }
             | EventKind::WaitStarted { activation, .. }
             | EventKind::LoopStarted { activation, .. }
             | EventKind::IterationStarted { activation, .. } => Some(*activation),

@@ -21,6 +21,7 @@
 //! of tasks. The rejected alternatives: replaying the document with recorded results (the cost grows with the
 //! history, and a changed expression changes the past), and an async function per run (its state is not data).
 
+pub mod approval;
 mod current;
 mod decide;
 mod effect;
@@ -28,6 +29,7 @@ mod evaluate;
 mod fold;
 mod place;
 mod retry;
+mod standing;
 mod state;
 mod track;
 mod waiting;
@@ -41,7 +43,8 @@ use rand::Rng;
 use serde_json::Value;
 
 use crate::document::Definition;
-use crate::journal::{Event, EventKind, Problem, Standard};
+use crate::journal::{Event, EventKind, Problem, Standard, Verdict};
+pub use approval::Approval;
 pub use effect::Effect;
 pub use fold::Mismatch;
 use state::{Activation, Cursor, Timer};
@@ -84,6 +87,12 @@ pub struct Run {
     /// Who has something to decide; none is the run itself.
     ready: BTreeSet<Option<u64>>,
     timers: BTreeSet<Timer>,
+    /// How many tasks wait for people.
+    asking: usize,
+    /// Since when the run waits for people and nothing else, so that its clock stands still.
+    resting_since: Option<Timestamp>,
+    /// Whether some clock stands still.
+    stood: bool,
     output: Option<Arc<Value>>,
     error: Option<Problem>,
     /// `$workflow`, made when it is first asked for.
@@ -124,6 +133,13 @@ pub enum Stimulus {
     },
     /// Time has passed, or the run has been loaded from its journal: whatever is due is decided.
     Tick,
+    /// Somebody decides. Of no effect if the approval is not open.
+    Decide {
+        /// Its number in the run.
+        approval: u64,
+        /// What they say.
+        verdict: Verdict,
+    },
     /// Someone ends the run.
     Cancel {
         /// Why, in their words.
@@ -162,6 +178,9 @@ impl Run {
             next_activation: 0,
             ready: BTreeSet::new(),
             timers: BTreeSet::new(),
+            asking: 0,
+            resting_since: None,
+            stood: false,
             output: None,
             error: None,
             descriptor: OnceLock::new(),

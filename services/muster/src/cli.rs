@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use muster_workflow_dsl::document::policy::Priority;
 
+use crate::approval::{self, ApprovalCommand};
 use crate::connect::Endpoints;
 use crate::failure::Failure;
 use crate::output::{Format, Output};
@@ -74,6 +75,9 @@ enum Command {
     /// Check, keep and run workflows.
     #[command(subcommand)]
     Workflow(WorkflowCommand),
+    /// List and decide what runs ask people.
+    #[command(subcommand)]
+    Approval(ApprovalCommand),
 }
 
 /// Which ports `dev` listens on.
@@ -310,6 +314,7 @@ async fn dispatch(cli: Cli, output: &Output) -> Result<(), Failure> {
         Command::Send(arguments) => send::run(arguments, &endpoints, output).await,
         Command::Task(command) => task::run(command, &endpoints, output).await,
         Command::Workflow(command) => workflow::run(command, &endpoints, output).await,
+        Command::Approval(command) => approval::run(command, &endpoints, output).await,
     }
 }
 

@@ -1,6 +1,7 @@
 //! `muster`: the operator's binary. See [`cli`] for the commands; each has a module of its own.
 
 mod agents;
+mod approval;
 mod cli;
 mod connect;
 mod demo;

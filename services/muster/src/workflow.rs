@@ -17,7 +17,7 @@ use crate::failure::Failure;
 use crate::output::Output;
 use crate::read;
 
-pub use runs::{run_json, start_and_wait, status_name};
+pub use runs::{run_json, start_and_wait, status_name, time, time_json};
 
 /// Largest document that is read; what the parser takes is less, and it says so with a place.
 const MAX_DOCUMENT_BYTES: u64 = 4 << 20;

@@ -385,7 +385,7 @@ impl Engine {
     }
 
     /// Lets a run react to something and returns it as it is then, durably.
-    async fn act(&self, id: &RunId, stimulus: Stimulus) -> Result<View, Error> {
+    pub(crate) async fn act(&self, id: &RunId, stimulus: Stimulus) -> Result<View, Error> {
         let (reply, answer) = oneshot::channel();
         let stimulus = Box::new(stimulus);
         match self.floor.command(id, Command::Act { stimulus, reply })? {

@@ -2,6 +2,7 @@
 
 use muster_workflow_dsl::Problems;
 
+use crate::approval::{ApprovalId, State};
 use crate::run::{RunId, Status};
 use crate::schedule::Full;
 use crate::store;
@@ -63,6 +64,24 @@ pub enum Error {
         /// How it ended.
         status: Status,
     },
+    /// There is no such approval.
+    #[error("there is no approval '{id}'{suggestion}")]
+    ApprovalNotFound {
+        /// What was looked for.
+        id: ApprovalId,
+        /// The nearest ids, ready to append.
+        suggestion: String,
+    },
+    /// The approval was closed, and not as is wanted.
+    #[error("approval '{id}' is {}{}", state.name(), by_whom(by))]
+    ApprovalClosed {
+        /// The id.
+        id: ApprovalId,
+        /// How it was closed.
+        state: State,
+        /// By whom, if somebody decided.
+        by: String,
+    },
     /// The line is full.
     #[error(transparent)]
     TooManyRuns(#[from] Full),
@@ -83,6 +102,14 @@ pub enum Error {
     /// A defect of ours.
     #[error("{0}")]
     Defect(String),
+}
+
+fn by_whom(by: &str) -> String {
+    if by.is_empty() {
+        String::new()
+    } else {
+        format!(" by {by}")
+    }
 }
 
 impl Error {

@@ -307,9 +307,11 @@ fn instead(stimulus: &Stimulus) -> Stimulus {
             (*activation, *attempt),
             Err(Failure::new(Kind::Runtime, 413, REASON)),
         ),
-        Stimulus::Start { .. } | Stimulus::Tick | Stimulus::Cancel { .. } => Stimulus::Cancel {
-            reason: REASON.to_owned(),
-        },
+        Stimulus::Start { .. } | Stimulus::Tick | Stimulus::Decide { .. } | Stimulus::Cancel { .. } => {
+            Stimulus::Cancel {
+                reason: REASON.to_owned(),
+            }
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The engine over gRPC: decode, ask the engine, encode.
 
+mod approvals;
 mod convert;
 mod status;
 
@@ -13,6 +14,7 @@ use tonic::{Request, Response, Status};
 
 use crate::catalogue::Reference;
 use crate::engine::{Doing, Engine};
+pub use approvals::Approvals;
 
 /// `muster.workflow.v1.WorkflowService`.
 pub struct Service {

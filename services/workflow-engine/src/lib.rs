@@ -22,6 +22,7 @@
 //! - **A damaged run harms no other.** It is set aside with the reason, which its readers and the log are told.
 
 mod activity;
+mod approving;
 mod calls;
 mod driver;
 mod executor;
@@ -32,6 +33,7 @@ mod live;
 mod off_thread;
 mod retention;
 
+pub mod approval;
 pub mod caller;
 pub mod catalogue;
 pub mod config;
@@ -51,6 +53,7 @@ pub mod watching;
 use std::sync::Arc;
 use std::time::Duration;
 
+use muster_api::workflow::approval_service_server::ApprovalServiceServer;
 use muster_api::workflow::workflow_service_server::WorkflowServiceServer;
 use muster_runtime::{Chassis, Error, Listeners, Shutdown, Surface, data_directory, health};
 
@@ -114,12 +117,16 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
     );
     chassis.tasks.spawn("retention", sweep);
 
+    let approvals = ApprovalServiceServer::new(grpc::Approvals::new(Arc::clone(&engine)))
+        .max_decoding_message_size(config.server.max_message_bytes);
     let service = WorkflowServiceServer::new(grpc::Service::new(engine))
         .max_decoding_message_size(config.server.max_message_bytes);
     chassis
         .serve(
             listeners,
-            Surface::new(muster_api::FILE_DESCRIPTOR_SET).grpc(service),
+            Surface::new(muster_api::FILE_DESCRIPTOR_SET)
+                .grpc(service)
+                .grpc(approvals),
         )
         .await
 }

@@ -8,6 +8,7 @@ use muster_workflow_dsl::journal::{Event, EventKind, Problem, Standard};
 use muster_workflow_dsl::run::{self, Blocker, Effect, Run, Stimulus};
 use serde_json::Value;
 
+use crate::approval::Ledger;
 use crate::definitions::Definitions;
 use crate::off_thread::off_thread;
 use crate::run::{Failure, Record, RunId, Status, Summary};
@@ -36,6 +37,7 @@ pub(crate) struct Live {
     record: Record,
     run: Run,
     unwritten: Vec<Vec<u8>>,
+    approvals: Ledger,
 }
 
 impl Live {
@@ -73,6 +75,7 @@ impl Live {
             }
         }
         Ok(Some(Self {
+            approvals: Ledger::of(&run, &summary),
             summary,
             record,
             run,
@@ -114,6 +117,7 @@ impl Live {
         for event in &events {
             self.record(event)?;
         }
+        self.approvals.follow(&events, &self.run, &self.summary);
         self.sum_up(now);
         Ok(self)
     }
@@ -142,6 +146,7 @@ impl Live {
                 first_index,
                 entries,
                 output,
+                approvals: self.approvals.take_changed(),
             })
             .await
     }

@@ -26,6 +26,8 @@ pub enum List {
     Runs,
     /// Entries of a journal.
     History,
+    /// Approvals.
+    Approvals,
 }
 
 impl List {
@@ -34,6 +36,7 @@ impl List {
             Self::Workflows => b'w',
             Self::Runs => b'r',
             Self::History => b'h',
+            Self::Approvals => b'a',
         }
     }
 

@@ -75,6 +75,7 @@ mod tests {
                     first_index: 0,
                     entries: Vec::new(),
                     output: None,
+                    approvals: Vec::new(),
                 };
                 store.append(step).await.unwrap();
             }

@@ -5,6 +5,7 @@
 //! expects to be next, checked by the store at the moment of writing: whoever believes to own a run that somebody
 //! else has taken further is refused.
 
+pub mod approvals;
 #[cfg(test)]
 pub(crate) mod conformance;
 pub mod embedded;
@@ -14,7 +15,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::approval::Approval;
 use crate::run::{Entry, Position, Record, RunId, Status, Summary};
+use approvals::Approvals;
 
 /// Why the store did not do it.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -74,6 +77,8 @@ pub struct Step {
     pub entries: Vec<Vec<u8>>,
     /// The output, if the run ends with one.
     pub output: Option<Value>,
+    /// The approvals that have changed, as they stand after the step.
+    pub approvals: Vec<Approval>,
 }
 
 /// Which runs to list.
@@ -111,7 +116,7 @@ pub const HISTORY_BYTES: usize = 1024 * 1024;
 
 /// Durable catalogue and journals.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: Approvals + Send + Sync + 'static {
     /// Adds a document; a [`Error::Conflict`] if its key is taken.
     async fn add_workflow(&self, workflow: &Workflow, document: &str) -> Result<(), Error>;
 
@@ -168,7 +173,7 @@ pub trait Store: Send + Sync + 'static {
     /// Lists runs that ended before `time`, oldest first.
     async fn ended_before(&self, time: Timestamp, limit: usize) -> Result<Vec<RunId>, Error>;
 
-    /// Forgets an ended run and its journal; nothing if it is not there.
+    /// Forgets an ended run, its journal and its approvals; nothing if it is not there.
     async fn forget_run(&self, id: &RunId) -> Result<(), Error>;
 
     /// Whether writes are taken, else why not.

@@ -3,12 +3,15 @@
 //! The language lets `metadata` hold anything, so that a document with these fields stays valid for every other
 //! runtime, which runs it without them. Here the fields are checked as strictly as those of the language.
 
+mod gate;
+
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::expression::Expression;
+pub use gate::{Escalation, Gate};
 
 /// The key in `document.metadata` and in a task's `metadata`.
 pub const KEY: &str = "muster";
@@ -20,6 +23,8 @@ pub struct WorkflowPolicy {
     pub priority: Priority,
     /// `concurrency`: how many of its runs may be under way, begun and not ended, at once.
     pub concurrency: Vec<Concurrency>,
+    /// `maxIterations`: that of each task that names none.
+    pub max_iterations: Option<u64>,
 }
 
 /// A class of runs: within a namespace a run of a higher class goes before all runs of lower ones.
@@ -85,4 +90,34 @@ impl fmt::Display for Priority {
 
 /// `metadata.muster` of a task.
 #[derive(Debug, Clone, Default)]
-pub struct TaskPolicy {}
+pub struct TaskPolicy {
+    /// `approval`: people decide before the task begins what it is for.
+    pub approval: Option<Box<Gate>>,
+    /// `maxIterations`: of a `for`, how many iterations it may take; of any other task, how often it may run before the flow
+    /// leaves its list.
+    pub max_iterations: Option<u64>,
+    /// `minSuccessRatio` of a `fork`: which part of the branches must end well.
+    pub min_success: Option<Ratio>,
+}
+
+/// A part of a whole, above zero and at most one.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Ratio(f64);
+
+impl Ratio {
+    /// The ratio, if it is one.
+    #[must_use]
+    pub fn new(value: f64) -> Option<Self> {
+        (value > 0.0 && value <= 1.0).then_some(Self(value))
+    }
+
+    /// How many of so many are at least this part of them.
+    #[must_use]
+    pub fn of(self, count: usize) -> usize {
+        // A tenth of ten is one, whatever the last bit of the tenth.
+        const TOLERANCE: f64 = 1e-9;
+        let most = count as f64;
+        let needed = (self.0 * most - TOLERANCE).ceil().clamp(0.0, most);
+        (0..=count).find(|whole| *whole as f64 >= needed).unwrap_or(count)
+    }
+}

@@ -48,6 +48,45 @@ pub enum Standard {
     Runtime,
 }
 
+/// The kinds of errors that this runtime adds to those of the DSL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Own {
+    /// People have said no.
+    ApprovalRejected,
+    /// People have not decided in time.
+    ApprovalExpired,
+    /// A loop has taken as many iterations as it may.
+    TooManyIterations,
+}
+
+impl Own {
+    /// All of them.
+    pub const ALL: [Self; 3] = [
+        Self::ApprovalRejected,
+        Self::ApprovalExpired,
+        Self::TooManyIterations,
+    ];
+
+    /// The URI of the kind.
+    #[must_use]
+    pub const fn uri(self) -> &'static str {
+        match self {
+            Self::ApprovalRejected => "urn:muster:error:approval-rejected",
+            Self::ApprovalExpired => "urn:muster:error:approval-expired",
+            Self::TooManyIterations => "urn:muster:error:too-many-iterations",
+        }
+    }
+
+    /// Its usual status and title.
+    const fn usual(self) -> (u16, &'static str) {
+        match self {
+            Self::ApprovalRejected => (403, "Approval Rejected"),
+            Self::ApprovalExpired => (408, "Approval Expired"),
+            Self::TooManyIterations => (508, "Too Many Iterations"),
+        }
+    }
+}
+
 impl Standard {
     const ALL: [(Self, &'static str, u16, &'static str); 8] = [
         (Self::Configuration, "configuration", 400, "Configuration Error"),
@@ -98,6 +137,20 @@ impl Problem {
         let (_, status, title) = kind.row();
         Self {
             kind: kind.uri(),
+            status,
+            instance: None,
+            title: Some(title.to_owned()),
+            detail: Some(detail.into()),
+        }
+        .shortened()
+    }
+
+    /// An error that this runtime adds, with its usual status and title.
+    #[must_use]
+    pub fn own(kind: Own, detail: impl Into<String>) -> Self {
+        let (status, title) = kind.usual();
+        Self {
+            kind: kind.uri().to_owned(),
             status,
             instance: None,
             title: Some(title.to_owned()),

@@ -1,21 +1,25 @@
 //! `metadata.muster`: see [`crate::document::policy`].
 
+mod gate;
+
 use muster_api::names::suggestion;
 
 use super::Reader;
 use super::catch::given;
 use super::cursor::{Cursor, Fields};
-use crate::document::policy::{Concurrency, KEY, Priority, TaskPolicy, WorkflowPolicy};
+use crate::document::Kind;
+use crate::document::policy::{Concurrency, KEY, Priority, Ratio, TaskPolicy, WorkflowPolicy};
 use crate::node::Content;
+use crate::run::MOST_TASKS;
 
 /// Fields of `document.metadata.muster`.
-const OF_WORKFLOWS: &[&str] = &["priority", "concurrency"];
+const OF_WORKFLOWS: &[&str] = &["priority", "concurrency", "maxIterations"];
 
 /// At most so many bounds of a workflow's runs.
 const MOST_LIMITS: usize = 8;
 
 /// Fields of a task's `metadata.muster`.
-const OF_TASKS: &[&str] = &[];
+const OF_TASKS: &[&str] = &["approval", "maxIterations", "minSuccessRatio"];
 
 impl Reader {
     /// The policy in the metadata among `fields`, of the section `document`.
@@ -26,15 +30,61 @@ impl Reader {
         WorkflowPolicy {
             priority: self.priority(&fields).unwrap_or_default(),
             concurrency: self.concurrency(&fields).unwrap_or_default(),
+            max_iterations: self.max_iterations(&fields),
         }
     }
 
-    /// The policy in the metadata among `fields`, of a task.
-    pub(super) fn task_policy(&mut self, fields: &Fields<'_>) -> TaskPolicy {
-        if let Some(fields) = self.policy_fields(fields, OF_TASKS) {
-            let _ = fields;
+    /// The policy in the metadata among `fields`, of a task of this kind.
+    pub(super) fn task_policy(&mut self, fields: &Fields<'_>, kind: Option<&Kind>) -> TaskPolicy {
+        let Some(fields) = self.policy_fields(fields, OF_TASKS) else {
+            return TaskPolicy::default();
+        };
+        let approval = fields.get("approval").and_then(|approval| self.gate(&approval));
+        TaskPolicy {
+            approval: approval.map(Box::new),
+            max_iterations: self.max_iterations(&fields),
+            min_success: self.min_success(&fields, kind),
         }
-        TaskPolicy::default()
+    }
+
+    fn max_iterations(&mut self, fields: &Fields<'_>) -> Option<u64> {
+        let field = fields.get("maxIterations")?;
+        self.integer(&field, 1, MOST_TASKS)
+    }
+
+    /// Which part of the branches of a `fork` must end well.
+    fn min_success(&mut self, fields: &Fields<'_>, kind: Option<&Kind>) -> Option<Ratio> {
+        let field = fields.get("minSuccessRatio")?;
+        // What is wrong with the task itself is said where it is read.
+        match kind? {
+            Kind::Fork(fork) if !fork.compete => {}
+            Kind::Fork(_) => {
+                self.wrong_name(
+                    &field,
+                    "branches that compete need no ratio: the first that ends well wins",
+                );
+                return None;
+            }
+            other => {
+                let kind = other.name();
+                self.wrong_name(
+                    &field,
+                    format!("'minSuccessRatio' is of tasks of the kind 'fork', not '{kind}'"),
+                );
+                return None;
+            }
+        }
+        let ratio = match &field.node.content {
+            Content::Number(number) => number.as_f64().and_then(Ratio::new),
+            _ => None,
+        };
+        if ratio.is_none() {
+            self.wrong(
+                &field,
+                "'minSuccessRatio' must be a number above 0 and at most 1, such as 0.5",
+            );
+        }
+        ratio
     }
 
     fn priority(&mut self, fields: &Fields<'_>) -> Option<Priority> {

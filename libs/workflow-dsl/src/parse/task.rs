@@ -129,8 +129,8 @@ impl Reader {
         let timeout = fields.get("timeout").and_then(|timeout| self.timeout(&timeout));
         let then = fields.get("then").map(|then| self.flow(&then, targets));
         let metadata = self.free_form(&fields, "metadata");
-        let policy = self.task_policy(&fields);
         let kind = self.kind(kind, &fields, targets);
+        let policy = self.task_policy(&fields, kind.as_ref());
         let kind = kind?;
         let extensions = self.extensions_of(&kind);
         Some(Task {

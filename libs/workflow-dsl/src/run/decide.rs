@@ -11,7 +11,7 @@ use super::evaluate::{EXTENDED, View, bounded, excess, extended_descriptor, fits
 use super::state::{Activation, Body, Branch, Cause, Cursor, Fork, Loop, Scope, Timer};
 use super::{Error, MOST_TASKS, Run, Status, Stimulus, retry};
 use crate::document::{For, Kind, Task};
-use crate::journal::{EventKind, FORMAT, Problem, Stage, Standard};
+use crate::journal::{EventKind, FORMAT, Own, Problem, Stage, Standard};
 
 /// What is evaluated when a task begins.
 #[derive(Default)]
@@ -40,10 +40,14 @@ impl Run {
                 },
                 Status::Running,
             ) => Ok(self.call_returned(activation, attempt, result, now)),
+            (Stimulus::Decide { approval, verdict }, Status::Running) => {
+                Ok(self.decided(approval, verdict, now))
+            }
             (Stimulus::Cancel { reason }, Status::Running) => Ok(Some(EventKind::RunCancelled { reason })),
             (
                 Stimulus::Start { .. }
                 | Stimulus::CallReturned { .. }
+                | Stimulus::Decide { .. }
                 | Stimulus::Cancel { .. }
                 | Stimulus::Tick,
                 _,
@@ -146,6 +150,10 @@ impl Run {
         };
         match &activation.body {
             Body::Failed(error) => Some(current.fault(error.as_ref().clone())),
+            Body::Asking => {
+                let gate = task.policy.approval.as_deref()?;
+                Some(current.ask(gate).unwrap_or_else(|fault| current.fault(fault)))
+            }
             Body::Ready => Some(current.begin().unwrap_or_else(|fault| current.fault(fault))),
             Body::Sequence(cursor) => self.follow(&current, cursor, now),
             Body::Extended(extended) => match &extended.cursor {
@@ -166,7 +174,7 @@ impl Run {
                 )),
                 cursor => self.follow(&current, cursor, now),
             },
-            Body::Call(_) | Body::Wait(_) => None,
+            Body::Asked(_) | Body::Call(_) | Body::Wait(_) => None,
         }
     }
 
@@ -225,6 +233,9 @@ impl Run {
                 Ok(goes_on) => goes_on,
                 Err(fault) => return Some(current.fault(fault)),
             };
+        if goes_on && let Err(fault) = self.may_repeat(current.task, each.done as u64) {
+            return Some(current.fault(fault));
+        }
         Some(if goes_on {
             let (task, activation) = (current.pointer(), current.id);
             EventKind::IterationStarted {
@@ -235,6 +246,20 @@ impl Run {
         } else {
             current.complete(&each.input, true, None)
         })
+    }
+
+    /// Whether a task that has been repeated so often may be repeated once more.
+    fn may_repeat(&self, task: &Task, repeated: u64) -> Result<(), Fault> {
+        let policy = &self.definition.workflow.header.policy;
+        match task.policy.max_iterations.or(policy.max_iterations) {
+            Some(most) if repeated >= most => {
+                let detail = format!(
+                    "'maxIterations' lets the loop go {most} times; raise it, or let the loop end before"
+                );
+                Err(Problem::own(Own::TooManyIterations, detail))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Whether `while` lets the loop go on with its next item.
@@ -309,7 +334,9 @@ impl Run {
                     parent,
                 });
             }
-            Ok(true) => self.open(&view, task),
+            Ok(true) => self
+                .may_come_again(parent, task)
+                .and_then(|()| self.open(&view, task)),
             Err(problem) => Err(problem),
         };
         let (opened, error) = match opened {
@@ -329,6 +356,17 @@ impl Run {
         })
     }
 
+    /// Whether the flow may come to the task once more, if it has gone back in its list.
+    fn may_come_again(&self, parent: Option<u64>, task: &Task) -> Result<(), Problem> {
+        match self.cursor(parent) {
+            // A loop counts its own iterations.
+            Some(Cursor::Start { lap, .. }) if !matches!(task.kind, Kind::For(_)) => {
+                self.may_repeat(task, u64::from(*lap))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// What is evaluated when a task begins, in the order of the language: the raw input fits its schema, is transformed, and
     /// everything else sees what came of it.
     fn open(&self, view: &View<'_>, task: &Task) -> Result<Opened, Problem> {
@@ -345,7 +383,7 @@ impl Run {
             .any(|index| workflow.extension_tasks(*index, Stage::Before).is_some());
         Ok(Opened {
             deadline: view.deadline(task.timeout.as_ref(), input, view.now, "the timeout")?,
-            attempt_deadline: if extended_first {
+            attempt_deadline: if extended_first || task.policy.approval.is_some() {
                 None
             } else {
                 retry::first_deadline(&view, task, input)?
@@ -394,6 +432,7 @@ impl Run {
         };
         let activation = self.activations.get(&id)?;
         match timer.cause {
+            Cause::ApprovalDeadline | Cause::Escalation => self.overdue(id, activation, timer.cause),
             Cause::Deadline => Some(self.time_out(id, activation, timer.due)),
             Cause::Retry => self.next(timer.owner, now, random),
             Cause::Attempt => {

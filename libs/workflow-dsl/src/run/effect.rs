@@ -98,6 +98,6 @@ impl Run {
     /// timer if there is none, until it is told.
     #[must_use]
     pub fn waits_outside(&self) -> bool {
-        false
+        self.asking > 0
     }
 }

@@ -79,6 +79,7 @@ impl Run {
             )));
         }
         self.fold(event)?;
+        self.settle_clocks(event.time);
         self.next_index += 1;
         self.time = event.time;
         Ok(())
@@ -224,6 +225,33 @@ impl Run {
                 self.change(*activation, |activation| activation.body = Body::Call(request));
                 Ok(())
             }
+            EventKind::ApprovalOpened {
+                task,
+                activation,
+                approval,
+                question,
+            } => self.open_approval((task, *activation), *approval, question, time),
+            EventKind::ApprovalEscalated {
+                task,
+                activation,
+                approval,
+            } => self.escalate(task, *activation, *approval),
+            EventKind::ApprovalDecided {
+                task,
+                activation,
+                approval,
+                verdict,
+                attempt_deadline,
+                error,
+            } => {
+                let which = (&**task, *activation, *approval);
+                self.close_approval(which, verdict, *attempt_deadline, error.as_ref(), time)
+            }
+            EventKind::ApprovalExpired {
+                task,
+                activation,
+                approval,
+            } => self.expire(task, *activation, *approval),
             EventKind::WaitStarted {
                 task,
                 activation,
@@ -305,6 +333,7 @@ impl Run {
     fn end(&mut self, status: Status) {
         self.status = status;
         self.activations.clear();
+        self.asking = 0;
         self.ready.clear();
         self.timers.clear();
     }
@@ -382,7 +411,13 @@ impl Run {
             Body::Extended(extended) => Some(&extended.cursor),
             Body::Loop(each) => each.cursor.as_ref(),
             Body::Try(attempt) => Some(&attempt.cursor),
-            Body::Ready | Body::Failed(_) | Body::Call(_) | Body::Wait(_) | Body::Fork(_) => None,
+            Body::Ready
+            | Body::Failed(_)
+            | Body::Asking
+            | Body::Asked(_)
+            | Body::Call(_)
+            | Body::Wait(_)
+            | Body::Fork(_) => None,
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::approval::Approval;
 use super::place::Place;
 use crate::journal::{Problem, Stage};
 use crate::request::Request;
@@ -74,6 +75,8 @@ pub(super) struct Activation {
     pub(super) place: Place,
     /// Indexes of the extensions that apply to it.
     pub(super) extensions: Arc<[usize]>,
+    /// Since when it waits for people and nothing else, so that its clock stands still.
+    pub(super) resting_since: Option<Timestamp>,
     pub(super) body: Body,
 }
 
@@ -90,8 +93,12 @@ pub(super) struct Scope {
 pub(super) enum Body {
     /// It has started; what its kind needs is to be evaluated.
     Ready,
-    /// It could not be started.
+    /// It could not be started, or may not go on.
     Failed(Arc<Problem>),
+    /// People are to be asked before it begins what it is for.
+    Asking,
+    /// They have been asked.
+    Asked(Box<Approval>),
     /// It waits for the answer of a call.
     Call(Arc<Request>),
     /// It waits for a time.
@@ -158,6 +165,8 @@ pub(super) enum Branch {
     Running(u64),
     /// Its output.
     Done(Arc<Value>),
+    /// It has failed, and the others go on.
+    Failed,
 }
 
 /// A `try`.
@@ -197,6 +206,10 @@ pub(super) enum Cause {
     Retry,
     /// The current attempt times out.
     Attempt,
+    /// Nobody decides any more.
+    ApprovalDeadline,
+    /// More people are asked.
+    Escalation,
 }
 
 impl Body {
@@ -207,15 +220,21 @@ impl Body {
             Self::Extended(extended) => Some(&mut extended.cursor),
             Self::Loop(each) => each.cursor.as_mut(),
             Self::Try(attempt) => Some(&mut attempt.cursor),
-            Self::Ready | Self::Failed(_) | Self::Call(_) | Self::Wait(_) | Self::Fork(_) => None,
+            Self::Ready
+            | Self::Failed(_)
+            | Self::Asking
+            | Self::Asked(_)
+            | Self::Call(_)
+            | Self::Wait(_)
+            | Self::Fork(_) => None,
         }
     }
 
     /// Whether something is to be decided now.
     fn is_ready(&self) -> bool {
         match self {
-            Self::Ready | Self::Failed(_) => true,
-            Self::Call(_) | Self::Wait(_) => false,
+            Self::Ready | Self::Failed(_) | Self::Asking => true,
+            Self::Asked(_) | Self::Call(_) | Self::Wait(_) => false,
             Self::Sequence(cursor) => !cursor.is_running(),
             Self::Extended(extended) => !extended.cursor.is_running(),
             Self::Loop(each) => !each.cursor.as_ref().is_some_and(Cursor::is_running),
@@ -247,6 +266,11 @@ impl Activation {
         self.body.is_ready()
     }
 
+    /// Whether people have been asked about it and have not decided.
+    pub(super) fn is_asked(&self) -> bool {
+        matches!(self.body, Body::Asked(_))
+    }
+
     /// The activations directly below.
     pub(super) fn children(&self) -> Vec<u64> {
         match &self.body {
@@ -257,30 +281,38 @@ impl Activation {
             Body::Fork(Fork::Running(branches)) => {
                 let running = branches.iter().filter_map(|branch| match branch {
                     Branch::Running(child) => Some(*child),
-                    Branch::Waiting | Branch::Done(_) => None,
+                    Branch::Waiting | Branch::Done(_) | Branch::Failed => None,
                 });
                 running.collect()
             }
-            Body::Fork(_) | Body::Ready | Body::Failed(_) | Body::Call(_) | Body::Wait(_) => Vec::new(),
+            Body::Fork(_)
+            | Body::Ready
+            | Body::Failed(_)
+            | Body::Asking
+            | Body::Asked(_)
+            | Body::Call(_)
+            | Body::Wait(_) => Vec::new(),
         }
     }
 
     /// The instants at which something about this activation is to be decided.
     pub(super) fn timers(&self, id: u64) -> impl Iterator<Item = Timer> + use<> {
-        let deadline = self.deadline.map(|due| (due, Cause::Deadline));
-        let other = match &self.body {
-            Body::Wait(until) => Some((*until, Cause::Wait)),
+        let runs = self.resting_since.is_none();
+        let deadline = self.deadline.filter(|_| runs).map(|due| (due, Cause::Deadline));
+        let own = match &self.body {
+            Body::Wait(until) => [Some((*until, Cause::Wait)), None],
+            Body::Asked(approval) => approval.timers(),
             Body::Try(Try {
                 resume: Some(due), ..
-            }) => Some((*due, Cause::Retry)),
+            }) => [Some((*due, Cause::Retry)), None],
             Body::Try(Try {
                 deadline: Some(due),
                 cursor,
                 ..
-            }) if cursor.is_running() => Some((*due, Cause::Attempt)),
-            _ => None,
+            }) if runs && cursor.is_running() => [Some((*due, Cause::Attempt)), None],
+            _ => [None, None],
         };
-        let timers = deadline.into_iter().chain(other);
+        let timers = deadline.into_iter().chain(own.into_iter().flatten());
         timers.map(move |(due, cause)| Timer {
             due,
             owner: Some(id),

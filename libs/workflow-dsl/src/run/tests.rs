@@ -1,10 +1,12 @@
 //! Documents that run in a world of virtual time and scripted agents.
 
+mod approvals;
 mod control;
 mod data;
 mod extending;
 mod failures;
 mod folding;
+mod limits;
 mod replay;
 mod shapes;
 mod timing;

@@ -50,6 +50,7 @@ impl Run {
             if activation.is_ready() {
                 self.ready.insert(Some(id));
             }
+            self.asking += usize::from(activation.is_asked());
         }
     }
 
@@ -59,6 +60,7 @@ impl Run {
                 self.timers.remove(&timer);
             }
             self.ready.remove(&Some(id));
+            self.asking = self.asking.saturating_sub(usize::from(activation.is_asked()));
         }
     }
 

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::state::{Activation, Body, Try};
-use super::{Run, Status};
+use super::{Approval, Run, Status};
 use crate::journal::Problem;
 use crate::request::Request;
 
@@ -53,6 +53,8 @@ pub enum BlockerKind {
     Timer,
     /// The next attempt of a `try` has not begun.
     Retry,
+    /// People have been asked and have not decided.
+    Approval,
     /// The run cannot go on until people have looked at it.
     SetAside,
     /// The run has ended and waits for nothing.
@@ -73,6 +75,7 @@ impl BlockerKind {
             Self::RouterUnreachable => "router-unreachable",
             Self::Timer => "timer",
             Self::Retry => "retry",
+            Self::Approval => "approval",
             Self::SetAside => "set-aside",
             Self::Ended => "ended",
         }
@@ -132,6 +135,7 @@ impl Run {
         match &activation.body {
             Body::Call(request) => Some(self.call(id, activation, request, now)),
             Body::Wait(until) => Some(timer(activation, *until, now)),
+            Body::Asked(approval) => Some(self.people(activation, approval, now)),
             Body::Try(Try {
                 resume: Some(due),
                 attempt,
@@ -139,6 +143,36 @@ impl Run {
                 ..
             }) => Some(retry(activation, *attempt, *due, failed.as_ref(), now)),
             _ => None,
+        }
+    }
+
+    fn people(&self, activation: &Activation, approval: &Approval, now: Timestamp) -> Blocker {
+        let id = approval.id(&self.id);
+        let asked: Vec<&str> = approval.asked().collect();
+        let question = &approval.question;
+        let mut message = format!(
+            "{} waits for approval {id} by {}: '{}', since {}",
+            activation.pointer,
+            asked.join(", "),
+            question.title,
+            instant(approval.opened, now)
+        );
+        if let Some(deadline) = question.deadline {
+            message.push_str(&format!(", at most until {}", instant(deadline, now)));
+        }
+        let mut blocker = Blocker::new(BlockerKind::Approval, message)
+            .with("approval", id)
+            .with("title", question.title.as_str())
+            .with("assignees", asked)
+            .with("escalated", approval.escalated)
+            .of(activation);
+        if let Some(escalation) = question.escalation.as_ref().filter(|_| !approval.escalated) {
+            blocker = blocker.with("escalatesAt", muster_api::time::rfc3339(escalation.due));
+        }
+        Blocker {
+            since: Some(approval.opened),
+            until: question.deadline,
+            ..blocker
         }
     }
 

@@ -396,7 +396,8 @@ fn event_line(event: &HistoryEvent) -> String {
     )
 }
 
-pub(super) fn time_json(time: Option<&prost_types::Timestamp>) -> Option<String> {
+/// A time as JSON has it.
+pub fn time_json(time: Option<&prost_types::Timestamp>) -> Option<String> {
     time.and_then(muster_api::time::from_proto)
         .map(muster_api::time::rfc3339)
 }

@@ -142,6 +142,8 @@ const fn number_of_reason(reason: Reason) -> i32 {
         | Reason::RunNotFound
         | Reason::RunExists
         | Reason::RunEnded
+        | Reason::ApprovalNotFound
+        | Reason::ApprovalClosed
         | Reason::TooManyRuns
         | Reason::StoreUnavailable
         | Reason::ShuttingDown

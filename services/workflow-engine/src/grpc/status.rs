@@ -41,6 +41,10 @@ impl From<Error> for Status {
             Error::RunEnded { status, .. } => ApiError::new(Reason::RunEnded, message)
                 .with_metadata("status", status.name())
                 .into(),
+            Error::ApprovalNotFound { .. } => ApiError::new(Reason::ApprovalNotFound, message).into(),
+            Error::ApprovalClosed { state, .. } => ApiError::new(Reason::ApprovalClosed, message)
+                .with_metadata("state", state.name())
+                .into(),
             Error::TooManyRuns(_) => ApiError::new(Reason::TooManyRuns, message)
                 .with_retry_after(LINE_RETRY)
                 .into(),

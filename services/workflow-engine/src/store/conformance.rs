@@ -48,6 +48,7 @@ fn step(before: &Summary, entries: &[&str], status: Status) -> Step {
         first_index: before.history_length,
         entries: entries.iter().map(|entry| entry.as_bytes().to_vec()).collect(),
         output: (status == Status::Completed).then(|| json!({"done": true})),
+        approvals: Vec::new(),
     }
 }
 

@@ -1,10 +1,11 @@
 //! The store in one locked directory.
 //!
-//! Three keyspaces: the catalogue, the small and often read (summaries, heads of journals, indexes), and the large
-//! (journals, what runs are pinned to, outputs). The head of a journal is a key of its own, because the condition
+//! The keyspaces: the catalogue, the small and often read (summaries, heads of journals, indexes), the large (journals, what
+//! runs are pinned to, outputs), and one for each thing that is found without its run. The head of a journal is a key of its own, because the condition
 //! of an append must not depend on how a summary happens to be serialized. Reads run on the blocking pool: they
 //! may wait for the disk.
 
+mod approvals;
 mod keys;
 mod reading;
 
@@ -35,6 +36,7 @@ pub struct Embedded {
     catalogue: Keyspace,
     runs: Keyspace,
     journals: Keyspace,
+    approvals: Keyspace,
 }
 
 impl Embedded {
@@ -48,6 +50,7 @@ impl Embedded {
             catalogue: database.keyspace("catalogue")?,
             runs: database.keyspace("runs")?,
             journals: database.keyspace("journals")?,
+            approvals: database.keyspace("approvals")?,
             database,
         })
     }
@@ -165,6 +168,7 @@ impl Store for Embedded {
             first_index,
             entries,
             output,
+            approvals,
         } = step;
         let id = &summary.id;
         let mut batch = Batch::new();
@@ -179,6 +183,7 @@ impl Store for Embedded {
         if let Some(output) = output {
             batch.put(&self.journals, Journal::Output.of(id), encode(&output)?);
         }
+        self.put_approvals(&mut batch, &approvals)?;
         if let Some(ended_at) = summary.ended_at {
             batch.remove(&self.runs, Runs::Unfinished.at(&summary.position()));
             batch.put(&self.runs, Runs::ended(ended_at, id.as_str()), []);
@@ -261,6 +266,20 @@ impl Store for Embedded {
             }
             self.commit(batch, &what).await?;
         }
+        loop {
+            let id = id.clone();
+            let (batch, any) = self
+                .read(move |store| {
+                    let mut batch = Batch::new();
+                    let any = store.forget_approvals(&mut batch, &id, FORGET_AT_ONCE)?;
+                    Ok((batch, any))
+                })
+                .await?;
+            if !any {
+                break;
+            }
+            self.commit(batch, &what).await?;
+        }
         let mut batch = Batch::new();
         batch.remove(&self.runs, Runs::Created.at(&summary.position()));
         batch.remove(&self.runs, Runs::Summary.of(id));
@@ -306,6 +325,7 @@ mod tests {
                 first_index: 0,
                 entries,
                 output: None,
+                approvals: Vec::new(),
             })
             .await
             .unwrap();

@@ -6,7 +6,8 @@
 //! asks more than any crash can.
 
 use muster_api::workflow::{Run, RunStatus};
-use muster_workflow_engine::run::{Status, Summary};
+use muster_workflow_engine::approval::{Approval, ApprovalId, State};
+use muster_workflow_engine::run::{Entry, Status, Summary};
 use muster_workflow_engine::store::embedded::Embedded;
 use muster_workflow_engine::store::{Step, Store};
 use serde_json::{Value, json};
@@ -45,6 +46,7 @@ async fn cut(store: &Embedded, id: &str) -> Vec<String> {
         };
         store.create_run(&record, &beginning).await.unwrap();
         if length > 0 {
+            let beginning_of = beginning.clone();
             let step = Step {
                 summary: Summary {
                     status: Status::Running,
@@ -58,12 +60,46 @@ async fn cut(store: &Embedded, id: &str) -> Vec<String> {
                     .map(|entry| entry.bytes.clone())
                     .collect(),
                 output: None,
+                approvals: approvals(&beginning_of, &journal[..length]),
             };
             store.append(step).await.unwrap();
         }
         cuts.push(id.to_string());
     }
     cuts
+}
+
+/// What a run had asked people when it was cut.
+fn approvals(run: &Summary, journal: &[Entry]) -> Vec<Approval> {
+    let mut open: Vec<Approval> = Vec::new();
+    for entry in journal {
+        let event: Value = serde_json::from_slice(&entry.bytes).unwrap();
+        let number = event["approval"].as_u64();
+        match (event["type"].as_str().unwrap(), number) {
+            ("approval.opened", Some(number)) => open.push(Approval {
+                id: ApprovalId {
+                    run: run.id.clone(),
+                    number,
+                },
+                namespace: run.namespace.clone(),
+                name: run.name.clone(),
+                version: run.version.clone(),
+                task: event["task"].as_str().unwrap().to_owned(),
+                question: serde_json::from_value(event.clone()).unwrap(),
+                opened_at: serde_json::from_value(event["time"].clone()).unwrap(),
+                escalated: false,
+                state: State::Open,
+                decided_by: String::new(),
+                comment: String::new(),
+                closed_at: None,
+            }),
+            ("approval.decided" | "approval.expired", Some(number)) => {
+                open.retain(|approval| approval.id.number != number);
+            }
+            _ => {}
+        }
+    }
+    open
 }
 
 /// Runs the document, crashes it after each entry, and compares.
@@ -91,6 +127,7 @@ async fn survives(document: &str, input: Value) {
 
 async fn ended(engine: &Engine, id: &str) -> Run {
     muster_testkit::wait_for(&format!("{id} to end"), crate::harness::PATIENCE, async || {
+        engine.approve_all(id).await;
         let run = engine.run(id).await;
         match run.status() {
             RunStatus::Completed | RunStatus::Faulted | RunStatus::Cancelled => Ok(run),
@@ -195,4 +232,34 @@ async fn a_time_limit_that_is_caught() {
           - keep: {set: {late: true}}
 ";
     survives(&document(tasks), Value::Null).await;
+}
+
+#[tokio::test]
+async fn people_are_asked_and_others_escalate_and_expire() {
+    let gate = |title: &str, more: &str| {
+        format!("metadata: {{muster: {{approval: {{title: {title}, assignees: [ada]{more}}}}}}}")
+    };
+    let tasks = format!(
+        "
+  - both:
+      fork:
+        branches:
+          - one: {{do: [{{a: {{set: {{a: 1}}, {}}}}}, {{b: {{set: {{b: 2}}, {}}}}}]}}
+          - other: {{set: {{c: 3}}, {}}}
+  - guarded:
+      try:
+        - never: {{set: {{d: 4}}, if: 'false', {}}}
+        - {}
+      catch: {{as: problem, do: [{{keep: {{set: {{kind: '${{ $problem.type }}'}}}}}}]}}
+",
+        gate("A", ""),
+        gate("B", ", escalate: {after: {milliseconds: 5}, to: boss}"),
+        gate("C", ", deadline: PT1H"),
+        gate("D", ""),
+        send("weather", "x")
+            .trim_start_matches("  - ")
+            .replace('\n', "\n      ")
+            .trim_end()
+    );
+    survives(&document(&tasks), Value::Null).await;
 }

@@ -184,6 +184,7 @@ async fn a_damaged_run_is_set_aside_and_the_others_go_on() {
             first_index,
             entries,
             output: None,
+            approvals: Vec::new(),
         })
         .await
         .unwrap();

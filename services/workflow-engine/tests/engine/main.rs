@@ -3,12 +3,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod approvals;
 mod calls;
 mod catalogue;
 mod crashes;
 mod durability;
 mod fairness;
 mod harness;
+mod limits;
 mod reading;
 mod runs;
 mod scheduling;

@@ -65,6 +65,7 @@ impl Run {
     ) {
         if flow == Flow::End {
             self.activations.clear();
+            self.asking = 0;
             self.timers.retain(|timer| timer.owner.is_none());
             self.ready = [None].into();
             self.root = Cursor::Done(output);
@@ -146,16 +147,8 @@ impl Run {
             if let Some(branch) = branches.get_mut(position) {
                 *branch = Branch::Done(Arc::clone(&output));
             }
-            let outputs = branches.iter().map(|branch| match branch {
-                Branch::Done(output) => Some(output.as_ref().clone()),
-                Branch::Waiting | Branch::Running(_) => None,
-            });
-            if let Some(outputs) = outputs.collect::<Option<Vec<Value>>>() {
-                *state = Fork::Done(if competes {
-                    output
-                } else {
-                    Arc::new(Value::from(outputs))
-                });
+            if let Some(outputs) = outputs(branches) {
+                *state = Fork::Done(if competes { output } else { outputs });
             }
         });
     }
@@ -174,8 +167,20 @@ impl Run {
     }
 
     pub(in crate::run) fn fail_task(&mut self, id: u64, error: &Problem) {
-        let parent = self.activations.get(&id).and_then(|activation| activation.parent);
+        let failed = self.activations.get(&id);
+        let parent = failed.and_then(|activation| activation.parent);
+        let position = failed.map_or(0, |activation| activation.position);
         self.remove(id);
+        if let Some(fork) = parent
+            && self.tolerates(fork)
+        {
+            self.change(fork, |activation| {
+                if let Body::Fork(state @ Fork::Running(_)) = &mut activation.body {
+                    state.branch_failed(position);
+                }
+            });
+            return;
+        }
         let error = Arc::new(error.clone());
         let branches = parent
             .and_then(|parent| self.activations.get(&parent))
@@ -191,6 +196,22 @@ impl Run {
             });
         }
         self.change_owner(parent, |cursor| *cursor = Cursor::Failed(error), |_| {});
+    }
+
+    /// Whether one more branch of the fork may fail.
+    fn tolerates(&self, id: u64) -> bool {
+        let Some(activation) = self.activations.get(&id) else {
+            return false;
+        };
+        let Body::Fork(Fork::Running(branches)) = &activation.body else {
+            return false;
+        };
+        let task = self.definition.workflow.task(&activation.pointer);
+        let Some(ratio) = task.and_then(|task| task.policy.min_success) else {
+            return false;
+        };
+        let failed = branches.iter().filter(|branch| matches!(branch, Branch::Failed));
+        branches.len() - failed.count() > ratio.of(branches.len())
     }
 
     pub(in crate::run) fn expect_failed_try(&self, id: u64, pointer: &str) -> Result<u32, Mismatch> {
@@ -263,6 +284,30 @@ impl Run {
         });
         Ok(())
     }
+}
+
+impl Fork {
+    /// A branch has failed, and the others go on.
+    fn branch_failed(&mut self, position: usize) {
+        let Self::Running(branches) = self else { return };
+        if let Some(branch) = branches.get_mut(position) {
+            *branch = Branch::Failed;
+        }
+        if let Some(outputs) = outputs(branches) {
+            *self = Self::Done(outputs);
+        }
+    }
+}
+
+/// The outputs of the branches in order, null for those that have failed; none while one has not ended.
+fn outputs(branches: &[Branch]) -> Option<Arc<Value>> {
+    let outputs = branches.iter().map(|branch| match branch {
+        Branch::Done(output) => Some(output.as_ref().clone()),
+        Branch::Failed => Some(Value::Null),
+        Branch::Waiting | Branch::Running(_) => None,
+    });
+    let outputs: Vec<Value> = outputs.collect::<Option<_>>()?;
+    Some(Arc::new(Value::from(outputs)))
 }
 
 /// The output that a task has by its state, before any transformation.

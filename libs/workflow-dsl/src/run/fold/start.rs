@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{Mismatch, Opening, Start};
-use crate::document::{Kind, Period, Task};
+use crate::document::{Kind, Period, Task, Workflow};
 use crate::journal::{Problem, Stage};
 use crate::run::effect::after;
 use crate::run::evaluate::{EXTENDED, extended_descriptor};
@@ -40,21 +40,12 @@ impl Run {
             attempt_deadline,
             extensions,
         } = start;
-        let before = extensions
-            .iter()
-            .copied()
-            .find(|index| workflow.extension_tasks(*index, Stage::Before).is_some());
-        let activation = Activation {
+        let mut activation = Activation {
             parent,
             position,
             pointer: Arc::clone(pointer),
-            body: match error {
-                Some(error) => Body::Failed(Arc::new(error.clone())),
-                None => match before {
-                    Some(extension) => Body::Extended(Extended::new(extension, Stage::Before, &input)),
-                    None => first_body(task, &input, time, attempt_deadline),
-                },
-            },
+            body: Body::Asking,
+            resting_since: None,
             raw_input,
             input,
             started: time,
@@ -63,6 +54,11 @@ impl Run {
             place: self.place_inside(parent).in_lap(lap),
             extensions,
         };
+        match error {
+            Some(error) => activation.body = Body::Failed(Arc::new(error.clone())),
+            None if task.policy.approval.is_some() => {}
+            None => activation.begin(&workflow, task, time, attempt_deadline),
+        }
         self.next_activation += 1;
         self.activations.insert(id, activation);
         self.track(id);
@@ -168,6 +164,24 @@ impl Run {
             }
         });
         Ok(())
+    }
+}
+
+impl Activation {
+    /// It begins: with what extends it, or what it is for.
+    pub(in crate::run) fn begin(
+        &mut self,
+        workflow: &Workflow,
+        task: &Task,
+        time: Timestamp,
+        attempt_deadline: Option<Timestamp>,
+    ) {
+        let mut extensions = self.extensions.iter().copied();
+        let before = extensions.find(|index| workflow.extension_tasks(*index, Stage::Before).is_some());
+        self.body = match before {
+            Some(extension) => Body::Extended(Extended::new(extension, Stage::Before, &self.input)),
+            None => first_body(task, &self.input, time, attempt_deadline),
+        };
     }
 }
 

@@ -10,7 +10,7 @@ use super::world::{Called, definition};
 use super::*;
 use crate::document::Definition;
 use crate::journal::{Event, EventKind, Standard};
-use crate::run::{Effect, Run, Status, Stimulus};
+use crate::run::{Approval, Effect, Run, Status, Stimulus};
 
 /// A small task, as YAML in flow style.
 fn task() -> impl Strategy<Value = String> {
@@ -32,6 +32,8 @@ fn task() -> impl Strategy<Value = String> {
         Just("{switch: [{low: {when: '(.n? // 0) < 2', then: exit}}, {other: {then: continue}}]}".to_owned()),
         Just("{switch: [{done: {when: '(.n? // 0) > 3', then: end}}]}".to_owned()),
         Just("{set: {n: '${ .x | error }'}}".to_owned()),
+        (0..4_u8).prop_map(|agent| call(agent, &gate("deadline: PT6S, escalate: {after: PT1S, to: [boss]}"))),
+        Just(format!("{{set: {{n: 1}}, timeout: {{after: PT2S}}{}}}", gate("deadline: '${ {seconds: ((.n? // 0) + 1)} }'"))),
     ];
     leaf.prop_recursive(3, 14, 3, |inner| {
         let list = prop::collection::vec(inner, 1..4).prop_map(|tasks| {
@@ -53,6 +55,23 @@ fn task() -> impl Strategy<Value = String> {
             )),
             (list.clone(), any::<bool>())
                 .prop_map(|(list, compete)| format!("{{fork: {{compete: {compete}, branches: {list}}}}}")),
+            (list.clone(), prop::sample::select(vec!["0.3", "0.5", "1"])).prop_map(|(list, ratio)| format!(
+                "{{fork: {{branches: {list}}}, metadata: {{muster: {{minSuccessRatio: {ratio}}}}}}}"
+            )),
+            list.clone().prop_map(|list| format!(
+                "{{for: {{in: '[1, 2, 3]'}}, do: {list}, metadata: {{muster: {{maxIterations: 2}}}}}}"
+            )),
+            list.clone().prop_map(|list| format!(
+                "{{do: {list}, timeout: {{after: PT3S}}{}}}",
+                gate("deadline: PT9S")
+            )),
+            (list.clone(), catch()).prop_map(|(list, catch)| {
+                let catch = catch.replace("HANDLER", &list);
+                format!(
+                    "{{try: {list}, catch: {catch}{}}}",
+                    gate("escalate: {after: PT2S, to: boss}")
+                )
+            }),
             (list.clone(), catch(), list).prop_map(|(list, catch, handler)| {
                 let catch = catch.replace("HANDLER", &handler);
                 format!("{{try: {list}, catch: {catch}}}")
@@ -64,6 +83,13 @@ fn task() -> impl Strategy<Value = String> {
 fn call(agent: u8, more: &str) -> String {
     format!(
         "{{call: a2a, with: {{server: 'agent://a{agent}', method: message/send, parameters: {{message: {{parts: [{{data: {{n: '${{ .n? // 0 }}'}}}}]}}}}}}{more}}}"
+    )
+}
+
+/// Metadata with an approval.
+fn gate(more: &str) -> String {
+    format!(
+        ", metadata: {{muster: {{approval: {{title: '${{ \"go on with \\(.n? // 0)\" }}', assignees: [ada], {more}}}}}}}"
     )
 }
 
@@ -150,6 +176,23 @@ fn agents(seed: u64) -> impl Fn(&Called) -> Reply {
     }
 }
 
+/// People who decide, or do not, as a function of the question and of a seed.
+fn people(seed: u64, prompt: bool) -> impl Fn(&Approval) -> Option<(bool, i64)> {
+    move |approval| {
+        let dice = (approval.number ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let delay = if prompt {
+            0
+        } else {
+            i64::try_from(dice % 5).unwrap() * 900
+        };
+        match dice % 9 {
+            0 if !prompt => None,
+            1 => Some((false, delay)),
+            _ => Some((true, delay)),
+        }
+    }
+}
+
 /// A run that has nothing left to do but to wait for an agent that is silent.
 fn finished(world: &World) -> bool {
     world.run.status() != Status::Running
@@ -212,7 +255,7 @@ proptest! {
 
     #[test]
     fn a_run_survives_a_crash_after_any_event(definition in document(), seed in any::<u64>(), cut in any::<prop::sample::Index>()) {
-        let whole = World::of(Arc::clone(&definition), agents(seed)).run(json!({"n": 0}));
+        let whole = World::of(Arc::clone(&definition), agents(seed)).asking(people(seed, false)).run(json!({"n": 0}));
         prop_assert!(finished(&whole));
         check_retries(&definition, &whole.journal)?;
 
@@ -229,7 +272,7 @@ proptest! {
         // A crash leaves a prefix, perhaps only a part of what was decided at once.
         let kept = cut.index(whole.journal.len() + 1);
         let prefix = &whole.journal[..kept];
-        let mut again = World::of(Arc::clone(&definition), agents(seed));
+        let mut again = World::of(Arc::clone(&definition), agents(seed)).asking(people(seed, false));
         for event in prefix {
             again.run.apply(event).unwrap();
         }
@@ -255,9 +298,9 @@ proptest! {
             Reply::Failure(problem, _) => Reply::Failure(problem, 0),
             Reply::Silence => Reply::Answer(json!({"n": 1}), 0),
         };
-        let whole = World::of(Arc::clone(&definition), prompt).run(json!({"n": 0}));
+        let whole = World::of(Arc::clone(&definition), prompt).asking(people(seed, true)).run(json!({"n": 0}));
         let kept = 1 + cut.index(whole.journal.len());
-        let mut again = World::of(Arc::clone(&definition), prompt);
+        let mut again = World::of(Arc::clone(&definition), prompt).asking(people(seed, true));
         for event in &whole.journal[..kept] {
             again.run.apply(event).unwrap();
         }

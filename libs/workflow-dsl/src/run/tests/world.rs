@@ -10,9 +10,9 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::document::Definition;
-use crate::journal::{Event, Problem, Standard};
+use crate::journal::{Event, Problem, Standard, Verdict};
 use crate::request::Request;
-use crate::run::{Effect, Run, Status, Stimulus};
+use crate::run::{Approval, Effect, Run, Status, Stimulus};
 
 /// How an agent reacts to a call.
 #[derive(Debug, Clone)]
@@ -37,12 +37,16 @@ pub(super) struct Called {
 
 type Agents = Box<dyn FnMut(&Called) -> Reply>;
 
+/// What people say, and after how many milliseconds; nothing if they are silent.
+type People = Box<dyn FnMut(&Approval) -> Option<(bool, i64)>>;
+
 pub(super) struct World {
     pub(super) run: Run,
     pub(super) now: Timestamp,
     pub(super) journal: Vec<Event>,
     pub(super) calls: Vec<Called>,
     agents: Agents,
+    people: People,
     random: StdRng,
     /// What agents will answer, and when.
     pending: BTreeMap<(u64, u32), (Timestamp, Reply)>,
@@ -89,9 +93,16 @@ impl World {
             journal: Vec::new(),
             calls: Vec::new(),
             agents: Box::new(agents),
+            people: Box::new(|_| None),
             random: StdRng::seed_from_u64(1),
             pending: BTreeMap::new(),
         }
+    }
+
+    /// With people who decide.
+    pub(super) fn asking(mut self, people: impl FnMut(&Approval) -> Option<(bool, i64)> + 'static) -> Self {
+        self.people = Box::new(people);
+        self
     }
 
     pub(super) fn with_agents(tasks: &str, agents: impl FnMut(&Called) -> Reply + 'static) -> Self {
@@ -124,7 +135,7 @@ impl World {
     pub(super) fn step(&mut self) -> bool {
         let effects = self.run.effects();
         assert!(
-            self.run.status() != Status::Running || !effects.is_empty(),
+            self.run.status() != Status::Running || !effects.is_empty() || self.run.waits_outside(),
             "a run in progress waits for something"
         );
         let wanted: BTreeSet<_> = effects.iter().filter_map(key).collect();
@@ -143,6 +154,15 @@ impl World {
         let answer = answers
             .min_by_key(|(key, (due, _))| (*due, **key))
             .map(|(key, (due, _))| (*due, *key));
+        let decision = self.next_decision();
+        let next = timer.into_iter().chain(answer.map(|(due, _)| due)).min();
+        if let Some((due, number, approved)) = decision
+            && next.is_none_or(|next| due < next)
+        {
+            self.now = self.now.max(due);
+            self.say(number, approved);
+            return true;
+        }
         match (timer, answer) {
             (None, None) => return false,
             (Some(due), answer) if answer.is_none_or(|(answered, _)| due <= answered) => {
@@ -168,6 +188,28 @@ impl World {
             (Some(_), None) => return false,
         }
         true
+    }
+
+    fn next_decision(&mut self) -> Option<(Timestamp, u64, bool)> {
+        let Self { run, people, .. } = self;
+        let decisions = run.approvals().filter_map(|approval| {
+            let (approved, delay) = people(approval)?;
+            let due = approval.opened + SignedDuration::from_millis(delay);
+            Some((due, approval.number, approved))
+        });
+        decisions.min()
+    }
+
+    /// Somebody decides.
+    pub(super) fn say(&mut self, approval: u64, approved: bool) -> Vec<Event> {
+        self.decide(Stimulus::Decide {
+            approval,
+            verdict: Verdict {
+                approved,
+                by: "ada".to_owned(),
+                comment: String::new(),
+            },
+        })
     }
 
     fn begin(&mut self, effect: &Effect) {

@@ -102,11 +102,11 @@ impl Runs {
 }
 
 /// Signed numbers as unsigned ones of the same order.
-fn sortable(number: i64) -> u64 {
+pub(super) fn sortable(number: i64) -> u64 {
     number.cast_unsigned() ^ (1 << 63)
 }
 
-fn unsortable(number: u64) -> i64 {
+pub(super) fn unsortable(number: u64) -> i64 {
     (number ^ (1 << 63)).cast_signed()
 }
 

@@ -1,0 +1,46 @@
+//! What people are asked, as it is recorded.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// A question to people, with everything in it evaluated.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Question {
+    /// One line that says what is to be decided.
+    pub title: String,
+    /// What they should know to decide.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<Arc<Value>>,
+    /// Whose decision it is.
+    pub assignees: Vec<String>,
+    /// When it is too late.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Timestamp>,
+    /// Whom to ask as well, and when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub escalation: Option<Escalation>,
+}
+
+/// Whom to ask as well, and when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Escalation {
+    /// When.
+    pub due: Timestamp,
+    /// Whom.
+    pub to: Vec<String>,
+}
+
+/// What somebody says to a question.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// Yes or no.
+    pub approved: bool,
+    /// Who says so.
+    pub by: String,
+    /// Why, in their words.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub comment: String,
+}
