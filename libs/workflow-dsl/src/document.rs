@@ -11,7 +11,9 @@
 //! the task by it. The model is not serialized: a definition is stored as its source and parsed again, so that
 //! there is one format and one validation.
 
+mod authentication;
 mod call;
+mod destination;
 mod extension;
 mod period;
 pub mod policy;
@@ -19,7 +21,12 @@ mod retry;
 mod task;
 mod template;
 
-pub use call::{A2aCall, Call, Endpoint, EndpointError, Method, Server};
+pub use authentication::{Authentication, AuthenticationProperties, Scheme};
+pub use call::{
+    A2aCall, Call, Endpoint, EndpointError, ExternalFunction, Function, FunctionCall, HttpCall, Method,
+    ResponseFormat, Server,
+};
+pub use destination::{Destination, ExternalResource, Uri, UriTemplate};
 pub use extension::{Extension, Target};
 pub use period::Period;
 pub use retry::{Backoff, Jitter, Retry, RetryLimit};
@@ -62,6 +69,12 @@ pub struct Workflow {
     pub timeout: Option<Period>,
     /// `use.extensions`, in order.
     pub extensions: Vec<Extension>,
+    /// Functions of one's own, from `use.functions` and from elsewhere.
+    pub functions: Vec<Function>,
+    /// Functions from elsewhere that are called and have not been obtained. A run can begin when there are none.
+    pub external: Vec<ExternalFunction>,
+    /// `use.secrets`: the names of the secrets that it may use.
+    pub secrets: Vec<String>,
     /// `do`: the tasks, in order.
     pub tasks: TaskList,
     /// The whole document as plain JSON: `$workflow.definition`, and by pointer each `$task.definition`.
@@ -107,8 +120,11 @@ impl Workflow {
     #[must_use]
     pub fn task(&self, pointer: &str) -> Option<&Task> {
         self.tasks.descendant(pointer).or_else(|| {
-            let lists = self.extensions.iter().flat_map(Extension::lists);
-            lists.into_iter().find_map(|list| list.descendant(pointer))
+            let extensions = self.extensions.iter().flat_map(Extension::lists);
+            let functions = self.functions.iter().map(|function| &function.tasks);
+            extensions
+                .chain(functions)
+                .find_map(|list| list.descendant(pointer))
         })
     }
 
@@ -122,9 +138,22 @@ impl Workflow {
         }
     }
 
+    /// The function of one's own with this name.
+    #[must_use]
+    pub fn function(&self, name: &str) -> Option<&Function> {
+        self.functions.iter().find(|function| function.name == name)
+    }
+
     /// The definition of `task` as plain JSON, which expressions see as `$task.definition`.
     #[must_use]
     pub fn raw_task(&self, task: &Task) -> &Value {
-        self.raw.pointer(&task.pointer).unwrap_or(&Value::Null)
+        let elsewhere = || {
+            self.functions.iter().find_map(|function| {
+                let rest = task.pointer.strip_prefix(&function.tasks.pointer)?;
+                function.raw.as_ref()?.pointer(rest)
+            })
+        };
+        let raw = self.raw.pointer(&task.pointer).or_else(elsewhere);
+        raw.unwrap_or(&Value::Null)
     }
 }

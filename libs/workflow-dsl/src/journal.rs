@@ -251,6 +251,18 @@ pub enum EventKind {
         /// Which approval.
         approval: u64,
     },
+    /// The arguments of a function of one's own are known, and its task may begin.
+    #[serde(rename = "function.started")]
+    FunctionStarted {
+        /// JSON pointer of the call.
+        task: Arc<str>,
+        /// Its activation.
+        activation: u64,
+        /// The name of the function.
+        function: String,
+        /// Its input.
+        input: Arc<Value>,
+    },
     /// A pause began.
     #[serde(rename = "wait.started")]
     WaitStarted {
@@ -331,6 +343,7 @@ impl Event {
             EventKind::ApprovalEscalated { .. } => "approval.escalated",
             EventKind::ApprovalDecided { .. } => "approval.decided",
             EventKind::ApprovalExpired { .. } => "approval.expired",
+            EventKind::FunctionStarted { .. } => "function.started",
             EventKind::WaitStarted { .. } => "wait.started",
             EventKind::LoopStarted { .. } => "loop.started",
             EventKind::IterationStarted { .. } => "iteration.started",
@@ -357,6 +370,7 @@ impl Event {
             | EventKind::ApprovalEscalated { task, .. }
             | EventKind::ApprovalDecided { task, .. }
             | EventKind::ApprovalExpired { task, .. }
+            | EventKind::FunctionStarted { task, .. }
             | EventKind::WaitStarted { task, .. }
             | EventKind::LoopStarted { task, .. }
             | EventKind::IterationStarted { task, .. } => Some(task),
@@ -383,6 +397,7 @@ impl Event {
             | EventKind::ApprovalEscalated { activation, .. }
             | EventKind::ApprovalDecided { activation, .. }
             | EventKind::ApprovalExpired { activation, .. }
+            | EventKind::FunctionStarted { activation, .. }
             | EventKind::WaitStarted { activation, .. }
             | EventKind::LoopStarted { activation, .. }
             | EventKind::IterationStarted { activation, .. } => Some(*activation),

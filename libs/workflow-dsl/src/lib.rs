@@ -14,11 +14,12 @@ pub mod problem;
 pub mod request;
 pub mod run;
 pub mod schema;
+pub mod secret;
 
 mod node;
 mod parse;
 mod stack;
 
 pub use document::Definition;
-pub use parse::{check, digest, parse};
+pub use parse::{Resources, check, digest, parse, parse_with};
 pub use problem::{Problem, Problems, Severity};

@@ -9,21 +9,26 @@
 //! places of their own, neither knows the scope of a variable or the tasks of a list, and a `oneOf` over thirteen kinds of
 //! tasks explains a slip of the finger with thirteen complaints.
 
+mod authentication;
 mod call;
 mod catch;
 mod control;
 mod cursor;
+mod destination;
 mod duration;
 mod error;
 mod expressions;
 mod extension;
 mod flow;
+mod function;
 mod policy;
 mod reuse;
 mod schema;
+mod secrets;
 mod task;
 mod workflow;
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -42,7 +47,18 @@ use reuse::Reusable;
 /// Everything that is wrong with it, if anything is; warnings among it. The warnings of a document that is accepted
 /// are in [`Definition::warnings`].
 pub fn parse(text: &str) -> Result<Definition, Problems> {
-    let (workflow, problems) = read(text);
+    parse_with(text, &Resources::new())
+}
+
+/// What was obtained from elsewhere, by how the document names it.
+pub type Resources = BTreeMap<String, String>;
+
+/// As [`parse()`], with the functions from elsewhere that have been obtained. [`Workflow::external`] names those that have not.
+///
+/// # Errors
+/// As [`parse()`]; also what is wrong with the functions.
+pub fn parse_with(text: &str, resources: &Resources) -> Result<Definition, Problems> {
+    let (workflow, problems) = read(text, resources);
     match workflow {
         Some(workflow) if !problems.has_errors() => Ok(Definition {
             workflow: Arc::new(workflow),
@@ -57,7 +73,7 @@ pub fn parse(text: &str) -> Result<Definition, Problems> {
 /// Everything that is wrong or doubtful about a document in YAML or JSON.
 #[must_use]
 pub fn check(text: &str) -> Problems {
-    read(text).1
+    read(text, &Resources::new()).1
 }
 
 /// The digest that [`Definition::digest`] holds for this text.
@@ -76,7 +92,7 @@ pub(crate) fn embedded(text: &str) -> Option<&str> {
     text.trim().strip_prefix("${")?.strip_suffix('}').map(str::trim)
 }
 
-fn read(text: &str) -> (Option<Workflow>, Problems) {
+fn read(text: &str, resources: &Resources) -> (Option<Workflow>, Problems) {
     let mut problems = Problems::default();
     let Some(root) = node::read(text, &mut problems) else {
         return (None, problems);
@@ -87,7 +103,7 @@ fn read(text: &str) -> (Option<Workflow>, Problems) {
         scope: Scope::default(),
         loose: false,
     };
-    let workflow = reader.workflow(&Cursor::root(&root));
+    let workflow = reader.workflow(&Cursor::root(&root), resources);
     (workflow, reader.problems.sorted())
 }
 

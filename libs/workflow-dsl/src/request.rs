@@ -1,15 +1,19 @@
 //! What a task asks of the world outside the run, with its arguments evaluated: what the journal records when a call
 //! begins, and what an engine is to carry out.
 //!
-//! One variant for each function of the language. A request is complete: whoever carries it out needs neither the
-//! document nor the state of the run, so that after a crash the folded journal alone asks for the same call again.
+//! One variant for each function of the language, each in a file of its own. A request is complete: whoever carries it out needs
+//! neither the document nor the state of the run, so that after a crash the folded journal alone asks for the same call again. The
+//! one thing that it does not hold is what a secret is: where one stands there is its marker ([`crate::secret`]).
 
-use std::sync::Arc;
+mod a2a;
+mod destination;
+mod http;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
 
-use crate::document::{Endpoint, Method};
+pub use a2a::A2a;
+pub use destination::{Authentication, Destination, Properties, Resource, shown};
+pub use http::Http;
 
 /// A call with its arguments.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -17,18 +21,8 @@ use crate::document::{Endpoint, Method};
 pub enum Request {
     /// A method of an agent.
     A2a(A2a),
-}
-
-/// A method of an agent, over A2A.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct A2a {
-    /// Who is called.
-    #[serde(with = "as_text")]
-    pub endpoint: Endpoint,
-    /// Which method, by its name in A2A 1.0.
-    pub method: Method,
-    /// The request as A2A 1.0 JSON, without a message id unless the author gave one.
-    pub parameters: Arc<Value>,
+    /// A request over HTTP.
+    Http(Http),
 }
 
 impl Request {
@@ -37,6 +31,7 @@ impl Request {
     pub fn target(&self) -> String {
         match self {
             Self::A2a(call) => call.endpoint.to_string(),
+            Self::Http(call) => shown(&call.endpoint.uri),
         }
     }
 
@@ -45,40 +40,7 @@ impl Request {
     pub fn operation(&self) -> String {
         match self {
             Self::A2a(call) => call.method.name().to_owned(),
+            Self::Http(call) => call.method.clone(),
         }
-    }
-}
-
-impl Serialize for Method {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.name())
-    }
-}
-
-impl<'de> Deserialize<'de> for Method {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let name = String::deserialize(deserializer)?;
-        Self::by_name(&name).ok_or_else(|| de::Error::custom(format!("there is no method '{name}'")))
-    }
-}
-
-/// A value that is written as its text.
-mod as_text {
-    use std::fmt::Display;
-    use std::str::FromStr;
-
-    use serde::{Deserialize, Deserializer, Serializer, de};
-
-    pub(super) fn serialize<T: Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(value)
-    }
-
-    pub(super) fn deserialize<'de, T, D>(deserializer: D) -> Result<T, D::Error>
-    where
-        T: FromStr<Err: Display>,
-        D: Deserializer<'de>,
-    {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map_err(de::Error::custom)
     }
 }

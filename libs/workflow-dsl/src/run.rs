@@ -22,8 +22,10 @@
 //! history, and a changed expression changes the past), and an async function per run (its state is not data).
 
 pub mod approval;
+mod call;
 mod current;
 mod decide;
+mod destination;
 mod effect;
 mod evaluate;
 mod fold;
@@ -44,6 +46,7 @@ use serde_json::Value;
 
 use crate::document::Definition;
 use crate::journal::{Event, EventKind, Problem, Standard, Verdict};
+use crate::secret::Secrets;
 pub use approval::Approval;
 pub use effect::Effect;
 pub use fold::Mismatch;
@@ -97,6 +100,8 @@ pub struct Run {
     error: Option<Problem>,
     /// `$workflow`, made when it is first asked for.
     descriptor: OnceLock<Arc<Value>>,
+    /// What it knows of its secrets.
+    secrets: Secrets,
 }
 
 /// In which phase a run is.
@@ -184,7 +189,15 @@ impl Run {
             output: None,
             error: None,
             descriptor: OnceLock::new(),
+            secrets: Secrets::default(),
         }
+    }
+
+    /// With what it is to know of its secrets when it decides.
+    #[must_use]
+    pub fn with_secrets(mut self, secrets: Secrets) -> Self {
+        self.secrets = secrets;
+        self
     }
 
     /// The run's id.

@@ -6,9 +6,12 @@
 
 mod answer;
 mod callers;
+mod http;
 mod judgement;
 mod progress;
 pub mod router;
+pub mod session;
+pub mod web;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +21,7 @@ use muster_workflow_dsl::request::Request;
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::secrets::Grant;
 pub use callers::Callers;
 pub use progress::{Note, Progress};
 
@@ -32,6 +36,8 @@ pub struct Call {
     pub step_key: Uuid,
     /// How long the call may take.
     pub timeout: Duration,
+    /// Which secrets it may know.
+    pub grant: Grant,
 }
 
 /// What kind of thing went wrong, after the DSL's standard error types.
@@ -47,6 +53,8 @@ pub enum Kind {
     Authorization,
     /// The request is malformed.
     Validation,
+    /// The document or the operator's settings do not say what is needed.
+    Configuration,
     /// The agent worked on it and failed.
     Runtime,
 }

@@ -226,6 +226,7 @@ mod tests {
 
     use super::*;
     use crate::metrics::DEFINITIONS;
+    use crate::secrets::Grant;
 
     /// Answers agents called `quick` and lets all others wait, with a task that it names after them.
     #[derive(Default)]
@@ -236,7 +237,9 @@ mod tests {
     #[async_trait]
     impl Caller for Fake {
         async fn call(&self, call: &Call, progress: &Progress) -> Result<Value, Failure> {
-            let Request::A2a(request) = &*call.request;
+            let Request::A2a(request) = &*call.request else {
+                panic!("only agents are called here");
+            };
             match request.endpoint.to_string().trim_start_matches("agent://") {
                 "quick" => Ok(json!("done")),
                 "broken" => panic!("a defect"),
@@ -275,6 +278,7 @@ mod tests {
             message_id: Uuid::nil(),
             step_key: Uuid::nil(),
             timeout: Duration::from_secs(1),
+            grant: Grant::default(),
         }
     }
 

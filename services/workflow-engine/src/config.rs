@@ -9,8 +9,8 @@ use muster_runtime::config::{Mistakes, Settings};
 use muster_runtime::{server, telemetry, trust};
 use serde::{Deserialize, Serialize};
 
-use crate::outbound;
 use crate::schedule::{Bounds, Share};
+use crate::{outbound, secrets};
 
 /// Everything that can be set.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -54,6 +54,8 @@ pub struct Engine {
     pub max_payload_bytes: usize,
     /// What documents may connect to.
     pub outbound: outbound::Config,
+    /// Where secrets come from.
+    pub secrets: secrets::Config,
 }
 
 /// What a namespace is given.
@@ -107,6 +109,7 @@ impl Default for Engine {
             retention_seconds: 30 * DAY,
             max_payload_bytes: 2 * MIB,
             outbound: outbound::Config::default(),
+            secrets: secrets::Config::default(),
         }
     }
 }

@@ -13,6 +13,7 @@ use muster_workflow_dsl::Definition;
 use muster_workflow_dsl::document::policy::{Concurrency, Priority};
 use muster_workflow_dsl::expression::Variables;
 use muster_workflow_dsl::run::Stimulus;
+use muster_workflow_dsl::secret::Nonce;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
@@ -29,6 +30,7 @@ use crate::off_thread::off_thread;
 use crate::page::{self, List};
 use crate::run::{Entry, Position, Record, RunId, Status, Summary};
 use crate::schedule::{Claim, Counts, Limit, NamespaceCounts, Place};
+use crate::secrets::Secrets;
 use crate::store::{self, Filter, Page, Store};
 
 /// Runs that are looked at for ids near to one that is not there.
@@ -43,6 +45,7 @@ pub struct Engine {
     pub(crate) caller: Arc<dyn Caller>,
     pub(crate) clock: SharedClock,
     pub(crate) settings: config::Engine,
+    pub(crate) secrets: Arc<Secrets>,
     pub(crate) definitions: Definitions,
     pub(crate) feed: Feed,
     pub(crate) floor: Floor,
@@ -62,6 +65,8 @@ pub struct Parts {
     pub clock: SharedClock,
     /// Settings.
     pub settings: config::Engine,
+    /// Where secrets come from.
+    pub secrets: Arc<Secrets>,
     /// Counters.
     pub metrics: muster_runtime::Metrics,
     /// Background work.
@@ -125,6 +130,7 @@ impl Engine {
             caller,
             clock,
             settings,
+            secrets,
             metrics,
             tasks,
             shutdown,
@@ -140,6 +146,7 @@ impl Engine {
             caller,
             clock,
             settings,
+            secrets,
             tasks,
             shutdown,
         }
@@ -176,6 +183,7 @@ impl Engine {
             id,
             document,
             input: wish.input.clone(),
+            nonce: Nonce::fresh(),
         };
         match self.accept(record, summary.clone()).await {
             Ok(()) => self.view(summary).await,

@@ -135,7 +135,11 @@ impl Executor {
     }
 
     async fn load(&self) -> Result<Option<Live>, Broken> {
-        Live::load(&*self.engine.store, &self.engine.definitions, &self.job.id).await
+        match Live::load(&*self.engine.store, &self.engine.definitions, &self.job.id).await? {
+            // Only a run that decides needs to know its secrets.
+            Some(live) => Ok(Some(live.with_secrets(&self.engine.secrets).await)),
+            None => Ok(None),
+        }
     }
 
     /// Makes the calls in flight those that the run wants; returns when its next timer is due.
@@ -158,6 +162,7 @@ impl Executor {
                         message_id,
                         step_key,
                         timeout: self.timeout(deadline, now),
+                        grant: live.grant(),
                     };
                     wanted.push(((activation, attempt), call));
                 }
@@ -322,6 +327,7 @@ fn problem(failure: Failure) -> Problem {
         Kind::Authentication => Standard::Authentication,
         Kind::Authorization => Standard::Authorization,
         Kind::Validation => Standard::Validation,
+        Kind::Configuration => Standard::Configuration,
         Kind::Runtime => Standard::Runtime,
     };
     Problem::standard(kind, failure.detail).with_status(failure.status)

@@ -46,6 +46,7 @@ pub mod outbound;
 pub mod page;
 pub mod run;
 pub mod schedule;
+pub mod secrets;
 pub mod store;
 pub mod version;
 pub mod watching;
@@ -61,8 +62,11 @@ pub use config::Config;
 
 use caller::Callers;
 use caller::router::Router;
+use caller::web::Web;
 use engine::{Engine, Parts};
 use off_thread::off_thread;
+use outbound::Outbound;
+use secrets::Secrets;
 use store::Store;
 use store::embedded::Embedded;
 
@@ -77,13 +81,22 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
     let settings = config.engine;
     let chassis = Chassis::new("workflow-engine", &config.server, metrics::DEFINITIONS, shutdown)?;
     let store: Arc<dyn Store> = Arc::new(open_store(&settings).await?);
+    let outbound = Outbound::new(&settings.outbound).map_err(|error| Error::Other(error.to_string()))?;
+    let secrets = Arc::new(Secrets::new(settings.secrets.clone()));
     let engine = Arc::new(Engine::new(Parts {
         store: Arc::clone(&store),
         caller: Arc::new(Callers {
             router: router(&settings, &chassis)?,
+            web: Web::new(
+                outbound,
+                Arc::clone(&secrets),
+                Arc::clone(&chassis.clock),
+                settings.max_payload_bytes,
+            ),
         }),
         clock: Arc::clone(&chassis.clock),
         settings: settings.clone(),
+        secrets,
         metrics: chassis.metrics.clone(),
         tasks: chassis.tasks.clone(),
         shutdown: chassis.shutdown.clone(),

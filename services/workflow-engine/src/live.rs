@@ -6,12 +6,14 @@
 use jiff::Timestamp;
 use muster_workflow_dsl::journal::{Event, EventKind, Problem, Standard};
 use muster_workflow_dsl::run::{self, Blocker, Effect, Run, Stimulus};
+use muster_workflow_dsl::secret;
 use serde_json::Value;
 
 use crate::approval::Ledger;
 use crate::definitions::Definitions;
 use crate::off_thread::off_thread;
 use crate::run::{Failure, Record, RunId, Status, Summary};
+use crate::secrets::{Grant, Secrets};
 use crate::store::{self, Step, Store};
 
 /// Entries read at once while folding.
@@ -81,6 +83,25 @@ impl Live {
             run,
             unwritten: Vec::new(),
         }))
+    }
+
+    /// With what it is to know of its secrets when it decides.
+    pub(crate) async fn with_secrets(self, secrets: &Secrets) -> Self {
+        let grant = self.grant();
+        if grant.listed.is_empty() {
+            return self;
+        }
+        let read = secrets.read(&grant).await;
+        let known = secret::Secrets::new(grant.nonce, read.as_ref().map_err(Clone::clone));
+        Self {
+            run: self.run.with_secrets(known),
+            ..self
+        }
+    }
+
+    /// Which secrets its calls may know.
+    pub(crate) fn grant(&self) -> Grant {
+        Grant::new(self.run.definition(), &self.record.nonce)
     }
 
     /// Whether the interpreter has not been started.

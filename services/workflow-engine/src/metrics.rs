@@ -148,6 +148,7 @@ impl Meter {
             Err(caller::Kind::Authentication) => "authentication",
             Err(caller::Kind::Authorization) => "authorization",
             Err(caller::Kind::Validation) => "validation",
+            Err(caller::Kind::Configuration) => "configuration",
             Err(caller::Kind::Runtime) => "runtime",
         };
         self.metrics

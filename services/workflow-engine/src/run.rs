@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use muster_workflow_dsl::secret::Nonce;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -134,6 +135,9 @@ pub struct Record {
     pub document: String,
     /// Its input.
     pub input: Value,
+    /// What makes the markers of its secrets its own; never shown.
+    #[serde(default, skip_serializing_if = "Nonce::is_empty")]
+    pub nonce: Nonce,
 }
 
 /// Where a run stands and what lists show of it; written with every step.

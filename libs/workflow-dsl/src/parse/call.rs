@@ -1,132 +1,36 @@
-//! `call`.
+//! `call`: which function, and its arguments. Each function has a file of its own.
+
+mod a2a;
+mod function;
+mod http;
 
 use super::Reader;
-use super::cursor::{Cursor, Fields};
-use crate::document::{A2aCall, Call, Endpoint, Kind, Method, Server};
-use crate::node::Content;
-use crate::problem::{listed, quoted};
+use super::cursor::Fields;
+use crate::document::{Call, Kind};
+
+/// The functions of the language.
+const FUNCTIONS: [&str; 2] = ["a2a", "http"];
 
 /// Functions of the language that are not supported yet.
-const LATER: [&str; 5] = ["asyncapi", "grpc", "http", "mcp", "openapi"];
+const LATER: [&str; 4] = ["asyncapi", "grpc", "mcp", "openapi"];
 
 impl Reader {
     pub(super) fn call(&mut self, fields: &Fields<'_>) -> Option<Kind> {
         let function = self.require(fields, "call")?;
         let name = self.text(&function)?;
-        if name != "a2a" {
-            self.wrong(&function, refusal(name));
-            return None;
+        if !FUNCTIONS.contains(&name) {
+            return self.own_function(&function, name, fields).map(Kind::Call);
         }
         let with = self.require(fields, "with")?;
-        self.a2a(&with).map(|call| Kind::Call(Call::A2a(call)))
-    }
-
-    fn a2a(&mut self, at: &Cursor<'_>) -> Option<A2aCall> {
-        let fields = self.fields(at, &["server", "agentCard", "method", "parameters"], &[])?;
-        let server = self.server(&fields);
-        let method = self
-            .require(&fields, "method")
-            .and_then(|method| self.method(&method));
-        let parameters = self.require(&fields, "parameters").and_then(|parameters| {
-            if let Some(method) = method {
-                self.check_parameters(&parameters, method);
-            }
-            self.template(&parameters)
-        });
-        Some(A2aCall {
-            server: server?,
-            method: method?,
-            parameters: parameters?,
-        })
-    }
-
-    fn server(&mut self, fields: &Fields<'_>) -> Option<Server> {
-        match (fields.get("server"), fields.get("agentCard")) {
-            (Some(_), Some(card)) => {
-                self.wrong_name(
-                    &card,
-                    "'server' and 'agentCard' both name the agent; give one of them",
-                );
-                None
-            }
-            (Some(server), None) => self.endpoint(&server),
-            (None, Some(card)) => self.endpoint(&card),
-            (None, None) => {
-                let message =
-                    "the call does not say whom it calls; add 'server', such as agent://ID or skill://SKILL";
-                self.wrong_name(&fields.at, message);
-                None
-            }
-        }
-    }
-
-    /// An address: as text, or as `{uri}` or `{endpoint}` around it.
-    fn endpoint(&mut self, at: &Cursor<'_>) -> Option<Server> {
-        if let Content::Text(text) = &at.node.content {
-            if super::embedded(text).is_some() {
-                return self.expression(at, text).map(Server::Computed);
-            }
-            let endpoint = text.parse::<Endpoint>();
-            return endpoint
-                .map(Server::Fixed)
-                .map_err(|error| self.wrong(at, error.to_string()))
-                .ok();
-        }
-        let fields = self.fields(at, &["uri", "endpoint", "name"], &["authentication"])?;
-        if let Some(name) = fields.get("name") {
-            self.text(&name);
-        }
-        match (fields.get("uri"), fields.get("endpoint")) {
-            (Some(address), None) => {
-                self.text(&address)?;
-                self.endpoint(&address)
-            }
-            (None, Some(address)) => self.endpoint(&address),
-            _ => {
-                self.wrong(
-                    at,
-                    "an address is text, or an object with either 'uri' or 'endpoint'",
-                );
-                None
-            }
-        }
-    }
-
-    fn method(&mut self, at: &Cursor<'_>) -> Option<Method> {
-        let name = self.text(at)?;
-        let method = Method::by_name(name);
-        if method.is_none() {
-            let message = if Method::UNSUPPORTED.contains(&name) {
-                format!("the method {} is not supported yet", quoted(name))
-            } else {
-                let nearest = muster_api::names::suggestion(name, Method::names());
-                format!(
-                    "no such method {}; there are {}{nearest}",
-                    quoted(name),
-                    listed(Method::names())
-                )
-            };
-            self.wrong(at, message);
-        }
-        method
-    }
-
-    /// What can be said of the parameters before their expressions are evaluated.
-    fn check_parameters(&mut self, at: &Cursor<'_>, method: Method) {
-        if let Err(error) = crate::a2a::check(method, &at.node.to_value()) {
-            let place = at.descend(&error.pointer);
-            self.wrong(&place, error.message);
-        }
+        let call = match name {
+            "a2a" => self.a2a(&with).map(Call::A2a),
+            _ => self.http(&with).map(Call::Http),
+        };
+        call.map(Kind::Call)
     }
 }
 
-fn refusal(name: &str) -> String {
-    if LATER.contains(&name) {
-        return format!("calls of '{name}' are not supported yet; there is 'a2a'");
-    }
-    let nearest = muster_api::names::suggestion(name, ["a2a"]);
-    format!(
-        "no such function {}, and functions of one's own are not supported yet; there is 'a2a'{nearest}",
-        quoted(name)
-    )
+/// Whether a function of the language has this name.
+pub(super) fn is_of_the_language(name: &str) -> bool {
+    FUNCTIONS.contains(&name) || LATER.contains(&name)
 }

@@ -47,7 +47,7 @@ impl Moment {
 }
 
 /// The arguments of the language, and when each is there.
-const ARGUMENTS: [(&str, &[Moment]); 6] = {
+const ARGUMENTS: [(&str, &[Moment]); 8] = {
     use Moment::{Condition, Definition, Export, Output, TaskInput, WorkflowInput, WorkflowOutput};
     [
         (
@@ -69,6 +69,9 @@ const ARGUMENTS: [(&str, &[Moment]); 6] = {
             ],
         ),
         ("task", &[TaskInput, Condition, Definition, Output, Export]),
+        // Only where data are made: a marker is of no use to a condition, and less to an output.
+        ("secrets", &[WorkflowInput, TaskInput, Definition]),
+        ("authorization", &[Definition, Output, Export]),
         (
             "runtime",
             &[
@@ -83,9 +86,6 @@ const ARGUMENTS: [(&str, &[Moment]); 6] = {
         ),
     ]
 };
-
-/// Variables of the language that are not there yet.
-const LATER: [&str; 2] = ["secrets", "authorization"];
 
 /// Most expressions of one document: each is compiled when the document is read.
 const MOST_EXPRESSIONS: usize = 2000;
@@ -140,10 +140,6 @@ impl Reader {
         let unknown: Vec<String> = used.filter(|name| !self.sees(name)).cloned().collect();
         for name in &unknown {
             let variable = format!("${name}");
-            if LATER.contains(&name.as_str()) {
-                self.wrong(at, format!("the variable '{variable}' is not supported yet"));
-                continue;
-            }
             if let Some((_, moments)) = ARGUMENTS.iter().find(|(known, _)| known == name) {
                 let moments: Vec<&str> = moments.iter().map(|moment| moment.name()).collect();
                 let here = self.scope.moment.name();
@@ -169,7 +165,8 @@ impl Reader {
             );
             self.wrong(at, message);
         }
-        unknown.is_empty().then_some(expression)
+        let listed = self.check_secrets(at, expression.source());
+        (unknown.is_empty() && listed).then_some(expression)
     }
 
     fn sees(&self, name: &str) -> bool {
@@ -230,7 +227,7 @@ impl Reader {
             self.wrong(at, format!("{rule}; found {}", quoted(name)));
             return None;
         }
-        if ARGUMENTS.iter().any(|(argument, _)| *argument == name) || LATER.contains(&name) {
+        if ARGUMENTS.iter().any(|(argument, _)| *argument == name) {
             self.wrong(
                 at,
                 format!("'${name}' is a variable of the language; choose another name"),

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::Reader;
 use super::cursor::Cursor;
-use crate::document::{ErrorTemplate, Extension, Period, Retry};
+use super::function::Functions;
+use crate::document::{Authentication, ErrorTemplate, Extension, Period, Retry};
 use crate::problem::{listed, quoted};
 
 /// What `use` defines. A definition that is itself wrong is kept as `None`, so that a reference to it is not reported
@@ -14,6 +15,9 @@ pub(super) struct Reusable {
     timeouts: Definitions<Period>,
     retries: Definitions<Retry>,
     errors: Definitions<ErrorTemplate>,
+    authentications: Definitions<Authentication>,
+    pub(super) secrets: Vec<String>,
+    pub(super) functions: Functions,
     pub(super) extensions: Vec<Extension>,
 }
 
@@ -21,10 +25,26 @@ type Definitions<T> = BTreeMap<String, Option<T>>;
 
 impl Reader {
     pub(super) fn reusable(&mut self, at: &Cursor<'_>) {
-        const LATER: &[&str] = &["authentications", "catalogs", "functions", "secrets"];
-        let Some(fields) = self.fields(at, &["errors", "extensions", "retries", "timeouts"], LATER) else {
+        const ALLOWED: &[&str] = &[
+            "authentications",
+            "catalogs",
+            "errors",
+            "extensions",
+            "functions",
+            "retries",
+            "secrets",
+            "timeouts",
+        ];
+        let Some(fields) = self.fields(at, ALLOWED, &[]) else {
             return;
         };
+        // First, because the others refer to them.
+        if let Some(section) = fields.get("secrets") {
+            self.reusable.secrets = self.secrets(&section);
+        }
+        if let Some(section) = fields.get("authentications") {
+            self.reusable.authentications = self.definitions(&section, Self::inline_authentication);
+        }
         if let Some(section) = fields.get("timeouts") {
             self.reusable.timeouts = self.definitions(&section, Self::inline_timeout);
         }
@@ -38,6 +58,14 @@ impl Reader {
                 reader.definitions(&section, Self::inline_retry)
             });
         }
+        if let Some(section) = fields.get("catalogs") {
+            self.catalogs(&section);
+        }
+        if let Some(section) = fields.get("functions") {
+            self.functions(&section);
+            self.check_recursion(&section);
+        }
+        // Last, because functions are extended by nothing.
         if let Some(section) = fields.get("extensions") {
             self.reusable.extensions = self.extensions(&section);
         }
@@ -80,6 +108,15 @@ impl Reader {
             Some(error) => error.clone(),
             None => self.unknown(at, name, "error", |reusable| {
                 reusable.errors.keys().cloned().collect()
+            }),
+        }
+    }
+
+    pub(super) fn reused_authentication(&mut self, at: &Cursor<'_>, name: &str) -> Option<Authentication> {
+        match self.reusable.authentications.get(name) {
+            Some(authentication) => authentication.clone(),
+            None => self.unknown(at, name, "authentication", |reusable| {
+                reusable.authentications.keys().cloned().collect()
             }),
         }
     }

@@ -116,7 +116,7 @@ impl Reader {
         Some((name.to_owned(), definition))
     }
 
-    fn task(&mut self, name: &str, at: &Cursor<'_>, targets: &Targets<'_>) -> Option<Task> {
+    pub(super) fn task(&mut self, name: &str, at: &Cursor<'_>, targets: &Targets<'_>) -> Option<Task> {
         let (kind, fields) = self.kind_of(at)?;
         self.doubt_name(name, at);
         let condition = fields

@@ -1,6 +1,7 @@
 //! Documents, good and bad, and what is said of them.
 
 mod bounds;
+mod calls;
 mod good;
 mod random;
 mod structure;

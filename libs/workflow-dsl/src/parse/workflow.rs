@@ -2,16 +2,16 @@
 
 use serde_json::Map;
 
-use super::Reader;
 use super::cursor::{Cursor, Fields};
 use super::expressions::Moment;
 use super::task::List;
+use super::{Reader, Resources};
 use crate::document::{Header, Template, Workflow};
 use crate::node::{Content, to_map};
 use crate::problem::{listed, quoted};
 
 impl Reader {
-    pub(super) fn workflow(&mut self, at: &Cursor<'_>) -> Option<Workflow> {
+    pub(super) fn workflow(&mut self, at: &Cursor<'_>, resources: &Resources) -> Option<Workflow> {
         const ALLOWED: &[&str] = &["document", "input", "use", "do", "timeout", "output", "evaluate"];
         let fields = self.fields(at, ALLOWED, &["schedule"])?;
         // First, because it says how everything else is read.
@@ -31,6 +31,11 @@ impl Reader {
         let tasks = self
             .require(&fields, "do")
             .and_then(|tasks| self.tasks(&tasks, List::Sequence));
+        self.obtained(resources);
+        if !resources.is_empty() {
+            self.check_recursion(at);
+        }
+        let (functions, external) = self.take_functions();
         Some(Workflow {
             header: header?,
             input,
@@ -38,6 +43,9 @@ impl Reader {
             schemas,
             timeout,
             extensions: std::mem::take(&mut self.reusable.extensions),
+            functions,
+            external,
+            secrets: std::mem::take(&mut self.reusable.secrets),
             tasks: tasks?,
             raw: at.node.to_value(),
         })

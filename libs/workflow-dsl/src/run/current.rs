@@ -9,12 +9,8 @@ use super::evaluate::{View, bounded, fits};
 use super::fold::known_output;
 use super::retry;
 use super::state::{Activation, Body, Extended};
-use crate::a2a;
-use crate::document::{
-    A2aCall, Call, Case, Endpoint, EndpointError, ErrorTemplate, Kind, Server, Task, Template,
-};
+use crate::document::{Case, ErrorTemplate, Kind, Task, Template};
 use crate::journal::{EventKind, Problem, Stage, Standard};
-use crate::request::{self, Request};
 
 /// Why there is no event where one must be: the task fails with this.
 pub(super) type Fault = Problem;
@@ -188,7 +184,7 @@ impl Current<'_> {
                     items: bounded(items, "the collection")?,
                 })
             }
-            Kind::Call(Call::A2a(call)) => self.call(call),
+            Kind::Call(call) => self.call(call),
             Kind::Do(_) | Kind::Fork(_) | Kind::Try(_) => Err(Problem::standard(
                 Standard::Runtime,
                 "the task has begun before it was ready",
@@ -224,34 +220,5 @@ impl Current<'_> {
             detail: optional(&template.detail)?,
         };
         Ok(problem.shortened())
-    }
-
-    fn call(&self, call: &A2aCall) -> Result<EventKind, Fault> {
-        let input = &self.activation.input;
-        let endpoint = match &call.server {
-            Server::Fixed(endpoint) => endpoint.clone(),
-            Server::Computed(expression) => self.endpoint(&self.view.value(expression, input)?)?,
-        };
-        let given = self.view.template(&call.parameters, input)?;
-        let parameters = a2a::translate(call.method, &given)
-            .map_err(|error| Problem::standard(Standard::Validation, format!("the call's {error}")))?;
-        Ok(EventKind::CallStarted {
-            task: self.pointer(),
-            activation: self.id,
-            request: Request::A2a(request::A2a {
-                endpoint,
-                method: call.method,
-                parameters: bounded(parameters, "the call's parameters")?,
-            }),
-        })
-    }
-
-    fn endpoint(&self, computed: &Value) -> Result<Endpoint, Fault> {
-        let invalid = |detail: String| Problem::standard(Standard::Validation, detail);
-        let text = computed
-            .as_str()
-            .ok_or_else(|| invalid("the call's server must be text".to_owned()))?;
-        text.parse()
-            .map_err(|error: EndpointError| invalid(format!("the call's server: {error}")))
     }
 }

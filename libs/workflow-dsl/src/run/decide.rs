@@ -160,6 +160,7 @@ impl Run {
                 Cursor::Done(output) => Some(current.after_extension(extended, output)),
                 cursor => self.follow(&current, cursor, now),
             },
+            Body::Function(function) => self.follow(&current, &function.cursor, now),
             Body::Loop(each) => self.next_of_loop(&current, each, now),
             Body::Fork(fork) => self.next_of_fork(&current, fork, now),
             Body::Try(attempt) => match &attempt.cursor {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::effect::after;
 use super::state::{Activation, Scope};
@@ -48,13 +48,13 @@ impl<'a> View<'a> {
 
     /// The value of an expression.
     pub(super) fn value(&self, expression: &Expression, dot: &Value) -> Result<Value, Problem> {
-        let result = expression.evaluate(dot, &self.variables(expression), self.now);
+        let result = expression.evaluate(dot, &self.variables(expression)?, self.now);
         result.map_err(|error| Problem::standard(Standard::Expression, error.to_string()))
     }
 
     /// Whether the value of an expression is true.
     pub(super) fn is_true(&self, expression: &Expression, dot: &Value) -> Result<bool, Problem> {
-        let result = expression.is_true(dot, &self.variables(expression), self.now);
+        let result = expression.is_true(dot, &self.variables(expression)?, self.now);
         result.map_err(|error| Problem::standard(Standard::Expression, error.to_string()))
     }
 
@@ -110,19 +110,19 @@ impl<'a> View<'a> {
         Ok(Some(after(start, duration)))
     }
 
-    fn variables(&self, expression: &Expression) -> Variables {
+    fn variables(&self, expression: &Expression) -> Result<Variables, Problem> {
         let mut variables = Variables::new();
         for name in expression.variables() {
-            if let Some(value) = self.variable(name) {
+            if let Some(value) = self.variable(name)? {
                 variables.set(name.as_str(), value);
             }
         }
-        variables
+        Ok(variables)
     }
 
-    fn variable(&self, name: &str) -> Option<Arc<Value>> {
+    fn variable(&self, name: &str) -> Result<Option<Arc<Value>>, Problem> {
         let or_null = |value: Option<&Arc<Value>>| value.cloned().unwrap_or_default();
-        match name {
+        Ok(match name {
             "context" => Some(Arc::clone(&self.run.context)),
             "input" => Some(Arc::clone(self.input)),
             "output" => Some(or_null(self.output)),
@@ -136,8 +136,14 @@ impl<'a> View<'a> {
             "runtime" => Some(Arc::new(
                 json!({"name": "muster", "version": env!("CARGO_PKG_VERSION"), "metadata": {}}),
             )),
+            "secrets" => {
+                let listed = &self.run.definition.workflow.secrets;
+                let secrets = self.run.secrets.value(listed);
+                Some(secrets.map_err(|why| Problem::standard(Standard::Configuration, why))?)
+            }
+            "authorization" => Some(Arc::new(self.authorization())),
             name => Scope::find(self.scope, name).cloned(),
-        }
+        })
     }
 
     fn workflow(&self) -> Arc<Value> {
@@ -226,6 +232,21 @@ pub(super) fn bounded(value: Value, what: &str) -> Result<Arc<Value>, Problem> {
         None => Ok(Arc::new(value)),
         Some(excess) => Err(Problem::standard(Standard::Runtime, format!("{what} {excess}"))),
     }
+}
+
+/// Refuses an object that is out of the bounds of a run.
+pub(super) fn within(fields: &Map<String, Value>, what: &str) -> Result<(), Problem> {
+    let sizes = fields.iter().map(|(name, value)| {
+        let levels = DEEPEST_VALUE - 1;
+        size(value, levels).map(|size| size.saturating_add(name.len() + 3))
+    });
+    let bytes = sizes.sum::<Option<usize>>();
+    if bytes.is_some_and(|bytes| bytes <= LARGEST_VALUE) {
+        return Ok(());
+    }
+    let detail =
+        format!("{what} must have at most {LARGEST_VALUE} bytes and nest at most {DEEPEST_VALUE} deep");
+    Err(Problem::standard(Standard::Runtime, detail))
 }
 
 /// How the value exceeds the bounds of a run, if it does.

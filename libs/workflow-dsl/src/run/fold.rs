@@ -252,6 +252,12 @@ impl Run {
                 activation,
                 approval,
             } => self.expire(task, *activation, *approval),
+            EventKind::FunctionStarted {
+                task,
+                activation,
+                function,
+                input,
+            } => self.start_function(task, *activation, function, input),
             EventKind::WaitStarted {
                 task,
                 activation,
@@ -392,6 +398,9 @@ impl Run {
         if let Body::Extended(extended) = &activation.body {
             return workflow.extension_tasks(extended.extension, extended.stage);
         }
+        if let Body::Function(called) = &activation.body {
+            return workflow.function(&called.name).map(|function| &function.tasks);
+        }
         match &workflow.task(&activation.pointer)?.kind {
             Kind::Do(tasks) => Some(tasks),
             Kind::For(each) => Some(&each.tasks),
@@ -409,6 +418,7 @@ impl Run {
         match &self.activations.get(&id)?.body {
             Body::Sequence(cursor) => Some(cursor),
             Body::Extended(extended) => Some(&extended.cursor),
+            Body::Function(function) => Some(&function.cursor),
             Body::Loop(each) => each.cursor.as_ref(),
             Body::Try(attempt) => Some(&attempt.cursor),
             Body::Ready

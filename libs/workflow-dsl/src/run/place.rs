@@ -51,6 +51,14 @@ impl Place {
         }
     }
 
+    /// In the task of a function that the task at `pointer` calls: it is written once, and called from many places.
+    pub(super) fn in_function(&self, pointer: &str) -> Self {
+        Self {
+            path: format!("{}<{pointer} calls>", self.path).into(),
+            ..self.clone()
+        }
+    }
+
     /// In this attempt of a `try`.
     pub(super) fn in_attempt(&self, number: u32) -> Self {
         let attempts = format!("{}.{number}", self.attempts).into();

@@ -101,6 +101,8 @@ pub(super) enum Body {
     Asked(Box<Approval>),
     /// It waits for the answer of a call.
     Call(Arc<Request>),
+    /// It runs the task of a function.
+    Function(Function),
     /// It waits for a time.
     Wait(Timestamp),
     /// It runs the tasks of an extension.
@@ -113,6 +115,15 @@ pub(super) enum Body {
     Fork(Fork),
     /// It runs a list and handles its errors.
     Try(Try),
+}
+
+/// A function of one's own that has been called.
+#[derive(Debug)]
+pub(super) struct Function {
+    /// Its name.
+    pub(super) name: String,
+    /// Where its task is.
+    pub(super) cursor: Cursor,
 }
 
 /// A task around which an extension runs.
@@ -218,6 +229,7 @@ impl Body {
         match self {
             Self::Sequence(cursor) => Some(cursor),
             Self::Extended(extended) => Some(&mut extended.cursor),
+            Self::Function(function) => Some(&mut function.cursor),
             Self::Loop(each) => each.cursor.as_mut(),
             Self::Try(attempt) => Some(&mut attempt.cursor),
             Self::Ready
@@ -237,6 +249,7 @@ impl Body {
             Self::Asked(_) | Self::Call(_) | Self::Wait(_) => false,
             Self::Sequence(cursor) => !cursor.is_running(),
             Self::Extended(extended) => !extended.cursor.is_running(),
+            Self::Function(function) => !function.cursor.is_running(),
             Self::Loop(each) => !each.cursor.as_ref().is_some_and(Cursor::is_running),
             Self::Fork(Fork::Running(branches)) => {
                 branches.iter().any(|branch| matches!(branch, Branch::Waiting))
@@ -276,6 +289,7 @@ impl Activation {
         match &self.body {
             Body::Sequence(cursor) => cursor.child().into_iter().collect(),
             Body::Extended(extended) => extended.cursor.child().into_iter().collect(),
+            Body::Function(function) => function.cursor.child().into_iter().collect(),
             Body::Loop(each) => each.cursor.as_ref().and_then(Cursor::child).into_iter().collect(),
             Body::Try(attempt) => attempt.cursor.child().into_iter().collect(),
             Body::Fork(Fork::Running(branches)) => {

@@ -2,28 +2,41 @@
 
 use async_trait::async_trait;
 use muster_workflow_dsl::request::Request;
+use muster_workflow_dsl::secret::has_marker;
 use serde_json::Value;
 
 use super::router::Router;
-use super::{Call, Caller, Failure, Progress};
+use super::web::Web;
+use super::{Call, Caller, Failure, Kind, Progress};
 
 /// All adapters.
 pub struct Callers {
     /// Agents of the fleet.
     pub router: Router,
+    /// Services over HTTP.
+    pub web: Web,
 }
 
 #[async_trait]
 impl Caller for Callers {
     async fn call(&self, call: &Call, progress: &Progress) -> Result<Value, Failure> {
         match &*call.request {
+            Request::A2a(request) if has_marker(&request.parameters) => {
+                // Agents keep what they are sent, and the router shows it.
+                let detail =
+                    "a secret does not go into a message to an agent; give the agent the secret itself";
+                Err(Failure::new(Kind::Configuration, 400, detail))
+            }
             Request::A2a(request) => self.router.call(request, call, progress).await,
+            Request::Http(request) => self.web.http(request, call).await,
         }
     }
 
     async fn stop(&self, call: &Call, progress: &Progress) -> Result<(), Failure> {
         match &*call.request {
             Request::A2a(request) => self.router.stop(request, progress).await,
+            // Whoever hangs up has said it.
+            Request::Http(_) => Ok(()),
         }
     }
 }

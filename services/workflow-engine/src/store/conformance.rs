@@ -14,6 +14,7 @@ pub(crate) fn run(id: &str, second: i64) -> (Record, Summary) {
         id: id.clone(),
         document: "a: 1".into(),
         input: json!({"n": 1}),
+        nonce: muster_workflow_dsl::secret::Nonce::fresh(),
     };
     let summary = Summary {
         id,

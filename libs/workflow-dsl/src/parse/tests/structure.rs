@@ -63,16 +63,6 @@ fn fields_of_the_top() {
         "2:5 /do",
         &["'do' must be a list, found an object"],
     );
-    for (section, pointer) in [
-        ("use: {functions: {}}", "/use/functions"),
-        ("use: {secrets: []}", "/use/secrets"),
-        ("use: {authentications: {}}", "/use/authentications"),
-        ("use: {catalogs: {}}", "/use/catalogs"),
-    ] {
-        let text = format!("{section}\n{}", with_tasks("  - a: {set: {x: 1}}\n"));
-        let column = section.find('{').expect("a brace") + 2;
-        refuses(&text, &format!("1:{column} {pointer}"), &["is not supported yet"]);
-    }
     let evaluate = format!(
         "evaluate: {{mode: lose}}\n{}",
         with_tasks("  - a: {set: {x: 1}}\n")

@@ -118,9 +118,9 @@ fn calls() {
     let with = |with: &str| format!("  - a: {{call: a2a, with: {{{with}}}}}\n");
     let message = "parameters: {message: {parts: [{text: hi}]}}";
     refuses_tasks(
-        "  - a: {call: http, with: {}}\n",
+        "  - a: {call: grpc, with: {}}\n",
         "3:15 /do/0/a/call",
-        &["calls of 'http' are not supported yet"],
+        &["calls of 'grpc' are not supported yet"],
     );
     refuses_tasks(
         "  - a: {call: mine, with: {}}\n",
@@ -209,7 +209,7 @@ fn variables_and_expressions() {
     refuses_tasks(
         "  - a: {set: {x: '${ $secrets.key }'}}\n",
         "3:18 /do/0/a/set/x",
-        &["'$secrets' is not supported yet"],
+        &["no such secret 'key'", "'use.secrets' lists none"],
     );
     // The variables of a loop and of a catch end with it.
     let after = "  - a: {for: {in: .x}, do: [{b: {set: {x: '${ $item + $index }'}}}]}\n  - c: {set: {x: '${ $item }'}}\n";

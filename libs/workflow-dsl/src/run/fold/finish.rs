@@ -9,7 +9,7 @@ use super::Mismatch;
 use crate::document::{Flow, Kind, Period};
 use crate::journal::{Problem, Stage};
 use crate::run::effect::after;
-use crate::run::state::{Activation, Body, Branch, Cursor, Fork, Loop, Try};
+use crate::run::state::{Activation, Body, Branch, Cursor, Fork, Function, Loop, Try};
 use crate::run::{Run, retry};
 
 impl Run {
@@ -327,6 +327,10 @@ pub(in crate::run) fn known_output(activation: &Activation, kind: &Kind) -> Opti
         ) => Some(Arc::clone(input)),
         (
             Body::Sequence(Cursor::Done(output))
+            | Body::Function(Function {
+                cursor: Cursor::Done(output),
+                ..
+            })
             | Body::Fork(Fork::Done(output))
             | Body::Try(Try {
                 cursor: Cursor::Done(output),

@@ -6,12 +6,12 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{Mismatch, Opening, Start};
-use crate::document::{Kind, Period, Task, Workflow};
+use crate::document::{Call, Kind, Period, Task, Workflow};
 use crate::journal::{Problem, Stage};
 use crate::run::effect::after;
 use crate::run::evaluate::{EXTENDED, extended_descriptor};
 use crate::run::place::Place;
-use crate::run::state::{Activation, Body, Branch, Cursor, Extended, Fork, Loop, Scope, Try};
+use crate::run::state::{Activation, Body, Branch, Cursor, Extended, Fork, Function, Loop, Scope, Try};
 use crate::run::{Run, retry};
 
 impl Run {
@@ -104,6 +104,8 @@ impl Run {
                 &definition.catch.variable,
                 Arc::new(error.to_value()),
             )),
+            // A function sees what it is given, and nothing of where it is called from.
+            (Body::Function(_), _) => None,
             (Body::Extended(extended), _) => {
                 let task = self.definition.workflow.task(&activation.pointer)?;
                 let task = extended_descriptor(
@@ -131,6 +133,7 @@ impl Run {
                     .place
                     .in_extension(&activation.pointer, extended.stage, extended.extension)
             }
+            Body::Function(_) => activation.place.in_function(&activation.pointer),
             Body::Try(Try {
                 caught: None,
                 attempt,
@@ -138,6 +141,31 @@ impl Run {
             }) => activation.place.in_attempt(*attempt),
             _ => activation.place.clone(),
         }
+    }
+
+    /// The task of a function begins.
+    pub(in crate::run) fn start_function(
+        &mut self,
+        pointer: &str,
+        id: u64,
+        name: &str,
+        input: &Arc<Value>,
+    ) -> Result<(), Mismatch> {
+        self.expect_ready(id, pointer, |kind| matches!(kind, Kind::Call(_)))?;
+        let called = match self.definition.workflow.task(pointer).map(|task| &task.kind) {
+            Some(Kind::Call(Call::Function(call))) => call.function == name,
+            _ => false,
+        };
+        if !called || self.definition.workflow.function(name).is_none() {
+            return Err(self.mismatch(format!("{pointer} does not call the function '{name}'")));
+        }
+        self.change(id, |activation| {
+            activation.body = Body::Function(Function {
+                name: name.to_owned(),
+                cursor: Cursor::first(input),
+            });
+        });
+        Ok(())
     }
 
     pub(in crate::run) fn start_iteration(

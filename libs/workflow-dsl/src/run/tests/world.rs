@@ -227,16 +227,18 @@ impl World {
         if self.pending.contains_key(&(*activation, *attempt)) {
             return;
         }
-        let Request::A2a(call) = &**request;
-        let parameters = &*call.parameters;
+        let parameters = match &**request {
+            Request::A2a(call) => Value::clone(&call.parameters),
+            other => serde_json::to_value(other).unwrap(),
+        };
         let called = Called {
-            agent: call.endpoint.to_string(),
+            agent: request.target(),
             attempt: *attempt,
             message_id: *message_id,
             step_key: *step_key,
             data: parameters
                 .pointer("/message/parts/0/data")
-                .unwrap_or(parameters)
+                .unwrap_or(&parameters)
                 .clone(),
         };
         let reply = (self.agents)(&called);
