@@ -94,6 +94,24 @@ pub fn from_value(value: &serde_json::Value) -> Result<Duration, Error> {
     }
 }
 
+/// A duration for people, in the largest unit that gives a whole number.
+pub(crate) fn spoken(duration: Duration) -> String {
+    const SECONDS: [(&str, u64); 3] = [("d", 24 * 60 * 60), ("h", 60 * 60), ("min", 60)];
+    let (seconds, milliseconds) = (duration.as_secs(), duration.subsec_millis());
+    if milliseconds == 0 && seconds > 0 {
+        for (unit, length) in SECONDS {
+            if seconds.is_multiple_of(length) {
+                return format!("{} {unit}", seconds / length);
+            }
+        }
+        return format!("{seconds} s");
+    }
+    if seconds == 0 {
+        return format!("{milliseconds} ms");
+    }
+    format!("{} s", duration.as_secs_f64())
+}
+
 /// Adds numbers with their designators, which stand in the order of `units`, each at most once.
 fn components(mut text: &str, units: &[(char, u64)], mut sum: Duration) -> Result<Duration, Error> {
     let mut units = units.iter();
@@ -170,5 +188,19 @@ mod tests {
             assert_eq!(parse(text), Err(Error::TooLong), "{text}");
         }
         assert_eq!(parse("P3650D"), Ok(LONGEST));
+    }
+
+    #[test]
+    fn durations_are_spoken_in_the_largest_unit_that_fits() {
+        for (duration, text) in [
+            (Duration::from_secs(7200), "2 h"),
+            (Duration::from_secs(90), "90 s"),
+            (Duration::from_secs(86_400), "1 d"),
+            (Duration::from_millis(1500), "1.5 s"),
+            (Duration::from_millis(20), "20 ms"),
+            (Duration::ZERO, "0 ms"),
+        ] {
+            assert_eq!(spoken(duration), text);
+        }
     }
 }

@@ -29,6 +29,7 @@ mod functions;
 mod library;
 mod operators;
 mod program;
+mod shape;
 mod value;
 
 use std::collections::BTreeMap;
@@ -40,6 +41,7 @@ use serde_json::Value;
 
 use budget::Exceeded;
 use program::Program;
+pub(crate) use shape::Shape;
 
 /// Longest expression, in bytes.
 pub const LONGEST: usize = 8 * 1024;
@@ -159,6 +161,11 @@ impl Expression {
     #[must_use]
     pub fn variables(&self) -> &[String] {
         &self.program.variables
+    }
+
+    /// What can be said of it without evaluating it.
+    pub(crate) fn shape(&self) -> &Shape {
+        &self.program.shape
     }
 
     /// The one value that the expression yields.

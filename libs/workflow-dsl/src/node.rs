@@ -12,9 +12,9 @@ mod read;
 mod scalar;
 mod surrogates;
 
-pub(crate) use read::read;
 #[cfg(test)]
-pub(crate) use read::{DEEPEST, MOST_BYTES, MOST_NODES};
+pub(crate) use read::{DEEPEST, MOST_NODES};
+pub(crate) use read::{MOST_BYTES, read};
 
 use serde_json::{Map, Number, Value};
 

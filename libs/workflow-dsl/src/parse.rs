@@ -11,10 +11,12 @@
 
 mod authentication;
 mod call;
+mod cases;
 mod catch;
 mod control;
 mod cursor;
 mod destination;
+mod doubts;
 mod duration;
 mod error;
 mod expressions;
@@ -37,7 +39,9 @@ use sha2::{Digest as _, Sha256};
 use crate::document::{Definition, Workflow};
 use crate::node;
 use crate::problem::Problems;
+pub(crate) use cases::cases;
 use cursor::Cursor;
+use doubts::Reading;
 use expressions::Scope;
 use reuse::Reusable;
 
@@ -97,13 +101,12 @@ fn read(text: &str, resources: &Resources) -> (Option<Workflow>, Problems) {
     let Some(root) = node::read(text, &mut problems) else {
         return (None, problems);
     };
-    let mut reader = Reader {
-        problems,
-        reusable: Reusable::default(),
-        scope: Scope::default(),
-        loose: false,
-    };
-    let workflow = reader.workflow(&Cursor::root(&root), resources);
+    let mut reader = Reader::new(problems);
+    let root = Cursor::root(&root);
+    let workflow = reader.workflow(&root, resources);
+    if let Some(workflow) = workflow.as_ref().filter(|_| !reader.problems.has_errors()) {
+        reader.doubt_workflow(workflow, &root);
+    }
     (workflow, reader.problems.sorted())
 }
 
@@ -114,6 +117,20 @@ struct Reader {
     scope: Scope,
     /// Whether any text may be an expression.
     loose: bool,
+    /// The expressions that read the context.
+    readings: Vec<Reading>,
+}
+
+impl Reader {
+    fn new(problems: Problems) -> Self {
+        Self {
+            problems,
+            reusable: Reusable::default(),
+            scope: Scope::default(),
+            loose: false,
+            readings: Vec::new(),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -208,6 +208,30 @@ pub enum WorkflowCommand {
         /// The document, YAML or JSON; `-` reads standard input.
         file: PathBuf,
     },
+    /// Draw a document, as Mermaid text or as an SVG image; needs no server.
+    Graph {
+        /// The document, YAML or JSON; `-` reads standard input.
+        file: PathBuf,
+        /// The form of the picture; default: by the ending of `--save`, else mermaid.
+        #[arg(long, value_enum)]
+        format: Option<workflow::Picture>,
+        /// Write the picture to this file.
+        #[arg(long, value_name = "FILE")]
+        save: Option<PathBuf>,
+    },
+    /// Try a document against cases, with recorded answers and in a time that does not pass; needs no server.
+    Test {
+        /// The document, YAML or JSON.
+        file: PathBuf,
+        /// The cases, YAML or JSON; `-` reads standard input.
+        cases: PathBuf,
+        /// Only the cases of this name; may be repeated.
+        #[arg(long, value_name = "NAME")]
+        case: Vec<String>,
+        /// Print what happened in each case.
+        #[arg(long)]
+        trace: bool,
+    },
     /// Add a document to the catalogue.
     Apply {
         /// The document, YAML or JSON; `-` reads standard input.

@@ -1,6 +1,8 @@
 //! `muster workflow`: check, keep, run and follow workflows.
 
 mod catalogue;
+mod graph;
+mod rehearsal;
 mod runs;
 mod why;
 
@@ -9,6 +11,7 @@ use std::path::Path;
 use clap::ValueEnum;
 use muster_api::workflow::RunStatus;
 use muster_workflow_dsl::problem::{Problem, Severity};
+use muster_workflow_dsl::{Definition, Problems};
 use serde_json::{Value, json};
 
 use crate::cli::WorkflowCommand;
@@ -17,6 +20,7 @@ use crate::failure::Failure;
 use crate::output::Output;
 use crate::read;
 
+pub use graph::Picture;
 pub use runs::{run_json, start_and_wait, status_name, time, time_json};
 
 /// Largest document that is read; what the parser takes is less, and it says so with a place.
@@ -56,6 +60,13 @@ impl From<StatusFilter> for RunStatus {
 pub async fn run(command: WorkflowCommand, endpoints: &Endpoints, output: &Output) -> Result<(), Failure> {
     match command {
         WorkflowCommand::Validate { file } => validate(&file, output),
+        WorkflowCommand::Graph { file, format, save } => graph::draw(&file, format, save.as_deref(), output),
+        WorkflowCommand::Test {
+            file,
+            cases,
+            case,
+            trace,
+        } => rehearsal::run(&file, &cases, &case, trace, output),
         WorkflowCommand::Apply { file } => catalogue::apply(&file, endpoints, output).await,
         WorkflowCommand::List => catalogue::list(endpoints, output).await,
         WorkflowCommand::Get { name } => catalogue::get(&name, endpoints, output).await,
@@ -95,10 +106,37 @@ fn validate(file: &Path, output: &Output) -> Result<(), Failure> {
             output.line(&format!("{}: valid", file.display()));
         }
     }
+    refused(file, errors)
+}
+
+/// The failure of a file with so many errors; none if there are none.
+fn refused(file: &Path, errors: usize) -> Result<(), Failure> {
     match errors {
         0 => Ok(()),
         1 => Err(Failure::usage(format!("{}: 1 error", file.display()))),
         more => Err(Failure::usage(format!("{}: {more} errors", file.display()))),
+    }
+}
+
+/// Reads a document that is to be used here and not by a server; its problems are printed.
+fn definition(file: &Path, output: &Output) -> Result<Definition, Failure> {
+    muster_workflow_dsl::parse(&document(file)?).map_err(|problems| explained(file, &problems, output))
+}
+
+/// Prints what is wrong with a file, and makes a failure of it.
+fn explained(file: &Path, problems: &Problems, output: &Output) -> Failure {
+    if output.is_json() {
+        let listed: Vec<Value> = problems.as_slice().iter().map(problem_json).collect();
+        output.json(&json!({"file": file.display().to_string(), "valid": false, "problems": listed}));
+    } else {
+        for problem in problems {
+            output.line(&format!("{}:{problem}", file.display()));
+        }
+    }
+    let errors = problems.errors().count();
+    match refused(file, errors) {
+        Err(failure) => failure,
+        Ok(()) => Failure::usage(format!("{}: refused", file.display())),
     }
 }
 

@@ -13,6 +13,7 @@ use serde_json::Value as Json;
 use super::budget::{self, Exceeded};
 use super::check::{self, Checked, Refusal};
 use super::library::{Data, Kind, LIBRARY, natives};
+use super::shape::{self, Shape};
 use super::value::Value;
 use super::{Error, Variables, quoted};
 use crate::stack::{self, panic_message};
@@ -32,6 +33,8 @@ pub(super) struct Program {
     filter: Filter<Kind>,
     /// Free variables in the order of jaq's globals, without `$`.
     pub(super) variables: Vec<String>,
+    /// What can be said of it without evaluating it.
+    pub(super) shape: Shape,
     /// Whether it needs a stack of its own.
     deep: bool,
 }
@@ -54,8 +57,9 @@ pub(super) fn compile(source: &str) -> Result<Program, Error> {
             syntax(source, expected, Some(found))
         })?;
         let term = parse(source, &tokens)?;
+        let shape = shape::of(&term);
         let checked = check::expression(term, &LIBRARY).map_err(|refusal| refused(source, refusal))?;
-        assemble(source, checked)
+        assemble(source, checked, shape)
     })?
 }
 
@@ -111,7 +115,7 @@ fn position(source: &str, part: &str) -> usize {
     source.get(..start).map_or(1, |before| before.chars().count() + 1)
 }
 
-fn assemble(source: &str, checked: Checked<'_>) -> Result<Program, Error> {
+fn assemble(source: &str, checked: Checked<'_>, shape: Shape) -> Result<Program, Error> {
     const MAIN: &str = "__main";
     let internal = |message: String| Error::Internal {
         expression: quoted(source),
@@ -149,6 +153,7 @@ fn assemble(source: &str, checked: Checked<'_>) -> Result<Program, Error> {
     Ok(Program {
         filter,
         variables,
+        shape,
         deep: checked.depth > SHALLOW || checked.recursive,
     })
 }

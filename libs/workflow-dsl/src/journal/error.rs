@@ -104,7 +104,12 @@ impl Standard {
         (Self::Runtime, "runtime", 500, "Runtime Error"),
     ];
 
-    const BASE: &'static str = "https://serverlessworkflow.io/spec/1.0.0/errors/";
+    /// What the URIs of the kinds begin with.
+    pub(crate) const BASE: &'static str = "https://serverlessworkflow.io/spec/1.0.0/errors/";
+
+    /// What they began with before the language was released; documents that were written then, and the scenarios of the
+    /// language's conformance kit, still name the kinds so.
+    const FORMER_BASE: &'static str = "https://serverlessworkflow.io/dsl/errors/types/";
 
     fn row(self) -> (&'static str, u16, &'static str) {
         let row = Self::ALL.iter().find(|(kind, ..)| *kind == self);
@@ -119,14 +124,33 @@ impl Standard {
         format!("{}{}", Self::BASE, self.row().0)
     }
 
-    /// The kind with this URI.
+    /// The last part of the URI.
     #[must_use]
-    pub fn by_uri(uri: &str) -> Option<Self> {
-        let name = uri.strip_prefix(Self::BASE)?;
+    pub fn name(self) -> &'static str {
+        self.row().0
+    }
+
+    /// The last parts of all URIs.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        Self::ALL.iter().map(|(_, name, ..)| *name)
+    }
+
+    /// The kind whose URI ends so.
+    #[must_use]
+    pub fn by_name(name: &str) -> Option<Self> {
         Self::ALL
             .iter()
             .find(|(_, known, ..)| *known == name)
             .map(|(kind, ..)| *kind)
+    }
+
+    /// The kind with this URI, or with the one it had before the language was released.
+    #[must_use]
+    pub fn by_uri(uri: &str) -> Option<Self> {
+        let name = uri
+            .strip_prefix(Self::BASE)
+            .or_else(|| uri.strip_prefix(Self::FORMER_BASE))?;
+        Self::by_name(name)
     }
 }
 

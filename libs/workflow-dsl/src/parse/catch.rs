@@ -80,14 +80,16 @@ impl Reader {
                 "nothing but a timeout ends these retries; add limit.attempt.count or limit.duration";
             self.doubtful(at, message);
         }
-        Some(Retry {
+        let retry = Retry {
             when: given(when)?,
             except_when: given(except_when)?,
             delay: given(delay)?.unwrap_or_default(),
             backoff: given(backoff)?.unwrap_or(Backoff::Constant),
             limit,
             jitter: given(jitter)?,
-        })
+        };
+        self.doubt_pauses(&retry, at);
+        Some(retry)
     }
 
     fn backoff(&mut self, at: &Cursor<'_>) -> Option<Backoff> {
@@ -116,7 +118,7 @@ impl Reader {
                 ),
             );
         }
-        Some(*backoff)
+        settings.entries.is_empty().then_some(*backoff)
     }
 
     fn limit(&mut self, at: &Cursor<'_>) -> Option<RetryLimit> {

@@ -102,6 +102,13 @@ pub(super) struct Scope {
     pub(super) patterns: usize,
 }
 
+impl Scope {
+    /// When the expressions that are being read are evaluated.
+    pub(super) fn moment(&self) -> Moment {
+        self.moment
+    }
+}
+
 impl Reader {
     /// The expression in the text at a place, with or without its braces.
     pub(super) fn expression(&mut self, at: &Cursor<'_>, text: &str) -> Option<Expression> {
@@ -166,7 +173,11 @@ impl Reader {
             self.wrong(at, message);
         }
         let listed = self.check_secrets(at, expression.source());
-        (unknown.is_empty() && listed).then_some(expression)
+        if !unknown.is_empty() || !listed {
+            return None;
+        }
+        self.note_reading(at, &expression);
+        Some(expression)
     }
 
     fn sees(&self, name: &str) -> bool {
@@ -301,7 +312,23 @@ impl Reader {
             let message = "'${' inside other text is not evaluated; make the whole text one expression, such as \
                            ${ \"Hello \\(.name)\" }";
             self.problems.warning(at.place(), &at.pointer, message);
+        } else if self.looks_evaluated(text) {
+            let message =
+                format!("this is text and stays as it is; to have it evaluated, write ${{ {text} }}");
+            self.problems.warning(at.place(), &at.pointer, message);
         }
+    }
+
+    /// Whether text looks like a path, such as `.customer.name` or `$item.id`, whose author forgot the braces.
+    fn looks_evaluated(&self, text: &str) -> bool {
+        let starts = |rest: &str| rest.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
+        let head = match text.strip_prefix('$') {
+            Some(rest) => starts(rest) && self.sees(rest.split(['.', '[']).next().unwrap_or_default()),
+            None => text.strip_prefix('.').is_some_and(starts),
+        };
+        let path =
+            |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '$' | '.' | '_' | '[' | ']');
+        head && text.chars().all(path) && Expression::compile(text).is_ok()
     }
 }
 

@@ -1,9 +1,9 @@
-//! Where the flow goes after a task: `then` resolved to a place in its list, and tasks that no flow reaches.
+//! Where the flow goes after a task: `then` resolved to a place in its list.
 
 use super::Reader;
 use super::cursor::Cursor;
 use super::task::List;
-use crate::document::{Flow, Kind, Task};
+use crate::document::Flow;
 use crate::problem::{listed, quoted};
 
 /// What `then` may say besides the name of a task.
@@ -59,48 +59,4 @@ impl Reader {
             );
         }
     }
-
-    /// Warns of each task of a sequence that no flow reaches.
-    pub(super) fn doubt_unreachable(&mut self, tasks: &[Task], definitions: &[&Cursor<'_>]) {
-        let mut reached = vec![false; tasks.len()];
-        let mut open = vec![0];
-        while let Some(index) = open.pop() {
-            let Some((task, seen)) = tasks.get(index).zip(reached.get_mut(index)) else {
-                continue;
-            };
-            if !std::mem::replace(seen, true) {
-                open.extend(successors(task, index));
-            }
-        }
-        for (definition, _) in definitions.iter().zip(reached).filter(|(_, reached)| !reached) {
-            self.doubtful(
-                definition,
-                "no flow reaches this task: the tasks before it always go elsewhere",
-            );
-        }
-    }
-}
-
-/// Where the flow can go from the task at `index`.
-fn successors(task: &Task, index: usize) -> Vec<usize> {
-    let follow = |flow: Flow| match flow {
-        Flow::Continue => Some(index + 1),
-        Flow::Task(target) => Some(target),
-        Flow::Exit | Flow::End => None,
-    };
-    let mut successors = Vec::new();
-    let mut leaves_by_case = false;
-    if let Kind::Switch(cases) = &task.kind {
-        successors.extend(cases.iter().filter_map(|case| follow(case.then)));
-        leaves_by_case = cases.iter().any(|case| case.when.is_none());
-    }
-    if !leaves_by_case {
-        successors.extend(follow(task.then));
-    }
-    // A task that is skipped does not send the flow where its cases would have.
-    if task.condition.is_some() {
-        successors.push(index + 1);
-        successors.extend(follow(task.then));
-    }
-    successors
 }

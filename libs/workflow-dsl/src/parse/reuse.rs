@@ -1,6 +1,6 @@
 //! The section `use`: what a document defines once and refers to by name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Reader;
 use super::cursor::Cursor;
@@ -18,10 +18,31 @@ pub(super) struct Reusable {
     authentications: Definitions<Authentication>,
     pub(super) secrets: Vec<String>,
     pub(super) functions: Functions,
+    /// What was referred to: the section and the name.
+    used: BTreeSet<(&'static str, String)>,
     pub(super) extensions: Vec<Extension>,
 }
 
 type Definitions<T> = BTreeMap<String, Option<T>>;
+
+impl Reusable {
+    /// The definitions that nothing referred to: the section and the name of each.
+    pub(super) fn unused(&self) -> Vec<(&'static str, String)> {
+        let names = |section: &'static str, names: Vec<&String>| {
+            let unused = names.into_iter().map(move |name| (section, name.clone()));
+            unused
+                .filter(|definition| !self.used.contains(definition))
+                .collect::<Vec<_>>()
+        };
+        [
+            names("timeouts", self.timeouts.keys().collect()),
+            names("retries", self.retries.keys().collect()),
+            names("errors", self.errors.keys().collect()),
+            names("authentications", self.authentications.keys().collect()),
+        ]
+        .concat()
+    }
+}
 
 impl Reader {
     pub(super) fn reusable(&mut self, at: &Cursor<'_>) {
@@ -86,6 +107,7 @@ impl Reader {
     }
 
     pub(super) fn reused_timeout(&mut self, at: &Cursor<'_>, name: &str) -> Option<Period> {
+        self.reusable.used.insert(("timeouts", name.to_owned()));
         match self.reusable.timeouts.get(name) {
             Some(timeout) => timeout.clone(),
             None => self.unknown(at, name, "timeout", |reusable| {
@@ -95,6 +117,7 @@ impl Reader {
     }
 
     pub(super) fn reused_retry(&mut self, at: &Cursor<'_>, name: &str) -> Option<Retry> {
+        self.reusable.used.insert(("retries", name.to_owned()));
         match self.reusable.retries.get(name) {
             Some(retry) => retry.clone(),
             None => self.unknown(at, name, "retry policy", |reusable| {
@@ -104,6 +127,7 @@ impl Reader {
     }
 
     pub(super) fn reused_error(&mut self, at: &Cursor<'_>, name: &str) -> Option<ErrorTemplate> {
+        self.reusable.used.insert(("errors", name.to_owned()));
         match self.reusable.errors.get(name) {
             Some(error) => error.clone(),
             None => self.unknown(at, name, "error", |reusable| {
@@ -113,6 +137,7 @@ impl Reader {
     }
 
     pub(super) fn reused_authentication(&mut self, at: &Cursor<'_>, name: &str) -> Option<Authentication> {
+        self.reusable.used.insert(("authentications", name.to_owned()));
         match self.reusable.authentications.get(name) {
             Some(authentication) => authentication.clone(),
             None => self.unknown(at, name, "authentication", |reusable| {

@@ -73,7 +73,7 @@ impl Reader {
         let definitions: Vec<&Cursor<'_>> =
             named.iter().flatten().map(|(_, definition)| definition).collect();
         if list == List::Sequence {
-            self.doubt_unreachable(&tasks, &definitions);
+            self.doubt_list(&tasks, &definitions);
         }
         Some(TaskList {
             pointer: at.pointer.clone(),
@@ -133,7 +133,7 @@ impl Reader {
         let policy = self.task_policy(&fields, kind.as_ref());
         let kind = kind?;
         let extensions = self.extensions_of(&kind);
-        Some(Task {
+        let task = Task {
             name: name.to_owned(),
             pointer: at.pointer.clone(),
             line: at.named_at.line,
@@ -148,7 +148,9 @@ impl Reader {
             schemas,
             extensions,
             kind,
-        })
+        };
+        self.doubt_task(&task, at);
+        Some(task)
     }
 
     /// The kind of a task by its fields, once they are known to be of this kind.

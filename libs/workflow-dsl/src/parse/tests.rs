@@ -2,6 +2,7 @@
 
 mod bounds;
 mod calls;
+mod doubts;
 mod good;
 mod random;
 mod structure;

@@ -13,7 +13,7 @@ use super::state::{Activation, Scope, Try};
 use serde_json::Value;
 
 use crate::document::{Catch, ErrorFilter, Kind, Period, Retry, Task};
-use crate::journal::{EventKind, Problem};
+use crate::journal::{EventKind, Problem, Standard};
 
 /// At most so many retries where the policy gives no number.
 const MOST_RETRIES: u32 = 1_000;
@@ -125,11 +125,19 @@ fn catches(view: &View<'_>, catch: &Catch, error: &Problem) -> Result<bool, Prob
 
 fn matches(filter: &ErrorFilter, error: &Problem) -> bool {
     let same = |wanted: &Option<String>, given: &Option<String>| wanted.is_none() || wanted == given;
-    filter.kind.as_ref().is_none_or(|kind| *kind == error.kind)
+    filter
+        .kind
+        .as_ref()
+        .is_none_or(|kind| same_kind(kind, &error.kind))
         && filter.status.is_none_or(|status| status == error.status)
         && same(&filter.instance, &error.instance)
         && same(&filter.title, &error.title)
         && same(&filter.detail, &error.detail)
+}
+
+/// Whether two URIs name the same kind of error; those of the language have an older form.
+fn same_kind(wanted: &str, given: &str) -> bool {
+    wanted == given || Standard::by_uri(wanted).is_some_and(|kind| Standard::by_uri(given) == Some(kind))
 }
 
 /// When the next attempt begins; none if there is to be none.

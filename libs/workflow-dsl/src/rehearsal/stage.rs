@@ -1,0 +1,226 @@
+//! The world around a dry run: answers from the case, and a clock that jumps to what happens next.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use serde_json::Value;
+
+use super::{Answer, Case, Reply, means};
+use crate::document::Definition;
+use crate::run::{Effect, Run, Stimulus};
+
+/// At most so many things happen to a run that is tried.
+const MOST_HAPPENINGS: usize = 10_000;
+
+/// At most so many events of it are kept.
+const MOST_EVENTS: usize = 200_000;
+
+/// A call that was made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Called {
+    /// JSON pointer of the task.
+    pub task: Arc<str>,
+    /// What was asked, as the journal has it.
+    pub request: Value,
+}
+
+/// A line of what happened.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Line {
+    /// How long after the beginning.
+    pub after: Duration,
+    /// Type of the event.
+    pub event: &'static str,
+    /// JSON pointer of the task it is about.
+    pub task: Option<Arc<str>>,
+}
+
+/// A run on the stage.
+pub(super) struct Stage<'c> {
+    case: &'c Case,
+    pub(super) run: Run,
+    now: Timestamp,
+    random: StdRng,
+    /// What is awaited: when it comes, and what it is.
+    pending: BTreeMap<Key, (Timestamp, Reply)>,
+    pub(super) calls: Vec<Called>,
+    pub(super) lines: Vec<Line>,
+    cancelled: bool,
+}
+
+/// A call: its activation and attempt.
+type Key = (u64, u32);
+
+/// What happens next.
+enum Next {
+    Time(Timestamp),
+    Answer(Timestamp, Key),
+    Cancel(Timestamp),
+}
+
+impl<'c> Stage<'c> {
+    pub(super) fn new(definition: &Arc<Definition>, case: &'c Case) -> Self {
+        Self {
+            case,
+            run: Run::new("rehearsal", Arc::clone(definition)),
+            now: case.start,
+            // The same for every case: what is random comes out the same each time.
+            random: StdRng::seed_from_u64(0),
+            pending: BTreeMap::new(),
+            calls: Vec::new(),
+            lines: Vec::new(),
+            cancelled: false,
+        }
+    }
+
+    /// Plays to the end of the run, or to where nothing more happens.
+    ///
+    /// # Errors
+    /// Why the case cannot be played.
+    pub(super) fn play(&mut self) -> Result<(), String> {
+        self.decide(Stimulus::Start {
+            input: self.case.input.clone(),
+        })?;
+        for _ in 0..MOST_HAPPENINGS {
+            let Some(next) = self.next()? else { return Ok(()) };
+            let (time, stimulus) = match next {
+                Next::Time(due) => (due, Stimulus::Tick),
+                Next::Cancel(due) => {
+                    self.cancelled = true;
+                    let reason = "the case cancels it".to_owned();
+                    (due, Stimulus::Cancel { reason })
+                }
+                Next::Answer(due, key) => {
+                    let result = match self.pending.remove(&key) {
+                        Some((_, Reply::Output(value))) => Ok(value),
+                        Some((_, Reply::Failure(problem))) => Err(problem),
+                        Some((_, Reply::Silence)) | None => continue,
+                    };
+                    let (activation, attempt) = key;
+                    (
+                        due,
+                        Stimulus::CallReturned {
+                            activation,
+                            attempt,
+                            result,
+                        },
+                    )
+                }
+            };
+            self.now = self.now.max(time);
+            self.decide(stimulus)?;
+        }
+        Err(format!(
+            "it does not end: {MOST_HAPPENINGS} timers and answers were not enough"
+        ))
+    }
+
+    /// How long it has taken.
+    pub(super) fn took(&self) -> Duration {
+        self.now
+            .duration_since(self.case.start)
+            .try_into()
+            .unwrap_or_default()
+    }
+
+    fn decide(&mut self, stimulus: Stimulus) -> Result<(), String> {
+        let events = self.run.decide(stimulus, self.now, &mut self.random);
+        let events = events.map_err(|error| error.to_string())?;
+        let after = self.took();
+        self.lines.extend(events.iter().map(|event| Line {
+            after,
+            event: event.name(),
+            task: event.task().map(Arc::from),
+        }));
+        if self.lines.len() > MOST_EVENTS {
+            return Err(format!("it does not end: more than {MOST_EVENTS} events"));
+        }
+        Ok(())
+    }
+
+    fn next(&mut self) -> Result<Option<Next>, String> {
+        let effects = self.run.effects();
+        let wanted: BTreeSet<Key> = effects.iter().filter_map(key).collect();
+        self.pending.retain(|key, _| wanted.contains(key));
+        let mut next: Option<Next> = None;
+        for effect in &effects {
+            match effect {
+                Effect::Timer { due } => next = sooner(next, Next::Time(*due)),
+                Effect::Call { task, request, .. } => {
+                    if let Some(key) = key(effect).filter(|key| !self.pending.contains_key(key)) {
+                        let request = serde_json::to_value(&**request).map_err(|error| error.to_string())?;
+                        self.call(key, task, request)?;
+                    }
+                }
+            }
+        }
+        for (key, (due, reply)) in &self.pending {
+            if *reply != Reply::Silence {
+                next = sooner(next, Next::Answer(*due, *key));
+            }
+        }
+        if let Some(after) = self
+            .case
+            .cancel
+            .filter(|_| !self.cancelled && !effects.is_empty())
+        {
+            next = sooner(next, Next::Cancel(later(self.case.start, after)));
+        }
+        Ok(next)
+    }
+
+    fn call(&mut self, key: Key, task: &Arc<str>, request: Value) -> Result<(), String> {
+        let made = self.calls.iter().filter(|call| call.task == *task).count();
+        let answers = self
+            .case
+            .answers
+            .iter()
+            .find(|(reference, _)| means(reference, task));
+        let Some(Answer { after, reply }) =
+            answers.and_then(|(_, answers)| answers.get(made).or(answers.last()))
+        else {
+            return Err(format!(
+                "{task} makes a call that has no answer; add it to 'answers', or let the case end before: {request}"
+            ));
+        };
+        self.calls.push(Called {
+            task: Arc::clone(task),
+            request,
+        });
+        self.pending.insert(key, (later(self.now, *after), reply.clone()));
+        Ok(())
+    }
+}
+
+/// What comes first; time before an answer at the same instant, as a call that is answered at its deadline is too late.
+fn sooner(one: Option<Next>, other: Next) -> Option<Next> {
+    let rank = |next: &Next| match next {
+        Next::Time(due) => (*due, 0),
+        Next::Cancel(due) => (*due, 1),
+        Next::Answer(due, _) => (*due, 2),
+    };
+    match one {
+        Some(one) if rank(&one) <= rank(&other) => Some(one),
+        _ => Some(other),
+    }
+}
+
+fn later(time: Timestamp, duration: Duration) -> Timestamp {
+    let later = SignedDuration::try_from(duration).ok();
+    later
+        .and_then(|duration| time.checked_add(duration).ok())
+        .unwrap_or(Timestamp::MAX)
+}
+
+fn key(effect: &Effect) -> Option<Key> {
+    match effect {
+        Effect::Call {
+            activation, attempt, ..
+        } => Some((*activation, *attempt)),
+        Effect::Timer { .. } => None,
+    }
+}
