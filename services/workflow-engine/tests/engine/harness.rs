@@ -266,3 +266,15 @@ pub async fn until_calls(engine: &Engine, count: usize) {
     })
     .await;
 }
+
+/// Waits until the run has ended in any way.
+pub async fn ended(engine: &Engine, id: &str) -> proto::Run {
+    wait_for(&format!("{id} to end"), PATIENCE, async || {
+        let run = engine.run(id).await;
+        match run.status() {
+            proto::RunStatus::Completed | proto::RunStatus::Faulted | proto::RunStatus::Cancelled => Ok(run),
+            other => Err(format!("{other:?} {:?}", run.activity)),
+        }
+    })
+    .await
+}

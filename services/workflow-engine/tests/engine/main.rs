@@ -6,11 +6,13 @@
 mod approvals;
 mod calls;
 mod catalogue;
+mod conformance;
 mod crashes;
 mod durability;
 mod fairness;
 mod harness;
 mod http;
+mod kinds;
 mod limits;
 mod reading;
 mod runs;
