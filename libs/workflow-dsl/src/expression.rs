@@ -40,6 +40,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use budget::Exceeded;
+pub(crate) use budget::spent;
 use program::Program;
 pub(crate) use shape::Shape;
 

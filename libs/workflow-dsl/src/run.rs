@@ -15,7 +15,8 @@
 //!   next (`ready`), so that a batch of which only the beginning became durable does no harm. A tick goes on.
 //! - Folding evaluates nothing; deciding evaluates and never changes the state but by folding its own events.
 //! - What has ended is forgotten. The cost of an event depends on what is active, not on the length of the history.
-//! - Between two stimuli a run can decide [`MOST_TASKS_AT_ONCE`] tasks; a `then` that goes in circles ends there.
+//! - Between two stimuli a run can decide [`MOST_TASKS_AT_ONCE`] tasks, record [`MOST_BYTES_AT_ONCE`] and evaluate
+//!   [`MOST_STEPS_AT_ONCE`]; a `then` that goes in circles ends there. It never holds more than [`MOST_BYTES_HELD`].
 //!
 //! The state is a tree of activations, each a task that has started and not ended, with a cursor where it runs a list
 //! of tasks. The rejected alternatives: replaying the document with recorded results (the cost grows with the
@@ -29,6 +30,7 @@ mod destination;
 mod effect;
 mod evaluate;
 mod fold;
+mod measure;
 mod place;
 mod retry;
 mod standing;
@@ -40,16 +42,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
-use muster_api::json;
 use rand::Rng;
 use serde_json::Value;
 
 use crate::document::Definition;
-use crate::journal::{Event, EventKind, Problem, Standard, Verdict};
+use crate::journal::{Event, EventKind, Problem, Verdict};
 use crate::secret::Secrets;
 pub use approval::Approval;
 pub use effect::Effect;
 pub use fold::Mismatch;
+use measure::Meter;
+pub use measure::{MOST_BYTES_HELD, MOST_STEPS_AT_ONCE};
 use state::{Activation, Cursor, Timer};
 pub use waiting::{Blocker, BlockerKind};
 
@@ -102,6 +105,8 @@ pub struct Run {
     descriptor: OnceLock<Arc<Value>>,
     /// What it knows of its secrets.
     secrets: Secrets,
+    /// Bytes recorded since what it holds was measured.
+    unmeasured: usize,
 }
 
 /// In which phase a run is.
@@ -190,6 +195,7 @@ impl Run {
             error: None,
             descriptor: OnceLock::new(),
             secrets: Secrets::default(),
+            unmeasured: 0,
         }
     }
 
@@ -258,7 +264,7 @@ impl Run {
         if let Some(kind) = self.respond(stimulus, now)? {
             self.record(kind, now, &mut events)?;
         }
-        let (mut tasks, mut bytes) = (0, 0);
+        let mut meter = Meter::new();
         while self.status == Status::Running {
             let kind = if let Some(owner) = self.ready.first().copied() {
                 self.next(owner, now, random)
@@ -268,15 +274,10 @@ impl Run {
                 break;
             };
             let kind = kind.ok_or_else(|| self.mismatch("nothing is to be decided where something is"))?;
-            tasks += u64::from(begins_work(&kind));
-            bytes += json::length(&kind);
-            let kind = if tasks > MOST_TASKS_AT_ONCE {
-                endless()
-            } else if bytes > MOST_BYTES_AT_ONCE {
-                too_much()
-            } else {
-                kind
-            };
+            let kind = meter.admit(kind);
+            self.record(kind, now, &mut events)?;
+        }
+        if let Some(kind) = self.holds_too_much(meter.bytes) {
             self.record(kind, now, &mut events)?;
         }
         Ok(events)
@@ -291,33 +292,6 @@ impl Run {
         self.apply(&event)?;
         events.push(event);
         Ok(())
-    }
-}
-
-fn begins_work(kind: &EventKind) -> bool {
-    matches!(
-        kind,
-        EventKind::TaskStarted { .. } | EventKind::TaskSkipped { .. }
-    )
-}
-
-fn endless() -> EventKind {
-    let detail = format!(
-        "more than {MOST_TASKS_AT_ONCE} tasks ran without waiting for anything outside the run; \
-         if this is not a loop that never ends, let it wait, or do less in one run"
-    );
-    EventKind::RunFaulted {
-        error: Problem::standard(Standard::Runtime, detail),
-    }
-}
-
-fn too_much() -> EventKind {
-    let detail = format!(
-        "the tasks that ran without waiting for anything outside the run recorded more than {MOST_BYTES_AT_ONCE} bytes; \
-         keep smaller values, or let the run wait or call in between"
-    );
-    EventKind::RunFaulted {
-        error: Problem::standard(Standard::Runtime, detail),
     }
 }
 

@@ -37,8 +37,29 @@ thread_local! {
     static STATE: Cell<State> = const { Cell::new(State { left: 0, exceeded: None }) };
 }
 
-/// Runs `evaluation` with a full budget; tells which bound it ran into, if any.
-pub(super) fn with<T>(evaluation: impl FnOnce() -> T) -> (T, Option<Exceeded>) {
+thread_local! {
+    static SPENT: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Steps of all evaluations that this thread has asked for, wherever they were done. Only differences mean anything.
+pub(crate) fn spent() -> u64 {
+    SPENT.get()
+}
+
+/// Counts steps that an evaluation has used.
+pub(super) fn count(steps: u64) {
+    SPENT.set(SPENT.get().wrapping_add(steps));
+}
+
+/// What an evaluation used of its budget.
+pub(super) struct Used {
+    pub(super) steps: u64,
+    /// The bound it ran into, if any.
+    pub(super) exceeded: Option<Exceeded>,
+}
+
+/// Runs `evaluation` with a full budget; tells what it used.
+pub(super) fn with<T>(evaluation: impl FnOnce() -> T) -> (T, Used) {
     STATE.set(State {
         left: STEPS,
         exceeded: None,
@@ -48,7 +69,11 @@ pub(super) fn with<T>(evaluation: impl FnOnce() -> T) -> (T, Option<Exceeded>) {
         left: 0,
         exceeded: None,
     });
-    (result, state.exceeded)
+    let used = Used {
+        steps: STEPS - state.left,
+        exceeded: state.exceeded,
+    };
+    (result, used)
 }
 
 /// Spends `steps`; `false` if they are not there, or if any bound has been exceeded before.

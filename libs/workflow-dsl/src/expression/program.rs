@@ -187,7 +187,7 @@ impl Program {
             .collect();
         let values = values?;
         let work = || budget::with(|| self.outcome(input, &values, now));
-        let (outcome, exceeded) = if self.deep {
+        let (outcome, used) = if self.deep {
             on_stack(EVALUATOR_STACK, source, work)?
         } else {
             let message = |panic: Box<dyn std::any::Any + Send>| panic_message(panic.as_ref());
@@ -196,7 +196,8 @@ impl Program {
                 message: message(panic),
             })?
         };
-        if let Some(exceeded) = exceeded {
+        budget::count(used.steps);
+        if let Some(exceeded) = used.exceeded {
             return Err(Error::Exceeded {
                 expression: expression(),
                 bound: exceeded.bound(),

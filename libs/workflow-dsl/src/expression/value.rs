@@ -326,17 +326,17 @@ mod tests {
             json = json!([json]);
         }
         assert!(Value::from_json(&json).is_none());
-        let (value, exceeded) =
+        let (value, used) =
             budget::with(|| (0..budget::DEPTH).fold(Value::Int(1), |inner, _| Value::array(vec![inner])));
         assert!(matches!(value, Value::Null | Value::Array(_)));
-        assert_eq!(exceeded, Some(Exceeded::Depth));
+        assert_eq!(used.exceeded, Some(Exceeded::Depth));
     }
 
     #[test]
     fn shared_subtrees_count_as_often_as_they_occur() {
-        let (_, exceeded) =
+        let (_, used) =
             budget::with(|| (0..60).fold(Value::Int(1), |inner, _| Value::array(vec![inner.clone(), inner])));
-        assert_eq!(exceeded, Some(Exceeded::Size));
+        assert_eq!(used.exceeded, Some(Exceeded::Size));
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod crashes;
 mod durability;
 mod fairness;
 mod harness;
+mod hostile;
 mod http;
 mod kinds;
 mod limits;

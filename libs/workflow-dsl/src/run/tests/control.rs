@@ -230,6 +230,41 @@ fn what_is_decided_at_once_is_bounded_in_bytes() {
 }
 
 #[test]
+fn what_is_evaluated_at_once_is_bounded() {
+    // Each evaluation is within its own bound, all together are not.
+    let tasks = "do:\n  - all: {for: {each: i, in: '${ [range(9000)] }'}, do: [{hard: {set: '${ last(range(90000)) }'}}]}\n";
+    let world = World::new(tasks).run(json!(null));
+    world.faults(Standard::Runtime, "needed more than 8000000 steps");
+    assert!(world.count("task.completed hard") < 1000);
+    // With a pause in between it is no longer at once.
+    let tasks = "do:\n  - all: {for: {each: i, in: '${ [range(60)] }'}, do: [{hard: {set: '${ last(range(90000)) }'}}, {rest: {wait: PT1S}}]}\n";
+    World::new(tasks).run(json!(null)).yields(json!(89_999));
+}
+
+#[test]
+fn what_a_run_holds_is_bounded() {
+    let branch = |index: usize| {
+        format!(
+            "{{b{index}: {{do: [{{nap: {{wait: {{milliseconds: {index}}}}}}}, {{big: {{set: '${{ \"0123456789\" * 300000 }}'}}}}, {{rest: {{wait: PT1H}}}}]}}}}"
+        )
+    };
+    let branches = |count: usize| {
+        let branches: Vec<String> = (1..=count).map(branch).collect();
+        format!(
+            "do:\n  - many: {{fork: {{compete: true, branches: [{}]}}}}\n",
+            branches.join(", ")
+        )
+    };
+    let world = World::new(&branches(40)).run(json!(null));
+    world.faults(Standard::Runtime, "50331648 is the most");
+    assert!(world.count("task.completed big") < 20);
+    assert_eq!(
+        World::new(&branches(10)).run(json!(null)).run.status(),
+        Status::Completed
+    );
+}
+
+#[test]
 fn a_flow_in_circles_is_ended() {
     let world = World::new("do:\n  - a: {set: {x: 1}}\n  - b: {set: {y: 1}, then: a}\n").run(json!(null));
     world.faults(Standard::Runtime, "more than 10000 tasks");
