@@ -49,6 +49,8 @@ pub struct Case {
     pub input: Value,
     /// When the run begins.
     pub start: Timestamp,
+    /// The secrets that the operator would grant, by name.
+    pub secrets: BTreeMap<String, Value>,
     /// What calls are answered: by the name or pointer of their task, one for each call in turn; the last one stays.
     pub answers: BTreeMap<String, Vec<Answer>>,
     /// After which time the run is cancelled.
@@ -136,7 +138,7 @@ pub(crate) fn means(reference: &str, pointer: &str) -> bool {
     reference == pointer || reference == name().replace("~1", "/").replace("~0", "~")
 }
 
-/// All tasks of a workflow, those of its extensions too, in the order of the document.
+/// All tasks of a workflow, those of its extensions and functions too, in the order of the document.
 pub(crate) fn every_task(workflow: &Workflow) -> Vec<&Task> {
     fn gather<'w>(list: &'w TaskList, tasks: &mut Vec<&'w Task>) {
         for task in &list.tasks {
@@ -148,7 +150,11 @@ pub(crate) fn every_task(workflow: &Workflow) -> Vec<&Task> {
     }
     let mut tasks = Vec::new();
     let extensions = workflow.extensions.iter().flat_map(|extension| extension.lists());
-    for list in std::iter::once(&workflow.tasks).chain(extensions) {
+    let functions = workflow.functions.iter().map(|function| &function.tasks);
+    for list in std::iter::once(&workflow.tasks)
+        .chain(extensions)
+        .chain(functions)
+    {
         gather(list, &mut tasks);
     }
     tasks

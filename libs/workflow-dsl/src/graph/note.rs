@@ -1,6 +1,6 @@
 //! What is worth knowing of a task at a glance: a line or two below its name.
 
-use crate::document::{Call, Kind, Period, Server, Task, Template};
+use crate::document::{Call, Kind, Period, Server, Task, Template, Uri};
 use crate::expression::Expression;
 
 /// The lines below the name of a task.
@@ -59,6 +59,15 @@ fn calls(call: &Call) -> String {
             };
             format!("a2a {} {server}", call.method.name())
         }
+        Call::Http(call) => format!("http {} {}", call.method, uri(&call.endpoint.uri)),
+        Call::Function(call) => call.function.clone(),
+    }
+}
+
+fn uri(uri: &Uri) -> String {
+    match uri {
+        Uri::Template(address) => address.to_string(),
+        Uri::Computed(address) => template(address),
     }
 }
 

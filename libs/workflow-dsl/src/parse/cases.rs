@@ -80,7 +80,7 @@ impl Script<'_> {
     }
 
     fn case(&mut self, at: &Cursor<'_>) -> Option<Case> {
-        const ALLOWED: &[&str] = &["name", "input", "start", "answers", "cancel", "expect"];
+        const ALLOWED: &[&str] = &["name", "input", "start", "secrets", "answers", "cancel", "expect"];
         let fields = self.reader.fields(at, ALLOWED, &[])?;
         let name = self
             .reader
@@ -93,6 +93,10 @@ impl Script<'_> {
         let answers = match fields.get("answers") {
             None => Some(BTreeMap::new()),
             Some(answers) => self.by_task(&answers, Self::answers),
+        };
+        let secrets = match fields.get("secrets") {
+            None => Some(BTreeMap::new()),
+            Some(secrets) => self.secrets(&secrets),
         };
         let cancel = match fields.get("cancel") {
             None => Some(None),
@@ -107,6 +111,7 @@ impl Script<'_> {
             line: at.named_at.line,
             input: value(&fields, "input").unwrap_or_default(),
             start: start?,
+            secrets: secrets?,
             answers: answers?,
             cancel: cancel?,
             expect: expect?,
@@ -131,6 +136,28 @@ impl Script<'_> {
                 .wrong(at, "a duration of a case must be written down, not computed");
         }
         duration
+    }
+
+    /// Secrets, which the document must list.
+    fn secrets(&mut self, at: &Cursor<'_>) -> Option<BTreeMap<String, Value>> {
+        let fields = self.reader.object(at)?;
+        for (name, field) in fields.iter() {
+            let listed = || self.workflow.secrets.iter().map(String::as_str);
+            if !listed().any(|known| known == name) {
+                let nearest = suggestion(name, listed());
+                let message = format!(
+                    "the workflow lists no secret {} in 'use.secrets'{nearest}",
+                    quoted(name)
+                );
+                self.reader.wrong_name(&field, message);
+            }
+        }
+        Some(
+            fields
+                .iter()
+                .map(|(name, field)| (name.to_owned(), field.node.to_value()))
+                .collect(),
+        )
     }
 
     fn cancel(&mut self, at: &Cursor<'_>) -> Option<Duration> {

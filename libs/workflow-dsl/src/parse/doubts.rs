@@ -50,7 +50,7 @@ impl Reader {
 
     /// What is doubtful about a document as a whole.
     pub(super) fn doubt_workflow(&mut self, workflow: &Workflow, root: &Cursor<'_>) {
-        self.doubt_context(workflow, root);
+        self.doubt_context(workflow);
         self.doubt_timing(workflow, root);
         self.doubt_unused(workflow, root);
     }

@@ -26,6 +26,11 @@ pub(super) struct Reusable {
 type Definitions<T> = BTreeMap<String, Option<T>>;
 
 impl Reusable {
+    /// That something refers to a definition.
+    pub(super) fn note_use(&mut self, section: &'static str, name: &str) {
+        self.used.insert((section, name.to_owned()));
+    }
+
     /// The definitions that nothing referred to: the section and the name of each.
     pub(super) fn unused(&self) -> Vec<(&'static str, String)> {
         let names = |section: &'static str, names: Vec<&String>| {
@@ -39,6 +44,8 @@ impl Reusable {
             names("retries", self.retries.keys().collect()),
             names("errors", self.errors.keys().collect()),
             names("authentications", self.authentications.keys().collect()),
+            names("functions", self.functions.names.iter().collect()),
+            names("secrets", self.secrets.iter().collect()),
         ]
         .concat()
     }
@@ -107,7 +114,7 @@ impl Reader {
     }
 
     pub(super) fn reused_timeout(&mut self, at: &Cursor<'_>, name: &str) -> Option<Period> {
-        self.reusable.used.insert(("timeouts", name.to_owned()));
+        self.reusable.note_use("timeouts", name);
         match self.reusable.timeouts.get(name) {
             Some(timeout) => timeout.clone(),
             None => self.unknown(at, name, "timeout", |reusable| {
@@ -117,7 +124,7 @@ impl Reader {
     }
 
     pub(super) fn reused_retry(&mut self, at: &Cursor<'_>, name: &str) -> Option<Retry> {
-        self.reusable.used.insert(("retries", name.to_owned()));
+        self.reusable.note_use("retries", name);
         match self.reusable.retries.get(name) {
             Some(retry) => retry.clone(),
             None => self.unknown(at, name, "retry policy", |reusable| {
@@ -127,7 +134,7 @@ impl Reader {
     }
 
     pub(super) fn reused_error(&mut self, at: &Cursor<'_>, name: &str) -> Option<ErrorTemplate> {
-        self.reusable.used.insert(("errors", name.to_owned()));
+        self.reusable.note_use("errors", name);
         match self.reusable.errors.get(name) {
             Some(error) => error.clone(),
             None => self.unknown(at, name, "error", |reusable| {
@@ -137,7 +144,7 @@ impl Reader {
     }
 
     pub(super) fn reused_authentication(&mut self, at: &Cursor<'_>, name: &str) -> Option<Authentication> {
-        self.reusable.used.insert(("authentications", name.to_owned()));
+        self.reusable.note_use("authentications", name);
         match self.reusable.authentications.get(name) {
             Some(authentication) => authentication.clone(),
             None => self.unknown(at, name, "authentication", |reusable| {

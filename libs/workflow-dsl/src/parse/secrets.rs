@@ -34,6 +34,7 @@ impl Reader {
 
     /// Whether the secret is listed; reported if it is not.
     pub(super) fn listed_secret(&mut self, at: &Cursor<'_>, name: &str) -> bool {
+        self.reusable.note_use("secrets", name);
         let known = &self.reusable.secrets;
         let known = || known.iter().map(String::as_str);
         if known().any(|known| known == name) {

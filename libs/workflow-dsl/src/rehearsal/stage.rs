@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::{Answer, Case, Reply, means};
 use crate::document::Definition;
 use crate::run::{Effect, Run, Stimulus};
+use crate::secret::{Nonce, Secrets, Unmarking};
 
 /// At most so many things happen to a run that is tried.
 const MOST_HAPPENINGS: usize = 10_000;
@@ -43,6 +44,8 @@ pub struct Line {
 pub(super) struct Stage<'c> {
     case: &'c Case,
     pub(super) run: Run,
+    /// Puts secrets where the run has their marks: in a test everyone may see them.
+    pub(super) unmarking: Unmarking,
     now: Timestamp,
     random: StdRng,
     /// What is awaited: when it comes, and what it is.
@@ -64,9 +67,17 @@ enum Next {
 
 impl<'c> Stage<'c> {
     pub(super) fn new(definition: &Arc<Definition>, case: &'c Case) -> Self {
+        let nonce = Nonce::fresh();
+        let run = Run::new("rehearsal", Arc::clone(definition));
+        // Where the case gives none, those that the document lists are taken to be some text.
+        let run = match case.secrets.is_empty() {
+            true => run,
+            false => run.with_secrets(Secrets::new(nonce.clone(), Ok(&case.secrets))),
+        };
         Self {
             case,
-            run: Run::new("rehearsal", Arc::clone(definition)),
+            run,
+            unmarking: Unmarking::new(&nonce, &case.secrets),
             now: case.start,
             // The same for every case: what is random comes out the same each time.
             random: StdRng::seed_from_u64(0),
@@ -153,7 +164,7 @@ impl<'c> Stage<'c> {
                 Effect::Call { task, request, .. } => {
                     if let Some(key) = key(effect).filter(|key| !self.pending.contains_key(key)) {
                         let request = serde_json::to_value(&**request).map_err(|error| error.to_string())?;
-                        self.call(key, task, request)?;
+                        self.call(key, task, self.unmarking.value(&request))?;
                     }
                 }
             }

@@ -81,7 +81,7 @@ pub(super) fn of(definition: &Arc<Definition>, case: &Case) -> Outcome {
         name: case.name.clone(),
         failures: Vec::new(),
         status: stage.run.status(),
-        output: stage.run.output().cloned(),
+        output: stage.run.output().map(|output| stage.unmarking.value(output)),
         error: stage.run.error().cloned(),
         took,
         calls: stage.calls,

@@ -139,10 +139,8 @@ impl Sum {
             scope = outer.as_ref();
         }
         match &activation.body {
-            Body::Call(request) => {
-                if self.is_new(request) {
-                    self.bytes = self.bytes.saturating_add(json::length(&**request));
-                }
+            Body::Call(request) if self.is_new(request) => {
+                self.bytes = self.bytes.saturating_add(json::length(&**request));
             }
             Body::Loop(each) => {
                 self.value(&each.items);

@@ -19,6 +19,7 @@ impl Reader {
             self.wrong(function, self.refusal(name));
             return None;
         }
+        self.reusable.note_use("functions", name);
         let arguments = match fields.get("with") {
             None => None,
             Some(with) => match &with.node.content {

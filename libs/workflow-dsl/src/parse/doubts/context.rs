@@ -7,7 +7,7 @@ use muster_api::names::suggestion;
 use super::super::Reader;
 use super::super::cursor::Cursor;
 use super::super::expressions::Moment;
-use crate::document::{Kind, Task, TaskList, Template, Workflow};
+use crate::document::{Function, Kind, Task, TaskList, Template, Workflow};
 use crate::expression::Expression;
 use crate::problem::{Place, listed, quoted};
 use crate::rehearsal::every_task;
@@ -42,15 +42,16 @@ impl Reader {
         });
     }
 
-    pub(super) fn doubt_context(&mut self, workflow: &Workflow, root: &Cursor<'_>) {
+    pub(super) fn doubt_context(&mut self, workflow: &Workflow) {
         let readings = std::mem::take(&mut self.readings);
         if readings.is_empty() {
             return;
         }
         let tasks = every_task(workflow);
         let exporters: Vec<&&Task> = tasks.iter().filter(|task| task.export.is_some()).collect();
-        // What functions do is not read as tasks of the document.
-        let elsewhere = root.descend("/use/functions").pointer == "/use/functions";
+        // Who calls a function, and what one from elsewhere does, is not looked at.
+        let called = |function: &Function| exports(&function.tasks);
+        let elsewhere = !workflow.external.is_empty() || workflow.functions.iter().any(called);
         let Some(first) = exporters.first() else {
             if !elsewhere {
                 for reading in readings {

@@ -3,18 +3,24 @@
 use super::super::Reader;
 use super::super::cursor::Cursor;
 use crate::document::{Target, Workflow};
-use crate::node::pointer_to;
+use crate::node::{Content, Node, pointer_to};
 use crate::rehearsal::every_task;
 
 impl Reader {
     /// Warns of each definition of `use` that nothing refers to, and of each extension that extends nothing.
     pub(super) fn doubt_unused(&mut self, workflow: &Workflow, root: &Cursor<'_>) {
         for (section, name) in self.reusable.unused() {
-            let pointer = pointer_to(&format!("/use/{section}"), &name);
-            self.doubtful(
-                &root.descend(&pointer),
-                "nothing in this document uses this definition",
-            );
+            let place = root.descend(&pointer_to(&format!("/use/{section}"), &name));
+            // Secrets are a list of names.
+            let place = match &place.node.content {
+                Content::Array(items) => {
+                    let is_it = |item: &Node| matches!(&item.content, Content::Text(text) if *text == name);
+                    let found = items.iter().position(is_it);
+                    found.map_or(place.clone(), |index| place.descend(&format!("/{index}")))
+                }
+                _ => place,
+            };
+            self.doubtful(&place, "nothing in this document uses this definition");
         }
         let tasks = every_task(workflow);
         for (index, extension) in workflow.extensions.iter().enumerate() {

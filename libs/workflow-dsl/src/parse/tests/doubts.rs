@@ -267,6 +267,12 @@ fn definitions_that_nothing_uses() {
             "use: {retries: {often: {limit: {attempt: {count: 3}}}}}",
             "/use/retries/often",
         ),
+        (
+            "use: {authentications: {who: {bearer: {token: x}}}}",
+            "/use/authentications/who",
+        ),
+        ("use: {functions: {f: {set: {x: 1}}}}", "/use/functions/f"),
+        ("use: {secrets: [key]}", "/use/secrets/0"),
     ] {
         let text = format!("{section}\n{}", with_tasks("  - a: {set: {x: 1}}\n"));
         doubts(&text, place, &["nothing in this document uses"]);
