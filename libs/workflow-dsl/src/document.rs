@@ -23,8 +23,8 @@ mod template;
 
 pub use authentication::{Authentication, AuthenticationProperties, Scheme};
 pub use call::{
-    A2aCall, Call, Endpoint, EndpointError, ExternalFunction, Function, FunctionCall, HttpCall, Method,
-    ResponseFormat, Server,
+    A2aCall, AsyncApiCall, AsyncApiTarget, Call, Endpoint, EndpointError, External, Function, FunctionCall,
+    HttpCall, Method, OpenApiCall, ResponseFormat, Server,
 };
 pub use destination::{Destination, ExternalResource, Uri, UriTemplate};
 pub use extension::{Extension, Target};
@@ -71,8 +71,8 @@ pub struct Workflow {
     pub extensions: Vec<Extension>,
     /// Functions of one's own, from `use.functions` and from elsewhere.
     pub functions: Vec<Function>,
-    /// Functions from elsewhere that are called and have not been obtained. A run can begin when there are none.
-    pub external: Vec<ExternalFunction>,
+    /// What it refers to elsewhere and what has not been obtained. A run can begin when there is nothing.
+    pub external: Vec<External>,
     /// `use.secrets`: the names of the secrets that it may use.
     pub secrets: Vec<String>,
     /// `do`: the tasks, in order.

@@ -6,6 +6,7 @@
 //! that a run can be replayed anywhere and a document can be checked without an engine.
 
 pub mod a2a;
+pub mod data;
 pub mod document;
 pub mod duration;
 pub mod expression;

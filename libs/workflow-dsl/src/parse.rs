@@ -101,7 +101,7 @@ fn read(text: &str, resources: &Resources) -> (Option<Workflow>, Problems) {
     let Some(root) = node::read(text, &mut problems) else {
         return (None, problems);
     };
-    let mut reader = Reader::new(problems);
+    let mut reader = Reader::new(problems, resources.clone());
     let root = Cursor::root(&root);
     let workflow = reader.workflow(&root, resources);
     if let Some(workflow) = workflow.as_ref().filter(|_| !reader.problems.has_errors()) {
@@ -119,16 +119,19 @@ struct Reader {
     loose: bool,
     /// The expressions that read the context.
     readings: Vec<Reading>,
+    /// What was obtained from elsewhere.
+    resources: Resources,
 }
 
 impl Reader {
-    fn new(problems: Problems) -> Self {
+    fn new(problems: Problems, resources: Resources) -> Self {
         Self {
             problems,
             reusable: Reusable::default(),
             scope: Scope::default(),
             loose: false,
             readings: Vec::new(),
+            resources,
         }
     }
 }

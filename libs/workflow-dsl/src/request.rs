@@ -6,14 +6,18 @@
 //! one thing that it does not hold is what a secret is: where one stands there is its marker ([`crate::secret`]).
 
 mod a2a;
+mod asyncapi;
 mod destination;
 mod http;
+mod openapi;
 
 use serde::{Deserialize, Serialize};
 
 pub use a2a::A2a;
+pub use asyncapi::AsyncApi;
 pub use destination::{Authentication, Destination, Properties, Resource, shown};
 pub use http::Http;
+pub use openapi::OpenApi;
 
 /// A call with its arguments.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -21,8 +25,12 @@ pub use http::Http;
 pub enum Request {
     /// A method of an agent.
     A2a(A2a),
+    /// A message that an AsyncAPI document describes.
+    AsyncApi(AsyncApi),
     /// A request over HTTP.
     Http(Http),
+    /// An operation that an OpenAPI document describes.
+    OpenApi(OpenApi),
 }
 
 impl Request {
@@ -31,7 +39,9 @@ impl Request {
     pub fn target(&self) -> String {
         match self {
             Self::A2a(call) => call.endpoint.to_string(),
+            Self::AsyncApi(call) => shown(&call.document.endpoint.uri),
             Self::Http(call) => shown(&call.endpoint.uri),
+            Self::OpenApi(call) => shown(&call.document.endpoint.uri),
         }
     }
 
@@ -40,7 +50,12 @@ impl Request {
     pub fn operation(&self) -> String {
         match self {
             Self::A2a(call) => call.method.name().to_owned(),
+            Self::AsyncApi(call) => {
+                let target = call.operation.as_ref().or(call.channel.as_ref());
+                format!("a message to {}", target.map_or("", String::as_str))
+            }
             Self::Http(call) => call.method.clone(),
+            Self::OpenApi(call) => call.operation.clone(),
         }
     }
 }

@@ -5,9 +5,11 @@
 //! interpreter's, not the caller's.
 
 mod answer;
+mod asyncapi;
 mod callers;
 mod http;
 mod judgement;
+mod openapi;
 mod progress;
 pub mod router;
 pub mod session;

@@ -56,6 +56,8 @@ pub struct Engine {
     pub outbound: outbound::Config,
     /// Where secrets come from.
     pub secrets: secrets::Config,
+    /// Where documents that describe services may be read from as `file://PATH`.
+    pub resource_directory: Option<PathBuf>,
 }
 
 /// What a namespace is given.
@@ -110,6 +112,7 @@ impl Default for Engine {
             max_payload_bytes: 2 * MIB,
             outbound: outbound::Config::default(),
             secrets: secrets::Config::default(),
+            resource_directory: None,
         }
     }
 }

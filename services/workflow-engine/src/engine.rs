@@ -18,10 +18,12 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 
 use crate::caller::Caller;
+use crate::caller::web::Web;
 use crate::catalogue::{Catalogue, Reference};
 use crate::config;
 use crate::definitions::Definitions;
 use crate::error::Error;
+use crate::externals::Externals;
 use crate::feed::Feed;
 use crate::floor::{Command, Floor, Sent};
 use crate::live::Broken;
@@ -46,6 +48,7 @@ pub struct Engine {
     pub(crate) clock: SharedClock,
     pub(crate) settings: config::Engine,
     pub(crate) secrets: Arc<Secrets>,
+    externals: Externals,
     pub(crate) definitions: Definitions,
     pub(crate) feed: Feed,
     pub(crate) floor: Floor,
@@ -67,6 +70,8 @@ pub struct Parts {
     pub settings: config::Engine,
     /// Where secrets come from.
     pub secrets: Arc<Secrets>,
+    /// How what documents refer to is read.
+    pub web: Arc<Web>,
     /// Counters.
     pub metrics: muster_runtime::Metrics,
     /// Background work.
@@ -131,6 +136,7 @@ impl Engine {
             clock,
             settings,
             secrets,
+            web,
             metrics,
             tasks,
             shutdown,
@@ -146,6 +152,7 @@ impl Engine {
             caller,
             clock,
             settings,
+            externals: Externals::new(web, Arc::clone(&secrets)),
             secrets,
             tasks,
             shutdown,
@@ -176,6 +183,10 @@ impl Engine {
             return self.same_run(known, &wish).await;
         }
         let (document, definition) = self.resolve(&wish.source).await?;
+        let (resources, definition) = self
+            .externals
+            .obtain(&self.definitions, &document, definition)
+            .await?;
         let id = wish.id.clone().unwrap_or_else(RunId::fresh);
         let claim = self.claim(&definition, &wish).await?;
         let summary = self.new_summary(&id, &definition, claim);
@@ -184,6 +195,7 @@ impl Engine {
             document,
             input: wish.input.clone(),
             nonce: Nonce::fresh(),
+            resources,
         };
         match self.accept(record, summary.clone()).await {
             Ok(()) => self.view(summary).await,

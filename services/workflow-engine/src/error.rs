@@ -24,6 +24,14 @@ pub enum Error {
     /// The document is not a workflow.
     #[error("the document is not a valid workflow:\n{0}")]
     InvalidWorkflow(Problems),
+    /// What a document refers to cannot be read.
+    #[error("'{name}' cannot be obtained: {why}")]
+    Unobtained {
+        /// How the document calls it.
+        name: String,
+        /// Why.
+        why: String,
+    },
     /// The catalogue has no such document.
     #[error("the catalogue has no workflow {what}{suggestion}")]
     WorkflowNotFound {

@@ -26,6 +26,7 @@ mod approving;
 mod calls;
 mod driver;
 mod executor;
+mod externals;
 mod feed;
 mod floor;
 mod history;
@@ -83,20 +84,22 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
     let store: Arc<dyn Store> = Arc::new(open_store(&settings).await?);
     let outbound = Outbound::new(&settings.outbound).map_err(|error| Error::Other(error.to_string()))?;
     let secrets = Arc::new(Secrets::new(settings.secrets.clone()));
+    let web = Arc::new(Web::new(
+        outbound,
+        Arc::clone(&secrets),
+        Arc::clone(&chassis.clock),
+        &settings,
+    ));
     let engine = Arc::new(Engine::new(Parts {
         store: Arc::clone(&store),
         caller: Arc::new(Callers {
             router: router(&settings, &chassis)?,
-            web: Web::new(
-                outbound,
-                Arc::clone(&secrets),
-                Arc::clone(&chassis.clock),
-                settings.max_payload_bytes,
-            ),
+            web: Arc::clone(&web),
         }),
         clock: Arc::clone(&chassis.clock),
         settings: settings.clone(),
         secrets,
+        web,
         metrics: chassis.metrics.clone(),
         tasks: chassis.tasks.clone(),
         shutdown: chassis.shutdown.clone(),

@@ -53,7 +53,7 @@ impl Live {
             return Ok(None);
         };
         let definition = definitions
-            .get(&record.document)
+            .pinned(&record.document, &record.resources)
             .await
             .map_err(|problems| Broken::Damaged(format!("its document is refused: {problems}")))?;
         let mut run = Run::new(id.as_str().to_owned(), definition);

@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use muster_workflow_dsl::Resources;
 use muster_workflow_dsl::secret::Nonce;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -138,6 +139,9 @@ pub struct Record {
     /// What makes the markers of its secrets its own; never shown.
     #[serde(default, skip_serializing_if = "Nonce::is_empty")]
     pub nonce: Nonce,
+    /// What the document refers to and does not contain, as it was when the run was accepted.
+    #[serde(default, skip_serializing_if = "Resources::is_empty")]
+    pub resources: Resources,
 }
 
 /// Where a run stands and what lists show of it; written with every step.

@@ -1,6 +1,6 @@
 //! What is worth knowing of a task at a glance: a line or two below its name.
 
-use crate::document::{Call, Kind, Period, Server, Task, Template, Uri};
+use crate::document::{AsyncApiTarget, Call, Kind, Period, Server, Task, Template, Uri};
 use crate::expression::Expression;
 
 /// The lines below the name of a task.
@@ -60,6 +60,11 @@ fn calls(call: &Call) -> String {
             format!("a2a {} {server}", call.method.name())
         }
         Call::Http(call) => format!("http {} {}", call.method, uri(&call.endpoint.uri)),
+        Call::OpenApi(call) => format!("openapi {}", call.operation),
+        Call::AsyncApi(call) => {
+            let (AsyncApiTarget::Operation(name) | AsyncApiTarget::Channel(name)) = &call.target;
+            format!("asyncapi {name}")
+        }
         Call::Function(call) => call.function.clone(),
     }
 }

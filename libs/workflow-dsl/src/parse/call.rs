@@ -1,18 +1,20 @@
 //! `call`: which function, and its arguments. Each function has a file of its own.
 
 mod a2a;
+mod asyncapi;
 mod function;
 mod http;
+mod openapi;
 
 use super::Reader;
 use super::cursor::Fields;
 use crate::document::{Call, Kind};
 
 /// The functions of the language.
-const FUNCTIONS: [&str; 2] = ["a2a", "http"];
+const FUNCTIONS: [&str; 4] = ["a2a", "asyncapi", "http", "openapi"];
 
 /// Functions of the language that are not supported yet.
-const LATER: [&str; 4] = ["asyncapi", "grpc", "mcp", "openapi"];
+const LATER: [&str; 2] = ["grpc", "mcp"];
 
 impl Reader {
     pub(super) fn call(&mut self, fields: &Fields<'_>) -> Option<Kind> {
@@ -24,6 +26,8 @@ impl Reader {
         let with = self.require(fields, "with")?;
         let call = match name {
             "a2a" => self.a2a(&with).map(Call::A2a),
+            "asyncapi" => self.asyncapi(&with).map(Call::AsyncApi),
+            "openapi" => self.openapi(&with).map(Call::OpenApi),
             _ => self.http(&with).map(Call::Http),
         };
         call.map(Kind::Call)

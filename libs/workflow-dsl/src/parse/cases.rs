@@ -6,8 +6,8 @@ use std::time::Duration;
 use muster_api::names::suggestion;
 use serde_json::{Value, json};
 
-use super::Reader;
 use super::cursor::{Cursor, Fields};
+use super::{Reader, Resources};
 use crate::document::Workflow;
 use crate::expression::Expression;
 use crate::journal::{Problem, Standard};
@@ -40,7 +40,7 @@ pub(crate) fn cases(text: &str, workflow: &Workflow) -> Result<Vec<Case>, Proble
         return Err(problems);
     };
     let mut script = Script {
-        reader: Reader::new(problems),
+        reader: Reader::new(problems, Resources::new()),
         workflow,
     };
     let cases = script.cases(&Cursor::root(&root));

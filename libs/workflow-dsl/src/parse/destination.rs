@@ -75,7 +75,6 @@ impl Reader {
     }
 
     /// A document outside of the workflow: `{name, endpoint}`.
-    #[expect(dead_code, reason = "for the functions that are described by documents")]
     pub(super) fn resource(&mut self, at: &Cursor<'_>) -> Option<ExternalResource> {
         const SCHEMES: &[&str] = &["http", "https", "file"];
         if let Content::Text(_) = at.node.content {

@@ -11,7 +11,7 @@ use super::cursor::Cursor;
 use super::flow::Targets;
 use super::task::List;
 use super::{Reader, Resources};
-use crate::document::{Call, Destination, ExternalFunction, Function, Kind, TaskList, Uri, UriTemplate};
+use crate::document::{Call, Destination, External, Function, Kind, TaskList, Uri, UriTemplate};
 use crate::node::{self, pointer_to};
 use crate::problem::{Place, Problems, Severity, quoted};
 
@@ -26,7 +26,7 @@ pub(super) struct Functions {
     pub(super) defined: Vec<Function>,
     /// Addresses of catalogs by name; none for one that is wrong.
     catalogs: BTreeMap<String, Option<Destination>>,
-    external: Vec<ExternalFunction>,
+    external: Vec<External>,
 }
 
 impl Reader {
@@ -37,10 +37,10 @@ impl Reader {
             let catalog = self.fields(&definition, &["endpoint"], &[]).and_then(|fields| {
                 let endpoint = self.require(&fields, "endpoint")?;
                 let destination = self.destination(&endpoint, &["http", "https", "file"])?;
-                if destination.uri.fixed().is_none() {
-                    let message =
-                        "the address of a catalog is written out: it is needed before there are data";
-                    self.wrong(&endpoint, message);
+                if crate::request::Destination::written(&destination).is_none() {
+                        let message = "the address of a catalog and its authentication are written out, without expressions: they \
+                                       are needed before there are data; a secret is named by 'use'";
+                        self.wrong(&endpoint, message);
                     return None;
                 }
                 Some(destination)
@@ -117,21 +117,26 @@ impl Reader {
         } else {
             return Some(false);
         };
-        let functions = &mut self.reusable.functions;
-        if functions.external.iter().all(|known| known.name != name) {
-            if functions.external.len() >= MOST {
-                self.wrong(
-                    at,
-                    format!("a document calls at most {MOST} functions from elsewhere"),
-                );
-                return None;
-            }
-            functions.external.push(ExternalFunction {
-                name: name.to_owned(),
-                endpoint,
-            });
-        }
+        self.external(at, name, endpoint)?;
         Some(true)
+    }
+
+    /// Notes down something that the document refers to and does not contain.
+    pub(super) fn external(&mut self, at: &Cursor<'_>, name: &str, endpoint: Destination) -> Option<()> {
+        let functions = &mut self.reusable.functions;
+        if functions.external.iter().any(|known| known.name == name) {
+            return Some(());
+        }
+        if functions.external.len() >= MOST {
+            let message = format!("a document refers to at most {MOST} functions and schemas elsewhere");
+            self.wrong(at, message);
+            return None;
+        }
+        functions.external.push(External {
+            name: name.to_owned(),
+            endpoint,
+        });
+        Some(())
     }
 
     /// Where `function`, which is `NAME:VERSION`, of a catalog is.
@@ -179,7 +184,10 @@ impl Reader {
         let mut next = 0;
         while let Some(external) = self.reusable.functions.external.get(next).cloned() {
             next += 1;
-            let Some(text) = resources.get(&external.name) else {
+            let Some(text) = resources
+                .get(&external.name)
+                .filter(|_| !is_schema(&external.name))
+            else {
                 continue;
             };
             let (function, problems) = self.read_function(&external.name, text);
@@ -261,17 +269,27 @@ impl Reader {
         self.reusable.functions.defined = functions;
     }
 
-    /// What the document calls and does not contain.
-    pub(super) fn take_functions(&mut self) -> (Vec<Function>, Vec<ExternalFunction>) {
+    /// The functions, and what the document refers to and does not contain.
+    pub(super) fn take_functions(&mut self, resources: &Resources) -> (Vec<Function>, Vec<External>) {
         let Functions {
             defined, external, ..
         } = std::mem::take(&mut self.reusable.functions);
         let missing = external.into_iter();
-        let missing =
-            missing.filter(|external| defined.iter().all(|function| function.name != external.name));
-        let missing = missing.collect();
-        (defined, missing)
+        let missing = missing.filter(|external| !resources.contains_key(&external.name));
+        (defined, missing.collect())
     }
+}
+
+/// What the names of schemas elsewhere begin with, which no function's name does.
+const SCHEMA: &str = "schema ";
+
+/// What a schema at this address is known by.
+pub(super) fn schema_name(address: &str) -> String {
+    format!("{SCHEMA}{address}")
+}
+
+fn is_schema(name: &str) -> bool {
+    name.starts_with(SCHEMA)
 }
 
 /// The functions that tasks call.

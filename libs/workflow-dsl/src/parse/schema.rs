@@ -2,6 +2,7 @@
 
 use super::Reader;
 use super::cursor::{Cursor, Fields};
+use super::function::schema_name;
 use crate::document::Schemas;
 use crate::node::Content;
 use crate::problem::quoted;
@@ -28,7 +29,7 @@ impl Reader {
     }
 
     fn schema(&mut self, at: &Cursor<'_>) -> Option<Schema> {
-        let fields = self.fields(at, &["format", "document"], &["resource"])?;
+        let fields = self.fields(at, &["format", "document", "resource"], &[])?;
         if let Some(format) = fields.get("format") {
             let name = self.text(&format)?;
             if name != "json" && !name.starts_with("json:") {
@@ -40,16 +41,23 @@ impl Reader {
                 return None;
             }
         }
-        if fields.has("resource") {
-            // Refused by its name already.
-            return None;
-        }
-        let document = self.require(&fields, "document")?;
         self.scope.schemas += 1;
         if self.scope.schemas > MOST_SCHEMAS {
             self.wrong(at, format!("the document has more than {MOST_SCHEMAS} schemas"));
             return None;
         }
+        match (fields.get("resource"), fields.has("document")) {
+            (Some(resource), false) => return self.schema_elsewhere(&resource),
+            (Some(resource), true) => {
+                self.wrong_name(
+                    &resource,
+                    "'document' and 'resource' both hold the schema; give one of them",
+                );
+                return None;
+            }
+            (None, _) => {}
+        }
+        let document = self.require(&fields, "document")?;
         // A schema may also be given as text, in JSON.
         let value = match &document.node.content {
             Content::Text(text) => match serde_json::from_str(text) {
@@ -61,12 +69,37 @@ impl Reader {
             },
             _ => document.node.to_value(),
         };
-        match Schema::compile(&value) {
+        self.compiled(&document, &value)
+    }
+
+    /// A schema at an address: it is obtained before a run begins, and until then everything fits.
+    fn schema_elsewhere(&mut self, at: &Cursor<'_>) -> Option<Schema> {
+        let resource = self.resource(at)?;
+        let Some(written) = crate::request::Destination::written(&resource.endpoint) else {
+            let message = "the address of a schema and its authentication are written out, without expressions: they are needed before \
+                           there are data; a secret is named by 'use'";
+            self.wrong(at, message);
+            return None;
+        };
+        let name = schema_name(&written.uri);
+        self.external(at, &name, resource.endpoint)?;
+        let text = self.resources.get(&name)?.clone();
+        match crate::data::read(&text) {
+            Ok(value) => self.compiled(at, &value),
+            Err(why) => {
+                self.wrong(at, format!("the schema cannot be read: {why}"));
+                None
+            }
+        }
+    }
+
+    fn compiled(&mut self, document: &Cursor<'_>, value: &serde_json::Value) -> Option<Schema> {
+        match Schema::compile(value) {
             Ok(schema) => {
                 self.scope.patterns += schema.patterns();
                 if self.scope.patterns > MOST_PATTERNS {
                     self.wrong(
-                        &document,
+                        document,
                         format!("the schemas of a document have at most {MOST_PATTERNS} patterns together"),
                     );
                     return None;

@@ -35,7 +35,7 @@ impl Reader {
         if !resources.is_empty() {
             self.check_recursion(at);
         }
-        let (functions, external) = self.take_functions();
+        let (functions, external) = self.take_functions(resources);
         Some(Workflow {
             header: header?,
             input,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::document::Scheme;
+use crate::document::{self, Scheme};
 
 /// An address on the network, and how to authenticate there.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,6 +25,29 @@ pub struct Authentication {
     /// With what.
     #[serde(flatten)]
     pub properties: Properties,
+}
+
+impl Destination {
+    /// What a document says without expressions and variables.
+    #[must_use]
+    pub fn written(destination: &document::Destination) -> Option<Self> {
+        let authentication = match &destination.authentication {
+            None => None,
+            Some(authentication) => Some(Authentication {
+                scheme: authentication.scheme,
+                properties: match &authentication.properties {
+                    document::AuthenticationProperties::Secret(name) => Properties::Secret(name.clone()),
+                    document::AuthenticationProperties::Given(template) => {
+                        Properties::With(Arc::new(template.literal()?.clone()))
+                    }
+                },
+            }),
+        };
+        Some(Self {
+            uri: destination.uri.fixed()?.to_owned(),
+            authentication,
+        })
+    }
 }
 
 /// What a scheme needs, such as a user's name and password.

@@ -1,6 +1,7 @@
 //! Evaluating the arguments of calls. Each function has a file of its own.
 
 mod a2a;
+mod described;
 mod http;
 
 use std::sync::Arc;
@@ -17,7 +18,9 @@ impl Current<'_> {
         let request = match call {
             Call::Function(call) => return self.function(call),
             Call::A2a(call) => Request::A2a(self.a2a(call)?),
+            Call::AsyncApi(call) => Request::AsyncApi(self.asyncapi(call)?),
             Call::Http(call) => Request::Http(self.http(call)?),
+            Call::OpenApi(call) => Request::OpenApi(self.openapi(call)?),
         };
         Ok(EventKind::CallStarted {
             task: self.pointer(),

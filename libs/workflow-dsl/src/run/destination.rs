@@ -30,7 +30,6 @@ impl View<'_> {
     }
 
     /// A document outside of the workflow.
-    #[expect(dead_code, reason = "for the functions that are described by documents")]
     pub(super) fn resource(
         &self,
         resource: &ExternalResource,

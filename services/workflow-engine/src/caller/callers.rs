@@ -1,5 +1,7 @@
 //! Which adapter carries a request out.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use muster_workflow_dsl::request::Request;
 use muster_workflow_dsl::secret::has_marker;
@@ -14,7 +16,7 @@ pub struct Callers {
     /// Agents of the fleet.
     pub router: Router,
     /// Services over HTTP.
-    pub web: Web,
+    pub web: Arc<Web>,
 }
 
 #[async_trait]
@@ -28,7 +30,9 @@ impl Caller for Callers {
                 Err(Failure::new(Kind::Configuration, 400, detail))
             }
             Request::A2a(request) => self.router.call(request, call, progress).await,
+            Request::AsyncApi(request) => self.web.asyncapi(request, call).await,
             Request::Http(request) => self.web.http(request, call).await,
+            Request::OpenApi(request) => self.web.openapi(request, call).await,
         }
     }
 
@@ -36,7 +40,7 @@ impl Caller for Callers {
         match &*call.request {
             Request::A2a(request) => self.router.stop(request, progress).await,
             // Whoever hangs up has said it.
-            Request::Http(_) => Ok(()),
+            Request::AsyncApi(_) | Request::Http(_) | Request::OpenApi(_) => Ok(()),
         }
     }
 }

@@ -7,6 +7,7 @@ pub(super) mod authentication;
 pub(super) mod content;
 mod digest;
 mod oauth2;
+mod resource;
 
 use std::sync::Arc;
 
@@ -19,15 +20,18 @@ use url::Url;
 
 use super::session::Session;
 use super::{Failure, Kind};
+use crate::config;
 use crate::outbound::{Outbound, without_credentials};
 use crate::secrets::Secrets;
 use authentication::{Authenticator, Credentials};
+use resource::Resources;
 
 /// Sends requests.
 pub struct Web {
     outbound: Outbound,
     secrets: Arc<Secrets>,
     authenticator: Authenticator,
+    resources: Resources,
     /// Largest answer.
     most_bytes: usize,
 }
@@ -59,12 +63,18 @@ pub struct Incoming {
 impl Web {
     /// Sends over `outbound`.
     #[must_use]
-    pub fn new(outbound: Outbound, secrets: Arc<Secrets>, clock: SharedClock, most_bytes: usize) -> Self {
+    pub fn new(
+        outbound: Outbound,
+        secrets: Arc<Secrets>,
+        clock: SharedClock,
+        settings: &config::Engine,
+    ) -> Self {
         Self {
-            authenticator: Authenticator::new(outbound.clone(), clock),
+            authenticator: Authenticator::new(outbound.clone(), Arc::clone(&clock)),
+            resources: Resources::new(settings.resource_directory.clone(), clock),
             outbound,
             secrets,
-            most_bytes,
+            most_bytes: settings.max_payload_bytes,
         }
     }
 

@@ -30,6 +30,7 @@ impl From<Error> for Status {
                 .with_field("page_token")
                 .into(),
             Error::InvalidWorkflow(problems) => invalid_workflow(&problems),
+            Error::Unobtained { .. } => ApiError::new(Reason::DependencyUnavailable, message).into(),
             Error::WorkflowNotFound { .. } => ApiError::new(Reason::WorkflowNotFound, message).into(),
             Error::VersionExists { digest, .. } => ApiError::new(Reason::WorkflowVersionExists, message)
                 .with_metadata("digest", digest)

@@ -15,6 +15,7 @@ pub(crate) fn run(id: &str, second: i64) -> (Record, Summary) {
         document: "a: 1".into(),
         input: json!({"n": 1}),
         nonce: muster_workflow_dsl::secret::Nonce::fresh(),
+        resources: muster_workflow_dsl::Resources::from([("f:1@c".into(), "set: {a: 1}".into())]),
     };
     let summary = Summary {
         id,

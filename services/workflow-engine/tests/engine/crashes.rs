@@ -104,7 +104,7 @@ fn approvals(run: &Summary, journal: &[Entry]) -> Vec<Approval> {
 
 /// Runs the document, crashes it after each entry, and compares.
 async fn survives(document: &str, input: Value) {
-    let mut engine = Engine::start().await;
+    let mut engine = crate::http::engine().await;
     engine
         .start_run(document, "whole", &input.to_string())
         .await
@@ -262,4 +262,21 @@ async fn people_are_asked_and_others_escalate_and_expire() {
             .trim_end()
     );
     survives(&document(&tasks), Value::Null).await;
+}
+
+#[tokio::test]
+async fn calls_of_services_and_functions() {
+    let service = crate::service::Service::start(|seen| {
+        crate::service::Reply::json(&json!({"path": seen.path, "body": seen.json()}))
+    })
+    .await;
+    let tasks = format!(
+        "  - direct: {{call: http, with: {{method: put, endpoint: '{0}', body: {{n: '${{ .n }}'}}}}}}\n  - function: {{call: twice, with: {{n: '${{ .body.n }}'}}}}\n  - again: {{call: ask, with: {{n: 3}}}}\n",
+        service.url("/direct")
+    );
+    let functions = format!(
+        "\nuse:\n  functions:\n    ask: {{call: http, with: {{method: post, endpoint: '{0}', body: '${{ . }}'}}, output: {{as: .body}}}}\n    twice: {{do: [{{one: {{call: ask, with: {{n: '${{ .n + 1 }}'}}}}}}, {{two: {{call: ask, with: {{n: '${{ .n + 1 }}'}}}}}}]}}\ndo:\n",
+        service.url("/ask/{n}")
+    );
+    survives(&document(&tasks).replace("\ndo:\n", &functions), json!({"n": 1})).await;
 }

@@ -24,11 +24,12 @@ pub struct Function {
     pub raw: Option<Value>,
 }
 
-/// A function that is defined outside of the document, and has to be obtained before a run can begin.
+/// Something that the document refers to and does not contain, a function or a schema. It has to be obtained before a run can
+/// begin.
 #[derive(Debug, Clone)]
-pub struct ExternalFunction {
-    /// How it is called, such as `log:1.0.0@catalog`.
+pub struct External {
+    /// What it is known by: how a function is called, such as `log:1.0.0@catalog`, or the address of a schema.
     pub name: String,
-    /// Where its definition is; without expressions and variables.
+    /// Where it is; without expressions and variables.
     pub endpoint: Destination,
 }

@@ -53,9 +53,9 @@ fn requests() {
             &["the field 'method'"] as &[&str],
         ),
         (
-            "method: gte, endpoint: 'http://x'",
+            "method: pst, endpoint: 'http://x'",
             "/do/0/a/with/method",
-            &["did you mean 'GET'"],
+            &["did you mean 'POST'"],
         ),
         (
             &format!("{at}'ftp://x'"),

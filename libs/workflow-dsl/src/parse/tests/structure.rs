@@ -179,8 +179,8 @@ fn kinds_of_tasks() {
     );
     refuses_tasks(
         "  - a: {set: {x: 1}, export: {schema: {resource: {endpoint: x}}}}\n",
-        "3:40 /do/0/a/export/schema/resource",
-        &["not supported yet"],
+        "3:61 /do/0/a/export/schema/resource/endpoint",
+        &["must begin with http://"],
     );
     refuses_tasks(
         "  - a: {set: {x: 1}, input: {from: 5}}\n",

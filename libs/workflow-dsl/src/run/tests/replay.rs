@@ -34,6 +34,11 @@ fn task() -> impl Strategy<Value = String> {
         Just("{set: {n: '${ .x | error }'}}".to_owned()),
         (0..4_u8).prop_map(|agent| call(agent, &gate("deadline: PT6S, escalate: {after: PT1S, to: [boss]}"))),
         Just(format!("{{set: {{n: 1}}, timeout: {{after: PT2S}}{}}}", gate("deadline: '${ {seconds: ((.n? // 0) + 1)} }'"))),
+        (0..4_u8).prop_map(|agent| format!(
+            "{{call: http, with: {{method: post, endpoint: 'http://a{agent}/{{n}}', body: {{n: '${{ .n? // 0 }}'}}}}}}"
+        )),
+        (0..4_u8).prop_map(|function| format!("{{call: f{function}, with: {{n: '${{ (.n? // 0) + 1 }}'}}}}")),
+        Just("{call: f1, output: {as: '{n: (.n? // 0)}'}, timeout: {after: PT5S}}".to_owned()),
     ];
     leaf.prop_recursive(3, 14, 3, |inner| {
         let list = prop::collection::vec(inner, 1..4).prop_map(|tasks| {
@@ -115,10 +120,22 @@ fn document() -> impl Strategy<Value = Arc<Definition>> {
             .map(|(index, task)| format!("  - t{index}: {task}\n"));
         let timeout = if limited { "timeout: {after: PT9S}\n" } else { "" };
         definition(&format!(
-            "{timeout}{extensions}do:\n{}",
+            "{timeout}use: {{functions: {{{}}}{extensions}}}\ndo:\n{}",
+            functions(),
             tasks.collect::<String>()
         ))
     })
+}
+
+/// `use.functions`.
+fn functions() -> String {
+    let calls = [call(0, ""), call(1, "")];
+    let [ask, other] = calls;
+    format!(
+        "f0: {ask}, f1: {{do: [{{a: {{set: {{n: '${{ .n? // 0 }}'}}}}}}, {{b: {{call: f0, with: {{n: '${{ .n }}'}}}}}}]}}, \
+         f2: {{fork: {{compete: true, branches: [{{a: {other}}}, {{b: {{wait: PT1S}}}}]}}}}, \
+         f3: {{try: [{{a: {other}}}], catch: {{retry: {{delay: PT1S, limit: {{attempt: {{count: 2}}}}}}}}}}"
+    )
 }
 
 /// `use.extensions`, or nothing.
@@ -154,7 +171,7 @@ fn extensions() -> impl Strategy<Value = String> {
         let named: Vec<String> = named
             .map(|(index, extension)| format!("{{e{index}: {extension}}}"))
             .collect();
-        format!("use: {{extensions: [{}]}}\n", named.join(", "))
+        format!(", extensions: [{}]", named.join(", "))
     })
 }
 
