@@ -68,6 +68,17 @@ impl Grant {
     }
 }
 
+impl Grant {
+    /// The same without any secret.
+    #[must_use]
+    pub fn without_secrets(&self) -> Self {
+        Self {
+            listed: Arc::default(),
+            ..self.clone()
+        }
+    }
+}
+
 impl Secrets {
     /// Secrets from where the configuration says.
     #[must_use]

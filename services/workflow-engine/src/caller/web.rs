@@ -14,8 +14,10 @@ use std::sync::Arc;
 use futures::StreamExt as _;
 use muster_runtime::clock::SharedClock;
 use muster_workflow_dsl::request::Authentication;
+use muster_workflow_dsl::secret::has_marker;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, WWW_AUTHENTICATE};
 use reqwest::{Method, StatusCode};
+use serde_json::{Map, Value};
 use url::Url;
 
 use super::session::Session;
@@ -83,7 +85,14 @@ impl Web {
     /// # Errors
     /// One of them is not there.
     pub async fn session(&self, call: &super::Call) -> Result<Session, Failure> {
-        Session::open(&self.secrets, &call.grant).await
+        let needed = !call.grant.listed.is_empty()
+            && serde_json::to_value(&*call.request).is_ok_and(|request| needs_secrets(&request));
+        if needed {
+            Session::open(&self.secrets, &call.grant).await
+        } else {
+            // What is not needed need not be there.
+            Session::open(&self.secrets, &call.grant.without_secrets()).await
+        }
     }
 
     /// Where connections are made.
@@ -160,6 +169,16 @@ impl Web {
     async fn exchange(&self, outgoing: &Outgoing, authorization: Option<&str>) -> Result<Incoming, Failure> {
         exchange(&self.outbound, outgoing, authorization, self.most_bytes).await
     }
+}
+
+/// Whether a request has markers in it, or an authentication that is a secret.
+fn needs_secrets(request: &Value) -> bool {
+    let named = |fields: &Map<String, Value>| fields.contains_key("scheme") && fields.contains_key("secret");
+    has_marker(request)
+        || match request {
+            Value::Object(fields) => named(fields) || fields.values().any(needs_secrets),
+            _ => false,
+        }
 }
 
 /// Sends one request and reads the answer, which has at most so many bytes.

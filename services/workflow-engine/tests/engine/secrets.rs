@@ -132,6 +132,15 @@ async fn a_secret_that_is_not_there_is_named_and_comes_later() {
     put(secrets.path(), "token", "now it is");
     engine.output(&text, "").await;
     assert_eq!(service.seen()[0].header("a"), "now it is");
+    // A call that needs no secret is made without.
+    let none = with_secrets(
+        "absent",
+        &format!(
+            "  - ask: {{call: http, with: {{method: get, endpoint: '{}'}}}}\n",
+            service.url("/")
+        ),
+    );
+    engine.output(&none, "").await;
     // Another namespace is granted nothing.
     let error = engine
         .fault(&text.replace("namespace: test", "namespace: other"))
