@@ -55,7 +55,7 @@ async fn an_engine_killed_again_and_again_loses_no_run_and_repeats_no_recorded_s
             run_id: format!("run-{number}"),
             source,
             input_json: String::new(),
-            priority: 0,
+            ..Default::default()
         };
         client.start_run(request).await.unwrap();
     }

@@ -109,7 +109,11 @@ catalogue! {
     /// A run with that id exists and differs.
     RunExists = "RUN_EXISTS", AlreadyExists, 409, "use another run id";
     /// The run has ended.
-    RunEnded = "RUN_ENDED", FailedPrecondition, 409, "start a new run";
+    RunEnded = "RUN_ENDED", FailedPrecondition, 409, "retry or fork the run, or start a new one";
+    /// The run has not ended.
+    RunActive = "RUN_ACTIVE", FailedPrecondition, 409, "wait for its end, or cancel or terminate it";
+    /// The run cannot go on from there.
+    RunNotRetryable = "RUN_NOT_RETRYABLE", FailedPrecondition, 409, "go on from an earlier step with `--from`, or fork the run";
     /// There is no such approval.
     ApprovalNotFound = "APPROVAL_NOT_FOUND", NotFound, 404, "list what is open with `muster approval list`";
     /// The approval was closed, and not as is wanted.

@@ -306,6 +306,103 @@ pub enum EventKind {
         /// Why.
         error: Problem,
     },
+    /// Nothing is decided from here on, and no time counts, until the run is told to go on or to end.
+    #[serde(rename = "run.paused")]
+    RunPaused {
+        /// Who wants it.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// A paused run goes on; what limits its time has moved by the length of the pause.
+    #[serde(rename = "run.resumed")]
+    RunResumed {
+        /// Who wants it.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// The run is to end in good order: everything in progress fails with an error that tells of it.
+    #[serde(rename = "run.cancelling")]
+    RunCancelling {
+        /// Who wants it.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// Nothing of the run is in progress any more, and it begins to take back what it did.
+    #[serde(rename = "run.compensating")]
+    RunCompensating {
+        /// JSON pointers of the completed tasks that have a compensation, in the order in which they are taken back.
+        tasks: Vec<Arc<str>>,
+        /// When those that have not had their turn are given up.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        deadline: Option<Timestamp>,
+        /// Why, unless the run was cancelled.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<Problem>,
+    },
+    /// The compensation of a completed task began.
+    #[serde(rename = "compensation.started")]
+    CompensationStarted {
+        /// JSON pointer of the completed task.
+        task: Arc<str>,
+        /// The start that had completed.
+        activation: u64,
+    },
+    /// A completed task was taken back.
+    #[serde(rename = "compensation.completed")]
+    CompensationCompleted {
+        /// JSON pointer of the completed task.
+        task: Arc<str>,
+        /// The start that had completed.
+        activation: u64,
+    },
+    /// A completed task could not be taken back; the others have their turn all the same.
+    #[serde(rename = "compensation.faulted")]
+    CompensationFaulted {
+        /// JSON pointer of the completed task.
+        task: Arc<str>,
+        /// The start that had completed.
+        activation: u64,
+        /// Why.
+        error: Problem,
+    },
+    /// A run that had ended goes on from an earlier state: the events from `to` up to this one do not count any more.
+    #[serde(rename = "run.retried")]
+    RunRetried {
+        /// Index of the first event that does not count any more.
+        to: u64,
+        /// How often the run has been retried, this time included.
+        generation: u32,
+        /// The number that the next task to start gets, so that none is given twice.
+        #[serde(rename = "nextActivation")]
+        next_activation: u64,
+        /// Who wants it.
+        by: String,
+        /// Why.
+        reason: String,
+        /// JSON pointer of the step from whose start the run goes on, if one was named.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<Arc<str>>,
+    },
+    /// The events before this one are those of another run; from here on this run goes its own way.
+    #[serde(rename = "run.forked")]
+    RunForked {
+        /// The other run.
+        from: String,
+        /// Who wants it.
+        by: String,
+        /// JSON pointer of the task that is about to begin; none at the beginning of the run.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        task: Option<Arc<str>>,
+        /// Activation of the task around it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        parent: Option<u64>,
+        /// The input that it gets in place of its own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        input: Option<Arc<Value>>,
+    },
     /// The run was cancelled.
     #[serde(rename = "run.cancelled")]
     RunCancelled {
@@ -350,6 +447,15 @@ impl Event {
             EventKind::RunCompleted { .. } => "run.completed",
             EventKind::RunFaulted { .. } => "run.faulted",
             EventKind::RunCancelled { .. } => "run.cancelled",
+            EventKind::RunPaused { .. } => "run.paused",
+            EventKind::RunResumed { .. } => "run.resumed",
+            EventKind::RunCancelling { .. } => "run.cancelling",
+            EventKind::RunCompensating { .. } => "run.compensating",
+            EventKind::CompensationStarted { .. } => "compensation.started",
+            EventKind::CompensationCompleted { .. } => "compensation.completed",
+            EventKind::CompensationFaulted { .. } => "compensation.faulted",
+            EventKind::RunRetried { .. } => "run.retried",
+            EventKind::RunForked { .. } => "run.forked",
         }
     }
 
@@ -373,10 +479,19 @@ impl Event {
             | EventKind::FunctionStarted { task, .. }
             | EventKind::WaitStarted { task, .. }
             | EventKind::LoopStarted { task, .. }
-            | EventKind::IterationStarted { task, .. } => Some(task),
+            | EventKind::IterationStarted { task, .. }
+            | EventKind::CompensationStarted { task, .. }
+            | EventKind::CompensationCompleted { task, .. }
+            | EventKind::CompensationFaulted { task, .. } => Some(task),
+            EventKind::RunForked { task, .. } => task.as_deref(),
             EventKind::RunStarted { .. }
             | EventKind::RunCompleted { .. }
             | EventKind::RunFaulted { .. }
+            | EventKind::RunPaused { .. }
+            | EventKind::RunResumed { .. }
+            | EventKind::RunCancelling { .. }
+            | EventKind::RunCompensating { .. }
+            | EventKind::RunRetried { .. }
             | EventKind::RunCancelled { .. } => None,
         }
     }
@@ -400,11 +515,20 @@ impl Event {
             | EventKind::FunctionStarted { activation, .. }
             | EventKind::WaitStarted { activation, .. }
             | EventKind::LoopStarted { activation, .. }
-            | EventKind::IterationStarted { activation, .. } => Some(*activation),
+            | EventKind::IterationStarted { activation, .. }
+            | EventKind::CompensationStarted { activation, .. }
+            | EventKind::CompensationCompleted { activation, .. }
+            | EventKind::CompensationFaulted { activation, .. } => Some(*activation),
             EventKind::TaskSkipped { .. }
             | EventKind::RunStarted { .. }
             | EventKind::RunCompleted { .. }
             | EventKind::RunFaulted { .. }
+            | EventKind::RunPaused { .. }
+            | EventKind::RunResumed { .. }
+            | EventKind::RunCancelling { .. }
+            | EventKind::RunCompensating { .. }
+            | EventKind::RunRetried { .. }
+            | EventKind::RunForked { .. }
             | EventKind::RunCancelled { .. } => None,
         }
     }

@@ -13,6 +13,7 @@ mod authentication;
 mod call;
 mod cases;
 mod catch;
+mod compensation;
 mod control;
 mod cursor;
 mod destination;
@@ -117,6 +118,8 @@ struct Reader {
     scope: Scope,
     /// Whether any text may be an expression.
     loose: bool,
+    /// Whether what is read is part of a compensation.
+    compensating: bool,
     /// The expressions that read the context.
     readings: Vec<Reading>,
     /// What was obtained from elsewhere.
@@ -132,6 +135,7 @@ impl Reader {
             loose: false,
             readings: Vec::new(),
             resources,
+            compensating: false,
         }
     }
 }

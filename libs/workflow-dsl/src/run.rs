@@ -24,6 +24,8 @@
 
 pub mod approval;
 mod call;
+pub(crate) mod compensate;
+mod control;
 mod current;
 mod decide;
 mod destination;
@@ -33,6 +35,7 @@ mod fold;
 mod measure;
 mod place;
 mod retry;
+pub mod rewind;
 mod standing;
 mod state;
 mod track;
@@ -49,6 +52,9 @@ use crate::document::Definition;
 use crate::journal::{Event, EventKind, Problem, Verdict};
 use crate::secret::Secrets;
 pub use approval::Approval;
+pub use compensate::{Compensation, MOST_COMPENSATION_BYTES, MOST_COMPENSATIONS};
+pub use control::CANCELLATION;
+use control::Control;
 pub use effect::Effect;
 pub use fold::Mismatch;
 use measure::Meter;
@@ -78,6 +84,8 @@ pub struct Run {
     id: Arc<str>,
     definition: Arc<Definition>,
     status: Status,
+    /// Whether its tasks have begun.
+    began: bool,
     next_index: u64,
     /// Time of the last event.
     time: Timestamp,
@@ -101,6 +109,7 @@ pub struct Run {
     stood: bool,
     output: Option<Arc<Value>>,
     error: Option<Problem>,
+    control: Control,
     /// `$workflow`, made when it is first asked for.
     descriptor: OnceLock<Arc<Value>>,
     /// What it knows of its secrets.
@@ -150,8 +159,31 @@ pub enum Stimulus {
         /// What they say.
         verdict: Verdict,
     },
-    /// Someone ends the run.
+    /// Someone holds the run. Of no effect if it is held already.
+    Pause {
+        /// Who.
+        by: String,
+        /// Why, in their words.
+        reason: String,
+    },
+    /// Someone lets a run go on that is held.
+    Resume {
+        /// Who.
+        by: String,
+        /// Why, in their words.
+        reason: String,
+    },
+    /// Someone ends the run in good order: handlers and compensations run. Of no effect if it is ending already.
     Cancel {
+        /// Who.
+        by: String,
+        /// Why, in their words.
+        reason: String,
+    },
+    /// Someone ends the run at once.
+    Terminate {
+        /// Who.
+        by: String,
         /// Why, in their words.
         reason: String,
     },
@@ -177,6 +209,7 @@ impl Run {
             id: id.into(),
             definition,
             status: Status::Pending,
+            began: false,
             next_index: 0,
             time: Timestamp::UNIX_EPOCH,
             started: Timestamp::UNIX_EPOCH,
@@ -193,6 +226,7 @@ impl Run {
             stood: false,
             output: None,
             error: None,
+            control: Control::default(),
             descriptor: OnceLock::new(),
             secrets: Secrets::default(),
             unmeasured: 0,
@@ -265,7 +299,7 @@ impl Run {
             self.record(kind, now, &mut events)?;
         }
         let mut meter = Meter::new();
-        while self.status == Status::Running {
+        while self.status == Status::Running && !self.is_paused() {
             let kind = if let Some(owner) = self.ready.first().copied() {
                 self.next(owner, now, random)
             } else if let Some(timer) = self.timers.first().filter(|timer| timer.due <= now).copied() {
@@ -274,10 +308,17 @@ impl Run {
                 break;
             };
             let kind = kind.ok_or_else(|| self.mismatch("nothing is to be decided where something is"))?;
-            let kind = meter.admit(kind);
+            let kind = match meter.admit(kind) {
+                Ok(kind) => kind,
+                Err(too_much) => {
+                    meter.begin_again();
+                    self.fail_run(too_much, now)
+                }
+            };
             self.record(kind, now, &mut events)?;
         }
-        if let Some(kind) = self.holds_too_much(meter.bytes) {
+        if let Some(too_much) = self.holds_too_much(meter.bytes) {
+            let kind = self.fail_run(too_much, now);
             self.record(kind, now, &mut events)?;
         }
         Ok(events)

@@ -248,12 +248,9 @@ pub enum WorkflowCommand {
     Run(RunArguments),
     /// List runs, newest first.
     Runs {
-        /// Only runs of this status; may be repeated.
-        #[arg(long, value_enum)]
-        status: Vec<workflow::StatusFilter>,
-        /// Only runs of this workflow.
-        #[arg(long)]
-        name: Option<String>,
+        /// Which runs.
+        #[command(flatten)]
+        search: workflow::Search,
         /// How many at most.
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         limit: u32,
@@ -278,14 +275,84 @@ pub enum WorkflowCommand {
         /// The run's id.
         run: String,
     },
-    /// Stop a run.
-    Cancel {
+    /// Hold a run: nothing new starts, and its time does not count.
+    Pause(Steering),
+    /// Let a run go on that is held.
+    Resume(Steering),
+    /// End a run in good order: what handles its errors runs, then completed tasks are compensated.
+    Cancel(Steering),
+    /// End a run at once.
+    Terminate(Steering),
+    /// Let a run go on that failed or was cancelled, from the task that failed.
+    Retry {
+        /// Which run, and why.
+        #[command(flatten)]
+        steering: Steering,
+        /// Go on from the last start of this step: its name, or its JSON pointer.
+        #[arg(long, value_name = "STEP")]
+        from: Option<String>,
+    },
+    /// Start a new run that shares the beginning of another.
+    Fork(ForkArguments),
+    /// Forget a run that has ended.
+    Delete {
         /// The run's id.
         run: String,
-        /// Why, for the history.
-        #[arg(long, default_value = "")]
-        reason: String,
     },
+    /// Do one thing to every run that a search finds.
+    Bulk(BulkArguments),
+}
+
+/// Which run to steer, why, and in whose name.
+#[derive(Debug, Args)]
+pub struct Steering {
+    /// The run's id.
+    pub run: String,
+    /// Why, for the history.
+    #[arg(long, default_value = "")]
+    pub reason: String,
+    /// Who, for the history; default: the user of this machine.
+    #[arg(long)]
+    pub by: Option<String>,
+}
+
+/// Arguments of `muster workflow fork`.
+#[derive(Debug, Args)]
+pub struct ForkArguments {
+    /// The run whose beginning is shared.
+    pub run: String,
+    /// The step that begins first in the new run: its name, or its JSON pointer; default: the beginning.
+    #[arg(long, value_name = "STEP")]
+    pub from: Option<String>,
+    /// The input of that step, or of the run: JSON, or `@FILE` with JSON; default: as it was.
+    #[arg(long, value_name = "JSON|@FILE")]
+    pub input: Option<String>,
+    /// Your own id for the new run.
+    #[arg(long)]
+    pub id: Option<String>,
+    /// Who, for the history; default: the user of this machine.
+    #[arg(long)]
+    pub by: Option<String>,
+}
+
+/// Arguments of `muster workflow bulk`.
+#[derive(Debug, Args)]
+pub struct BulkArguments {
+    /// What to do.
+    #[arg(value_enum)]
+    pub action: workflow::BulkAction,
+    /// To which runs; at least one criterion is needed.
+    #[command(flatten)]
+    pub search: workflow::Search,
+    /// Why, for the histories.
+    #[arg(long, default_value = "")]
+    pub reason: String,
+    /// Who, for the histories; default: the user of this machine.
+    #[arg(long)]
+    pub by: Option<String>,
+    /// Only say which runs the search finds.
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// Arguments of `muster workflow run`.
@@ -302,6 +369,9 @@ pub struct RunArguments {
     /// The run's class; default: that of its document.
     #[arg(long, value_parser = str::parse::<Priority>, value_name = "low|normal|high|urgent")]
     pub priority: Option<Priority>,
+    /// A label to search by, `KEY=VALUE`; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub label: Vec<String>,
     /// Wait for the end and print the result; exit code 0 only when completed.
     #[arg(long)]
     pub wait: bool,

@@ -1,9 +1,12 @@
 //! `muster workflow`: check, keep, run and follow workflows.
 
+mod bulk;
 mod catalogue;
+mod control;
 mod graph;
 mod rehearsal;
 mod runs;
+mod search;
 mod why;
 
 use std::path::Path;
@@ -20,8 +23,10 @@ use crate::failure::Failure;
 use crate::output::Output;
 use crate::read;
 
+pub use bulk::Action as BulkAction;
 pub use graph::Picture;
 pub use runs::{run_json, start_and_wait, status_name, time, time_json};
+pub use search::Search;
 
 /// Largest document that is read; what the parser takes is less, and it says so with a place.
 const MAX_DOCUMENT_BYTES: u64 = 4 << 20;
@@ -41,6 +46,8 @@ pub enum StatusFilter {
     Faulted,
     /// Ended by a caller's wish.
     Cancelled,
+    /// Held by a caller's wish.
+    Paused,
 }
 
 impl From<StatusFilter> for RunStatus {
@@ -52,6 +59,7 @@ impl From<StatusFilter> for RunStatus {
             StatusFilter::Completed => Self::Completed,
             StatusFilter::Faulted => Self::Faulted,
             StatusFilter::Cancelled => Self::Cancelled,
+            StatusFilter::Paused => Self::Paused,
         }
     }
 }
@@ -71,14 +79,13 @@ pub async fn run(command: WorkflowCommand, endpoints: &Endpoints, output: &Outpu
         WorkflowCommand::List => catalogue::list(endpoints, output).await,
         WorkflowCommand::Get { name } => catalogue::get(&name, endpoints, output).await,
         WorkflowCommand::Run(arguments) => runs::start(arguments, endpoints, output).await,
-        WorkflowCommand::Runs { status, name, limit } => {
-            runs::list(&status, name, limit, endpoints, output).await
-        }
+        WorkflowCommand::Runs { search, limit } => runs::list(search, limit, endpoints, output).await,
         WorkflowCommand::Show { run } => runs::show(run, endpoints, output).await,
         WorkflowCommand::History { run } => runs::history(run, endpoints, output).await,
         WorkflowCommand::Watch { run } => runs::watch(run, endpoints, output).await,
         WorkflowCommand::Why { run } => why::run(run, endpoints, output).await,
-        WorkflowCommand::Cancel { run, reason } => runs::cancel(run, reason, endpoints, output).await,
+        WorkflowCommand::Bulk(arguments) => bulk::run(arguments, endpoints, output).await,
+        command => control::run(command, endpoints, output).await,
     }
 }
 

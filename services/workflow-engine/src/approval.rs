@@ -241,6 +241,11 @@ impl Ledger {
         }
     }
 
+    /// Those that are open.
+    pub(crate) fn into_open(self) -> Vec<Approval> {
+        self.open.into_values().collect()
+    }
+
     /// Takes in what was decided.
     pub(crate) fn follow(&mut self, events: &[Event], run: &Run, summary: &Summary) {
         for event in events {

@@ -87,6 +87,10 @@ pub(crate) async fn recover(engine: &Engine) -> Result<(), store::Error> {
                         .floor
                         .prepare(|schedule| schedule.restore(summary.newcomer()));
                 }
+                Ok(summary) if summary.status == Status::Paused && summary.started_at.is_none() => {
+                    waiting += 1;
+                    engine.floor.prepare(|schedule| schedule.hold(summary.newcomer()));
+                }
                 Ok(summary) => {
                     resumed += 1;
                     engine

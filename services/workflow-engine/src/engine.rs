@@ -1,8 +1,10 @@
-//! The engine's use cases: start, read, list, follow and cancel runs.
+//! The engine's use cases: start, read and list runs. Those that steer them are [`crate::controls`]', and
+//! [`crate::again`]'s.
 //!
 //! Nothing here knows gRPC or a kind of store. What a run does while it is worked on is [`crate::executor`]'s; who
 //! is worked on when is [`crate::floor`]'s.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -26,14 +28,15 @@ use crate::error::Error;
 use crate::externals::Externals;
 use crate::feed::Feed;
 use crate::floor::{Command, Floor, Sent};
+use crate::labels;
 use crate::live::Broken;
 use crate::metrics::{Meter, Totals};
 use crate::off_thread::off_thread;
 use crate::page::{self, List};
-use crate::run::{Entry, Position, Record, RunId, Status, Summary};
+use crate::run::{Entry, Marks, Position, Record, RunId, Status, Summary};
 use crate::schedule::{Claim, Counts, Limit, NamespaceCounts, Place};
 use crate::secrets::Secrets;
-use crate::store::{self, Filter, Page, Store};
+use crate::store::{self, Filter, Page, Step, Store};
 
 /// Runs that are looked at for ids near to one that is not there.
 const MOST_IDS: usize = 100;
@@ -100,6 +103,8 @@ pub struct StartRun {
     pub input: Value,
     /// The class; that of the document where none is given.
     pub priority: Option<Priority>,
+    /// Labels, beside those of the document.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// A run with everything that can be told of it.
@@ -189,7 +194,8 @@ impl Engine {
             .await?;
         let id = wish.id.clone().unwrap_or_else(RunId::fresh);
         let claim = self.claim(&definition, &wish).await?;
-        let summary = self.new_summary(&id, &definition, claim);
+        let mut summary = self.new_summary(&id, &definition, claim);
+        summary.marks.labels = labels::all(&definition.workflow.header.tags, &wish.labels)?;
         let record = Record {
             id,
             document,
@@ -197,7 +203,7 @@ impl Engine {
             nonce: Nonce::fresh(),
             resources,
         };
-        match self.accept(record, summary.clone()).await {
+        match self.accept(record, summary.clone(), None).await {
             Ok(()) => self.view(summary).await,
             // Somebody else was first with this id.
             Err(Error::Store(store::Error::Conflict(_))) => match self.store.summary(&summary.id).await? {
@@ -212,19 +218,37 @@ impl Engine {
     }
 
     /// Makes a run durable and puts it in line, also when whoever asked for it goes away meanwhile.
-    async fn accept(self: &Arc<Self>, record: Record, summary: Summary) -> Result<(), Error> {
+    pub(crate) async fn accept(
+        self: &Arc<Self>,
+        record: Record,
+        summary: Summary,
+        beginning: Option<Step>,
+    ) -> Result<(), Error> {
         let engine = Arc::clone(self);
         let (answer, accepted) = oneshot::channel();
         self.tasks.spawn("accept a run", async move {
-            let _ = answer.send(engine.accept_now(&record, &summary).await);
+            let _ = answer.send(engine.accept_now(&record, &summary, beginning).await);
         });
         accepted.await.map_err(|_| Error::ShuttingDown)?
     }
 
-    async fn accept_now(&self, record: &Record, summary: &Summary) -> Result<(), Error> {
+    /// Does work in the background, which is awaited when the service stops.
+    pub(crate) fn spawn(&self, what: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(what, work);
+    }
+
+    async fn accept_now(
+        &self,
+        record: &Record,
+        summary: &Summary,
+        beginning: Option<Step>,
+    ) -> Result<(), Error> {
         let run = summary.newcomer();
         let reservation = self.floor.reserve(Arc::clone(&run.namespace))?;
-        self.store.create_run(record, summary).await?;
+        match beginning {
+            None => self.store.create_run(record, summary).await?,
+            Some(step) => self.store.create_with(record, step).await?,
+        }
         reservation.admit(run);
         self.meter.started();
         Ok(())
@@ -245,7 +269,7 @@ impl Engine {
     }
 
     /// What the run's turn depends on. Keys are evaluated now and never again.
-    async fn claim(&self, definition: &Arc<Definition>, wish: &StartRun) -> Result<Claim, Error> {
+    pub(crate) async fn claim(&self, definition: &Arc<Definition>, wish: &StartRun) -> Result<Claim, Error> {
         let policy = &definition.workflow.header.policy;
         let priority = wish.priority.unwrap_or(policy.priority);
         if policy.concurrency.is_empty() {
@@ -259,7 +283,7 @@ impl Engine {
         Ok(Claim { priority, limits })
     }
 
-    fn new_summary(&self, id: &RunId, definition: &Definition, claim: Claim) -> Summary {
+    pub(crate) fn new_summary(&self, id: &RunId, definition: &Definition, claim: Claim) -> Summary {
         let header = &definition.workflow.header;
         Summary {
             id: id.clone(),
@@ -274,6 +298,7 @@ impl Engine {
             ended_at: None,
             history_length: 0,
             claim,
+            marks: Marks::default(),
         }
     }
 
@@ -327,7 +352,7 @@ impl Engine {
         })
     }
 
-    async fn view(&self, summary: Summary) -> Result<View, Error> {
+    pub(crate) async fn view(&self, summary: Summary) -> Result<View, Error> {
         let record = self.store.record(&summary.id).await?;
         let output = match summary.status {
             Status::Completed => self.store.output(&summary.id).await?,
@@ -386,22 +411,6 @@ impl Engine {
             entries,
             next.map(|next| List::History.token(&next)).unwrap_or_default(),
         ))
-    }
-
-    /// Ends a run and returns it as it is then, durably.
-    ///
-    /// # Errors
-    /// There is no such run, it has ended, or it cannot go on.
-    pub async fn cancel(&self, id: &RunId, reason: String) -> Result<View, Error> {
-        let summary = self.summary(id).await?;
-        let ended = |summary: Summary| Error::RunEnded {
-            id: summary.id,
-            status: summary.status,
-        };
-        if summary.status.is_final() {
-            return Err(ended(summary));
-        }
-        self.act(id, Stimulus::Cancel { reason }).await
     }
 
     /// Lets a run react to something and returns it as it is then, durably.
@@ -482,7 +491,7 @@ fn shortened(key: &str) -> String {
 }
 
 /// Refuses an input that is nested too deeply. Iterative, so that depth is no danger here.
-fn bound_depth(input: &Value) -> Result<(), Error> {
+pub(crate) fn bound_depth(input: &Value) -> Result<(), Error> {
     let mut pending = vec![(input, 0)];
     while let Some((value, depth)) = pending.pop() {
         if depth > DEEPEST {

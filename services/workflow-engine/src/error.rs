@@ -90,6 +90,20 @@ pub enum Error {
         /// By whom, if somebody decided.
         by: String,
     },
+    /// The run has not ended, or somebody still works on it.
+    #[error("run '{id}' has not ended")]
+    RunActive {
+        /// The id.
+        id: RunId,
+    },
+    /// The run has ended and cannot go on from there.
+    #[error("run '{id}' cannot be retried: {why}")]
+    NotRetryable {
+        /// The id.
+        id: RunId,
+        /// Why.
+        why: String,
+    },
     /// The line is full.
     #[error(transparent)]
     TooManyRuns(#[from] Full),

@@ -53,7 +53,7 @@ enum Happening {
 /// How the work ended.
 enum Outcome {
     Ended,
-    /// Has left the floor already.
+    /// Has left the floor already, or is in line again.
     Parked,
     Stopped,
 }
@@ -80,10 +80,12 @@ impl Executor {
         let outcome = self.work().await;
         match outcome {
             Ok(Outcome::Ended) => {
-                self.calls.end().await;
                 self.engine.floor.leave(&id, Left::Ended);
+                self.calls.end().await;
             }
-            Ok(Outcome::Parked | Outcome::Stopped) => {}
+            // Whoever was told to stop still has to hear of it.
+            Ok(Outcome::Parked) => self.calls.end().await,
+            Ok(Outcome::Stopped) => {}
             Err(broken) => {
                 tracing::error!(run = %id, error = %broken, "the run is set aside; the others go on");
                 self.calls.end().await;
@@ -101,15 +103,25 @@ impl Executor {
             live = self.step(live, vec![Stimulus::Tick]).await?;
         }
         loop {
-            if live.is_new() && self.job.mailbox.is_empty() {
+            if live.may_begin() && self.job.slot && self.job.mailbox.is_empty() {
                 let input = live.input();
                 live = self.step(live, vec![Stimulus::Start { input }]).await?;
             }
             if live.summary.status.is_final() {
                 return Ok(Outcome::Ended);
             }
+            if !self.job.slot && live.has_work(self.engine.clock.now()) {
+                // It was taken out of its turn to be told something; for more than that it waits for a slot.
+                if self.engine.floor.line_up(&self.job) {
+                    return Ok(Outcome::Parked);
+                }
+                if let Some(command) = self.job.mailbox.recv().await {
+                    live = self.obey(live, command).await?;
+                }
+                continue;
+            }
             let due = self.follow(&live);
-            if self.calls.is_empty() && !live.is_new() {
+            if self.calls.is_empty() && !live.may_begin() {
                 if due.is_none() && !live.waits_outside() {
                     return Err(Broken::Interpreter("it waits for nothing".to_owned()));
                 }
@@ -312,11 +324,10 @@ fn instead(stimulus: &Stimulus) -> Stimulus {
             (*activation, *attempt),
             Err(Failure::new(Kind::Runtime, 413, REASON)),
         ),
-        Stimulus::Start { .. } | Stimulus::Tick | Stimulus::Decide { .. } | Stimulus::Cancel { .. } => {
-            Stimulus::Cancel {
-                reason: REASON.to_owned(),
-            }
-        }
+        _ => Stimulus::Terminate {
+            by: String::new(),
+            reason: REASON.to_owned(),
+        },
     }
 }
 

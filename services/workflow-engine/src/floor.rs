@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use muster_workflow_dsl::run::{Blocker, Stimulus};
@@ -20,6 +21,9 @@ use crate::schedule::{
 
 /// Messages that may wait for one run. More than one person rarely asks at once.
 const MAILBOX: usize = 16;
+
+/// How long whoever worked on a run that has ended may take to let it go.
+const LAST_MOMENTS: Duration = Duration::from_secs(5);
 
 /// Something that is wanted of a run.
 #[derive(Debug)]
@@ -43,6 +47,8 @@ pub(crate) enum Command {
 pub(crate) struct Job {
     pub(crate) id: RunId,
     pub(crate) mailbox: mpsc::Receiver<Command>,
+    /// Whether it holds a slot; one that was taken out of its turn does not.
+    pub(crate) slot: bool,
 }
 
 /// What came of a message.
@@ -63,6 +69,8 @@ pub(crate) enum Sent {
 pub(crate) struct Floor {
     state: Mutex<State>,
     bell: Notify,
+    /// Rings when runs have ended.
+    departures: Notify,
 }
 
 #[derive(Debug)]
@@ -109,6 +117,7 @@ impl Floor {
         Self {
             state: Mutex::new(state),
             bell: Notify::new(),
+            departures: Notify::new(),
         }
     }
 
@@ -137,7 +146,11 @@ impl Floor {
         let id = state.schedule.next(now)?;
         let (sender, mailbox) = mpsc::channel(MAILBOX);
         state.mailboxes.insert(id.clone(), sender);
-        Some(Job { id, mailbox })
+        Some(Job {
+            id,
+            mailbox,
+            slot: true,
+        })
     }
 
     /// When the next parked run is due.
@@ -167,6 +180,7 @@ impl Floor {
                 state.urgent.push_back(Job {
                     id: id.clone(),
                     mailbox,
+                    slot: false,
                 });
                 self.bell.notify_one();
                 sent
@@ -192,6 +206,34 @@ impl Floor {
         true
     }
 
+    /// Puts the run back in line, unless there is a message for it.
+    pub(crate) fn line_up(&self, job: &Job) -> bool {
+        let mut state = self.state.lock();
+        if !job.mailbox.is_empty() {
+            return false;
+        }
+        state.mailboxes.remove(&job.id);
+        state.schedule.leave(&job.id, Left::Waits);
+        drop(state);
+        self.bell.notify_one();
+        true
+    }
+
+    /// Waits until nobody works on a run that has ended; `false` if that takes too long.
+    pub(crate) async fn until_gone(&self, id: &RunId) -> bool {
+        let gone = async {
+            loop {
+                let mut departure = std::pin::pin!(self.departures.notified());
+                departure.as_mut().enable();
+                if self.place(id).is_none() {
+                    return;
+                }
+                departure.await;
+            }
+        };
+        tokio::time::timeout(LAST_MOMENTS, gone).await.is_ok()
+    }
+
     /// The run is not worked on any more.
     pub(crate) fn leave(&self, id: &RunId, left: Left) {
         let mut state = self.state.lock();
@@ -199,6 +241,7 @@ impl Floor {
         state.schedule.leave(id, left);
         drop(state);
         self.bell.notify_one();
+        self.departures.notify_waiters();
     }
 
     /// Where the run is, and what it waits for if it waits for a slot.

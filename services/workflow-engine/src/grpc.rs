@@ -1,6 +1,7 @@
 //! The engine over gRPC: decode, ask the engine, encode.
 
 mod approvals;
+mod control;
 mod convert;
 mod status;
 
@@ -13,6 +14,7 @@ use muster_api::workflow::workflow_service_server::WorkflowService;
 use tonic::{Request, Response, Status};
 
 use crate::catalogue::Reference;
+use crate::controls::Wish;
 use crate::engine::{Doing, Engine};
 pub use approvals::Approvals;
 
@@ -121,13 +123,7 @@ impl WorkflowService for Service {
         &self,
         request: Request<proto::ListRunsRequest>,
     ) -> Result<Response<proto::ListRunsResponse>, Status> {
-        let proto::ListRunsRequest {
-            statuses,
-            name,
-            page_size,
-            page_token,
-        } = request.into_inner();
-        let filter = convert::filter(&statuses, name)?;
+        let (filter, page_size, page_token) = control::search(request.into_inner())?;
         let (runs, next_page_token) = self.engine.list(&filter, page_size, &page_token).await?;
         let runs = runs.into_iter().map(convert::summary).collect();
         Ok(Response::new(proto::ListRunsResponse {
@@ -175,11 +171,96 @@ impl WorkflowService for Service {
         &self,
         request: Request<proto::CancelRunRequest>,
     ) -> Result<Response<proto::CancelRunResponse>, Status> {
-        let proto::CancelRunRequest { run_id, reason } = request.into_inner();
+        let proto::CancelRunRequest { run_id, reason, by } = request.into_inner();
         let id = convert::run_id(&run_id)?;
-        let run = self.engine.cancel(&id, reason).await?;
+        let run = self.engine.cancel(&id, Wish::new(by, reason)?).await?;
         Ok(Response::new(proto::CancelRunResponse {
             run: Some(convert::view(run)),
+        }))
+    }
+
+    async fn terminate_run(
+        &self,
+        request: Request<proto::TerminateRunRequest>,
+    ) -> Result<Response<proto::TerminateRunResponse>, Status> {
+        let proto::TerminateRunRequest { run_id, reason, by } = request.into_inner();
+        let id = convert::run_id(&run_id)?;
+        let run = self.engine.terminate(&id, Wish::new(by, reason)?).await?;
+        Ok(Response::new(proto::TerminateRunResponse {
+            run: Some(convert::view(run)),
+        }))
+    }
+
+    async fn pause_run(
+        &self,
+        request: Request<proto::PauseRunRequest>,
+    ) -> Result<Response<proto::PauseRunResponse>, Status> {
+        let proto::PauseRunRequest { run_id, reason, by } = request.into_inner();
+        let id = convert::run_id(&run_id)?;
+        let run = self.engine.pause(&id, Wish::new(by, reason)?).await?;
+        Ok(Response::new(proto::PauseRunResponse {
+            run: Some(convert::view(run)),
+        }))
+    }
+
+    async fn resume_run(
+        &self,
+        request: Request<proto::ResumeRunRequest>,
+    ) -> Result<Response<proto::ResumeRunResponse>, Status> {
+        let proto::ResumeRunRequest { run_id, reason, by } = request.into_inner();
+        let id = convert::run_id(&run_id)?;
+        let run = self.engine.resume(&id, Wish::new(by, reason)?).await?;
+        Ok(Response::new(proto::ResumeRunResponse {
+            run: Some(convert::view(run)),
+        }))
+    }
+
+    async fn retry_run(
+        &self,
+        request: Request<proto::RetryRunRequest>,
+    ) -> Result<Response<proto::RetryRunResponse>, Status> {
+        let proto::RetryRunRequest {
+            run_id,
+            from,
+            reason,
+            by,
+        } = request.into_inner();
+        let id = convert::run_id(&run_id)?;
+        let run = self.engine.retry(&id, from, Wish::new(by, reason)?).await?;
+        Ok(Response::new(proto::RetryRunResponse {
+            run: Some(convert::view(run)),
+        }))
+    }
+
+    async fn fork_run(
+        &self,
+        request: Request<proto::ForkRunRequest>,
+    ) -> Result<Response<proto::ForkRunResponse>, Status> {
+        let wish = control::fork(request.into_inner(), self.engine.most_payload_bytes())?;
+        let run = self.engine.fork(wish).await?;
+        Ok(Response::new(proto::ForkRunResponse {
+            run: Some(convert::view(run)),
+        }))
+    }
+
+    async fn delete_run(
+        &self,
+        request: Request<proto::DeleteRunRequest>,
+    ) -> Result<Response<proto::DeleteRunResponse>, Status> {
+        let id = convert::run_id(&request.into_inner().run_id)?;
+        self.engine.delete(&id).await?;
+        Ok(Response::new(proto::DeleteRunResponse {}))
+    }
+
+    async fn bulk_runs(
+        &self,
+        request: Request<proto::BulkRunsRequest>,
+    ) -> Result<Response<proto::BulkRunsResponse>, Status> {
+        let bulk = control::bulk(request.into_inner())?;
+        let (outcomes, next_page_token) = self.engine.bulk(bulk).await?;
+        Ok(Response::new(proto::BulkRunsResponse {
+            outcomes: outcomes.into_iter().map(control::outcome).collect(),
+            next_page_token,
         }))
     }
 

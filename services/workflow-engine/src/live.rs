@@ -11,13 +11,14 @@ use serde_json::Value;
 
 use crate::approval::Ledger;
 use crate::definitions::Definitions;
+use crate::folding::Journal;
 use crate::off_thread::off_thread;
-use crate::run::{Failure, Record, RunId, Status, Summary};
+use crate::run::{Compensation, Failure, Record, RunId, Status, Summary};
 use crate::secrets::{Grant, Secrets};
 use crate::store::{self, Step, Store};
 
-/// Entries read at once while folding.
-const PORTION: usize = 500;
+/// How many pointers of each list of compensations are kept with a summary.
+const MOST_POINTERS: usize = 100;
 
 /// Why a run cannot be taken up or go on.
 #[derive(Debug, thiserror::Error)]
@@ -57,25 +58,8 @@ impl Live {
             .await
             .map_err(|problems| Broken::Damaged(format!("its document is refused: {problems}")))?;
         let mut run = Run::new(id.as_str().to_owned(), definition);
-        let length = summary.history_length;
-        let mut index = 0;
-        while index < length {
-            let portion = store.history(id, index, PORTION).await?;
-            if portion.is_empty() {
-                let what = format!("its journal has {index} entries, and {length} were written");
-                return Err(Broken::Damaged(what));
-            }
-            // What is written after the summary was read is left for the next look.
-            for entry in portion.into_iter().take_while(|entry| entry.index < length) {
-                let damaged =
-                    |what: String| Broken::Damaged(format!("entry {} of its journal: {what}", entry.index));
-                let event: Event =
-                    serde_json::from_slice(&entry.bytes).map_err(|error| damaged(error.to_string()))?;
-                run.apply(&event)
-                    .map_err(|mismatch| damaged(mismatch.to_string()))?;
-                index = entry.index + 1;
-            }
-        }
+        let journal = Journal::open(store, &summary).await?;
+        journal.fold(&mut run, journal.length(), |_, _| {}).await?;
         Ok(Some(Self {
             approvals: Ledger::of(&run, &summary),
             summary,
@@ -106,7 +90,21 @@ impl Live {
 
     /// Whether the interpreter has not been started.
     pub(crate) fn is_new(&self) -> bool {
-        self.summary.history_length == 0 && self.unwritten.is_empty()
+        self.run.status() == run::Status::Pending
+    }
+
+    /// Whether the interpreter is to be started.
+    pub(crate) fn may_begin(&self) -> bool {
+        self.is_new() && !self.run.is_paused()
+    }
+
+    /// Whether there is something to do for which a run needs a slot.
+    pub(crate) fn has_work(&self, now: Timestamp) -> bool {
+        self.may_begin()
+            || self.effects().iter().any(|effect| match effect {
+                Effect::Timer { due } => *due <= now,
+                Effect::Call { .. } => true,
+            })
     }
 
     /// The input the run was accepted with.
@@ -120,18 +118,18 @@ impl Live {
     }
 
     fn decide_now(mut self, stimulus: Stimulus, now: Timestamp) -> Result<Self, Broken> {
-        let stimulus = match stimulus {
-            Stimulus::Cancel { reason } if self.is_new() => {
-                return self.end_unbegun(EventKind::RunCancelled { reason }, Status::Cancelled, now);
-            }
-            other => other,
-        };
         let events = match self.run.decide(stimulus, now, &mut rand::rng()) {
             Ok(events) => events,
             Err(run::Error::Input(what)) => {
                 let error = Problem::standard(Standard::Validation, format!("the input {what}"));
-                self.summary.failure = Some(failure(&error));
-                return self.end_unbegun(EventKind::RunFaulted { error }, Status::Faulted, now);
+                let event = Event {
+                    index: self.run.next_index(),
+                    time: now.max(self.run.time()),
+                    kind: EventKind::RunFaulted { error },
+                };
+                let applied = self.run.apply(&event);
+                applied.map_err(|mismatch| Broken::Interpreter(mismatch.to_string()))?;
+                vec![event]
             }
             Err(error @ run::Error::Inconsistent(_)) => return Err(Broken::Interpreter(error.to_string())),
         };
@@ -146,13 +144,18 @@ impl Live {
     fn sum_up(&mut self, now: Timestamp) {
         let summary = &mut self.summary;
         summary.status = status(&self.run);
-        if summary.started_at.is_none() && !self.unwritten.is_empty() {
+        if summary.started_at.is_none() && self.run.has_begun() && !self.unwritten.is_empty() {
             summary.started_at = Some(now);
         }
         if summary.status.is_final() {
             summary.ended_at.get_or_insert(now);
             summary.failure = self.run.error().map(failure);
         }
+        summary.marks.paused_by = match summary.status {
+            Status::Paused => self.run.paused_by().map(str::to_owned),
+            _ => None,
+        };
+        summary.marks.compensation = self.run.compensation().map(compensation);
     }
 
     /// Makes what was decided durable.
@@ -180,19 +183,6 @@ impl Live {
     /// What is to be under way now.
     pub(crate) fn effects(&self) -> Vec<Effect> {
         self.run.effects()
-    }
-
-    /// Ends a run that the interpreter has not begun. It has nothing to say about it, so the entry is made here; the
-    /// journal of an ended run is read and never folded.
-    fn end_unbegun(mut self, kind: EventKind, status: Status, now: Timestamp) -> Result<Self, Broken> {
-        self.record(&Event {
-            index: 0,
-            time: now,
-            kind,
-        })?;
-        self.summary.status = status;
-        self.summary.ended_at = Some(now);
-        Ok(self)
     }
 
     fn record(&mut self, event: &Event) -> Result<(), Broken> {
@@ -233,9 +223,25 @@ fn failure(problem: &Problem) -> Failure {
     }
 }
 
+fn compensation(report: run::Compensation) -> Compensation {
+    let texts = |tasks: Vec<std::sync::Arc<str>>| {
+        let texts = tasks.into_iter().take(MOST_POINTERS);
+        texts.map(|task| task.to_string()).collect()
+    };
+    let failed = report.failed.into_iter().take(MOST_POINTERS);
+    Compensation {
+        done: texts(report.done),
+        failed: failed
+            .map(|(task, error)| (task.to_string(), failure(&error)))
+            .collect(),
+        left: texts(report.left),
+    }
+}
+
 /// A run that has not ended works while it has calls under way, and else waits for time to pass.
-fn status(run: &Run) -> Status {
+pub(crate) fn status(run: &Run) -> Status {
     match run.status() {
+        run::Status::Pending | run::Status::Running if run.is_paused() => Status::Paused,
         run::Status::Pending => Status::Pending,
         run::Status::Completed => Status::Completed,
         run::Status::Faulted => Status::Faulted,

@@ -101,7 +101,7 @@ impl Meter {
             Status::Completed => &self.completed,
             Status::Faulted => &self.faulted,
             Status::Cancelled => &self.cancelled,
-            Status::Pending | Status::Running | Status::Waiting => return,
+            Status::Pending | Status::Running | Status::Waiting | Status::Paused => return,
         };
         total.fetch_add(1, Ordering::Relaxed);
         self.metrics

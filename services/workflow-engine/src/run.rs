@@ -1,5 +1,6 @@
 //! A run as the engine knows it: what it is pinned to, where it stands, and what its journal holds.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -88,6 +89,8 @@ pub enum Status {
     Faulted,
     /// Ended by a caller's wish.
     Cancelled,
+    /// Held by a caller's wish.
+    Paused,
 }
 
 impl Status {
@@ -107,6 +110,7 @@ impl Status {
             Self::Completed => "completed",
             Self::Faulted => "faulted",
             Self::Cancelled => "cancelled",
+            Self::Paused => "paused",
         }
     }
 }
@@ -172,6 +176,56 @@ pub struct Summary {
     /// What its turn depends on.
     #[serde(flatten)]
     pub claim: Claim,
+    /// What else is known of it.
+    #[serde(default, skip_serializing_if = "Marks::is_empty")]
+    pub marks: Marks,
+}
+
+/// What is known of a run beyond where it stands; nothing of most.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Marks {
+    /// Labels to search by.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// The run whose beginning it shares.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forked: Option<Forked>,
+    /// How often it has been retried; above zero, parts of its journal do not count.
+    pub retries: u32,
+    /// Who holds it, while it is held.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub paused_by: Option<String>,
+    /// What became of its compensations, once they have begun.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compensation: Option<Compensation>,
+}
+
+impl Marks {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Where a run was forked from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forked {
+    /// The other run.
+    pub run: RunId,
+    /// Digest of what was wished for, to know the same wish again.
+    pub wish: String,
+}
+
+/// What became of the compensations of a run, by the pointers of its tasks; the first of each.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Compensation {
+    /// Those that were taken back.
+    pub done: Vec<String>,
+    /// Those that could not be.
+    pub failed: Vec<(String, Failure)>,
+    /// Those whose turn has not come, or never came.
+    pub left: Vec<String>,
 }
 
 impl Summary {

@@ -59,6 +59,8 @@ pub enum Left {
     Ended,
     /// It waits: until this time, if there is one, or until it is told something.
     Parked(Option<Timestamp>),
+    /// It has work to do and waits for a slot.
+    Waits,
     /// It cannot go on; says why.
     SetAside(String),
 }
@@ -313,6 +315,12 @@ impl Schedule {
         self.line_up(&id);
     }
 
+    /// A run that has not begun and is held is found in the store.
+    pub fn hold(&mut self, run: Newcomer) {
+        self.enter(run, Place::Parked(None), false);
+        self.parked += 1;
+    }
+
     /// A run is found that cannot go on, and of which nothing more is known.
     pub fn set_aside(&mut self, id: RunId, why: String) {
         let run = Newcomer {
@@ -468,12 +476,31 @@ impl Schedule {
                 self.timers.extend(due.map(|due| (due, id.clone())));
                 self.parked += 1;
             }
+            Left::Waits => self.wait_again(id),
             // It is still under way as far as its groups are concerned: nobody knows what it had in hand.
             Left::SetAside(why) => {
                 entry.place = Place::SetAside(why);
                 self.set_aside += 1;
             }
         }
+    }
+
+    /// A run that has begun goes to the end of those that are due; one that has not gets its old turn.
+    fn wait_again(&mut self, id: &RunId) {
+        let Some(entry) = self.entries.get_mut(id) else {
+            return;
+        };
+        if entry.begun {
+            entry.place = Place::Ready;
+            entry.turn.1 = self.sequence;
+            self.sequence += 1;
+            self.ready += 1;
+        } else {
+            entry.place = Place::Pending;
+            self.pending += 1;
+            self.lines.change(&entry.namespace, |line| line.queued += 1);
+        }
+        self.line_up(id);
     }
 
     fn forget(&mut self, id: &RunId, namespace: &Arc<str>) {

@@ -5,10 +5,12 @@
 //! expects to be next, checked by the store at the moment of writing: whoever believes to own a run that somebody
 //! else has taken further is refused.
 
+mod again;
 pub mod approvals;
 #[cfg(test)]
 pub(crate) mod conformance;
 pub mod embedded;
+mod filter;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -16,8 +18,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::approval::Approval;
-use crate::run::{Entry, Position, Record, RunId, Status, Summary};
+use crate::run::{Entry, Position, Record, RunId, Summary};
+pub use again::Again;
 use approvals::Approvals;
+pub use filter::{Filter, Span};
 
 /// Why the store did not do it.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -81,24 +85,6 @@ pub struct Step {
     pub approvals: Vec<Approval>,
 }
 
-/// Which runs to list.
-#[derive(Debug, Clone, Default)]
-pub struct Filter {
-    /// Only these; empty: any.
-    pub statuses: Vec<Status>,
-    /// Only of the workflow with this name.
-    pub name: Option<String>,
-}
-
-impl Filter {
-    /// Whether the run is to be listed.
-    #[must_use]
-    pub fn admits(&self, run: &Summary) -> bool {
-        (self.statuses.is_empty() || self.statuses.contains(&run.status))
-            && self.name.as_ref().is_none_or(|name| *name == run.name)
-    }
-}
-
 /// Some of a list, and where it goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page<T, C> {
@@ -116,7 +102,7 @@ pub const HISTORY_BYTES: usize = 1024 * 1024;
 
 /// Durable catalogue and journals.
 #[async_trait]
-pub trait Store: Approvals + Send + Sync + 'static {
+pub trait Store: Again + Approvals + Send + Sync + 'static {
     /// Adds a document; a [`Error::Conflict`] if its key is taken.
     async fn add_workflow(&self, workflow: &Workflow, document: &str) -> Result<(), Error>;
 
@@ -173,7 +159,8 @@ pub trait Store: Approvals + Send + Sync + 'static {
     /// Lists runs that ended before `time`, oldest first.
     async fn ended_before(&self, time: Timestamp, limit: usize) -> Result<Vec<RunId>, Error>;
 
-    /// Forgets an ended run, its journal and its approvals; nothing if it is not there.
+    /// Forgets an ended run, its journal and its approvals; nothing if it is not there. From the first step on it is not
+    /// there for [`Again::reopen`].
     async fn forget_run(&self, id: &RunId) -> Result<(), Error>;
 
     /// Whether writes are taken, else why not.

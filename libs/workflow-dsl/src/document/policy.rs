@@ -10,6 +10,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::TaskList;
 use crate::expression::Expression;
 pub use gate::{Escalation, Gate};
 
@@ -98,6 +99,9 @@ pub struct TaskPolicy {
     pub max_iterations: Option<u64>,
     /// `minSuccessRatio` of a `fork`: which part of the branches must end well.
     pub min_success: Option<Ratio>,
+    /// `compensation`: the one task of this list takes back what the task did, once it has completed and the run fails or is
+    /// cancelled.
+    pub compensation: Option<Box<TaskList>>,
 }
 
 /// A part of a whole, above zero and at most one.

@@ -229,6 +229,12 @@ impl Task {
     /// The lists of tasks directly below this one, in the order of the document.
     #[must_use]
     pub fn lists(&self) -> Vec<&TaskList> {
+        let mut lists = self.kind_lists();
+        lists.extend(self.policy.compensation.as_deref());
+        lists
+    }
+
+    fn kind_lists(&self) -> Vec<&TaskList> {
         match &self.kind {
             Kind::Do(tasks) => vec![tasks],
             Kind::For(each) => vec![&each.tasks],

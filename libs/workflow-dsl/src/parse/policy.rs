@@ -19,7 +19,7 @@ const OF_WORKFLOWS: &[&str] = &["priority", "concurrency", "maxIterations"];
 const MOST_LIMITS: usize = 8;
 
 /// Fields of a task's `metadata.muster`.
-const OF_TASKS: &[&str] = &["approval", "maxIterations", "minSuccessRatio"];
+const OF_TASKS: &[&str] = &["approval", "compensation", "maxIterations", "minSuccessRatio"];
 
 impl Reader {
     /// The policy in the metadata among `fields`, of the section `document`.
@@ -42,6 +42,7 @@ impl Reader {
         let approval = fields.get("approval").and_then(|approval| self.gate(&approval));
         TaskPolicy {
             approval: approval.map(Box::new),
+            compensation: self.compensation(&fields),
             max_iterations: self.max_iterations(&fields),
             min_success: self.min_success(&fields, kind),
         }

@@ -103,7 +103,13 @@ impl<'c> Stage<'c> {
                 Next::Cancel(due) => {
                     self.cancelled = true;
                     let reason = "the case cancels it".to_owned();
-                    (due, Stimulus::Cancel { reason })
+                    (
+                        due,
+                        Stimulus::Cancel {
+                            by: String::new(),
+                            reason,
+                        },
+                    )
                 }
                 Next::Answer(due, key) => {
                     let result = match self.pending.remove(&key) {

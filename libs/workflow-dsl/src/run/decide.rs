@@ -13,6 +13,9 @@ use super::{Error, MOST_TASKS, Run, Status, Stimulus, retry};
 use crate::document::{For, Kind, Task};
 use crate::journal::{EventKind, FORMAT, Own, Problem, Stage, Standard};
 
+/// At most so many tasks start in the compensations of a run, beyond those of the run.
+const MOST_TASKS_TO_COMPENSATE: u64 = 100_000;
+
 /// What is evaluated when a task begins.
 #[derive(Default)]
 struct Opened {
@@ -26,7 +29,7 @@ impl Run {
     /// The event that a stimulus causes by itself.
     pub(super) fn respond(&self, stimulus: Stimulus, now: Timestamp) -> Result<Option<EventKind>, Error> {
         match (stimulus, self.status) {
-            (Stimulus::Start { input }, Status::Pending) => {
+            (Stimulus::Start { input }, Status::Pending) if !self.is_paused() => {
                 if let Some(excess) = excess(&input) {
                     return Err(Error::Input(excess));
                 }
@@ -43,12 +46,17 @@ impl Run {
             (Stimulus::Decide { approval, verdict }, Status::Running) => {
                 Ok(self.decided(approval, verdict, now))
             }
-            (Stimulus::Cancel { reason }, Status::Running) => Ok(Some(EventKind::RunCancelled { reason })),
+            (
+                wish @ (Stimulus::Pause { .. }
+                | Stimulus::Resume { .. }
+                | Stimulus::Cancel { .. }
+                | Stimulus::Terminate { .. }),
+                _,
+            ) => Ok(self.obey(wish)),
             (
                 Stimulus::Start { .. }
                 | Stimulus::CallReturned { .. }
                 | Stimulus::Decide { .. }
-                | Stimulus::Cancel { .. }
                 | Stimulus::Tick,
                 _,
             ) => Ok(None),
@@ -173,6 +181,11 @@ impl Run {
                     now,
                     random,
                 )),
+                // Whatever the handler of an interrupted task did, the error goes on.
+                Cursor::Done(_) if self.is_interrupted(id) => match &attempt.caught {
+                    Some(error) => Some(current.fault(error.as_ref().clone())),
+                    None => self.follow(&current, &attempt.cursor, now),
+                },
                 cursor => self.follow(&current, cursor, now),
             },
             Body::Asked(_) | Body::Call(_) | Body::Wait(_) => None,
@@ -180,12 +193,17 @@ impl Run {
     }
 
     fn next_of_run(&self, now: Timestamp) -> Option<EventKind> {
+        if let Some(unwinding) = &self.control.unwinding {
+            return self.next_of_unwinding(unwinding, now);
+        }
         match &self.root {
-            Cursor::Start { position, input, .. } => self.start(None, *position, input, now),
             Cursor::Running { .. } => None,
-            Cursor::Failed(error) => Some(EventKind::RunFaulted {
-                error: error.as_ref().clone(),
-            }),
+            Cursor::Failed(error) => Some(self.fail_run(error.as_ref().clone(), now)),
+            // A handler has sent the flow to the end.
+            Cursor::Start { .. } | Cursor::Done(_) if self.control.cancelling.is_some() => {
+                Some(self.fail_run(Problem::standard(Standard::Runtime, "the run was cancelled"), now))
+            }
+            Cursor::Start { position, input, .. } => self.start(None, *position, input, now),
             Cursor::Done(output) => Some(self.complete_run(output, now)),
         }
     }
@@ -208,7 +226,7 @@ impl Run {
             });
         match output {
             Ok(output) => EventKind::RunCompleted { output },
-            Err(error) => EventKind::RunFaulted { error },
+            Err(error) => self.fail_run(error, now),
         }
     }
 
@@ -297,7 +315,7 @@ impl Run {
     }
 
     /// Starts, or skips, the task at `position` of the list that `parent` runs.
-    fn start(
+    pub(super) fn start(
         &self,
         parent: Option<u64>,
         position: usize,
@@ -308,11 +326,14 @@ impl Run {
             .list(&self.definition.workflow, parent)?
             .tasks
             .get(position)?;
-        if self.next_activation >= MOST_TASKS {
+        let extra = if self.control.unwinding.is_some() {
+            MOST_TASKS_TO_COMPENSATE
+        } else {
+            0
+        };
+        if self.next_activation >= MOST_TASKS + extra {
             let detail = format!("a run starts at most {MOST_TASKS} tasks; split the work over several runs");
-            return Some(EventKind::RunFaulted {
-                error: Problem::standard(Standard::Runtime, detail),
-            });
+            return Some(self.fail_run(Problem::standard(Standard::Runtime, detail), now));
         }
         let scope = self.scope_inside(parent);
         let view = View {
@@ -335,9 +356,12 @@ impl Run {
                     parent,
                 });
             }
-            Ok(true) => self
-                .may_come_again(parent, task)
-                .and_then(|()| self.open(&view, task)),
+            Ok(true) => match self.too_much_to_compensate(task) {
+                None => self
+                    .may_come_again(parent, task)
+                    .and_then(|()| self.open(&view, task)),
+                Some(problem) => Err(problem),
+            },
             Err(problem) => Err(problem),
         };
         let (opened, error) = match opened {
@@ -427,9 +451,7 @@ impl Run {
                 "the run did not end within its timeout, by {}",
                 muster_api::time::rfc3339(timer.due)
             );
-            return Some(EventKind::RunFaulted {
-                error: Problem::standard(Standard::Timeout, detail),
-            });
+            return Some(self.fail_run(Problem::standard(Standard::Timeout, detail), now));
         };
         let activation = self.activations.get(&id)?;
         match timer.cause {

@@ -61,7 +61,7 @@ impl Run {
                 step_key: activation.place.step_key(&self.id, &activation.pointer),
                 task: Arc::clone(&activation.pointer),
                 request: Arc::clone(request),
-                deadline: self.deadline_of(activation),
+                deadline: self.deadline_of(activation).filter(|_| !self.is_paused()),
             })
         });
         let timer = self.due().map(|due| Effect::Timer { due });
@@ -71,6 +71,9 @@ impl Run {
     /// The earliest instant at which a tick has something to do. What can be decided at once, after a crash between
     /// the events of one decision, is due since the last event.
     fn due(&self) -> Option<Timestamp> {
+        if self.is_paused() {
+            return None;
+        }
         let ready = (!self.ready.is_empty()).then_some(self.time);
         ready.or_else(|| self.timers.first().map(|timer| timer.due))
     }
@@ -98,6 +101,6 @@ impl Run {
     /// timer if there is none, until it is told.
     #[must_use]
     pub fn waits_outside(&self) -> bool {
-        self.asking > 0
+        self.asking > 0 || self.is_paused()
     }
 }

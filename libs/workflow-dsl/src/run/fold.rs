@@ -56,7 +56,9 @@ impl Run {
     /// # Errors
     /// If the event does not fit; the run is then unchanged.
     pub fn apply(&mut self, event: &Event) -> Result<(), Mismatch> {
-        if event.index != self.next_index {
+        // What does not count any more stands between a run's last event and the one that says so.
+        let skips = matches!(event.kind, EventKind::RunRetried { .. }) && event.index > self.next_index;
+        if event.index != self.next_index && !skips {
             return Err(self.mismatch(format!("it has index {}", event.index)));
         }
         if event.time < self.time && self.next_index > 0 {
@@ -65,13 +67,21 @@ impl Run {
                 event.time
             )));
         }
-        let expected = if self.next_index == 0 {
-            Status::Pending
-        } else {
-            Status::Running
+        let fits = match (self.status, &event.kind) {
+            (Status::Pending, EventKind::RunStarted { .. }) => !self.is_paused(),
+            (
+                Status::Pending | Status::Running,
+                EventKind::RunPaused { .. }
+                | EventKind::RunResumed { .. }
+                | EventKind::RunCancelled { .. }
+                | EventKind::RunFaulted { .. }
+                | EventKind::RunRetried { .. }
+                | EventKind::RunForked { .. },
+            ) => true,
+            (Status::Running, kind) => !matches!(kind, EventKind::RunStarted { .. }),
+            _ => false,
         };
-        let begins = matches!(event.kind, EventKind::RunStarted { .. });
-        if self.status != expected || begins != (expected == Status::Pending) {
+        if !fits {
             return Err(self.mismatch(format!(
                 "'{}' cannot follow while the run is {:?}",
                 event.name(),
@@ -309,6 +319,41 @@ impl Run {
                 self.end(Status::Cancelled);
                 Ok(())
             }
+            _ => self.fold_control(event),
+        }
+    }
+
+    /// Folds what others want of the run, and what follows from it.
+    fn fold_control(&mut self, event: &Event) -> Result<(), Mismatch> {
+        let time = event.time;
+        match &event.kind {
+            EventKind::RunPaused { by, reason } => self.pause(by, reason, time),
+            EventKind::RunResumed { .. } => self.resume(time),
+            EventKind::RunCancelling { by, reason } => self.interrupt(by, reason, time),
+            EventKind::RunCompensating {
+                tasks,
+                deadline,
+                error,
+            } => self.unwind(tasks, *deadline, error.as_ref()),
+            EventKind::CompensationStarted { task, activation } => self.start_compensation(task, *activation),
+            EventKind::CompensationCompleted { task, activation } => {
+                self.end_compensation(task, *activation, None)
+            }
+            EventKind::CompensationFaulted {
+                task,
+                activation,
+                error,
+            } => self.end_compensation(task, *activation, Some(error)),
+            EventKind::RunRetried {
+                to,
+                generation,
+                next_activation,
+                ..
+            } => self.begin_again((*to, *generation), *next_activation, event),
+            EventKind::RunForked {
+                task, parent, input, ..
+            } => self.branch_off(task.as_deref(), *parent, input.as_ref(), time),
+            _ => Err(self.mismatch(format!("'{}' is not known", event.name()))),
         }
     }
 
@@ -321,8 +366,10 @@ impl Run {
         error: Option<&Problem>,
     ) {
         self.status = Status::Running;
+        self.began = true;
         self.started = time;
         self.deadline = deadline;
+        self.control.allowance = deadline.map(|due| due.duration_since(time));
         self.input = Arc::clone(input);
         self.context = Arc::clone(transformed);
         let cursor = error.map(|error| Cursor::Failed(Arc::new(error.clone())));
@@ -392,7 +439,7 @@ impl Run {
     /// The list that `owner` is running, or the workflow's.
     pub(super) fn list<'a>(&self, workflow: &'a Workflow, owner: Option<u64>) -> Option<&'a TaskList> {
         let Some(id) = owner else {
-            return Some(&workflow.tasks);
+            return self.own_list(workflow);
         };
         let activation = self.activations.get(&id)?;
         if let Body::Extended(extended) = &activation.body {

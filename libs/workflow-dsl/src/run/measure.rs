@@ -29,6 +29,8 @@ const MEASURED_EVERY: usize = 4 << 20;
 pub(super) struct Meter {
     tasks: u64,
     pub(super) bytes: usize,
+    /// Bytes that do not count for the bound any more.
+    spared: usize,
     /// Steps that the thread had spent before.
     before: u64,
 }
@@ -38,33 +40,41 @@ impl Meter {
         Self {
             tasks: 0,
             bytes: 0,
+            spared: 0,
             before: expression::spent(),
         }
     }
 
-    /// The event, or the end of the run if it is too much.
-    pub(super) fn admit(&mut self, kind: EventKind) -> EventKind {
+    /// From here on other bounds hold: the run takes back what it did.
+    pub(super) fn begin_again(&mut self) {
+        self.tasks = 0;
+        self.before = expression::spent();
+        self.spared = self.bytes;
+    }
+
+    /// The event, or why the run ends if it is too much.
+    pub(super) fn admit(&mut self, kind: EventKind) -> Result<EventKind, Problem> {
         self.tasks += u64::from(begins_work(&kind));
         self.bytes += json::length(&kind);
         if self.tasks > MOST_TASKS_AT_ONCE {
-            return too_much(&format!(
+            return Err(too_much(&format!(
                 "more than {MOST_TASKS_AT_ONCE} tasks ran without waiting for anything outside the run; \
                  if this is not a loop that never ends, let it wait, or do less in one run"
-            ));
+            )));
         }
-        if self.bytes > MOST_BYTES_AT_ONCE {
-            return too_much(&format!(
+        if self.bytes - self.spared > MOST_BYTES_AT_ONCE {
+            return Err(too_much(&format!(
                 "the tasks that ran without waiting for anything outside the run recorded more than {MOST_BYTES_AT_ONCE} bytes; \
                  keep smaller values, or let the run wait or call in between"
-            ));
+            )));
         }
         if expression::spent().wrapping_sub(self.before) > MOST_STEPS_AT_ONCE {
-            return too_much(&format!(
+            return Err(too_much(&format!(
                 "the expressions evaluated without waiting for anything outside the run needed more than {MOST_STEPS_AT_ONCE} \
                  steps; evaluate less, or let the run wait or call in between"
-            ));
+            )));
         }
-        kind
+        Ok(kind)
     }
 }
 
@@ -75,15 +85,13 @@ fn begins_work(kind: &EventKind) -> bool {
     )
 }
 
-fn too_much(detail: &str) -> EventKind {
-    EventKind::RunFaulted {
-        error: Problem::standard(Standard::Runtime, detail),
-    }
+fn too_much(detail: &str) -> Problem {
+    Problem::standard(Standard::Runtime, detail)
 }
 
 impl Run {
-    /// Ends a run that holds too much; `bytes` have been recorded since the last question.
-    pub(super) fn holds_too_much(&mut self, bytes: usize) -> Option<EventKind> {
+    /// Why a run ends that holds too much; `bytes` have been recorded since the last question.
+    pub(super) fn holds_too_much(&mut self, bytes: usize) -> Option<Problem> {
         self.unmeasured = self.unmeasured.saturating_add(bytes);
         if self.status != Status::Running || self.unmeasured < MEASURED_EVERY {
             return None;

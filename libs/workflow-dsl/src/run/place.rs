@@ -25,6 +25,8 @@ pub(super) struct Place {
     attempts: Arc<str>,
     /// How many retries are around the task.
     retries: u32,
+    /// How often the run was retried before.
+    generation: u32,
 }
 
 impl Place {
@@ -59,6 +61,22 @@ impl Place {
         }
     }
 
+    /// In the compensation of the execution with this number, which is recorded by then.
+    pub(super) fn in_compensation(&self, activation: u64) -> Self {
+        Self {
+            path: format!("{}!{activation}", self.path).into(),
+            ..self.clone()
+        }
+    }
+
+    /// After the run has been retried so often.
+    pub(super) fn in_generation(&self, generation: u32) -> Self {
+        Self {
+            generation,
+            ..self.clone()
+        }
+    }
+
     /// In this attempt of a `try`.
     pub(super) fn in_attempt(&self, number: u32) -> Self {
         let attempts = format!("{}.{number}", self.attempts).into();
@@ -88,10 +106,11 @@ impl Place {
     /// Id of the message of this attempt.
     pub(super) fn message_id(&self, run: &str, pointer: &str) -> Uuid {
         let Self { path, attempts, .. } = self;
-        Uuid::new_v5(
-            &NAMESPACE,
-            format!("message\n{run}\n{pointer}\n{path}\n{attempts}").as_bytes(),
-        )
+        let mut text = format!("message\n{run}\n{pointer}\n{path}\n{attempts}");
+        if self.generation > 0 {
+            text.push_str(&format!("\n{}", self.generation));
+        }
+        Uuid::new_v5(&NAMESPACE, text.as_bytes())
     }
 
     /// Id of the step, the same for all attempts.
@@ -120,6 +139,9 @@ mod tests {
             base.in_attempt(1),
             base.in_attempt(2),
             base.in_attempt(1).in_attempt(2),
+            base.in_generation(1),
+            base.in_generation(2),
+            base.in_compensation(1),
         ];
         let messages: std::collections::BTreeSet<_> = places
             .iter()
@@ -129,6 +151,10 @@ mod tests {
         assert_eq!(
             base.in_attempt(1).step_key("r", "/a"),
             base.in_attempt(2).step_key("r", "/a")
+        );
+        assert_eq!(
+            base.in_generation(1).step_key("r", "/a"),
+            base.step_key("r", "/a")
         );
         assert_ne!(
             base.in_iteration(1).step_key("r", "/a"),

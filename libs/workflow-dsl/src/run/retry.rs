@@ -81,9 +81,11 @@ pub(super) fn on_error(
     };
     let again = match catches(&view, catch, error) {
         Ok(false) => return fault(error.as_ref().clone()),
+        // Nothing is tried again that is being cancelled.
         Ok(true) => catch
             .retry
             .as_ref()
+            .filter(|_| !run.is_interrupted(id))
             .map_or(Ok(None), |retry| due(&view, retry, attempt, random))
             .and_then(|due| {
                 let Some(due) = due else { return Ok(None) };

@@ -19,7 +19,8 @@ impl Run {
         if self.asking == 0 && !self.stood {
             return;
         }
-        let resting = if self.asking == 0 {
+        // A pause counts for all clocks alike.
+        let resting = if self.asking == 0 || self.is_paused() {
             BTreeSet::new()
         } else {
             self.resting()

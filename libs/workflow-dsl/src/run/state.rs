@@ -178,6 +178,8 @@ pub(super) enum Branch {
     Done(Arc<Value>),
     /// It has failed, and the others go on.
     Failed,
+    /// The run was cancelled before it had an output.
+    Stopped,
 }
 
 /// A `try`.
@@ -295,7 +297,7 @@ impl Activation {
             Body::Fork(Fork::Running(branches)) => {
                 let running = branches.iter().filter_map(|branch| match branch {
                     Branch::Running(child) => Some(*child),
-                    Branch::Waiting | Branch::Done(_) | Branch::Failed => None,
+                    Branch::Waiting | Branch::Done(_) | Branch::Failed | Branch::Stopped => None,
                 });
                 running.collect()
             }

@@ -2,6 +2,7 @@
 
 mod approvals;
 mod calling;
+mod compensating;
 mod control;
 mod data;
 mod extending;
@@ -9,8 +10,10 @@ mod failures;
 mod folding;
 mod limits;
 mod replay;
+mod rewinding;
 mod shapes;
+mod steering;
 mod timing;
 mod world;
 
-use world::{Reply, World, problem_of};
+use world::{Reply, World, definition, problem_of};

@@ -64,14 +64,17 @@ impl Run {
         }
     }
 
-    /// Forgets an activation and all below it.
-    pub(in crate::run) fn remove(&mut self, id: u64) {
-        let mut doomed = vec![id];
+    /// Forgets an activation and all below it; returns what it was.
+    pub(in crate::run) fn remove(&mut self, id: u64) -> Option<Activation> {
+        self.untrack(id);
+        let removed = self.activations.remove(&id)?;
+        let mut doomed = removed.children();
         while let Some(id) = doomed.pop() {
             self.untrack(id);
             if let Some(activation) = self.activations.remove(&id) {
                 doomed.extend(activation.children());
             }
         }
+        Some(removed)
     }
 }

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
+use super::compensate::{Compensation, Unwinding};
+use super::control::{Cancelling, Paused};
 use super::state::{Activation, Body, Try};
 use super::{Approval, Run, Status};
 use crate::journal::Problem;
@@ -55,6 +57,12 @@ pub enum BlockerKind {
     Retry,
     /// People have been asked and have not decided.
     Approval,
+    /// Someone holds the run until it is told to go on.
+    Paused,
+    /// The run was told to end in good order: handlers of what was in progress run.
+    Cancelling,
+    /// The run is going to end, and takes back what it did.
+    Compensating,
     /// The run cannot go on until people have looked at it.
     SetAside,
     /// The run has ended and waits for nothing.
@@ -76,6 +84,9 @@ impl BlockerKind {
             Self::Timer => "timer",
             Self::Retry => "retry",
             Self::Approval => "approval",
+            Self::Paused => "paused",
+            Self::Cancelling => "cancelling",
+            Self::Compensating => "compensating",
             Self::SetAside => "set-aside",
             Self::Ended => "ended",
         }
@@ -115,13 +126,55 @@ impl Run {
     /// What the run does or waits for, in the order in which the tasks began; nothing unless it is under way.
     #[must_use]
     pub fn waiting(&self, now: Timestamp) -> Vec<Blocker> {
-        if self.status != Status::Running {
-            return Vec::new();
+        let mut blockers: Vec<Blocker> = self.wishes().collect();
+        if self.status == Status::Running {
+            let things = self.activations.iter();
+            blockers.extend(things.filter_map(|(id, activation)| self.blocker(*id, activation, now)));
         }
-        self.activations
-            .iter()
-            .filter_map(|(id, activation)| self.blocker(*id, activation, now))
-            .collect()
+        blockers
+    }
+
+    /// What others want of the run, as far as it is under way.
+    fn wishes(&self) -> impl Iterator<Item = Blocker> {
+        let open = matches!(self.status, Status::Pending | Status::Running);
+        let control = Some(&self.control).filter(|_| open);
+        let paused = control.and_then(|control| control.paused.as_ref()).map(paused);
+        let cancelling = control.and_then(|control| control.cancelling.as_ref());
+        let unwinding = control.and_then(|control| control.unwinding.as_ref());
+        let compensating = unwinding.map(|unwinding| self.compensating(unwinding));
+        let cancelling = cancelling.filter(|_| compensating.is_none()).map(cancelling_now);
+        [paused, cancelling, compensating].into_iter().flatten()
+    }
+
+    fn compensating(&self, unwinding: &Unwinding) -> Blocker {
+        let Compensation { done, failed, left } = self.compensation().unwrap_or_default();
+        let cause = match (&unwinding.cause, &self.control.cancelling) {
+            (Some(error), _) => format!("failed with {error}"),
+            (None, Some(cancelling)) => format!("was cancelled{}", wish(&cancelling.by, &cancelling.reason)),
+            (None, None) => "is ending".to_owned(),
+        };
+        let current = match &unwinding.current {
+            Some(completed) => format!(", now {}", completed.task),
+            None => String::new(),
+        };
+        let all = done.len() + failed.len() + left.len();
+        let message = format!(
+            "{cause} and takes back what it did: {} of {all} tasks{current}",
+            done.len()
+        );
+        let pointers = |tasks: &[Arc<str>]| tasks.iter().map(|task| Value::from(&**task)).collect::<Vec<_>>();
+        let failed: Vec<Arc<str>> = failed.into_iter().map(|(task, _)| task).collect();
+        Blocker {
+            task: unwinding
+                .current
+                .as_ref()
+                .map(|completed| Arc::clone(&completed.task)),
+            until: self.deadline,
+            ..Blocker::new(BlockerKind::Compensating, message)
+                .with("done", pointers(&done))
+                .with("failed", pointers(&failed))
+                .with("left", pointers(&left))
+        }
     }
 
     /// The sentences of [`Self::waiting`].
@@ -134,8 +187,10 @@ impl Run {
     fn blocker(&self, id: u64, activation: &Activation, now: Timestamp) -> Option<Blocker> {
         match &activation.body {
             Body::Call(request) => Some(self.call(id, activation, request, now)),
-            Body::Wait(until) => Some(timer(activation, *until, now)),
             Body::Asked(approval) => Some(self.people(activation, approval, now)),
+            // No timer fires while the run is held.
+            _ if self.is_paused() => None,
+            Body::Wait(until) => Some(timer(activation, *until, now)),
             Body::Try(Try {
                 resume: Some(due),
                 attempt,
@@ -188,7 +243,7 @@ impl Run {
         if attempt > 1 {
             message.push_str(&format!(", attempt {attempt}"));
         }
-        let deadline = self.deadline_of(activation);
+        let deadline = self.deadline_of(activation).filter(|_| !self.is_paused());
         if let Some(deadline) = deadline {
             message.push_str(&format!(", at most until {}", instant(deadline, now)));
         }
@@ -202,6 +257,48 @@ impl Run {
                 .of(activation)
         }
     }
+}
+
+fn paused(paused: &Paused) -> Blocker {
+    let message = format!(
+        "is paused{} since {}; `muster workflow resume` lets it go on",
+        wish(&paused.by, &paused.reason),
+        muster_api::time::rfc3339(paused.since)
+    );
+    Blocker {
+        since: Some(paused.since),
+        ..Blocker::new(BlockerKind::Paused, message)
+            .with("by", paused.by.as_str())
+            .with("reason", paused.reason.as_str())
+    }
+}
+
+fn cancelling_now(cancelling: &Cancelling) -> Blocker {
+    let message = format!(
+        "is being cancelled{}: what handles its errors runs",
+        wish(&cancelling.by, &cancelling.reason)
+    );
+    Blocker {
+        since: Some(cancelling.since),
+        ..Blocker::new(BlockerKind::Cancelling, message)
+            .with("by", cancelling.by.as_str())
+            .with("reason", cancelling.reason.as_str())
+    }
+}
+
+/// By whom and why, as far as it was said.
+pub(super) fn wish(by: &str, reason: &str) -> String {
+    let by = if by.is_empty() {
+        String::new()
+    } else {
+        format!(" by {by}")
+    };
+    let reason = if reason.is_empty() {
+        String::new()
+    } else {
+        format!(" ({reason})")
+    };
+    by + &reason
 }
 
 fn timer(activation: &Activation, until: Timestamp, now: Timestamp) -> Blocker {

@@ -1,15 +1,15 @@
-//! Runs: start, list, show, history, watch, cancel.
+//! Runs: start, list, show, history, watch.
 
 use std::path::Path;
 
 use muster_api::workflow::{
-    CancelRunRequest, GetHistoryRequest, GetRunRequest, HistoryEvent, ListRunsRequest, Run, RunPriority,
-    RunStatus, StartRunRequest, WatchRunRequest, start_run_request, watch_run_response,
+    Compensation, GetHistoryRequest, GetRunRequest, HistoryEvent, Run, RunPriority, RunStatus,
+    StartRunRequest, WatchRunRequest, start_run_request, watch_run_response,
 };
 use muster_workflow_dsl::document::policy::Priority;
 use serde_json::{Value, json};
 
-use super::StatusFilter;
+use super::search::Search;
 use crate::cli::RunArguments;
 use crate::connect::{Endpoints, Service};
 use crate::failure::Failure;
@@ -30,6 +30,11 @@ pub async fn start(arguments: RunArguments, endpoints: &Endpoints, output: &Outp
             .priority
             .map_or(RunPriority::Unspecified, priority)
             .into(),
+        labels: arguments
+            .label
+            .iter()
+            .map(|label| self::label(label))
+            .collect::<Result<_, _>>()?,
     };
     let run = started(request, endpoints).await?;
     if !arguments.wait {
@@ -48,6 +53,13 @@ pub async fn start(arguments: RunArguments, endpoints: &Endpoints, output: &Outp
     .await?;
     print(&run, output)?;
     outcome(&run)
+}
+
+fn label(text: &str) -> Result<(String, String), Failure> {
+    let (key, value) = text
+        .split_once('=')
+        .ok_or_else(|| Failure::usage(format!("--label: '{text}' is not KEY=VALUE")))?;
+    Ok((key.to_owned(), value.to_owned()))
 }
 
 fn priority(priority: Priority) -> RunPriority {
@@ -78,7 +90,7 @@ pub async fn start_and_wait(
         run_id: String::new(),
         source: Some(start_run_request::Source::Document(document.to_owned())),
         input_json: input.to_string(),
-        priority: 0,
+        ..StartRunRequest::default()
     };
     let run = started(request, endpoints).await?;
     let mut events = Vec::new();
@@ -156,22 +168,9 @@ async fn wait(
 }
 
 /// `muster workflow runs`
-pub async fn list(
-    statuses: &[StatusFilter],
-    name: Option<String>,
-    limit: u32,
-    endpoints: &Endpoints,
-    output: &Output,
-) -> Result<(), Failure> {
+pub async fn list(search: Search, limit: u32, endpoints: &Endpoints, output: &Output) -> Result<(), Failure> {
     let mut client = endpoints.engine()?;
-    let mut request = ListRunsRequest {
-        statuses: statuses
-            .iter()
-            .map(|&status| RunStatus::from(status).into())
-            .collect(),
-        name: name.unwrap_or_default(),
-        ..ListRunsRequest::default()
-    };
+    let mut request = search.request()?;
     let mut runs: Vec<Run> = Vec::new();
     while let Some(missing) = limit
         .checked_sub(u32::try_from(runs.len()).unwrap_or(u32::MAX))
@@ -271,24 +270,6 @@ pub async fn watch(run_id: String, endpoints: &Endpoints, output: &Output) -> Re
     outcome(&run)
 }
 
-/// `muster workflow cancel RUN`
-pub async fn cancel(
-    run_id: String,
-    reason: String,
-    endpoints: &Endpoints,
-    output: &Output,
-) -> Result<(), Failure> {
-    let run = endpoints
-        .engine()?
-        .cancel_run(CancelRunRequest { run_id, reason })
-        .await
-        .map_err(|status| endpoints.failure(Service::Engine, &status))?
-        .into_inner()
-        .run
-        .ok_or_else(|| Failure::failed("the engine answered without a run"))?;
-    print(&run, output)
-}
-
 fn outcome(run: &Run) -> Result<(), Failure> {
     match run.status() {
         RunStatus::Completed => Ok(()),
@@ -307,7 +288,7 @@ fn outcome(run: &Run) -> Result<(), Failure> {
     }
 }
 
-fn print(run: &Run, output: &Output) -> Result<(), Failure> {
+pub(super) fn print(run: &Run, output: &Output) -> Result<(), Failure> {
     if output.is_json() {
         output.json(&run_json(run));
         return Ok(());
@@ -326,6 +307,22 @@ fn print(run: &Run, output: &Output) -> Result<(), Failure> {
     ));
     for line in &run.activity {
         output.line(&format!("  now: {line}"));
+    }
+    if let Some(Compensation { done, failed, left }) = &run.compensation {
+        for task in done {
+            output.line(&format!("  compensated {task}"));
+        }
+        for failure in failed {
+            let detail = failure
+                .error
+                .as_ref()
+                .map(|error| error.detail.as_str())
+                .unwrap_or_default();
+            output.line(&format!("  not compensated {}: {detail}", failure.task));
+        }
+        for task in left {
+            output.line(&format!("  to compensate {task}"));
+        }
     }
     if let Some(error) = &run.error {
         output.line(&format!(
@@ -353,6 +350,7 @@ pub fn status_name(status: RunStatus) -> &'static str {
         RunStatus::Completed => "completed",
         RunStatus::Faulted => "faulted",
         RunStatus::Cancelled => "cancelled",
+        RunStatus::Paused => "paused",
     }
 }
 
@@ -373,8 +371,21 @@ pub fn run_json(run: &Run) -> Value {
         "startedAt": time_json(run.started_at.as_ref()),
         "endedAt": time_json(run.ended_at.as_ref()),
         "historyLength": run.history_length,
+        "labels": run.labels,
+        "forkedFrom": (!run.forked_from.is_empty()).then_some(&run.forked_from),
+        "retries": run.retries,
+        "pausedBy": (!run.paused_by.is_empty()).then_some(&run.paused_by),
+        "compensation": run.compensation.as_ref().map(compensation_json),
         "activity": run.activity,
     })
+}
+
+fn compensation_json(report: &Compensation) -> Value {
+    let failed = report.failed.iter().map(|failure| {
+        let error = failure.error.clone().unwrap_or_default();
+        json!({"task": failure.task, "type": error.r#type, "detail": error.detail})
+    });
+    json!({"done": report.done, "failed": failed.collect::<Vec<_>>(), "left": report.left})
 }
 
 fn event_json(event: &HistoryEvent) -> Value {

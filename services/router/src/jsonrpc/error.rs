@@ -144,6 +144,8 @@ const fn number_of_reason(reason: Reason) -> i32 {
         | Reason::RunEnded
         | Reason::ApprovalNotFound
         | Reason::ApprovalClosed
+        | Reason::RunActive
+        | Reason::RunNotRetryable
         | Reason::TooManyRuns
         | Reason::StoreUnavailable
         | Reason::ShuttingDown

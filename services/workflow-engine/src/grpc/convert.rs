@@ -12,9 +12,9 @@ use crate::catalogue::Reference;
 use crate::engine::{Source, StartRun, View};
 use crate::error::Error;
 use crate::history;
-use crate::run::{Entry, RunId, Status, Summary};
+use crate::run::{Entry, Failure, RunId, Status, Summary};
 use crate::schedule::NamespaceCounts;
-use crate::store::{Filter, Workflow};
+use crate::store::Workflow;
 use crate::watching::Update;
 
 pub(super) fn run_id(text: &str) -> Result<RunId, Error> {
@@ -28,6 +28,7 @@ pub(super) fn start(request: proto::StartRunRequest, most_bytes: usize) -> Resul
         source,
         input_json,
         priority,
+        labels,
     } = request;
     let id = if run_id.is_empty() {
         None
@@ -60,6 +61,7 @@ pub(super) fn start(request: proto::StartRunRequest, most_bytes: usize) -> Resul
         source,
         input: input(&input_json, most_bytes)?,
         priority: self::priority(priority)?,
+        labels: labels.into_iter().collect(),
     })
 }
 
@@ -99,7 +101,7 @@ pub(super) fn namespace(counts: NamespaceCounts) -> proto::NamespaceStatus {
     }
 }
 
-fn input(text: &str, most_bytes: usize) -> Result<Value, Error> {
+pub(super) fn input(text: &str, most_bytes: usize) -> Result<Value, Error> {
     if text.is_empty() {
         return Ok(Value::Object(serde_json::Map::new()));
     }
@@ -110,32 +112,6 @@ fn input(text: &str, most_bytes: usize) -> Result<Value, Error> {
         return Err(Error::field("input_json", message));
     }
     serde_json::from_str(text).map_err(|error| Error::field("input_json", format!("is not JSON: {error}")))
-}
-
-pub(super) fn filter(statuses: &[i32], name: String) -> Result<Filter, Error> {
-    let mut filter = Filter {
-        statuses: Vec::new(),
-        name: (!name.is_empty()).then_some(name),
-    };
-    for number in statuses {
-        let unknown = || Error::field("statuses", format!("{number} is not a RunStatus; use 1 to 6"));
-        match proto::RunStatus::try_from(*number).map_err(|_| unknown())? {
-            // Any: as if no status were named.
-            proto::RunStatus::Unspecified => {
-                return Ok(Filter {
-                    statuses: Vec::new(),
-                    ..filter
-                });
-            }
-            proto::RunStatus::Pending => filter.statuses.push(Status::Pending),
-            proto::RunStatus::Running => filter.statuses.push(Status::Running),
-            proto::RunStatus::Waiting => filter.statuses.push(Status::Waiting),
-            proto::RunStatus::Completed => filter.statuses.push(Status::Completed),
-            proto::RunStatus::Faulted => filter.statuses.push(Status::Faulted),
-            proto::RunStatus::Cancelled => filter.statuses.push(Status::Cancelled),
-        }
-    }
-    Ok(filter)
 }
 
 pub(super) fn problems(problems: &Problems) -> Vec<proto::Problem> {
@@ -185,13 +161,6 @@ pub(super) fn view(view: View) -> proto::Run {
 
 pub(super) fn summary(run: Summary) -> proto::Run {
     let time = |time: Option<Timestamp>| time.map(to_proto);
-    let error = run.failure.map(|failure| proto::RunError {
-        r#type: failure.kind,
-        status: i32::from(failure.status),
-        instance: failure.instance,
-        title: failure.title,
-        detail: failure.detail,
-    });
     proto::Run {
         run_id: run.id.into(),
         namespace: run.namespace,
@@ -201,17 +170,36 @@ pub(super) fn summary(run: Summary) -> proto::Run {
         status: status(run.status).into(),
         input_json: String::new(),
         output_json: String::new(),
-        error,
+        error: run.failure.map(failure),
         created_at: time(Some(run.created_at)),
         started_at: time(run.started_at),
         ended_at: time(run.ended_at),
         history_length: run.history_length,
         activity: Vec::new(),
         priority: priority_to_proto(run.claim.priority).into(),
+        labels: run.marks.labels.into_iter().collect(),
+        forked_from: run
+            .marks
+            .forked
+            .map(|forked| forked.run.into())
+            .unwrap_or_default(),
+        retries: run.marks.retries,
+        compensation: run.marks.compensation.map(super::control::compensation),
+        paused_by: run.marks.paused_by.unwrap_or_default(),
     }
 }
 
-fn status(status: Status) -> proto::RunStatus {
+pub(super) fn failure(failure: Failure) -> proto::RunError {
+    proto::RunError {
+        r#type: failure.kind,
+        status: i32::from(failure.status),
+        instance: failure.instance,
+        title: failure.title,
+        detail: failure.detail,
+    }
+}
+
+pub(super) fn status(status: Status) -> proto::RunStatus {
     match status {
         Status::Pending => proto::RunStatus::Pending,
         Status::Running => proto::RunStatus::Running,
@@ -219,6 +207,7 @@ fn status(status: Status) -> proto::RunStatus {
         Status::Completed => proto::RunStatus::Completed,
         Status::Faulted => proto::RunStatus::Faulted,
         Status::Cancelled => proto::RunStatus::Cancelled,
+        Status::Paused => proto::RunStatus::Paused,
     }
 }
 
@@ -265,7 +254,7 @@ mod tests {
             run_id: run_id.into(),
             source,
             input_json: input_json.into(),
-            priority: 0,
+            ..Default::default()
         }
     }
 
@@ -292,21 +281,5 @@ mod tests {
             }),
             "source"
         );
-        assert!(matches!(
-            filter(&[9], String::new()),
-            Err(Error::Field {
-                field: "statuses",
-                ..
-            })
-        ));
-    }
-
-    #[test]
-    fn unspecified_among_the_statuses_means_any() {
-        assert_eq!(
-            filter(&[4, 6], String::new()).unwrap().statuses,
-            [Status::Completed, Status::Cancelled]
-        );
-        assert_eq!(filter(&[4, 0], "n".into()).unwrap().statuses, []);
     }
 }

@@ -46,6 +46,8 @@ impl From<Error> for Status {
             Error::ApprovalClosed { state, .. } => ApiError::new(Reason::ApprovalClosed, message)
                 .with_metadata("state", state.name())
                 .into(),
+            Error::RunActive { .. } => ApiError::new(Reason::RunActive, message).into(),
+            Error::NotRetryable { .. } => ApiError::new(Reason::RunNotRetryable, message).into(),
             Error::TooManyRuns(_) => ApiError::new(Reason::TooManyRuns, message)
                 .with_retry_after(LINE_RETRY)
                 .into(),

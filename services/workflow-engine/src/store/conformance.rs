@@ -3,9 +3,9 @@
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
-use crate::run::{Position, Record, RunId, Status, Summary};
+use crate::run::{Marks, Position, Record, RunId, Status, Summary};
 use crate::schedule::Claim;
-use crate::store::{Error, Filter, HISTORY_BYTES, Page, Step, Store, Workflow, WorkflowKey};
+use crate::store::{Error, Filter, HISTORY_BYTES, Page, Span, Step, Store, Workflow, WorkflowKey};
 
 /// A run created `second` seconds after the epoch.
 pub(crate) fn run(id: &str, second: i64) -> (Record, Summary) {
@@ -30,6 +30,7 @@ pub(crate) fn run(id: &str, second: i64) -> (Record, Summary) {
         ended_at: None,
         history_length: 0,
         claim: Claim::default(),
+        marks: Marks::default(),
     };
     (record, summary)
 }
@@ -62,6 +63,7 @@ pub(crate) async fn check<S: Store>(open: impl AsyncFn() -> S) {
     lists(&open().await).await;
     portions(&open().await).await;
     forgetting(&open().await).await;
+    again(&open().await).await;
 }
 
 async fn catalogue<S: Store>(open: &impl AsyncFn() -> S) {
@@ -215,6 +217,7 @@ async fn lists(store: &impl Store) {
     let completed = Filter {
         statuses: vec![Status::Completed],
         name: Some("demo".into()),
+        ..Filter::default()
     };
     let page = store.runs(&completed, None, 100).await.unwrap();
     assert_eq!(ours(&page.entries), ["l3", "l1"]);
@@ -223,6 +226,26 @@ async fn lists(store: &impl Store) {
         ..Filter::default()
     };
     assert_eq!(store.runs(&other, None, 100).await.unwrap().entries, []);
+
+    let then = Filter {
+        created: Span {
+            from: Some(at(101)),
+            to: Some(at(103)),
+        },
+        ..Filter::default()
+    };
+    let page = store.runs(&then, None, 1).await.unwrap();
+    assert_eq!(ours(&page.entries), ["l2"]);
+    let page = store.runs(&then, page.next.as_ref(), 1).await.unwrap();
+    assert_eq!(ours(&page.entries), ["l1"]);
+    let never = Filter {
+        created: Span {
+            from: Some(at(103)),
+            to: Some(at(101)),
+        },
+        ..Filter::default()
+    };
+    assert_eq!(store.runs(&never, None, 1).await.unwrap().entries, []);
 
     let mut unfinished = Vec::new();
     let mut after: Option<Position> = None;
@@ -282,4 +305,60 @@ async fn forgetting(store: &impl Store) {
     );
     // The id may be used again.
     store.create_run(&record, &created).await.unwrap();
+}
+
+async fn again(store: &impl Store) {
+    let (record, created) = run("again", 400);
+    let first = step(&created, &["zero", "one"], Status::Pending);
+    let beginning = first.summary.clone();
+    store.create_with(&record, first.clone()).await.unwrap();
+    assert!(matches!(
+        store.create_with(&record, first).await,
+        Err(Error::Conflict(_))
+    ));
+    assert_eq!(store.history(&record.id, 0, 10).await.unwrap().len(), 2);
+    let last = step(&beginning, &["two"], Status::Faulted);
+    store.append(last.clone()).await.unwrap();
+    let ended_at = last.summary.ended_at.unwrap();
+    let is_unfinished = async || {
+        let page = store.unfinished(None, 100).await.unwrap();
+        page.entries
+            .iter()
+            .any(|run| run.as_ref().is_ok_and(|run| run.id == record.id))
+    };
+    let is_ended = async || {
+        store
+            .ended_before(at(9_999), 100)
+            .await
+            .unwrap()
+            .contains(&record.id)
+    };
+    assert!(!is_unfinished().await && is_ended().await);
+
+    let mut open = step(&last.summary, &["three"], Status::Running);
+    open.summary.ended_at = None;
+    let stale = Step {
+        first_index: 2,
+        ..open.clone()
+    };
+    assert!(matches!(
+        store.reopen(stale, ended_at).await,
+        Err(Error::Conflict(_))
+    ));
+    store.reopen(open.clone(), ended_at).await.unwrap();
+    assert!(is_unfinished().await && !is_ended().await);
+    assert!(matches!(
+        store.forget_run(&record.id).await,
+        Err(Error::Conflict(_))
+    ));
+    assert!(matches!(
+        store.reopen(open.clone(), ended_at).await,
+        Err(Error::Conflict(_))
+    ));
+
+    let end = step(&open.summary, &["four"], Status::Completed);
+    store.append(end).await.unwrap();
+    assert!(!is_unfinished().await && is_ended().await);
+    store.forget_run(&record.id).await.unwrap();
+    assert_eq!(store.summary(&record.id).await.unwrap(), None);
 }

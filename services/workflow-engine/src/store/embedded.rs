@@ -5,6 +5,7 @@
 //! of an append must not depend on how a summary happens to be serialized. Reads run on the blocking pool: they
 //! may wait for the disk.
 
+mod again;
 mod approvals;
 mod keys;
 mod reading;
@@ -25,6 +26,9 @@ const FORMAT: Format = Format {
     name: "workflow-engine",
     version: 1,
 };
+
+/// The head of a journal that is being forgotten.
+const FORGOTTEN: &[u8] = b"forgotten";
 
 /// A run is forgotten in portions of so many entries.
 const FORGET_AT_ONCE: usize = 1_000;
@@ -69,6 +73,36 @@ impl Embedded {
             CommitError::TooLarge { bytes, limit } => Error::TooLarge { bytes, limit },
             CommitError::Stopped { .. } => Error::Unavailable(error.to_string()),
         })
+    }
+
+    /// Writes a step, with what is in the batch already.
+    async fn append_to(&self, mut batch: Batch, step: Step) -> Result<(), Error> {
+        let Step {
+            summary,
+            first_index,
+            entries,
+            output,
+            approvals,
+        } = step;
+        let id = &summary.id;
+        batch.expect_value(&self.runs, Runs::Head.of(id), first_index.to_be_bytes());
+        let mut next_index = first_index;
+        for bytes in entries {
+            batch.put(&self.journals, Journal::entry(id, next_index), bytes);
+            next_index += 1;
+        }
+        batch.put(&self.runs, Runs::Head.of(id), next_index.to_be_bytes());
+        batch.put(&self.runs, Runs::Summary.of(id), encode(&summary)?);
+        if let Some(output) = output {
+            batch.put(&self.journals, Journal::Output.of(id), encode(&output)?);
+        }
+        self.put_approvals(&mut batch, &approvals)?;
+        if let Some(ended_at) = summary.ended_at {
+            batch.remove(&self.runs, Runs::Unfinished.at(&summary.position()));
+            batch.put(&self.runs, Runs::ended(ended_at, id.as_str()), []);
+        }
+        self.commit(batch, &format!("entry {first_index} of run '{id}'"))
+            .await
     }
 }
 
@@ -163,33 +197,7 @@ impl Store for Embedded {
     }
 
     async fn append(&self, step: Step) -> Result<(), Error> {
-        let Step {
-            summary,
-            first_index,
-            entries,
-            output,
-            approvals,
-        } = step;
-        let id = &summary.id;
-        let mut batch = Batch::new();
-        batch.expect_value(&self.runs, Runs::Head.of(id), first_index.to_be_bytes());
-        let mut next_index = first_index;
-        for bytes in entries {
-            batch.put(&self.journals, Journal::entry(id, next_index), bytes);
-            next_index += 1;
-        }
-        batch.put(&self.runs, Runs::Head.of(id), next_index.to_be_bytes());
-        batch.put(&self.runs, Runs::Summary.of(id), encode(&summary)?);
-        if let Some(output) = output {
-            batch.put(&self.journals, Journal::Output.of(id), encode(&output)?);
-        }
-        self.put_approvals(&mut batch, &approvals)?;
-        if let Some(ended_at) = summary.ended_at {
-            batch.remove(&self.runs, Runs::Unfinished.at(&summary.position()));
-            batch.put(&self.runs, Runs::ended(ended_at, id.as_str()), []);
-        }
-        self.commit(batch, &format!("entry {first_index} of run '{id}'"))
-            .await
+        self.append_to(Batch::new(), step).await
     }
 
     async fn record(&self, id: &RunId) -> Result<Option<Record>, Error> {
@@ -251,6 +259,21 @@ impl Store for Embedded {
         let Some(ended_at) = summary.ended_at else {
             return Err(Error::Conflict(what));
         };
+        // Nobody takes the journal further from here on. A crash before may have left it at that.
+        let head = self.read({
+            let id = id.clone();
+            move |store| store.runs.get(Runs::Head.of(&id)).map_err(damaged)
+        });
+        if head.await?.is_none_or(|head| head != FORGOTTEN) {
+            let mut batch = Batch::new();
+            batch.expect_value(
+                &self.runs,
+                Runs::Head.of(id),
+                summary.history_length.to_be_bytes(),
+            );
+            batch.put(&self.runs, Runs::Head.of(id), FORGOTTEN);
+            self.commit(batch, &what).await?;
+        }
         // The index by time of end goes last: until then a crash only means that the rest is forgotten later.
         loop {
             let id = id.clone();

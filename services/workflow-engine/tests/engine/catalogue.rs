@@ -54,7 +54,7 @@ async fn start(engine: &Engine, id: &str, version: &str) -> Result<proto::Run, S
         run_id: id.to_owned(),
         source: Some(proto::start_run_request::Source::Workflow(reference)),
         input_json: String::new(),
-        priority: 0,
+        ..Default::default()
     };
     Ok(engine
         .client

@@ -5,7 +5,9 @@
 //! once, and every one must end as the whole run did. Entries that are written in one step are cut apart, too: that
 //! asks more than any crash can.
 
+use muster_api::a2a::TaskState;
 use muster_api::workflow::{Run, RunStatus};
+use muster_testkit::Answer;
 use muster_workflow_engine::approval::{Approval, ApprovalId, State};
 use muster_workflow_engine::run::{Entry, Status, Summary};
 use muster_workflow_engine::store::embedded::Embedded;
@@ -23,15 +25,15 @@ fn outcome(run: &Run) -> (RunStatus, String, Option<(String, i32, String)>) {
     (run.status(), run.output_json.clone(), error)
 }
 
-/// Every beginning of the run's journal as a run of its own; their ids.
-async fn cut(store: &Embedded, id: &str) -> Vec<String> {
+/// Every beginning of the run's journal, from that length on, as a run of its own; their ids.
+async fn cut(store: &Embedded, id: &str, first: usize) -> Vec<String> {
     let id = id.parse().unwrap();
     let record = store.record(&id).await.unwrap().unwrap();
     let summary = store.summary(&id).await.unwrap().unwrap();
     let journal = store.history(&id, 0, 1000).await.unwrap();
     assert_eq!(journal.len() as u64, summary.history_length);
     let mut cuts = Vec::new();
-    for length in 0..journal.len() {
+    for length in first..journal.len() {
         let id: muster_workflow_engine::run::RunId = format!("{id}.{length}").parse().unwrap();
         let mut record = record.clone();
         record.id = id.clone();
@@ -104,21 +106,27 @@ fn approvals(run: &Summary, journal: &[Entry]) -> Vec<Approval> {
 
 /// Runs the document, crashes it after each entry, and compares.
 async fn survives(document: &str, input: Value) {
-    let mut engine = crate::http::engine().await;
+    let engine = crate::http::engine().await;
     engine
         .start_run(document, "whole", &input.to_string())
         .await
         .unwrap();
+    ended(&engine, "whole").await;
+    recovers(engine, 0).await;
+}
+
+/// Crashes the run that has ended after each entry from the one with this number on, and compares.
+async fn recovers(mut engine: Engine, first: usize) {
     let whole = ended(&engine, "whole").await;
     engine.stop().await;
     let cuts = {
         let directory = muster_runtime::data_directory::open(engine.data_directory()).unwrap();
-        cut(&Embedded::open(directory).unwrap(), "whole").await
+        cut(&Embedded::open(directory).unwrap(), "whole", first).await
     };
     engine.launch().await;
     for id in cuts {
         let run = ended(&engine, &id).await;
-        assert_eq!(outcome(&run), outcome(&whole), "{id} of {document}");
+        assert_eq!(outcome(&run), outcome(&whole), "{id}");
         let history = engine.history(&id).await;
         let begun = history.iter().filter(|event| event.r#type == "run.started");
         assert_eq!(begun.count(), 1, "{id} began once");
@@ -279,4 +287,74 @@ async fn calls_of_services_and_functions() {
         service.url("/ask/{n}")
     );
     survives(&document(&tasks).replace("\ndo:\n", &functions), json!({"n": 1})).await;
+}
+
+#[tokio::test]
+async fn an_error_that_is_compensated() {
+    let compensation = send("undo", "${ $compensated.output }").replace('\n', "\n            ");
+    let tasks = format!(
+        "{}      metadata:\n        muster:\n          compensation:\n            do:\n            {}\n  - bad: {{raise: {{error: {{type: 'about:blank', status: 500}}}}}}\n",
+        send("one", "a"),
+        compensation.trim_end()
+    );
+    survives(&document(&tasks), Value::Null).await;
+}
+
+/// A task that fails with the first message that it sends, whenever that is delivered, and no other: so a crash does
+/// not change which attempt fails.
+async fn with_a_first_message_that_fails(engine: &Engine, agent: &'static str) {
+    let failing = std::sync::Arc::new(std::sync::Mutex::new(None::<String>));
+    engine
+        .router
+        .fall_back_to(Answer::Compute(std::sync::Arc::new(move |call| {
+            let mut first = failing.lock().unwrap();
+            let fails = call.tenant == agent
+                && *first.get_or_insert_with(|| call.message_id.clone()) == call.message_id;
+            match fails {
+                true => Answer::Task(TaskState::Failed, "no luck".into()),
+                false => Answer::Echo,
+            }
+        })));
+}
+
+#[tokio::test]
+async fn a_run_that_was_retried() {
+    let engine = Engine::start().await;
+    with_a_first_message_that_fails(&engine, "two").await;
+    let text = document(&(send("one", "a") + &send("two", "b") + &send("three", "c")));
+    engine.start_run(&text, "whole", "").await.unwrap();
+    engine.until("whole", RunStatus::Faulted).await;
+    engine.retry("whole", "").await.unwrap();
+    engine.until("whole", RunStatus::Completed).await;
+    let retried = engine.history("whole").await;
+    let retried = retried
+        .iter()
+        .position(|event| event.r#type == "run.retried")
+        .unwrap();
+    recovers(engine, retried + 1).await;
+}
+
+#[tokio::test]
+async fn a_run_that_was_paused_resumed_and_cancelled() {
+    let engine = Engine::start().await;
+    engine.router.hold();
+    let tidy = "catch: {do: [{tidy: {set: {tidied: true}}}]}";
+    let slow = send("slow", "s").replace('\n', "\n        ");
+    let tasks = format!(
+        "  - guarded:\n      try:\n        {}\n      {tidy}\n",
+        slow.trim()
+    );
+    engine.start_run(&document(&tasks), "whole", "").await.unwrap();
+    engine.until_held(1).await;
+    engine.pause("whole").await.unwrap();
+    engine.resume("whole").await.unwrap();
+    engine.cancel("whole").await.unwrap();
+    engine.until("whole", RunStatus::Cancelled).await;
+    engine.router.release_all();
+    let wished = engine.history("whole").await;
+    let wished = wished
+        .iter()
+        .position(|event| event.r#type == "run.cancelling")
+        .unwrap();
+    recovers(engine, wished + 1).await;
 }

@@ -25,6 +25,7 @@ async fn start(
         source: Some(proto::start_run_request::Source::Document(document)),
         input_json: input.to_owned(),
         priority: priority.into(),
+        ..Default::default()
     };
     let response = engine.client.clone().start_run(request).await.unwrap();
     response.into_inner().run.unwrap()

@@ -99,7 +99,7 @@ impl Engine {
             run_id: id.to_owned(),
             source: Some(source),
             input_json: input.to_owned(),
-            priority: 0,
+            ..Default::default()
         };
         let response = self.client.clone().start_run(request).await?;
         Ok(response.into_inner().run.unwrap())
@@ -177,6 +177,7 @@ impl Engine {
         let request = proto::CancelRunRequest {
             run_id: id.to_owned(),
             reason: "not needed".to_owned(),
+            ..Default::default()
         };
         Ok(self
             .client

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod again;
 mod approvals;
 mod calls;
 mod catalogue;
@@ -20,7 +21,9 @@ mod limits;
 mod reading;
 mod runs;
 mod scheduling;
+mod searching;
 mod secrets;
 mod service;
+mod steering;
 mod transcoding;
 mod why;

@@ -80,6 +80,7 @@ async fn runs_are_listed_newest_first_in_pages_and_by_status() {
                 name,
                 page_size,
                 page_token,
+                ..Default::default()
             };
             let page = engine
                 .client

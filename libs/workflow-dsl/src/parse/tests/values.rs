@@ -234,3 +234,32 @@ fn all_problems_are_told_in_the_order_of_the_text() {
         ]
     );
 }
+
+#[test]
+fn a_compensation_is_one_task_that_sees_what_it_takes_back() {
+    let task = |compensation: &str| {
+        format!(
+            "document: {{dsl: '1.0.0', namespace: a, name: b, version: '1.0.0'}}\ndo:\n  - one: {{set: {{a: 1}}, metadata: {{muster: {{compensation: {compensation}}}}}}}\n"
+        )
+    };
+    let good = crate::parse(&task("{do: [{undo: {set: {b: '${ $compensated.output }'}}}]}")).unwrap();
+    let pointer = "/do/0/one/metadata/muster/compensation/do/0/undo";
+    assert_eq!(
+        good.workflow.task(pointer).map(|task| task.name.as_str()),
+        Some("undo")
+    );
+    for (compensation, expected) in [
+        ("{}", "the task does not say what it does"),
+        ("[]", "must be an object"),
+        ("{set: {b: '${ $compensted }'}}", "did you mean '$compensated'"),
+        (
+            "{set: {b: 1}, metadata: {muster: {compensation: {set: {c: 1}}}}}",
+            "is not compensated itself",
+        ),
+    ] {
+        let problems = crate::check(&task(compensation)).to_string();
+        assert!(problems.contains(expected), "{compensation}: {problems}");
+    }
+    let outside = task("{set: {b: 1}}") + "  - two: {set: {c: '${ $compensated }'}}\n";
+    assert!(crate::check(&outside).has_errors(), "only there");
+}

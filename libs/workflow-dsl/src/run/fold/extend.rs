@@ -69,10 +69,9 @@ impl Run {
         }
         // Whatever the task still had in progress, such as the losers of a race, has ended with its output.
         let children = self.activations.get(&id).map(super::Activation::children);
-        children
-            .into_iter()
-            .flatten()
-            .for_each(|child| self.remove(child));
+        for child in children.into_iter().flatten() {
+            self.remove(child);
+        }
         self.change(id, |activation| activation.body = Body::Extended(body));
         Ok(())
     }

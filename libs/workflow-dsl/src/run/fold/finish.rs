@@ -49,7 +49,10 @@ impl Run {
         if let Some(context) = context {
             self.context = Arc::clone(context);
         }
-        self.remove(id);
+        let completed = self
+            .remove(id)
+            .and_then(|activation| self.remember(task, id, &activation, &output));
+        self.control.remembered.extend(completed);
         self.ended(parent, position, lap, output, flow);
         Ok(())
     }
@@ -134,7 +137,9 @@ impl Run {
             .get(&id)
             .filter(|_| wins)
             .map(Activation::children);
-        losers.into_iter().flatten().for_each(|loser| self.remove(loser));
+        for loser in losers.into_iter().flatten() {
+            self.remove(loser);
+        }
         self.change(id, |activation| {
             let Body::Fork(state @ Fork::Running(_)) = &mut activation.body else {
                 return;
@@ -167,12 +172,11 @@ impl Run {
     }
 
     pub(in crate::run) fn fail_task(&mut self, id: u64, error: &Problem) {
-        let failed = self.activations.get(&id);
-        let parent = failed.and_then(|activation| activation.parent);
-        let position = failed.map_or(0, |activation| activation.position);
-        self.remove(id);
+        let failed = self.remove(id);
+        let (parent, position) = failed.map_or((None, 0), |failed| (failed.parent, failed.position));
         if let Some(fork) = parent
             && self.tolerates(fork)
+            && !self.is_interrupted(fork)
         {
             self.change(fork, |activation| {
                 if let Body::Fork(state @ Fork::Running(_)) = &mut activation.body {
@@ -182,6 +186,10 @@ impl Run {
             return;
         }
         let error = Arc::new(error.clone());
+        if let Some(fork) = parent.filter(|parent| self.is_fork(*parent) && self.is_interrupted(*parent)) {
+            self.branch_interrupted(fork, position, &error);
+            return;
+        }
         let branches = parent
             .and_then(|parent| self.activations.get(&parent))
             .map(Activation::children);
@@ -304,7 +312,7 @@ fn outputs(branches: &[Branch]) -> Option<Arc<Value>> {
     let outputs = branches.iter().map(|branch| match branch {
         Branch::Done(output) => Some(output.as_ref().clone()),
         Branch::Failed => Some(Value::Null),
-        Branch::Waiting | Branch::Running(_) => None,
+        Branch::Waiting | Branch::Running(_) | Branch::Stopped => None,
     });
     let outputs: Vec<Value> = outputs.collect::<Option<_>>()?;
     Some(Arc::new(Value::from(outputs)))

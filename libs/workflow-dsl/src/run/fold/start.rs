@@ -76,7 +76,10 @@ impl Run {
 
     /// The variables that the tasks inside `owner` see.
     pub(in crate::run) fn scope_inside(&self, owner: Option<u64>) -> Option<Arc<Scope>> {
-        let activation = self.activations.get(&owner?)?;
+        let Some(owner) = owner else {
+            return self.own_scope();
+        };
+        let activation = self.activations.get(&owner)?;
         let outer = activation.scope.as_ref();
         match (
             &activation.body,
@@ -124,7 +127,7 @@ impl Run {
     /// Which execution the tasks inside `owner` belong to.
     pub(in crate::run) fn place_inside(&self, owner: Option<u64>) -> Place {
         let Some(activation) = owner.and_then(|id| self.activations.get(&id)) else {
-            return Place::default();
+            return self.own_place();
         };
         match &activation.body {
             Body::Loop(each) => activation.place.in_iteration(each.done),

@@ -191,6 +191,7 @@ fn what_cannot_be_asked_fails_the_task() {
 fn cancelling_a_run_ends_its_approvals() {
     let mut world = asked(&format!("do:\n  {}\n", gated(", deadline: PT1H")));
     world.decide(Stimulus::Cancel {
+        by: String::new(),
         reason: "enough".into(),
     });
     assert_eq!(world.run.approvals().count(), 0);

@@ -20,6 +20,11 @@ fn task() -> impl Strategy<Value = String> {
         (0..4_u8).prop_map(|agent| call(agent, "")),
         (0..4_u8).prop_map(|agent| call(agent, ", output: {as: '{n: (.n? // 0), got: .}'}")),
         (0..4_u8).prop_map(|agent| call(agent, ", timeout: {after: PT3S}")),
+        (0..4_u8).prop_map(|agent| call(agent, &format!(", metadata: {{muster: {{compensation: {}}}}}", call(agent, "")))),
+        Just(
+            "{set: '${ {n: ((.n? // 0) + 1)} }', metadata: {muster: {compensation: {do: [{x: {wait: PT1S}}, {y: {if: '.n > 3', raise: {error: {type: 'about:blank', status: 500}}}}]}}}}"
+                .to_owned()
+        ),
         (0..3_u8).prop_map(|seconds| format!("{{wait: PT{seconds}S}}")),
         Just("{wait: '${ \"PT\\((.n? // 0) % 4)S\" }'}".to_owned()),
         Just(
@@ -267,8 +272,86 @@ fn check_retries(definition: &Definition, journal: &[Event]) -> Result<(), TestC
     Ok(())
 }
 
+/// What somebody wants of a run, by number.
+fn wish(number: u8) -> Stimulus {
+    let (by, reason) = ("ada".to_owned(), String::new());
+    match number {
+        0 => Stimulus::Pause { by, reason },
+        1 => Stimulus::Resume { by, reason },
+        2 => Stimulus::Terminate { by, reason },
+        _ => Stimulus::Cancel { by, reason },
+    }
+}
+
+/// Lets the run go on to its end, with wishes after so many steps. A run that is held and has nothing else to wait for
+/// is let go.
+fn steered(world: &mut World, wishes: &[(usize, u8)]) {
+    for step in 0..5_000 {
+        for (_, number) in wishes.iter().filter(|(at, _)| *at == step) {
+            world.decide(wish(*number));
+        }
+        if !world.step() {
+            if !world.run.is_paused() {
+                return;
+            }
+            world.decide(wish(1));
+        }
+    }
+    panic!("the run does not end: {:?}", world.run.activity(world.now));
+}
+
+/// Retries the run if it can be.
+fn retried(world: &mut World) {
+    if !matches!(world.run.status(), Status::Faulted | Status::Cancelled) {
+        return;
+    }
+    let (_, trail) = super::rewinding::folded(world, "run-1", &world.journal);
+    if trail.end().is_some_and(|end| trail.undone_before(end).is_none()) {
+        world.retry(None);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn wishes_compensations_and_retries_survive_a_crash_after_any_event(
+        definition in document(),
+        seed in any::<u64>(),
+        wishes in prop::collection::vec((0..12_usize, 0..4_u8), 0..4),
+        retries in 0..3_u8,
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let mut whole = World::of(Arc::clone(&definition), agents(seed)).asking(people(seed, true));
+        whole.decide(Stimulus::Start { input: json!({"n": 0}) });
+        steered(&mut whole, &wishes);
+        for _ in 0..retries {
+            retried(&mut whole);
+            steered(&mut whole, &[]);
+        }
+        prop_assert!(finished(&whole));
+        let (folded, _) = super::rewinding::folded(&whole, "run-1", &whole.journal);
+        prop_assert_eq!(folded.effects(), whole.run.effects());
+        prop_assert_eq!(outcome(&folded), outcome(&whole.run));
+        prop_assert_eq!(folded.compensation(), whole.run.compensation());
+        prop_assert_eq!(folded.next_index(), whole.journal.len() as u64);
+
+        let kept = 1 + cut.index(whole.journal.len());
+        let prefix = &whole.journal[..kept];
+        let (run, _) = super::rewinding::folded(&whole, "run-1", prefix);
+        let mut again = World::of(Arc::clone(&definition), agents(seed)).asking(people(seed, true));
+        again.run = run;
+        again.journal = prefix.to_vec();
+        again.now = prefix[kept - 1].time;
+        again.decide(Stimulus::Tick);
+        steered(&mut again, &[]);
+        prop_assert!(finished(&again));
+        let cancelled = prefix.iter().any(|event| matches!(event.kind, EventKind::RunCancelling { .. }));
+        let retried = prefix.iter().any(|event| matches!(event.kind, EventKind::RunRetried { .. }));
+        if cancelled && !retried && again.run.status() != Status::Running {
+            prop_assert_eq!(again.run.status(), Status::Cancelled);
+        }
+    }
 
     #[test]
     fn a_run_survives_a_crash_after_any_event(definition in document(), seed in any::<u64>(), cut in any::<prop::sample::Index>()) {

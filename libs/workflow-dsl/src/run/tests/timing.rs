@@ -90,30 +90,22 @@ fn what_was_due_while_nobody_looked_happens_in_its_order() {
 }
 
 #[test]
-fn a_run_can_be_cancelled_once() {
+fn a_run_can_be_ended_once() {
     let mut world = World::with_agents(&format!("do:\n  - slow: {{{ASK}}}\n"), |_| Reply::Silence);
-    assert!(
-        world
-            .decide(Stimulus::Cancel {
-                reason: "too early".into()
-            })
-            .is_empty()
-    );
     world.decide(Stimulus::Start { input: json!(null) });
-    assert_eq!(
-        world
-            .decide(Stimulus::Cancel {
-                reason: "enough".into()
-            })
-            .len(),
-        1
-    );
+    let terminate = |reason: &str| Stimulus::Terminate {
+        by: String::new(),
+        reason: reason.into(),
+    };
+    assert_eq!(world.decide(terminate("enough")).len(), 1);
     assert_eq!(
         (world.run.status(), world.run.effects()),
         (Status::Cancelled, vec![])
     );
     for late in [
+        terminate("again"),
         Stimulus::Cancel {
+            by: String::new(),
             reason: "again".into(),
         },
         Stimulus::Tick,

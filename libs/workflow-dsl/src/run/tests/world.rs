@@ -212,6 +212,11 @@ impl World {
         })
     }
 
+    /// Forgets what agents were going to answer: nobody waits for it any more.
+    pub(super) fn forget_calls(&mut self) {
+        self.pending.clear();
+    }
+
     fn begin(&mut self, effect: &Effect) {
         let Effect::Call {
             activation,

@@ -72,6 +72,11 @@ impl Runs {
         self.timed(position.created_micros, position.id.as_str())
     }
 
+    /// Before every run that was created then, or later.
+    pub(super) fn created(time: Timestamp) -> Vec<u8> {
+        Self::Created.timed(time.as_microsecond(), "")
+    }
+
     pub(super) fn ended(time: Timestamp, id: &str) -> Vec<u8> {
         Self::Ended.timed(time.as_microsecond(), id)
     }

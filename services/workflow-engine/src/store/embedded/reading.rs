@@ -85,11 +85,17 @@ impl Embedded {
         before: Option<&Position>,
         limit: usize,
     ) -> Result<Page<Summary, Position>, Error> {
-        let start = Bound::Included(Runs::Created.first().to_vec());
-        let end = Bound::Excluded(before.map_or_else(
-            || Runs::Created.last().to_vec(),
-            |position| Runs::Created.at(position),
-        ));
+        let first = filter.created.from.map(Runs::created);
+        let start = Bound::Included(first.unwrap_or_else(|| Runs::Created.first().to_vec()));
+        let ends = before.map(|position| Runs::Created.at(position)).into_iter();
+        let end = ends.chain(filter.created.to.map(Runs::created)).min();
+        let end = Bound::Excluded(end.unwrap_or_else(|| Runs::Created.last().to_vec()));
+        if matches!((&start, &end), (Bound::Included(start), Bound::Excluded(end)) if start >= end) {
+            return Ok(Page {
+                entries: Vec::new(),
+                next: None,
+            });
+        }
         let mut page = Page {
             entries: Vec::new(),
             next: None,

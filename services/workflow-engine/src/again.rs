@@ -1,0 +1,316 @@
+//! Beginning again: retry a run that failed, fork a run from one of its steps.
+//!
+//! Both fold the journal once to find the place, and once more up to it; what they write is one entry. What the run
+//! does then is decided by whoever works on it next, as after a crash.
+
+use std::sync::Arc;
+
+use muster_api::names::suggestion;
+use muster_workflow_dsl::Definition;
+use muster_workflow_dsl::run::Run;
+use muster_workflow_dsl::run::rewind::{Again, MOST_GENERATIONS, Refused, Trail};
+use serde_json::Value;
+use tokio::sync::oneshot;
+
+use crate::approval::Ledger;
+use crate::controls::{Wish, active};
+use crate::engine::{Engine, Source, StartRun, View, bound_depth};
+use crate::error::Error;
+use crate::feed::Reached;
+use crate::folding::Journal;
+use crate::live::{self, Broken};
+use crate::run::{Forked, Marks, Record, RunId, Status, Summary};
+use crate::store::{self, Step};
+
+/// A wish for a run that shares the beginning of another.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ForkRun {
+    /// The other run.
+    pub source: RunId,
+    /// The step that begins first; empty: the beginning.
+    pub from: String,
+    /// The caller's own id for the new run.
+    pub id: Option<RunId>,
+    /// The input of that step, or of the run; as it was where none is given.
+    pub input: Option<Value>,
+    /// Who wants it.
+    pub by: String,
+}
+
+/// A run as its journal tells it.
+struct Past<'e> {
+    journal: Journal<'e>,
+    record: Record,
+    definition: Arc<Definition>,
+    run: Run,
+    trail: Trail,
+}
+
+impl Past<'_> {
+    /// The run as it was before the entry with this index.
+    async fn before(&self, id: &RunId, index: u64) -> Result<Run, Broken> {
+        let mut run = Run::new(id.as_str().to_owned(), Arc::clone(&self.definition));
+        self.journal.fold(&mut run, index, |_, _| {}).await?;
+        Ok(run)
+    }
+
+    /// The pointer of a step that has begun, by its pointer or its name.
+    fn step(&self, wanted: &str) -> Result<Arc<str>, Error> {
+        let named = |pointer: &&str| {
+            let task = self.definition.workflow.task(pointer);
+            *pointer == wanted || task.is_some_and(|task| task.name == wanted)
+        };
+        let found: Vec<&str> = self.trail.tasks().filter(named).collect();
+        match found.as_slice() {
+            [one] => Ok(Arc::from(*one)),
+            [] => {
+                let names = self.trail.tasks().filter_map(|pointer| {
+                    let task = self.definition.workflow.task(pointer)?;
+                    Some(task.name.as_str())
+                });
+                let nearest = suggestion(wanted, names.chain(self.trail.tasks()));
+                let message = format!("no step '{wanted}' of the run has begun{nearest}");
+                Err(Error::field("from", message))
+            }
+            several => {
+                let mut several = several.to_vec();
+                several.sort_unstable();
+                let message = format!(
+                    "several steps are called '{wanted}'; name one of {}",
+                    several.join(", ")
+                );
+                Err(Error::field("from", message))
+            }
+        }
+    }
+}
+
+impl Engine {
+    async fn past(&self, summary: &Summary) -> Result<Past<'_>, Error> {
+        let id = &summary.id;
+        let gone = || Error::RunNotFound {
+            id: id.clone(),
+            suggestion: String::new(),
+        };
+        let record = self.store.record(id).await?.ok_or_else(gone)?;
+        let parsed = self.definitions.get(&record.document).await;
+        let definition = parsed
+            .map_err(|problems| Broken::Damaged(format!("its document is refused: {problems}")))
+            .map_err(Error::from)?;
+        let journal = Journal::open(&*self.store, summary).await?;
+        let mut run = Run::new(id.as_str().to_owned(), Arc::clone(&definition));
+        let mut trail = Trail::default();
+        journal
+            .fold(&mut run, journal.length(), |run, event| trail.observe(run, event))
+            .await?;
+        Ok(Past {
+            journal,
+            record,
+            definition,
+            run,
+            trail,
+        })
+    }
+
+    /// Lets a run go on that has faulted or was cancelled, and returns it as it is then, durably.
+    ///
+    /// # Errors
+    /// It has not ended so, the step has not begun, or what the run did before was taken back.
+    pub async fn retry(self: &Arc<Self>, id: &RunId, from: String, wish: Wish) -> Result<View, Error> {
+        let (engine, run) = (Arc::clone(self), id.clone());
+        let (answer, retried) = oneshot::channel();
+        // Also when whoever asked for it goes away meanwhile: what is durable must be in line.
+        self.spawn("retry a run", async move {
+            let _ = answer.send(engine.retry_now(&run, &from, wish).await);
+        });
+        let summary = retried.await.map_err(|_| Error::ShuttingDown)??;
+        self.view(summary).await
+    }
+
+    async fn retry_now(&self, id: &RunId, from: &str, wish: Wish) -> Result<Summary, Error> {
+        let mut summary = self.summary(id).await?;
+        self.at_rest(&summary).await?;
+        let refused = |why: String| Error::NotRetryable { id: id.clone(), why };
+        let Some(ended_at) = summary.ended_at.filter(|_| summary.status != Status::Completed) else {
+            return Err(refused("it has completed".to_owned()));
+        };
+        if summary.marks.retries >= MOST_GENERATIONS {
+            return Err(refused(format!("it has been retried {MOST_GENERATIONS} times")));
+        }
+        let past = self.past(&summary).await?;
+        let step = if from.is_empty() {
+            None
+        } else {
+            Some(past.step(from)?)
+        };
+        let to = match &step {
+            Some(step) => past.trail.start_of(step),
+            None => past.trail.end(),
+        };
+        let to = to.ok_or_else(|| Error::Defect(format!("run '{id}' has ended without an end")))?;
+        if let Some(task) = past.trail.undone_before(to) {
+            let why = format!("{task} was compensated; it can go on from there or from a step before");
+            return Err(refused(why));
+        }
+        let mut run = past.before(id, to).await?;
+        let again = Again {
+            length: past.journal.length(),
+            next_activation: past.run.next_activation(),
+            generation: past.run.generation(),
+            ended: past.run.time(),
+            by: wish.by,
+            reason: wish.reason,
+            from: step,
+        };
+        let event = run
+            .retry(again, self.clock.now())
+            .map_err(|mismatch| Error::Defect(mismatch.to_string()))?;
+        let entry = serde_json::to_vec(&event).map_err(|error| Error::Defect(error.to_string()))?;
+
+        let newcomer = summary.newcomer();
+        let reservation = self.floor.reserve(Arc::clone(&newcomer.namespace))?;
+        let first_index = summary.history_length;
+        summary.history_length += 1;
+        summary.status = live::status(&run);
+        summary.failure = None;
+        summary.ended_at = None;
+        summary.marks.retries = run.generation();
+        summary.marks.compensation = None;
+        let step = Step {
+            summary: summary.clone(),
+            first_index,
+            entries: vec![entry],
+            output: None,
+            // What was withdrawn when the run ended is open again.
+            approvals: Ledger::of(&run, &summary).into_open(),
+        };
+        match self.store.reopen(step, ended_at).await {
+            // Somebody else has retried or deleted it.
+            Err(store::Error::Conflict(_)) => return Err(active(&self.summary(id).await?)),
+            other => other?,
+        }
+        reservation.admit(newcomer);
+        self.feed.publish(
+            id,
+            Reached {
+                length: summary.history_length,
+                ended: false,
+            },
+        );
+        Ok(summary)
+    }
+
+    /// Accepts a run that shares the beginning of another, and returns once it is durable. One that exists and is the same
+    /// is returned as it is.
+    ///
+    /// # Errors
+    /// There is no such run, the step has not begun, the input is refused, or the id is taken.
+    pub async fn fork(self: &Arc<Self>, wish: ForkRun) -> Result<View, Error> {
+        if let Some(input) = &wish.input {
+            bound_depth(input)?;
+        }
+        let forked = Forked {
+            run: wish.source.clone(),
+            wish: muster_workflow_dsl::digest(&format!(
+                "{}\n{}",
+                wish.from,
+                wish.input.clone().unwrap_or_default()
+            )),
+        };
+        if let Some(id) = &wish.id
+            && let Some(known) = self.store.summary(id).await?
+        {
+            return self.same_fork(known, &forked).await;
+        }
+        let source = self.summary(&wish.source).await?;
+        let id = wish.id.clone().unwrap_or_else(RunId::fresh);
+        let (record, beginning) = self.branch(&source, &id, &wish, &forked).await?;
+        let summary = beginning.summary.clone();
+        match self.accept(record, summary.clone(), Some(beginning)).await {
+            Ok(()) => self.view(summary).await,
+            // Somebody else was first with this id.
+            Err(Error::Store(store::Error::Conflict(_))) => match self.store.summary(&id).await? {
+                Some(known) => self.same_fork(known, &forked).await,
+                None => Err(Error::Defect(format!("run '{id}' is neither free nor taken"))),
+            },
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn same_fork(&self, known: Summary, forked: &Forked) -> Result<View, Error> {
+        if known.marks.forked.as_ref() == Some(forked) {
+            return self.view(known).await;
+        }
+        Err(Error::RunExists {
+            id: known.id,
+            difference: "source, step or input",
+        })
+    }
+
+    /// What the new run is accepted with.
+    async fn branch(
+        &self,
+        source: &Summary,
+        id: &RunId,
+        wish: &ForkRun,
+        forked: &Forked,
+    ) -> Result<(Record, Step), Error> {
+        let past = self.past(source).await?;
+        let mut record = Record {
+            id: id.clone(),
+            ..past.record.clone()
+        };
+        let step = if wish.from.is_empty() {
+            None
+        } else {
+            Some(past.step(&wish.from)?)
+        };
+        let index = step
+            .as_deref()
+            .and_then(|step| past.trail.start_of(step))
+            .unwrap_or(0);
+        let mut claim = source.claim.clone();
+        let mut edited = wish.input.clone();
+        if step.is_none() {
+            if let Some(input) = edited.take() {
+                record.input = input;
+            }
+            let start = StartRun {
+                id: None,
+                source: Source::Document(String::new()),
+                input: record.input.clone(),
+                priority: Some(source.claim.priority),
+                labels: source.marks.labels.clone(),
+            };
+            claim = self.claim(&past.definition, &start).await?;
+        }
+        let mut run = past.before(id, index).await?;
+        let now = self.clock.now();
+        let event = run
+            .fork(source.id.as_str(), wish.by.clone(), step.as_deref(), edited, now)
+            .map_err(|refused| match refused {
+                Refused::Inconsistent(mismatch) => Error::Defect(mismatch.to_string()),
+                other => Error::field("input_json", other.to_string()),
+            })?;
+        let mut entries = past.journal.entries(index).await?;
+        entries.push(serde_json::to_vec(&event).map_err(|error| Error::Defect(error.to_string()))?);
+        let summary = Summary {
+            history_length: entries.len() as u64,
+            marks: Marks {
+                labels: source.marks.labels.clone(),
+                forked: Some(forked.clone()),
+                retries: run.generation(),
+                ..Marks::default()
+            },
+            ..self.new_summary(id, &past.definition, claim)
+        };
+        let step = Step {
+            approvals: Ledger::of(&run, &summary).into_open(),
+            summary,
+            first_index: 0,
+            entries,
+            output: None,
+        };
+        Ok((record, step))
+    }
+}

@@ -1,0 +1,44 @@
+//! See [`crate::store::Again`].
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use muster_store::Batch;
+
+use super::keys::{Journal, Runs};
+use super::{Embedded, encode};
+use crate::run::Record;
+use crate::store::{Again, Error, Step};
+
+#[async_trait]
+impl Again for Embedded {
+    async fn reopen(&self, step: Step, ended_at: Timestamp) -> Result<(), Error> {
+        let mut batch = Batch::new();
+        batch.remove(&self.runs, Runs::ended(ended_at, step.summary.id.as_str()));
+        batch.put(&self.runs, Runs::Unfinished.at(&step.summary.position()), []);
+        self.append_to(batch, step).await
+    }
+
+    async fn create_with(&self, record: &Record, step: Step) -> Result<(), Error> {
+        let id = &record.id;
+        let Step {
+            summary,
+            entries,
+            approvals,
+            ..
+        } = step;
+        let position = summary.position();
+        let mut batch = Batch::new();
+        batch.expect_absent(&self.runs, Runs::Head.of(id));
+        let length = entries.len() as u64;
+        for (index, bytes) in (0..).zip(entries) {
+            batch.put(&self.journals, Journal::entry(id, index), bytes);
+        }
+        batch.put(&self.runs, Runs::Head.of(id), length.to_be_bytes());
+        batch.put(&self.runs, Runs::Summary.of(id), encode(&summary)?);
+        batch.put(&self.runs, Runs::Created.at(&position), []);
+        batch.put(&self.runs, Runs::Unfinished.at(&position), []);
+        batch.put(&self.journals, Journal::Record.of(id), encode(record)?);
+        self.put_approvals(&mut batch, &approvals)?;
+        self.commit(batch, &format!("run '{id}'")).await
+    }
+}
