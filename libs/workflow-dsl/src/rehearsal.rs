@@ -28,7 +28,7 @@ use serde_json::{Map, Value};
 
 use crate::document::{Definition, Task, TaskList, Workflow};
 use crate::expression::Expression;
-use crate::journal::Problem;
+use crate::journal::{Problem, Verdict};
 use crate::problem::Problems;
 use crate::run::Status;
 
@@ -53,6 +53,8 @@ pub struct Case {
     pub secrets: BTreeMap<String, Value>,
     /// What calls are answered: by the name or pointer of their task, one for each call in turn; the last one stays.
     pub answers: BTreeMap<String, Vec<Answer>>,
+    /// What people decide of a task with a gate: by its name or pointer, once for each time it is asked; the last one stays.
+    pub decisions: BTreeMap<String, Vec<Decision>>,
     /// After which time the run is cancelled.
     pub cancel: Option<Duration>,
     /// What must come of it.
@@ -77,6 +79,15 @@ pub enum Reply {
     Failure(Problem),
     /// There never is one.
     Silence,
+}
+
+/// What somebody decides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// How long they take.
+    pub after: Duration,
+    /// What they say.
+    pub verdict: Verdict,
 }
 
 /// What must come of a run. What is left away may come out in any way, but for the status.

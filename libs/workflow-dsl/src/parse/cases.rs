@@ -10,10 +10,10 @@ use super::cursor::{Cursor, Fields};
 use super::{Reader, Resources};
 use crate::document::Workflow;
 use crate::expression::Expression;
-use crate::journal::{Problem, Standard};
+use crate::journal::{Problem, Standard, Verdict};
 use crate::node::{self, Content};
 use crate::problem::{Problems, listed, quoted};
-use crate::rehearsal::{Answer, Calls, Case, Expectation, Reply, every_task, means};
+use crate::rehearsal::{Answer, Calls, Case, Decision, Expectation, Reply, every_task, means};
 use crate::run::Status;
 
 /// Most cases of a file.
@@ -80,7 +80,16 @@ impl Script<'_> {
     }
 
     fn case(&mut self, at: &Cursor<'_>) -> Option<Case> {
-        const ALLOWED: &[&str] = &["name", "input", "start", "secrets", "answers", "cancel", "expect"];
+        const ALLOWED: &[&str] = &[
+            "name",
+            "input",
+            "start",
+            "secrets",
+            "answers",
+            "decisions",
+            "cancel",
+            "expect",
+        ];
         let fields = self.reader.fields(at, ALLOWED, &[])?;
         let name = self
             .reader
@@ -93,6 +102,10 @@ impl Script<'_> {
         let answers = match fields.get("answers") {
             None => Some(BTreeMap::new()),
             Some(answers) => self.by_task(&answers, Self::answers),
+        };
+        let decisions = match fields.get("decisions") {
+            None => Some(BTreeMap::new()),
+            Some(decisions) => self.by_task(&decisions, Self::decisions),
         };
         let secrets = match fields.get("secrets") {
             None => Some(BTreeMap::new()),
@@ -113,6 +126,7 @@ impl Script<'_> {
             start: start?,
             secrets: secrets?,
             answers: answers?,
+            decisions: decisions?,
             cancel: cancel?,
             expect: expect?,
         })
@@ -195,6 +209,38 @@ impl Script<'_> {
             suggestion(reference, names())
         );
         self.reader.wrong_name(at, message);
+    }
+
+    /// One decision, or one for each time the task asks.
+    fn decisions(&mut self, at: &Cursor<'_>) -> Option<Vec<Decision>> {
+        let items = match &at.node.content {
+            Content::Array(_) => self.reader.items(at)?,
+            _ => vec![at.clone()],
+        };
+        let decisions: Vec<Option<Decision>> = items.iter().map(|item| self.decision(item)).collect();
+        decisions.into_iter().collect()
+    }
+
+    fn decision(&mut self, at: &Cursor<'_>) -> Option<Decision> {
+        let fields = self
+            .reader
+            .fields(at, &["approve", "by", "comment", "after"], &[])?;
+        let approve = self.reader.require(&fields, "approve")?;
+        let approved = self.reader.boolean(&approve)?;
+        let after = match fields.get("after") {
+            None => Some(Duration::ZERO),
+            Some(after) => self.duration(&after),
+        };
+        let by = self.reader.optional_text(&fields, "by");
+        let comment = self.reader.optional_text(&fields, "comment");
+        Some(Decision {
+            after: after?,
+            verdict: Verdict {
+                approved,
+                by: by.unwrap_or_else(|| "somebody".to_owned()),
+                comment: comment.unwrap_or_default(),
+            },
+        })
     }
 
     /// One answer, or one for each call in turn.

@@ -31,6 +31,11 @@ impl Reusable {
         self.used.insert((section, name.to_owned()));
     }
 
+    /// Whether something refers to a definition.
+    pub(super) fn is_used(&self, section: &'static str, name: &str) -> bool {
+        self.used.contains(&(section, name.to_owned()))
+    }
+
     /// The definitions that nothing referred to: the section and the name of each.
     pub(super) fn unused(&self) -> Vec<(&'static str, String)> {
         let names = |section: &'static str, names: Vec<&String>| {
@@ -44,8 +49,6 @@ impl Reusable {
             names("retries", self.retries.keys().collect()),
             names("errors", self.errors.keys().collect()),
             names("authentications", self.authentications.keys().collect()),
-            names("functions", self.functions.names.iter().collect()),
-            names("secrets", self.secrets.iter().collect()),
         ]
         .concat()
     }

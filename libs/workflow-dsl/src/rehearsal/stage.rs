@@ -11,7 +11,8 @@ use serde_json::Value;
 
 use super::{Answer, Case, Reply, means};
 use crate::document::Definition;
-use crate::run::{Effect, Run, Stimulus};
+use crate::journal::Verdict;
+use crate::run::{Effect, Run, Status, Stimulus};
 use crate::secret::{Nonce, Secrets, Unmarking};
 
 /// At most so many things happen to a run that is tried.
@@ -53,6 +54,10 @@ pub(super) struct Stage<'c> {
     pub(super) calls: Vec<Called>,
     pub(super) lines: Vec<Line>,
     cancelled: bool,
+    /// The approvals that have been decided, or are.
+    decided: BTreeSet<u64>,
+    /// How often each task has asked people.
+    asked: Vec<(Arc<str>, u64)>,
 }
 
 /// A call: its activation and attempt.
@@ -62,6 +67,7 @@ type Key = (u64, u32);
 enum Next {
     Time(Timestamp),
     Answer(Timestamp, Key),
+    Decision(Timestamp, u64, Verdict),
     Cancel(Timestamp),
 }
 
@@ -85,6 +91,8 @@ impl<'c> Stage<'c> {
             calls: Vec::new(),
             lines: Vec::new(),
             cancelled: false,
+            decided: BTreeSet::new(),
+            asked: Vec::new(),
         }
     }
 
@@ -110,6 +118,10 @@ impl<'c> Stage<'c> {
                             reason,
                         },
                     )
+                }
+                Next::Decision(due, approval, verdict) => {
+                    self.decided.insert(approval);
+                    (due, Stimulus::Decide { approval, verdict })
                 }
                 Next::Answer(due, key) => {
                     let result = match self.pending.remove(&key) {
@@ -180,14 +192,41 @@ impl<'c> Stage<'c> {
                 next = sooner(next, Next::Answer(*due, *key));
             }
         }
-        if let Some(after) = self
-            .case
-            .cancel
-            .filter(|_| !self.cancelled && !effects.is_empty())
-        {
+        for (due, number, verdict) in self.decisions() {
+            next = sooner(next, Next::Decision(due, number, verdict));
+        }
+        let ended = self.run.status() != Status::Running;
+        if let Some(after) = self.case.cancel.filter(|_| !self.cancelled && !ended) {
             next = sooner(next, Next::Cancel(later(self.case.start, after)));
         }
         Ok(next)
+    }
+
+    /// What the case decides of the approvals that are open.
+    fn decisions(&mut self) -> Vec<(Timestamp, u64, Verdict)> {
+        let open: Vec<(u64, Arc<str>, Timestamp)> = self
+            .run
+            .approvals()
+            .map(|approval| (approval.number, Arc::clone(&approval.task), approval.opened))
+            .filter(|(number, ..)| !self.decided.contains(number))
+            .collect();
+        let mut decisions = Vec::new();
+        for (number, task, opened) in open {
+            if !self.asked.iter().any(|(_, known)| *known == number) {
+                self.asked.push((Arc::clone(&task), number));
+            }
+            let same = self.asked.iter().filter(|(asked, _)| *asked == task);
+            let turn = same.take_while(|(_, known)| *known != number).count();
+            let given = self
+                .case
+                .decisions
+                .iter()
+                .find(|(reference, _)| means(reference, &task));
+            if let Some(decision) = given.and_then(|(_, given)| given.get(turn).or(given.last())) {
+                decisions.push((later(opened, decision.after), number, decision.verdict.clone()));
+            }
+        }
+        decisions
     }
 
     fn call(&mut self, key: Key, task: &Arc<str>, request: Value) -> Result<(), String> {
@@ -218,7 +257,8 @@ fn sooner(one: Option<Next>, other: Next) -> Option<Next> {
     let rank = |next: &Next| match next {
         Next::Time(due) => (*due, 0),
         Next::Cancel(due) => (*due, 1),
-        Next::Answer(due, _) => (*due, 2),
+        Next::Decision(due, ..) => (*due, 2),
+        Next::Answer(due, _) => (*due, 3),
     };
     match one {
         Some(one) if rank(&one) <= rank(&other) => Some(one),

@@ -154,6 +154,47 @@ fn a_year_passes_at_once() {
 }
 
 #[test]
+fn people_decide_and_secrets_are_shown() {
+    let text = "
+document: {dsl: '1.0.1', namespace: test, name: test, version: '1.0.0'}
+use: {secrets: [key]}
+do:
+  - pay:
+      call: http
+      with: {method: post, endpoint: 'https://bank.test/{account}', headers: {x-key: '${ $secrets.key }'}, body: {sum: '${ .sum }'}}
+      metadata: {muster: {approval: {assignees: [ada], title: Pay?}}}
+";
+    let definition = Arc::new(crate::parse(text).unwrap_or_else(|problems| panic!("{problems}")));
+    let cases = "
+cases:
+  - name: yes
+    input: {account: 7, sum: 5}
+    secrets: {key: s3cret}
+    decisions: {pay: {approve: true, after: PT1H}}
+    answers: {pay: {output: {paid: true}}}
+    expect:
+      output: {paid: true}
+      calls: {pay: [{method: POST, headers: {x-key: s3cret}, body: {sum: 5}}]}
+      takes: PT1H
+  - name: no
+    decisions: {pay: {approve: false, comment: too much}}
+    expect: {status: faulted, calls: {pay: 0}}
+  - name: nobody says anything
+    expect: {status: running, calls: {pay: 0}}
+";
+    let cases = read(cases, &definition.workflow).unwrap_or_else(|problems| panic!("{problems}"));
+    for outcome in run(&definition, &cases).outcomes {
+        assert_eq!(
+            outcome.failures,
+            Vec::<String>::new(),
+            "{}: {:?}",
+            outcome.name,
+            outcome.calls
+        );
+    }
+}
+
+#[test]
 fn mistakes_in_cases_are_explained() {
     let workflow = definition(ASKING);
     let problems = read(

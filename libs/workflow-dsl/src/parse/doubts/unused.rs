@@ -3,7 +3,7 @@
 use super::super::Reader;
 use super::super::cursor::Cursor;
 use crate::document::{Target, Workflow};
-use crate::node::{Content, Node, pointer_to};
+use crate::node::pointer_to;
 use crate::rehearsal::every_task;
 
 impl Reader {
@@ -11,16 +11,20 @@ impl Reader {
     pub(super) fn doubt_unused(&mut self, workflow: &Workflow, root: &Cursor<'_>) {
         for (section, name) in self.reusable.unused() {
             let place = root.descend(&pointer_to(&format!("/use/{section}"), &name));
-            // Secrets are a list of names.
-            let place = match &place.node.content {
-                Content::Array(items) => {
-                    let is_it = |item: &Node| matches!(&item.content, Content::Text(text) if *text == name);
-                    let found = items.iter().position(is_it);
-                    found.map_or(place.clone(), |index| place.descend(&format!("/{index}")))
-                }
-                _ => place,
-            };
             self.doubtful(&place, "nothing in this document uses this definition");
+        }
+        for (index, name) in workflow.secrets.iter().enumerate() {
+            if !self.reusable.is_used("secrets", name) {
+                let place = root.descend(&format!("/use/secrets/{index}"));
+                self.doubtful(&place, "nothing in this document uses this secret");
+            }
+        }
+        for function in &workflow.functions {
+            let here = function.tasks.pointer.starts_with("/use/functions/");
+            if here && !self.reusable.is_used("functions", &function.name) {
+                let place = root.descend(&function.tasks.pointer);
+                self.doubtful(&place, "nothing in this document calls this function");
+            }
         }
         let tasks = every_task(workflow);
         for (index, extension) in workflow.extensions.iter().enumerate() {

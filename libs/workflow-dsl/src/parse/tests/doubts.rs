@@ -268,15 +268,27 @@ fn definitions_that_nothing_uses() {
             "/use/retries/often",
         ),
         (
-            "use: {authentications: {who: {bearer: {token: x}}}}",
+            "use: {authentications: {who: {bearer: {token: '${ .t }'}}}}",
             "/use/authentications/who",
         ),
-        ("use: {functions: {f: {set: {x: 1}}}}", "/use/functions/f"),
-        ("use: {secrets: [key]}", "/use/secrets/0"),
     ] {
         let text = format!("{section}\n{}", with_tasks("  - a: {set: {x: 1}}\n"));
         doubts(&text, place, &["nothing in this document uses"]);
     }
+    let text = format!(
+        "use: {{secrets: [key]}}\n{}",
+        with_tasks("  - a: {set: {x: 1}}\n")
+    );
+    doubts(
+        &text,
+        "/use/secrets/0",
+        &["nothing in this document uses this secret"],
+    );
+    let text = format!(
+        "use: {{functions: {{f: {{set: {{x: 1}}}}}}}}\n{}",
+        with_tasks("  - a: {set: {x: 1}}\n")
+    );
+    doubts(&text, "/use/functions/f", &["nothing in this document calls"]);
     let text = format!(
         "use: {{extensions: [{{log: {{extend: try, before: [{{a: {{set: {{x: 1}}}}}}]}}}}]}}\n{}",
         with_tasks("  - a: {set: {x: 1}}\n")
