@@ -12,17 +12,24 @@ use serde_json::{Map, Value};
 use super::http::within;
 use super::openapi::{resolved, wrong};
 use super::web::Web;
-use super::{Call, Failure, Kind};
+use super::{Call, Failure, Kind, Progress};
 
 impl Web {
     /// Publishes a message and returns what the server answers.
-    pub(super) async fn asyncapi(&self, request: &AsyncApi, call: &Call) -> Result<Value, Failure> {
+    pub(super) async fn asyncapi(
+        &self,
+        request: &AsyncApi,
+        call: &Call,
+        progress: &Progress,
+    ) -> Result<Value, Failure> {
         within(call.timeout, &shown(&request.document.endpoint.uri), async {
             let mut session = self.session(call).await?;
             let outcome = async {
+                progress.set_note(Some("reads the document that describes the service".to_owned()));
                 let text = self.document(&request.document.endpoint, &mut session).await?;
+                progress.set_note(None);
                 let request = described(&text, request)?;
-                self.http_in(&request, call, &mut session).await
+                self.http_in(&request, call, progress, &mut session).await
             };
             let outcome = outcome.await;
             outcome.map_err(|failure| session.redaction().failure(failure))

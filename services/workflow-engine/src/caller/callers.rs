@@ -30,9 +30,9 @@ impl Caller for Callers {
                 Err(Failure::new(Kind::Configuration, 400, detail))
             }
             Request::A2a(request) => self.router.call(request, call, progress).await,
-            Request::AsyncApi(request) => self.web.asyncapi(request, call).await,
-            Request::Http(request) => self.web.http(request, call).await,
-            Request::OpenApi(request) => self.web.openapi(request, call).await,
+            Request::AsyncApi(request) => self.web.asyncapi(request, call, progress).await,
+            Request::Http(request) => self.web.http(request, call, progress).await,
+            Request::OpenApi(request) => self.web.openapi(request, call, progress).await,
         }
     }
 

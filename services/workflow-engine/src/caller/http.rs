@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use muster_workflow_dsl::document::ResponseFormat;
+use muster_workflow_dsl::document::{ResponseFormat, Scheme};
 use muster_workflow_dsl::request::{Http as Request, shown};
 use reqwest::header::{HeaderMap, HeaderName};
 use reqwest::{Method, StatusCode};
@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::session::Session;
 use super::web::{Incoming, Outgoing, Web, address, content, header};
-use super::{Call, Failure, Kind};
+use super::{Call, Failure, Kind, Progress};
 
 /// Tells a service that a request is the same as one before (draft-ietf-httpapi-idempotency-key-header).
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -21,10 +21,15 @@ const LONGEST_EXCERPT: usize = 500;
 
 impl Web {
     /// Makes a call over HTTP and returns its output.
-    pub(super) async fn http(&self, request: &Request, call: &Call) -> Result<Value, Failure> {
+    pub(super) async fn http(
+        &self,
+        request: &Request,
+        call: &Call,
+        progress: &Progress,
+    ) -> Result<Value, Failure> {
         within(call.timeout, &shown(&request.endpoint.uri), async {
             let mut session = self.session(call).await?;
-            let outcome = self.http_in(request, call, &mut session).await;
+            let outcome = self.http_in(request, call, progress, &mut session).await;
             outcome.map_err(|failure| session.redaction().failure(failure))
         })
         .await
@@ -35,12 +40,18 @@ impl Web {
         &self,
         request: &Request,
         call: &Call,
+        progress: &Progress,
         session: &mut Session,
     ) -> Result<Value, Failure> {
-        let finish = |session: &Session| outgoing(request, call, session);
-        let answer = self
-            .send(request.endpoint.authentication.as_ref(), session, finish)
-            .await?;
+        let authentication = request.endpoint.authentication.as_ref();
+        if authentication.is_some_and(|given| matches!(given.scheme, Scheme::Oauth2 | Scheme::Oidc)) {
+            progress.set_note(Some("obtains a token first".to_owned()));
+        }
+        let finish = |session: &Session| {
+            progress.set_note(None);
+            outgoing(request, call, session)
+        };
+        let answer = self.send(authentication, session, finish).await?;
         output(request, &answer, session)
     }
 }

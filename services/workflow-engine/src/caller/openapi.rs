@@ -15,7 +15,7 @@ use url::Url;
 
 use super::http::within;
 use super::web::Web;
-use super::{Call, Failure, Kind};
+use super::{Call, Failure, Kind, Progress};
 use place::{Kind as Place, Parameter};
 
 /// How often a reference may lead to another one.
@@ -23,14 +23,21 @@ const MOST_REFERENCES: usize = 16;
 
 impl Web {
     /// Makes a call of an operation and returns its output.
-    pub(super) async fn openapi(&self, request: &OpenApi, call: &Call) -> Result<Value, Failure> {
+    pub(super) async fn openapi(
+        &self,
+        request: &OpenApi,
+        call: &Call,
+        progress: &Progress,
+    ) -> Result<Value, Failure> {
         within(call.timeout, &shown(&request.document.endpoint.uri), async {
             let mut session = self.session(call).await?;
             let outcome = async {
+                progress.set_note(Some("reads the document that describes the service".to_owned()));
                 let text = self.document(&request.document.endpoint, &mut session).await?;
+                progress.set_note(None);
                 let address = session.text(&request.document.endpoint.uri);
                 let request = described(&text, &address, request)?;
-                self.http_in(&request, call, &mut session).await
+                self.http_in(&request, call, progress, &mut session).await
             };
             let outcome = outcome.await;
             outcome.map_err(|failure| session.redaction().failure(failure))

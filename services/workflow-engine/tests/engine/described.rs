@@ -142,6 +142,11 @@ async fn a_description_that_does_not_come_is_left_at_the_deadline() {
     let text = operation(&service, "getPet", "");
     engine.start_run(&text, "r", "").await.unwrap();
     service.until_seen(2).await;
+    let activity = engine.run("r").await.activity;
+    assert!(
+        activity[0].contains("reads the document that describes the service"),
+        "{activity:?}"
+    );
     engine.cancel("r").await.unwrap();
     service.until_gone(2).await;
 }

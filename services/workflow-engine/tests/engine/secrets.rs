@@ -549,6 +549,8 @@ async fn a_run_that_waits_for_an_authority_goes_on_after_a_restart() {
     ));
     engine.start_run(&text, "r", "").await.unwrap();
     service.until_seen(1).await;
+    let activity = engine.run("r").await.activity;
+    assert!(activity[0].contains("obtains a token first"), "{activity:?}");
     engine.stop().await;
     open.store(true, Ordering::SeqCst);
     engine.launch().await;
