@@ -24,8 +24,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::request::Request;
+use crate::usage::Usage;
 pub use error::{Own, Problem, Standard};
-pub use question::{Escalation, Question, Verdict};
+pub use question::{Breach, Escalation, Question, Verdict};
 
 /// Version of the format of events. A reader refuses a journal that begins with a higher one.
 pub const FORMAT: u32 = 1;
@@ -211,6 +212,9 @@ pub enum EventKind {
         /// What they are asked; its fields stand beside these.
         #[serde(flatten)]
         question: Question,
+        /// The budget that is used up, if that is what they are asked about: then the call that asks, and others, are held.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        budget: Option<Breach>,
     },
     /// Nothing was decided for a while, and more people are asked.
     #[serde(rename = "approval.escalated")]
@@ -262,6 +266,24 @@ pub enum EventKind {
         function: String,
         /// Its input.
         input: Arc<Value>,
+    },
+    /// A call is not made before it is decided about a budget.
+    #[serde(rename = "call.held")]
+    CallHeld {
+        /// JSON pointer of the call.
+        task: Arc<str>,
+        /// Its activation.
+        activation: u64,
+    },
+    /// The answer of a call says what it cost.
+    #[serde(rename = "usage.reported")]
+    UsageReported {
+        /// JSON pointer of the call.
+        task: Arc<str>,
+        /// Its activation.
+        activation: u64,
+        /// What it cost.
+        usage: Usage,
     },
     /// A pause began.
     #[serde(rename = "wait.started")]
@@ -441,6 +463,8 @@ impl Event {
             EventKind::ApprovalDecided { .. } => "approval.decided",
             EventKind::ApprovalExpired { .. } => "approval.expired",
             EventKind::FunctionStarted { .. } => "function.started",
+            EventKind::CallHeld { .. } => "call.held",
+            EventKind::UsageReported { .. } => "usage.reported",
             EventKind::WaitStarted { .. } => "wait.started",
             EventKind::LoopStarted { .. } => "loop.started",
             EventKind::IterationStarted { .. } => "iteration.started",
@@ -477,6 +501,8 @@ impl Event {
             | EventKind::ApprovalDecided { task, .. }
             | EventKind::ApprovalExpired { task, .. }
             | EventKind::FunctionStarted { task, .. }
+            | EventKind::CallHeld { task, .. }
+            | EventKind::UsageReported { task, .. }
             | EventKind::WaitStarted { task, .. }
             | EventKind::LoopStarted { task, .. }
             | EventKind::IterationStarted { task, .. }
@@ -513,6 +539,8 @@ impl Event {
             | EventKind::ApprovalDecided { activation, .. }
             | EventKind::ApprovalExpired { activation, .. }
             | EventKind::FunctionStarted { activation, .. }
+            | EventKind::CallHeld { activation, .. }
+            | EventKind::UsageReported { activation, .. }
             | EventKind::WaitStarted { activation, .. }
             | EventKind::LoopStarted { activation, .. }
             | EventKind::IterationStarted { activation, .. }

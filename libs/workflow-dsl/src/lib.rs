@@ -18,6 +18,7 @@ pub mod request;
 pub mod run;
 pub mod schema;
 pub mod secret;
+pub mod usage;
 
 mod node;
 mod parse;

@@ -36,6 +36,7 @@ mod measure;
 mod place;
 mod retry;
 pub mod rewind;
+pub mod spending;
 mod standing;
 mod state;
 mod track;
@@ -51,6 +52,7 @@ use serde_json::Value;
 use crate::document::Definition;
 use crate::journal::{Event, EventKind, Problem, Verdict};
 use crate::secret::Secrets;
+use crate::usage::Usage;
 pub use approval::Approval;
 pub use compensate::{Compensation, MOST_COMPENSATION_BYTES, MOST_COMPENSATIONS};
 pub use control::CANCELLATION;
@@ -59,6 +61,7 @@ pub use effect::Effect;
 pub use fold::Mismatch;
 use measure::Meter;
 pub use measure::{MOST_BYTES_HELD, MOST_STEPS_AT_ONCE};
+use spending::{Exhausted, Spending};
 use state::{Activation, Cursor, Timer};
 pub use waiting::{Blocker, BlockerKind};
 
@@ -103,6 +106,8 @@ pub struct Run {
     timers: BTreeSet<Timer>,
     /// How many tasks wait for people.
     asking: usize,
+    spending: Spending,
+    exhausted: Option<Exhausted>,
     /// Since when the run waits for people and nothing else, so that its clock stands still.
     resting_since: Option<Timestamp>,
     /// Whether some clock stands still.
@@ -152,6 +157,15 @@ pub enum Stimulus {
     },
     /// Time has passed, or the run has been loaded from its journal: whatever is due is decided.
     Tick,
+    /// The answer of a call says what it cost. To be told before the answer itself.
+    Used {
+        /// From [`Effect::Call`].
+        activation: u64,
+        /// From [`Effect::Call`].
+        attempt: u32,
+        /// What it cost.
+        usage: Usage,
+    },
     /// Somebody decides. Of no effect if the approval is not open.
     Decide {
         /// Its number in the run.
@@ -222,6 +236,8 @@ impl Run {
             ready: BTreeSet::new(),
             timers: BTreeSet::new(),
             asking: 0,
+            spending: Spending::default(),
+            exhausted: None,
             resting_since: None,
             stood: false,
             output: None,

@@ -22,7 +22,16 @@ pub enum ApprovalCommand {
         id: String,
     },
     /// Say yes: the run goes on.
-    Approve(DecideArguments),
+    Approve {
+        #[command(flatten)]
+        decision: DecideArguments,
+        /// Of an approval about a budget: raise it by so many tokens; default: by itself.
+        #[arg(long, value_name = "TOKENS")]
+        raise_tokens: Option<u64>,
+        /// Of an approval about a budget: raise it by so much money; default: by itself.
+        #[arg(long, value_name = "MONEY")]
+        raise_cost: Option<f64>,
+    },
     /// Say no: the task fails with an error that the document can handle.
     Reject(DecideArguments),
 }
@@ -98,11 +107,17 @@ pub async fn run(command: ApprovalCommand, endpoints: &Endpoints, output: &Outpu
             let answer = client.get_approval(request).await.map_err(failure)?;
             answer.into_inner().approval
         }
-        ApprovalCommand::Approve(DecideArguments { id, comment, by }) => {
+        ApprovalCommand::Approve {
+            decision: DecideArguments { id, comment, by },
+            raise_tokens,
+            raise_cost,
+        } => {
             let request = ApproveRequest {
                 approval_id: id,
                 by,
                 comment,
+                raise_tokens,
+                raise_cost,
             };
             let answer = client.approve(request).await.map_err(failure)?;
             answer.into_inner().approval

@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use muster_workflow_dsl::document::policy::Priority;
 
 use crate::approval::{self, ApprovalCommand};
+use crate::bench::{self, BenchCommand};
 use crate::connect::Endpoints;
 use crate::failure::Failure;
 use crate::output::{Format, Output};
@@ -78,6 +79,9 @@ enum Command {
     /// List and decide what runs ask people.
     #[command(subcommand)]
     Approval(ApprovalCommand),
+    /// Measure what is promised, on this machine.
+    #[command(subcommand)]
+    Bench(BenchCommand),
 }
 
 /// Which ports `dev` listens on.
@@ -409,6 +413,7 @@ async fn dispatch(cli: Cli, output: &Output) -> Result<(), Failure> {
         Command::Task(command) => task::run(command, &endpoints, output).await,
         Command::Workflow(command) => workflow::run(command, &endpoints, output).await,
         Command::Approval(command) => approval::run(command, &endpoints, output).await,
+        Command::Bench(command) => bench::run(command, output).await,
     }
 }
 

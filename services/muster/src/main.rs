@@ -2,6 +2,7 @@
 
 mod agents;
 mod approval;
+mod bench;
 mod cli;
 mod connect;
 mod demo;

@@ -95,8 +95,17 @@ fn queued(hindrance: Option<Hindrance>) -> Blocker {
     match hindrance {
         // Between two looks it has begun.
         None => blocker("is about to begin".to_owned()),
-        Some(Hindrance::Slots { held, slots, ahead }) => blocker(format!(
-            "waits for a slot: {held} of {slots} are in use, {ahead} runs are ahead"
+        Some(Hindrance::Slots {
+            held,
+            slots,
+            kept,
+            ahead,
+        }) => blocker(format!(
+            "waits for a slot: {held} of {slots} are in use{}, {ahead} runs are ahead",
+            match kept {
+                0 => String::new(),
+                kept => format!(", the last {kept} are kept for namespaces that hold few"),
+            }
         ))
         .with("limit", "engine.max_concurrent_workflows")
         .with("used", held)

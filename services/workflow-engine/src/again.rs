@@ -183,6 +183,7 @@ impl Engine {
             output: None,
             // What was withdrawn when the run ended is open again.
             approvals: Ledger::of(&run, &summary).into_open(),
+            spent: None,
         };
         match self.store.reopen(step, ended_at).await {
             // Somebody else has retried or deleted it.
@@ -306,6 +307,7 @@ impl Engine {
         };
         let step = Step {
             approvals: Ledger::of(&run, &summary).into_open(),
+            spent: None,
             summary,
             first_index: 0,
             entries,

@@ -6,6 +6,7 @@
 
 mod answer;
 mod asyncapi;
+pub mod caching;
 mod callers;
 mod http;
 mod judgement;
@@ -20,10 +21,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use muster_workflow_dsl::request::Request;
+use muster_workflow_dsl::usage::Usage;
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::secrets::Grant;
+pub use caching::Kept;
 pub use callers::Callers;
 pub use progress::{Note, Progress};
 
@@ -40,6 +43,8 @@ pub struct Call {
     pub timeout: Duration,
     /// Which secrets it may know.
     pub grant: Grant,
+    /// Which kept answer may stand for its own.
+    pub kept: Option<Kept>,
 }
 
 /// What kind of thing went wrong, after the DSL's standard error types.
@@ -71,6 +76,8 @@ pub struct Failure {
     pub status: u16,
     /// What happened, in a sentence.
     pub detail: String,
+    /// What it cost all the same.
+    pub usage: Option<Usage>,
 }
 
 impl Failure {
@@ -79,6 +86,7 @@ impl Failure {
             kind,
             status,
             detail: detail.into(),
+            usage: None,
         }
     }
 }

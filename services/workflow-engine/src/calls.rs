@@ -147,6 +147,7 @@ impl Calls {
                         kind: Kind::Runtime,
                         status: 500,
                         detail,
+                        usage: None,
                     }),
                 ))
             }
@@ -279,6 +280,7 @@ mod tests {
             step_key: Uuid::nil(),
             timeout: Duration::from_secs(1),
             grant: Grant::default(),
+            kept: None,
         }
     }
 

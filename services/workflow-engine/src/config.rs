@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use muster_runtime::config::{Mistakes, Settings};
 use muster_runtime::{server, telemetry, trust};
+use muster_workflow_dsl::run::approval::{LONGEST_NAME, MOST_ASSIGNEES};
+use muster_workflow_dsl::usage::{self, Limits};
 use serde::{Deserialize, Serialize};
 
 use crate::schedule::{Bounds, Share};
@@ -61,7 +63,7 @@ pub struct Engine {
 }
 
 /// What a namespace is given.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Namespace {
     /// Its part of the slots, relative to the weights of the others.
@@ -70,6 +72,60 @@ pub struct Namespace {
     pub max_concurrent_workflows: usize,
     /// How many of its runs may wait for their turn; 0: as many as the line takes.
     pub max_queued_runs: usize,
+    /// What its runs may use together before people are asked; none: there is no limit.
+    pub budget: Option<Budget>,
+}
+
+/// What the runs of a namespace may use together before people are asked.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Budget {
+    /// Tokens; 0: no limit.
+    pub tokens: u64,
+    /// Money, in the currency of the fleet; 0: no limit.
+    pub cost: f64,
+    /// In which time; it begins anew at midnight UTC.
+    pub per: Period,
+    /// Who is asked; nobody: `operators`.
+    pub assignees: Vec<String>,
+}
+
+/// In which time a budget is for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Period {
+    /// A day.
+    #[default]
+    Day,
+    /// A calendar month.
+    Month,
+}
+
+impl Budget {
+    /// As the interpreter knows it.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        Limits {
+            tokens: (self.tokens > 0).then_some(self.tokens),
+            cost_micros: usage::micros(self.cost).filter(|micros| *micros > 0),
+        }
+    }
+
+    fn validate(&self, key: &str, mistakes: &mut Mistakes) {
+        if usage::micros(self.cost).is_none() {
+            mistakes.add(format!("{key}.cost"), "must be an amount of money");
+        }
+        if self.limits() == Limits::default() {
+            mistakes.add(key, "needs 'tokens', 'cost' or both above zero");
+        }
+        let named = |name: &String| !name.trim().is_empty() && name.len() <= LONGEST_NAME;
+        if self.assignees.len() > MOST_ASSIGNEES || !self.assignees.iter().all(named) {
+            mistakes.add(
+                format!("{key}.assignees"),
+                format!("must be at most {MOST_ASSIGNEES} names of 1 to {LONGEST_NAME} bytes"),
+            );
+        }
+    }
 }
 
 impl Default for Namespace {
@@ -78,6 +134,7 @@ impl Default for Namespace {
             weight: 1,
             max_concurrent_workflows: 0,
             max_queued_runs: 0,
+            budget: None,
         }
     }
 }
@@ -166,6 +223,9 @@ impl Engine {
             let key = format!("engine.namespaces.{name}");
             if !muster_api::names::is_dns_label(name) {
                 mistakes.add(&key, "is not a namespace: 1 to 63 of a-z, 0-9 and '-'");
+            }
+            if let Some(budget) = &namespace.budget {
+                budget.validate(&format!("{key}.budget"), mistakes);
             }
             if !(1..=MOST_WEIGHT).contains(&namespace.weight) {
                 let weight = namespace.weight;

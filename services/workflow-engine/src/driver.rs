@@ -75,6 +75,7 @@ impl Work {
 /// # Errors
 /// The store cannot be read.
 pub(crate) async fn recover(engine: &Engine) -> Result<(), store::Error> {
+    engine.budgets.recover(&*engine.store, engine.clock.now()).await?;
     let mut after: Option<Position> = None;
     let (mut resumed, mut waiting) = (0_usize, 0_usize);
     loop {

@@ -16,9 +16,11 @@ use muster_workflow_dsl::document::policy::{Concurrency, Priority};
 use muster_workflow_dsl::expression::Variables;
 use muster_workflow_dsl::run::Stimulus;
 use muster_workflow_dsl::secret::Nonce;
+use muster_workflow_dsl::usage::Usage;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
+use crate::budget::Budgets;
 use crate::caller::Caller;
 use crate::caller::web::Web;
 use crate::catalogue::{Catalogue, Reference};
@@ -56,6 +58,7 @@ pub struct Engine {
     pub(crate) feed: Feed,
     pub(crate) floor: Floor,
     pub(crate) meter: Arc<Meter>,
+    pub(crate) budgets: Budgets,
     pub(crate) shutdown: Shutdown,
     catalogue: Catalogue,
     tasks: Tasks,
@@ -153,6 +156,7 @@ impl Engine {
             feed: Feed::default(),
             floor: Floor::new(settings.bounds()),
             meter: Arc::new(Meter::new(metrics)),
+            budgets: Budgets::new(&settings),
             store,
             caller,
             clock,
@@ -297,6 +301,7 @@ impl Engine {
             started_at: None,
             ended_at: None,
             history_length: 0,
+            spent: Usage::default(),
             claim,
             marks: Marks::default(),
         }

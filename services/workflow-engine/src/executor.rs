@@ -17,6 +17,7 @@ use muster_runtime::Shutdown;
 use muster_runtime::clock::Clock;
 use muster_workflow_dsl::journal::{Problem, Standard};
 use muster_workflow_dsl::run::{Effect, Stimulus};
+use muster_workflow_dsl::usage::Usage;
 
 use crate::caller::{Call, Failure, Kind};
 use crate::calls::{Calls, Key};
@@ -136,9 +137,9 @@ impl Executor {
                 Happening::Command(command) => self.obey(live, command).await?,
                 Happening::Due => self.tick(live, due).await?,
                 Happening::Ended(key, outcome) => {
-                    let mut stimuli = vec![returned(key, outcome)];
+                    let mut stimuli = returned(key, outcome);
                     while let Some((key, outcome)) = self.calls.try_ended() {
-                        stimuli.push(returned(key, outcome));
+                        stimuli.extend(returned(key, outcome));
                     }
                     self.step(live, stimuli).await?
                 }
@@ -167,14 +168,16 @@ impl Executor {
                     step_key,
                     request,
                     deadline,
-                    task: _,
+                    task,
                 } => {
+                    let kept = live.kept(&task, &request);
                     let call = Call {
                         request,
                         message_id,
                         step_key,
                         timeout: self.timeout(deadline, now),
                         grant: live.grant(),
+                        kept,
                     };
                     wanted.push(((activation, attempt), call));
                 }
@@ -270,12 +273,16 @@ impl Executor {
 
     async fn decide_and_write(&self, mut live: Live, stimuli: Vec<Stimulus>) -> Result<Live, Broken> {
         for stimulus in stimuli {
+            let (namespace, now) = (&live.summary.namespace, self.engine.clock.now());
+            let exhausted = self.engine.budgets.exhausted(namespace, now, live.used());
+            live.know_namespace(exhausted);
             live = live.decide(stimulus, self.engine.clock.now()).await?;
         }
         if live.has_unwritten() {
             let clock = &self.engine.clock;
             let start = clock.monotonic();
-            live.write(&*self.engine.store).await?;
+            let (day, used) = live.write(&*self.engine.store).await?;
+            self.engine.budgets.add(&live.summary.namespace, day, used);
             self.engine.meter.step(clock.monotonic().saturating_sub(start));
             let ended = live.summary.status.is_final();
             self.engine.feed.publish(
@@ -305,7 +312,22 @@ pub(crate) async fn sleep_until(clock: &dyn Clock, due: Timestamp) {
     }
 }
 
-fn returned((activation, attempt): Key, outcome: Result<serde_json::Value, Failure>) -> Stimulus {
+/// What a call cost, if its answer says so, and the answer.
+fn returned(key: Key, outcome: Result<serde_json::Value, Failure>) -> Vec<Stimulus> {
+    let (activation, attempt) = key;
+    let usage = match &outcome {
+        Ok(answer) => Usage::reported(answer),
+        Err(failure) => failure.usage,
+    };
+    let used = usage.map(|usage| Stimulus::Used {
+        activation,
+        attempt,
+        usage,
+    });
+    used.into_iter().chain([ended(key, outcome)]).collect()
+}
+
+fn ended((activation, attempt): Key, outcome: Result<serde_json::Value, Failure>) -> Stimulus {
     Stimulus::CallReturned {
         activation,
         attempt,
@@ -320,7 +342,10 @@ fn instead(stimulus: &Stimulus) -> Stimulus {
     match stimulus {
         Stimulus::CallReturned {
             activation, attempt, ..
-        } => returned(
+        }
+        | Stimulus::Used {
+            activation, attempt, ..
+        } => ended(
             (*activation, *attempt),
             Err(Failure::new(Kind::Runtime, 413, REASON)),
         ),

@@ -23,6 +23,7 @@
 
 mod activity;
 mod approving;
+mod budget;
 mod calls;
 mod driver;
 mod executor;
@@ -67,6 +68,7 @@ use muster_runtime::{Chassis, Error, Listeners, Shutdown, Surface, data_director
 pub use config::Config;
 
 use caller::Callers;
+use caller::caching::Caching;
 use caller::router::Router;
 use caller::web::Web;
 use engine::{Engine, Parts};
@@ -97,9 +99,13 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
     ));
     let engine = Arc::new(Engine::new(Parts {
         store: Arc::clone(&store),
-        caller: Arc::new(Callers {
-            router: router(&settings, &chassis)?,
-            web: Arc::clone(&web),
+        caller: Arc::new(Caching {
+            inner: Arc::new(Callers {
+                router: router(&settings, &chassis)?,
+                web: Arc::clone(&web),
+            }),
+            store: Arc::clone(&store),
+            clock: Arc::clone(&chassis.clock),
         }),
         clock: Arc::clone(&chassis.clock),
         settings: settings.clone(),

@@ -5,16 +5,21 @@
 
 use jiff::Timestamp;
 use muster_workflow_dsl::journal::{Event, EventKind, Problem, Standard};
+use muster_workflow_dsl::request::Request;
+use muster_workflow_dsl::run::spending::Exhausted;
 use muster_workflow_dsl::run::{self, Blocker, Effect, Run, Stimulus};
 use muster_workflow_dsl::secret;
+use muster_workflow_dsl::usage::Usage;
 use serde_json::Value;
 
 use crate::approval::Ledger;
+use crate::caller::Kept;
 use crate::definitions::Definitions;
 use crate::folding::Journal;
 use crate::off_thread::off_thread;
 use crate::run::{Compensation, Failure, Record, RunId, Status, Summary};
 use crate::secrets::{Grant, Secrets};
+use crate::store::spending::Spent;
 use crate::store::{self, Step, Store};
 
 /// How many pointers of each list of compensations are kept with a summary.
@@ -41,6 +46,8 @@ pub(crate) struct Live {
     run: Run,
     unwritten: Vec<Vec<u8>>,
     approvals: Ledger,
+    /// What was reported and is not written.
+    used: Usage,
 }
 
 impl Live {
@@ -66,6 +73,7 @@ impl Live {
             record,
             run,
             unwritten: Vec::new(),
+            used: Usage::default(),
         }))
     }
 
@@ -136,6 +144,12 @@ impl Live {
         for event in &events {
             self.record(event)?;
         }
+        let reported = events.iter().filter_map(|event| match &event.kind {
+            EventKind::UsageReported { usage, .. } => Some(*usage),
+            _ => None,
+        });
+        self.used += reported.sum();
+        self.summary.spent = self.run.spent();
         self.approvals.follow(&events, &self.run, &self.summary);
         self.sum_up(now);
         Ok(self)
@@ -159,7 +173,11 @@ impl Live {
     }
 
     /// Makes what was decided durable.
-    pub(crate) async fn write(&mut self, store: &dyn Store) -> Result<(), store::Error> {
+    /// Says what the run used since the last time, and on which day.
+    pub(crate) async fn write(&mut self, store: &dyn Store) -> Result<(i64, Usage), store::Error> {
+        let used = std::mem::take(&mut self.used);
+        let (day, usage) = self.run.spent_on_the_last_day();
+        let spent = (used != Usage::default()).then_some(Spent { day, usage });
         let entries = std::mem::take(&mut self.unwritten);
         let first_index = self.summary.history_length;
         self.summary.history_length += entries.len() as u64;
@@ -171,8 +189,20 @@ impl Live {
                 entries,
                 output,
                 approvals: self.approvals.take_changed(),
+                spent,
             })
-            .await
+            .await?;
+        Ok((day, used))
+    }
+
+    /// What was reported and is not written.
+    pub(crate) fn used(&self) -> Usage {
+        self.used
+    }
+
+    /// Says whether the budget of the run's namespace is used up.
+    pub(crate) fn know_namespace(&mut self, exhausted: Option<Exhausted>) {
+        self.run.know_namespace(exhausted);
     }
 
     /// Whether something is to be written.
@@ -205,6 +235,12 @@ impl Live {
     /// Whether the run waits for something that will be told to it, besides calls and time.
     pub(crate) fn waits_outside(&self) -> bool {
         self.run.waits_outside()
+    }
+
+    /// Which kept answer may stand for that of a call.
+    pub(crate) fn kept(&self, task: &str, request: &Request) -> Option<Kept> {
+        let task = self.run.definition().workflow.task(task)?;
+        Kept::new(&self.summary.namespace, request, task.policy.cache?)
     }
 
     /// What the run does or waits for.

@@ -7,10 +7,14 @@ use jiff::{SignedDuration, Timestamp};
 use muster_runtime::Shutdown;
 use muster_runtime::clock::SharedClock;
 
+use crate::store::answers::MOST_ANSWERS;
 use crate::store::{Error, Store};
 
 /// How often the store is swept.
 const EVERY: Duration = Duration::from_secs(60);
+
+/// What was used is kept for so many days: the longest budget is of a month.
+const KEPT_DAYS: i64 = 62;
 
 /// Runs forgotten between two looks at the clock.
 const AT_ONCE: usize = 100;
@@ -29,6 +33,16 @@ pub(crate) async fn keep_sweeping(
             Ok(0) => {}
             Ok(count) => tracing::info!(count, "forgot runs that ended before {horizon}"),
             Err(error) => tracing::warn!(%error, "cannot forget old runs"),
+        }
+        if let Err(error) = store
+            .forget_answers(clock.now(), MOST_ANSWERS, AT_ONCE * AT_ONCE)
+            .await
+        {
+            tracing::warn!(%error, "cannot forget kept answers");
+        }
+        let oldest = clock.now().as_second().div_euclid(24 * 60 * 60) - KEPT_DAYS;
+        if let Err(error) = store.forget_spending(oldest, AT_ONCE * AT_ONCE).await {
+            tracing::warn!(%error, "cannot forget what was used long ago");
         }
         tokio::select! {
             () = shutdown.requested() => {}
@@ -76,6 +90,7 @@ mod tests {
                     entries: Vec::new(),
                     output: None,
                     approvals: Vec::new(),
+                    spent: None,
                 };
                 store.append(step).await.unwrap();
             }

@@ -11,6 +11,8 @@ use muster_workflow_dsl::secret::Nonce;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use muster_workflow_dsl::usage::Usage;
+
 use crate::schedule::{Claim, Newcomer};
 
 /// Longest run id.
@@ -173,6 +175,9 @@ pub struct Summary {
     pub ended_at: Option<Timestamp>,
     /// How many entries its journal has.
     pub history_length: u64,
+    /// What its calls have cost.
+    #[serde(default)]
+    pub spent: Usage,
     /// What its turn depends on.
     #[serde(flatten)]
     pub claim: Claim,

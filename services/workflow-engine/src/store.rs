@@ -6,11 +6,13 @@
 //! else has taken further is refused.
 
 mod again;
+pub mod answers;
 pub mod approvals;
 #[cfg(test)]
 pub(crate) mod conformance;
 pub mod embedded;
 mod filter;
+pub mod spending;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -20,8 +22,10 @@ use serde_json::Value;
 use crate::approval::Approval;
 use crate::run::{Entry, Position, Record, RunId, Summary};
 pub use again::Again;
+use answers::Answers;
 use approvals::Approvals;
 pub use filter::{Filter, Span};
+use spending::{Spending, Spent};
 
 /// Why the store did not do it.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -83,6 +87,8 @@ pub struct Step {
     pub output: Option<Value>,
     /// The approvals that have changed, as they stand after the step.
     pub approvals: Vec<Approval>,
+    /// What the run has used on the day of the step, if that has changed.
+    pub spent: Option<Spent>,
 }
 
 /// Some of a list, and where it goes on.
@@ -102,7 +108,7 @@ pub const HISTORY_BYTES: usize = 1024 * 1024;
 
 /// Durable catalogue and journals.
 #[async_trait]
-pub trait Store: Again + Approvals + Send + Sync + 'static {
+pub trait Store: Again + Answers + Approvals + Spending + Send + Sync + 'static {
     /// Adds a document; a [`Error::Conflict`] if its key is taken.
     async fn add_workflow(&self, workflow: &Workflow, document: &str) -> Result<(), Error>;
 

@@ -91,6 +91,8 @@ pub enum Answer {
     Status(tonic::Status),
     /// These events, one after the other; a unary call gets the last task or message among them.
     Events(Vec<Result<a2a::StreamResponse, tonic::Status>>),
+    /// As [`Self::Echo`], with an object as metadata of the task.
+    Metadata(Value),
     /// Whatever the function says, given the call.
     Compute(Arc<dyn Fn(&Call) -> Answer + Send + Sync>),
 }
@@ -104,6 +106,7 @@ impl fmt::Debug for Answer {
             Self::Task(..) => "Task",
             Self::Status(_) => "Status",
             Self::Events(_) => "Events",
+            Self::Metadata(_) => "Metadata",
             Self::Compute(_) => "Compute",
         };
         formatter.write_str(name)

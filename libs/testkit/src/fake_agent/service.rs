@@ -31,6 +31,17 @@ impl Service {
                 let result = json!({"echo": call.text, "data": call.data});
                 self.task_events(completed(call, &result, &call.text))
             }
+            Answer::Metadata(metadata) => {
+                let result = json!({"echo": call.text, "data": call.data});
+                let fields = metadata.as_object().into_iter().flatten();
+                let fields = fields
+                    .map(|(name, value)| (name.clone(), value.clone()))
+                    .collect();
+                self.task_events(a2a::Task {
+                    metadata: Some(pbconv::to_proto_struct(&fields)),
+                    ..completed(call, &result, &call.text)
+                })
+            }
             Answer::Completed(data, text) => self.task_events(completed(call, &data, &text)),
             Answer::Task(state, text) => self.task_events(task(call, state, &text)),
             Answer::Message(text) => vec![Ok(response(a2a::stream_response::Payload::Message(message(

@@ -7,11 +7,13 @@ mod gate;
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::TaskList;
 use crate::expression::Expression;
+use crate::usage::Limits;
 pub use gate::{Escalation, Gate};
 
 /// The key in `document.metadata` and in a task's `metadata`.
@@ -26,6 +28,17 @@ pub struct WorkflowPolicy {
     pub concurrency: Vec<Concurrency>,
     /// `maxIterations`: that of each task that names none.
     pub max_iterations: Option<u64>,
+    /// `budget`: what a run may use before people are asked.
+    pub budget: Option<Budget>,
+}
+
+/// What a run may use before people are asked.
+#[derive(Debug, Clone)]
+pub struct Budget {
+    /// `tokens` and `cost`, at least one of them.
+    pub limits: Limits,
+    /// Who is asked, for how long.
+    pub gate: Gate,
 }
 
 /// A class of runs: within a namespace a run of a higher class goes before all runs of lower ones.
@@ -102,6 +115,8 @@ pub struct TaskPolicy {
     /// `compensation`: the one task of this list takes back what the task did, once it has completed and the run fails or is
     /// cancelled.
     pub compensation: Option<Box<TaskList>>,
+    /// `cache.ttl` of a `call` that is declared `idempotent`: how long its answer may stand for the next one.
+    pub cache: Option<Duration>,
 }
 
 /// A part of a whole, above zero and at most one.

@@ -57,14 +57,17 @@ pub enum Own {
     ApprovalExpired,
     /// A loop has taken as many iterations as it may.
     TooManyIterations,
+    /// A budget is used up, and people have refused more.
+    BudgetExceeded,
 }
 
 impl Own {
     /// All of them.
-    pub const ALL: [Self; 3] = [
+    pub const ALL: [Self; 4] = [
         Self::ApprovalRejected,
         Self::ApprovalExpired,
         Self::TooManyIterations,
+        Self::BudgetExceeded,
     ];
 
     /// The URI of the kind.
@@ -74,6 +77,7 @@ impl Own {
             Self::ApprovalRejected => "urn:muster:error:approval-rejected",
             Self::ApprovalExpired => "urn:muster:error:approval-expired",
             Self::TooManyIterations => "urn:muster:error:too-many-iterations",
+            Self::BudgetExceeded => "urn:muster:error:budget-exceeded",
         }
     }
 
@@ -83,6 +87,7 @@ impl Own {
             Self::ApprovalRejected => (403, "Approval Rejected"),
             Self::ApprovalExpired => (408, "Approval Expired"),
             Self::TooManyIterations => (508, "Too Many Iterations"),
+            Self::BudgetExceeded => (402, "Budget Exceeded"),
         }
     }
 }

@@ -6,6 +6,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::usage::{Limits, Usage};
+
 /// A question to people, with everything in it evaluated.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Question {
@@ -43,4 +45,19 @@ pub struct Verdict {
     /// Why, in their words.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub comment: String,
+    /// By how much a budget is raised; if nothing is said, by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raise: Option<Limits>,
+}
+
+/// A budget that is used up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Breach {
+    /// The namespace whose budget it is; none for that of the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// What was used.
+    pub spent: Usage,
+    /// What may be.
+    pub limits: Limits,
 }

@@ -2,24 +2,36 @@
 
 mod gate;
 
+use std::time::Duration;
+
 use muster_api::names::suggestion;
 
 use super::Reader;
 use super::catch::given;
 use super::cursor::{Cursor, Fields};
-use crate::document::Kind;
 use crate::document::policy::{Concurrency, KEY, Priority, Ratio, TaskPolicy, WorkflowPolicy};
+use crate::document::{Call, Kind};
 use crate::node::Content;
 use crate::run::MOST_TASKS;
 
 /// Fields of `document.metadata.muster`.
-const OF_WORKFLOWS: &[&str] = &["priority", "concurrency", "maxIterations"];
+const OF_WORKFLOWS: &[&str] = &["priority", "concurrency", "maxIterations", "budget"];
+
+/// Answers are kept for at most so long.
+const LONGEST_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// At most so many bounds of a workflow's runs.
 const MOST_LIMITS: usize = 8;
 
 /// Fields of a task's `metadata.muster`.
-const OF_TASKS: &[&str] = &["approval", "compensation", "maxIterations", "minSuccessRatio"];
+const OF_TASKS: &[&str] = &[
+    "approval",
+    "compensation",
+    "maxIterations",
+    "minSuccessRatio",
+    "idempotent",
+    "cache",
+];
 
 impl Reader {
     /// The policy in the metadata among `fields`, of the section `document`.
@@ -31,6 +43,7 @@ impl Reader {
             priority: self.priority(&fields).unwrap_or_default(),
             concurrency: self.concurrency(&fields).unwrap_or_default(),
             max_iterations: self.max_iterations(&fields),
+            budget: fields.get("budget").and_then(|budget| self.budget(&budget)),
         }
     }
 
@@ -45,7 +58,43 @@ impl Reader {
             compensation: self.compensation(&fields),
             max_iterations: self.max_iterations(&fields),
             min_success: self.min_success(&fields, kind),
+            cache: self.cache(&fields, kind),
         }
+    }
+
+    /// How long the answer of a call may stand for the next one.
+    fn cache(&mut self, fields: &Fields<'_>, kind: Option<&Kind>) -> Option<Duration> {
+        let declared = fields.get("idempotent");
+        let idempotent = declared.as_ref().and_then(|field| self.boolean(field));
+        for field in declared.iter().chain(&fields.get("cache")) {
+            let reaches_out =
+                |kind: &Kind| matches!(kind, Kind::Call(call) if !matches!(call, Call::Function(_)));
+            if kind.is_some_and(|kind| !reaches_out(kind)) {
+                let message = "only a call that reaches out can be idempotent and have its answer kept; in a function of \
+                               one's own, say it of its tasks";
+                self.wrong_name(field, message);
+                return None;
+            }
+        }
+        let field = fields.get("cache")?;
+        if idempotent != Some(true) {
+            self.wrong_name(
+                &field,
+                "only the answer of a call that may be repeated is kept; say so with 'idempotent: true'",
+            );
+            return None;
+        }
+        let settings = self.fields(&field, &["ttl"], &[])?;
+        let ttl = self.require(&settings, "ttl")?;
+        let kept = self.duration(&ttl)?.fixed();
+        let kept = kept.filter(|kept| !kept.is_zero() && *kept <= LONGEST_TTL);
+        if kept.is_none() {
+            self.wrong(
+                &ttl,
+                "'ttl' must be a duration above zero and of at most 30 days, such as PT1H",
+            );
+        }
+        kept
     }
 
     fn max_iterations(&mut self, fields: &Fields<'_>) -> Option<u64> {

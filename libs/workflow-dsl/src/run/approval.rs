@@ -20,7 +20,7 @@ use super::state::{Activation, Body, Cause};
 use super::{Run, retry};
 use crate::document::Template;
 use crate::document::policy::Gate;
-use crate::journal::{Escalation, EventKind, Own, Problem, Question, Stage, Standard, Verdict};
+use crate::journal::{Breach, Escalation, EventKind, Own, Problem, Question, Stage, Standard, Verdict};
 
 /// At most so many names stand in one question.
 pub const MOST_ASSIGNEES: usize = 32;
@@ -44,8 +44,12 @@ pub struct Approval {
     pub number: u64,
     /// JSON pointer of the task that waits for it.
     pub task: Arc<str>,
+    /// Its activation.
+    pub(super) activation: u64,
     /// What is asked.
     pub question: Question,
+    /// The budget that is used up, if that is what is asked about.
+    pub budget: Option<Breach>,
     /// Since when.
     pub opened: Timestamp,
     /// Whether more people have been asked.
@@ -84,10 +88,11 @@ impl Run {
     /// The approvals that are open, in the order in which their tasks began.
     pub fn approvals(&self) -> impl Iterator<Item = &Approval> {
         let bodies = self.activations.values().map(|activation| &activation.body);
-        bodies.filter(|_| self.asking > 0).filter_map(|body| match body {
+        let gates = bodies.filter(|_| self.asking > 0).filter_map(|body| match body {
             Body::Asked(approval) => Some(&**approval),
             _ => None,
-        })
+        });
+        gates.chain(self.spending.open.as_deref())
     }
 
     fn asked(&self, number: u64) -> Option<(u64, &Activation)> {
@@ -99,6 +104,16 @@ impl Run {
 
     /// What follows when somebody decides; nothing if it is not open.
     pub(super) fn decided(&self, number: u64, verdict: Verdict, now: Timestamp) -> Option<EventKind> {
+        if let Some(open) = self.budget_approval(number) {
+            return Some(EventKind::ApprovalDecided {
+                task: Arc::clone(&open.task),
+                activation: open.activation,
+                approval: number,
+                attempt_deadline: None,
+                verdict,
+                error: None,
+            });
+        }
         let (id, activation) = self.asked(number)?;
         let workflow = Arc::clone(&self.definition.workflow);
         let task = workflow.task(&activation.pointer)?;
@@ -146,20 +161,25 @@ impl Run {
         &mut self,
         (pointer, id): (&str, u64),
         number: u64,
-        question: &Question,
+        (question, budget): (&Question, Option<&Breach>),
         time: Timestamp,
     ) -> Result<(), Mismatch> {
         let activation = self.expect(id, pointer)?;
-        if !matches!(activation.body, Body::Asking) || number != self.next_index {
-            return Err(self.mismatch(format!("approval {number} of {pointer} is out of turn")));
-        }
         let approval = Approval {
             number,
             task: Arc::clone(&activation.pointer),
+            activation: id,
             question: question.clone(),
+            budget: budget.cloned(),
             opened: time,
             escalated: false,
         };
+        if budget.is_some() {
+            return self.ask_for_budget(pointer, id, approval);
+        }
+        if !matches!(activation.body, Body::Asking) || number != self.next_index {
+            return Err(self.mismatch(format!("approval {number} of {pointer} is out of turn")));
+        }
         self.change(id, |activation| activation.body = Body::Asked(Box::new(approval)));
         Ok(())
     }
@@ -172,6 +192,13 @@ impl Run {
     }
 
     pub(super) fn escalate(&mut self, pointer: &str, id: u64, number: u64) -> Result<(), Mismatch> {
+        if let Some(open) = self.budget_approval(number) {
+            if open.escalated {
+                return Err(self.mismatch(format!("approval {number} of {pointer} is escalated already")));
+            }
+            self.escalate_budget();
+            return Ok(());
+        }
         if self.expect_asked(pointer, id, number)?.escalated {
             return Err(self.mismatch(format!("approval {number} of {pointer} is escalated already")));
         }
@@ -184,6 +211,10 @@ impl Run {
     }
 
     pub(super) fn expire(&mut self, pointer: &str, id: u64, number: u64) -> Result<(), Mismatch> {
+        if self.budget_approval(number).is_some() {
+            self.close_budget(None);
+            return Ok(());
+        }
         let approval = self.expect_asked(pointer, id, number)?;
         let asked: Vec<&str> = approval.asked().collect();
         let detail = format!(
@@ -204,6 +235,10 @@ impl Run {
         error: Option<&Problem>,
         time: Timestamp,
     ) -> Result<(), Mismatch> {
+        if self.budget_approval(number).is_some() {
+            self.close_budget(Some(verdict));
+            return Ok(());
+        }
         let approval = self.expect_asked(pointer, id, number)?;
         let rejected = (!verdict.approved).then(|| rejection(&approval.question, verdict).at(pointer));
         if let Some(problem) = rejected.as_ref().or(error) {
@@ -244,6 +279,7 @@ impl Current<'_> {
             activation: self.id,
             approval: self.view.run.next_index,
             question: question(&self.view, gate, &self.activation.input)?,
+            budget: None,
         })
     }
 }

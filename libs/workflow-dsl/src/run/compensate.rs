@@ -189,6 +189,7 @@ impl Run {
         }
         self.activations.clear();
         self.asking = 0;
+        self.spending.open = None;
         self.resting_since = None;
         self.stood = false;
         self.timers.clear();

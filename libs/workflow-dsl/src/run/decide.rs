@@ -43,6 +43,14 @@ impl Run {
                 },
                 Status::Running,
             ) => Ok(self.call_returned(activation, attempt, result, now)),
+            (
+                Stimulus::Used {
+                    activation,
+                    attempt,
+                    usage,
+                },
+                Status::Running,
+            ) => Ok(self.used(activation, attempt, usage)),
             (Stimulus::Decide { approval, verdict }, Status::Running) => {
                 Ok(self.decided(approval, verdict, now))
             }
@@ -56,6 +64,7 @@ impl Run {
             (
                 Stimulus::Start { .. }
                 | Stimulus::CallReturned { .. }
+                | Stimulus::Used { .. }
                 | Stimulus::Decide { .. }
                 | Stimulus::Tick,
                 _,
@@ -97,7 +106,7 @@ impl Run {
     }
 
     /// What the workflow's own expressions see.
-    fn outermost<'a>(&'a self, input: &'a Arc<Value>, now: Timestamp) -> View<'a> {
+    pub(super) fn outermost<'a>(&'a self, input: &'a Arc<Value>, now: Timestamp) -> View<'a> {
         View {
             run: self,
             task: None,
@@ -162,7 +171,10 @@ impl Run {
                 let gate = task.policy.approval.as_deref()?;
                 Some(current.ask(gate).unwrap_or_else(|fault| current.fault(fault)))
             }
-            Body::Ready => Some(current.begin().unwrap_or_else(|fault| current.fault(fault))),
+            Body::Ready => Some(
+                self.hold(&current)
+                    .unwrap_or_else(|| current.begin().unwrap_or_else(|fault| current.fault(fault))),
+            ),
             Body::Sequence(cursor) => self.follow(&current, cursor, now),
             Body::Extended(extended) => match &extended.cursor {
                 Cursor::Done(output) => Some(current.after_extension(extended, output)),
@@ -188,7 +200,7 @@ impl Run {
                 },
                 cursor => self.follow(&current, cursor, now),
             },
-            Body::Asked(_) | Body::Call(_) | Body::Wait(_) => None,
+            Body::Asked(_) | Body::Held | Body::Call(_) | Body::Wait(_) => None,
         }
     }
 
@@ -447,6 +459,9 @@ impl Run {
     /// What follows from a timer that is due.
     pub(super) fn fire(&self, timer: Timer, now: Timestamp, random: &mut dyn Rng) -> Option<EventKind> {
         let Some(id) = timer.owner else {
+            if timer.cause != Cause::Deadline {
+                return self.budget_overdue(timer.cause);
+            }
             let detail = format!(
                 "the run did not end within its timeout, by {}",
                 muster_api::time::rfc3339(timer.due)

@@ -240,7 +240,17 @@ impl Run {
                 activation,
                 approval,
                 question,
-            } => self.open_approval((task, *activation), *approval, question, time),
+                budget,
+            } => {
+                let asked = (question, budget.as_ref());
+                self.open_approval((task, *activation), *approval, asked, time)
+            }
+            EventKind::CallHeld { task, activation } => self.hold_call(task, *activation),
+            EventKind::UsageReported {
+                task,
+                activation,
+                usage,
+            } => self.count_usage(task, *activation, *usage, time),
             EventKind::ApprovalEscalated {
                 task,
                 activation,
@@ -387,6 +397,7 @@ impl Run {
         self.status = status;
         self.activations.clear();
         self.asking = 0;
+        self.spending.open = None;
         self.ready.clear();
         self.timers.clear();
     }
@@ -472,6 +483,7 @@ impl Run {
             | Body::Failed(_)
             | Body::Asking
             | Body::Asked(_)
+            | Body::Held
             | Body::Call(_)
             | Body::Wait(_)
             | Body::Fork(_) => None,

@@ -68,7 +68,7 @@ impl Run {
         // A task starts after the one around it, so its number is higher.
         for (id, activation) in self.activations.iter().rev() {
             let rests = match &activation.body {
-                Body::Asked(_) => true,
+                Body::Asked(_) | Body::Held => true,
                 _ if activation.is_ready() => false,
                 _ => {
                     let children = activation.children();

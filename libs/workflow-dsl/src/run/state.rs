@@ -77,6 +77,8 @@ pub(super) struct Activation {
     pub(super) extensions: Arc<[usize]>,
     /// Since when it waits for people and nothing else, so that its clock stands still.
     pub(super) resting_since: Option<Timestamp>,
+    /// Whether what its call cost is counted.
+    pub(super) counted: bool,
     pub(super) body: Body,
 }
 
@@ -99,6 +101,8 @@ pub(super) enum Body {
     Asking,
     /// They have been asked.
     Asked(Box<Approval>),
+    /// It is a call that is not made before it is decided about a budget.
+    Held,
     /// It waits for the answer of a call.
     Call(Arc<Request>),
     /// It runs the task of a function.
@@ -238,6 +242,7 @@ impl Body {
             | Self::Failed(_)
             | Self::Asking
             | Self::Asked(_)
+            | Self::Held
             | Self::Call(_)
             | Self::Wait(_)
             | Self::Fork(_) => None,
@@ -248,7 +253,7 @@ impl Body {
     fn is_ready(&self) -> bool {
         match self {
             Self::Ready | Self::Failed(_) | Self::Asking => true,
-            Self::Asked(_) | Self::Call(_) | Self::Wait(_) => false,
+            Self::Asked(_) | Self::Held | Self::Call(_) | Self::Wait(_) => false,
             Self::Sequence(cursor) => !cursor.is_running(),
             Self::Extended(extended) => !extended.cursor.is_running(),
             Self::Function(function) => !function.cursor.is_running(),
@@ -283,7 +288,7 @@ impl Activation {
 
     /// Whether people have been asked about it and have not decided.
     pub(super) fn is_asked(&self) -> bool {
-        matches!(self.body, Body::Asked(_))
+        matches!(self.body, Body::Asked(_) | Body::Held)
     }
 
     /// The activations directly below.
@@ -306,6 +311,7 @@ impl Activation {
             | Body::Failed(_)
             | Body::Asking
             | Body::Asked(_)
+            | Body::Held
             | Body::Call(_)
             | Body::Wait(_) => Vec::new(),
         }

@@ -1,6 +1,7 @@
 //! Documents that run in a world of virtual time and scripted agents.
 
 mod approvals;
+mod budgets;
 mod calling;
 mod compensating;
 mod control;

@@ -63,6 +63,8 @@ pub enum BlockerKind {
     Cancelling,
     /// The run is going to end, and takes back what it did.
     Compensating,
+    /// A budget is used up, and people have not decided about more.
+    Budget,
     /// The run cannot go on until people have looked at it.
     SetAside,
     /// The run has ended and waits for nothing.
@@ -87,6 +89,7 @@ impl BlockerKind {
             Self::Paused => "paused",
             Self::Cancelling => "cancelling",
             Self::Compensating => "compensating",
+            Self::Budget => "budget",
             Self::SetAside => "set-aside",
             Self::Ended => "ended",
         }
@@ -188,6 +191,10 @@ impl Run {
         match &activation.body {
             Body::Call(request) => Some(self.call(id, activation, request, now)),
             Body::Asked(approval) => Some(self.people(activation, approval, now)),
+            Body::Held => {
+                let open = self.spending.open.as_deref()?;
+                Some(self.people(activation, open, now))
+            }
             // No timer fires while the run is held.
             _ if self.is_paused() => None,
             Body::Wait(until) => Some(timer(activation, *until, now)),
@@ -215,7 +222,11 @@ impl Run {
         if let Some(deadline) = question.deadline {
             message.push_str(&format!(", at most until {}", instant(deadline, now)));
         }
-        let mut blocker = Blocker::new(BlockerKind::Approval, message)
+        let kind = match approval.budget {
+            None => BlockerKind::Approval,
+            Some(_) => BlockerKind::Budget,
+        };
+        let mut blocker = Blocker::new(kind, message)
             .with("approval", id)
             .with("title", question.title.as_str())
             .with("assignees", asked)
@@ -223,6 +234,12 @@ impl Run {
             .of(activation);
         if let Some(escalation) = question.escalation.as_ref().filter(|_| !approval.escalated) {
             blocker = blocker.with("escalatesAt", muster_api::time::rfc3339(escalation.due));
+        }
+        if let Some(breach) = &approval.budget {
+            blocker = blocker
+                .with("namespace", breach.namespace.clone())
+                .with("spent", breach.spent.to_value())
+                .with("budget", breach.limits.to_value());
         }
         Blocker {
             since: Some(approval.opened),

@@ -377,6 +377,7 @@ pub fn run_json(run: &Run) -> Value {
         "pausedBy": (!run.paused_by.is_empty()).then_some(&run.paused_by),
         "compensation": run.compensation.as_ref().map(compensation_json),
         "activity": run.activity,
+        "usage": run.usage.map(|usage| json!({"tokens": usage.tokens, "cost": usage.cost})),
     })
 }
 

@@ -7,6 +7,7 @@
 use muster_api::a2a::{
     Message, Part, StreamResponse, Task, TaskArtifactUpdateEvent, TaskState, part, stream_response,
 };
+use muster_workflow_dsl::usage::Usage;
 use prost::Message as _;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -94,7 +95,11 @@ fn refuse_bad_end(task: &Task) -> Result<(), Failure> {
         | TaskState::InputRequired => return Ok(()),
     };
     let detail = status_text(task).unwrap_or_else(|| format!("the agent's task {} {what}", task.id));
-    Err(Failure::new(kind, status, detail))
+    let answer = json::<a2a_pb::protojson::Task>(task).ok();
+    Err(Failure {
+        usage: answer.as_ref().and_then(Usage::reported),
+        ..Failure::new(kind, status, detail)
+    })
 }
 
 fn state(task: &Task) -> TaskState {
@@ -150,6 +155,12 @@ impl Stream {
             Some(stream_response::Payload::StatusUpdate(update)) => {
                 let task = self.task(update.task_id, update.context_id);
                 task.status = update.status;
+                if let Some(metadata) = update.metadata {
+                    task.metadata
+                        .get_or_insert_default()
+                        .fields
+                        .extend(metadata.fields);
+                }
             }
             Some(stream_response::Payload::ArtifactUpdate(update)) => self.take_artifact(update),
             None => {}

@@ -8,6 +8,7 @@ use muster_api::workflow as proto;
 use muster_api::workflow::approval_service_server::ApprovalService;
 use muster_workflow_dsl::journal::Verdict;
 use muster_workflow_dsl::run::approval::LONGEST_NAME;
+use muster_workflow_dsl::usage::{self, Limits};
 use tonic::{Request, Response, Status};
 
 use super::convert::run_id;
@@ -36,6 +37,7 @@ impl Approvals {
         id: &str,
         by: String,
         comment: String,
+        raise: Option<Limits>,
     ) -> Result<proto::Approval, Error> {
         let id = approval_id(id)?;
         if by.trim().is_empty() || by.len() > LONGEST_NAME {
@@ -53,6 +55,7 @@ impl Approvals {
             approved,
             by,
             comment,
+            raise,
         };
         Ok(approval(self.engine.decide(&id, verdict).await?))
     }
@@ -97,8 +100,11 @@ impl ApprovalService for Approvals {
             approval_id,
             by,
             comment,
+            raise_tokens,
+            raise_cost,
         } = request.into_inner();
-        let approval = Some(self.decide(true, &approval_id, by, comment).await?);
+        let raise = raise(raise_tokens, raise_cost)?;
+        let approval = Some(self.decide(true, &approval_id, by, comment, raise).await?);
         Ok(Response::new(proto::ApproveResponse { approval }))
     }
 
@@ -111,9 +117,22 @@ impl ApprovalService for Approvals {
             by,
             comment,
         } = request.into_inner();
-        let approval = Some(self.decide(false, &approval_id, by, comment).await?);
+        let approval = Some(self.decide(false, &approval_id, by, comment, None).await?);
         Ok(Response::new(proto::RejectResponse { approval }))
     }
+}
+
+/// By how much a budget is raised, if the caller says so.
+fn raise(tokens: Option<u64>, cost: Option<f64>) -> Result<Option<Limits>, Error> {
+    if tokens.is_none() && cost.is_none() {
+        return Ok(None);
+    }
+    let micros =
+        |cost| usage::micros(cost).ok_or_else(|| Error::field("raise_cost", "must be an amount of money"));
+    Ok(Some(Limits {
+        tokens: Some(tokens.unwrap_or(0)),
+        cost_micros: Some(cost.map(micros).transpose()?.unwrap_or(0)),
+    }))
 }
 
 fn approval_id(text: &str) -> Result<ApprovalId, Error> {

@@ -5,6 +5,7 @@ use muster_api::time::to_proto;
 use muster_api::workflow as proto;
 use muster_workflow_dsl::document::policy::Priority;
 use muster_workflow_dsl::run::Blocker;
+use muster_workflow_dsl::usage;
 use muster_workflow_dsl::{Problem, Problems, Severity};
 use serde_json::Value;
 
@@ -186,6 +187,10 @@ pub(super) fn summary(run: Summary) -> proto::Run {
         retries: run.marks.retries,
         compensation: run.marks.compensation.map(super::control::compensation),
         paused_by: run.marks.paused_by.unwrap_or_default(),
+        usage: Some(proto::Usage {
+            tokens: run.spent.tokens,
+            cost: usage::money(run.spent.cost_micros),
+        }),
     }
 }
 

@@ -191,9 +191,12 @@ impl Lines {
         result
     }
 
-    /// Who is next. Not served yet: see [`Self::served`].
-    pub(super) fn take(&mut self) -> Option<(Arc<str>, Kind, Turn, RunId)> {
-        let (_, namespace) = self.open.first()?;
+    /// Who is next, among those that hold less than so many slots, by weight. Not served yet: see [`Self::served`].
+    pub(super) fn take(&mut self, most_held: Option<usize>) -> Option<(Arc<str>, Kind, Turn, RunId)> {
+        let ((held, _), namespace) = self.open.first()?;
+        if most_held.is_some_and(|most| *held >= (most as u64).saturating_mul(PARTS)) {
+            return None;
+        }
         let namespace = Arc::clone(namespace);
         let (kind, turn, id) = self.change(&namespace, Line::take)?;
         Some((namespace, kind, turn, id))

@@ -84,6 +84,7 @@ fn runs_begin_in_the_order_of_their_acceptance() {
     assert_eq!(
         schedule.hindrance(&id(3)),
         Some(Hindrance::Slots {
+            kept: 0,
             held: 2,
             slots: 2,
             ahead: 1
@@ -437,4 +438,33 @@ proptest! {
             prop_assert_eq!(total, alive);
         }
     }
+}
+
+#[test]
+fn the_last_slots_are_kept_for_namespaces_that_hold_few() {
+    let mut schedule = schedule(20, 100);
+    for number in 0..40 {
+        schedule.restore(of("crowd", number, Priority::Urgent));
+    }
+    while schedule.next(at(0)).is_some() {}
+    assert_eq!(schedule.counts().running, 18);
+    assert_eq!(
+        schedule.hindrance(&id(18)),
+        Some(Hindrance::Slots {
+            kept: 2,
+            held: 18,
+            slots: 20,
+            ahead: 0
+        })
+    );
+    for number in 40..43 {
+        schedule.restore(of("quiet", number, Priority::Low));
+    }
+    assert_eq!(schedule.next(at(0)), Some(id(40)));
+    assert_eq!(schedule.next(at(0)), Some(id(41)));
+    assert_eq!(schedule.next(at(0)), None, "all are in use");
+    schedule.leave(&id(0), Left::Ended);
+    assert_eq!(schedule.next(at(0)), None, "neither holds less than a tenth");
+    schedule.leave(&id(40), Left::Ended);
+    assert_eq!(schedule.next(at(0)), Some(id(42)));
 }

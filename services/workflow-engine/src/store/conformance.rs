@@ -1,10 +1,14 @@
 //! What every store must do, as one suite that each adapter runs.
 
 use jiff::{SignedDuration, Timestamp};
+use muster_workflow_dsl::journal::Question;
+use muster_workflow_dsl::usage::Usage;
 use serde_json::json;
 
+use crate::approval::{self, Approval, ApprovalId, State};
 use crate::run::{Marks, Position, Record, RunId, Status, Summary};
 use crate::schedule::Claim;
+use crate::store::spending::Spent;
 use crate::store::{Error, Filter, HISTORY_BYTES, Page, Span, Step, Store, Workflow, WorkflowKey};
 
 /// A run created `second` seconds after the epoch.
@@ -29,6 +33,7 @@ pub(crate) fn run(id: &str, second: i64) -> (Record, Summary) {
         started_at: None,
         ended_at: None,
         history_length: 0,
+        spent: Usage::default(),
         claim: Claim::default(),
         marks: Marks::default(),
     };
@@ -52,6 +57,7 @@ fn step(before: &Summary, entries: &[&str], status: Status) -> Step {
         entries: entries.iter().map(|entry| entry.as_bytes().to_vec()).collect(),
         output: (status == Status::Completed).then(|| json!({"done": true})),
         approvals: Vec::new(),
+        spent: None,
     }
 }
 
@@ -64,6 +70,9 @@ pub(crate) async fn check<S: Store>(open: impl AsyncFn() -> S) {
     portions(&open().await).await;
     forgetting(&open().await).await;
     again(&open().await).await;
+    approvals(&open).await;
+    spending(&open).await;
+    answers(&open).await;
 }
 
 async fn catalogue<S: Store>(open: &impl AsyncFn() -> S) {
@@ -361,4 +370,157 @@ async fn again(store: &impl Store) {
     assert!(!is_unfinished().await && is_ended().await);
     store.forget_run(&record.id).await.unwrap();
     assert_eq!(store.summary(&record.id).await.unwrap(), None);
+}
+
+/// Of this run, opened so many seconds after the epoch.
+fn approval(run: &Summary, number: u64, second: i64, state: State) -> Approval {
+    Approval {
+        id: ApprovalId {
+            run: run.id.clone(),
+            number,
+        },
+        namespace: run.namespace.clone(),
+        name: run.name.clone(),
+        version: run.version.clone(),
+        task: "/do/0/a".into(),
+        question: Question {
+            title: format!("title of {number}"),
+            details: None,
+            assignees: vec![format!("person-{number}")],
+            deadline: None,
+            escalation: None,
+        },
+        opened_at: at(second),
+        escalated: false,
+        state,
+        decided_by: String::new(),
+        comment: String::new(),
+        closed_at: None,
+    }
+}
+
+async fn approvals<S: Store>(open: &impl AsyncFn() -> S) {
+    let store = open().await;
+    let (record, created) = run("asking", 400);
+    store.create_run(&record, &created).await.unwrap();
+    let one = approval(&created, 1, 5_000, State::Open);
+    let two = approval(&created, 2, 5_001, State::Open);
+    let three = approval(&created, 3, 5_001, State::Open);
+    let first = Step {
+        approvals: vec![two.clone(), one.clone(), three.clone()],
+        ..step(&created, &["asked"], Status::Waiting)
+    };
+    store.append(first.clone()).await.unwrap();
+    let refused = Step {
+        approvals: vec![approval(&created, 1, 5_000, State::Approved)],
+        ..step(&created, &["too late"], Status::Waiting)
+    };
+    assert!(matches!(store.append(refused).await, Err(Error::Conflict(_))));
+    drop(store);
+
+    let store = open().await;
+    assert_eq!(
+        store.approval(&one.id).await.unwrap(),
+        Some(one.clone()),
+        "nothing of a refused step"
+    );
+    let mut listed = Vec::new();
+    let mut after = None;
+    loop {
+        let page = store
+            .approvals(&approval::Filter::default(), after.as_ref(), 2)
+            .await
+            .unwrap();
+        listed.extend(page.entries);
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(
+        listed,
+        [one.clone(), two.clone(), three.clone()],
+        "those that wait longest first"
+    );
+
+    let closed = approval(&created, 2, 5_001, State::Rejected);
+    let last = Step {
+        approvals: vec![closed.clone()],
+        ..step(&first.summary, &["decided"], Status::Faulted)
+    };
+    store.append(last).await.unwrap();
+    let all = approval::Filter {
+        states: vec![State::Open, State::Rejected],
+        run: Some(record.id.clone()),
+        ..approval::Filter::default()
+    };
+    let page = store.approvals(&all, None, 10).await.unwrap();
+    assert_eq!(
+        page.entries,
+        [three.clone(), closed, one.clone()],
+        "the newest first"
+    );
+    let hers = approval::Filter {
+        assignee: Some("person-3".into()),
+        ..approval::Filter::default()
+    };
+    assert_eq!(store.approvals(&hers, None, 10).await.unwrap().entries, [three]);
+    store.forget_run(&record.id).await.unwrap();
+    assert_eq!(store.approval(&one.id).await.unwrap(), None);
+    assert_eq!(store.approvals(&all, None, 10).await.unwrap().entries, []);
+}
+
+async fn spending<S: Store>(open: &impl AsyncFn() -> S) {
+    let tokens = |tokens| Usage {
+        tokens,
+        cost_micros: 2 * tokens,
+    };
+    let store = open().await;
+    for (id, day, used) in [("spender-1", 7, 10), ("spender-2", 7, 5), ("spender-2", 8, 1)] {
+        let (record, created) = run(&format!("{id}.{day}"), 500);
+        store.create_run(&record, &created).await.unwrap();
+        // What counts is the last word about a day.
+        let mut summary = created;
+        for usage in [tokens(1), tokens(used)] {
+            let step = Step {
+                spent: Some(Spent { day, usage }),
+                ..step(&summary, &["used"], Status::Running)
+            };
+            summary = step.summary.clone();
+            store.append(step).await.unwrap();
+        }
+    }
+    drop(store);
+    let store = open().await;
+    assert_eq!(store.spent("default", 7, 7).await.unwrap(), tokens(15));
+    assert_eq!(store.spent("default", 1, 31).await.unwrap(), tokens(16));
+    assert_eq!(store.spent("defaul", 1, 31).await.unwrap(), Usage::default());
+    assert_eq!(store.forget_spending(8, 100).await.unwrap(), 2);
+    assert_eq!(store.spent("default", 1, 31).await.unwrap(), tokens(1));
+}
+
+async fn answers<S: Store>(open: &impl AsyncFn() -> S) {
+    let store = open().await;
+    for (key, value, until) in [("a", 1, 10), ("a", 2, 30), ("b", 3, 20), ("c", 4, 40)] {
+        store.keep_answer(key, &json!(value), at(until)).await.unwrap();
+    }
+    drop(store);
+    let store = open().await;
+    assert_eq!(store.answer("a", at(29)).await.unwrap(), Some(json!(2)));
+    assert_eq!(store.answer("a", at(30)).await.unwrap(), None);
+    assert_eq!(store.answer("d", at(0)).await.unwrap(), None);
+    assert_eq!(store.forget_answers(at(10), 100, 100).await.unwrap(), 1);
+    assert_eq!(
+        store.answer("a", at(10)).await.unwrap(),
+        Some(json!(2)),
+        "the newer one stands"
+    );
+    assert_eq!(store.forget_answers(at(10), 1, 100).await.unwrap(), 2);
+    assert_eq!(
+        store.answer("b", at(10)).await.unwrap(),
+        None,
+        "more than may be kept"
+    );
+    assert_eq!(store.answer("c", at(10)).await.unwrap(), Some(json!(4)));
+    assert_eq!(store.forget_answers(at(99), 100, 100).await.unwrap(), 1);
 }

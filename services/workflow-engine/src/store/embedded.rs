@@ -6,9 +6,11 @@
 //! may wait for the disk.
 
 mod again;
+mod answers;
 mod approvals;
 mod keys;
 mod reading;
+mod spending;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -40,7 +42,9 @@ pub struct Embedded {
     catalogue: Keyspace,
     runs: Keyspace,
     journals: Keyspace,
+    answers: Keyspace,
     approvals: Keyspace,
+    spending: Keyspace,
 }
 
 impl Embedded {
@@ -54,7 +58,9 @@ impl Embedded {
             catalogue: database.keyspace("catalogue")?,
             runs: database.keyspace("runs")?,
             journals: database.keyspace("journals")?,
+            answers: database.keyspace("answers")?,
             approvals: database.keyspace("approvals")?,
+            spending: database.keyspace("spending")?,
             database,
         })
     }
@@ -83,6 +89,7 @@ impl Embedded {
             entries,
             output,
             approvals,
+            spent,
         } = step;
         let id = &summary.id;
         batch.expect_value(&self.runs, Runs::Head.of(id), first_index.to_be_bytes());
@@ -97,6 +104,9 @@ impl Embedded {
             batch.put(&self.journals, Journal::Output.of(id), encode(&output)?);
         }
         self.put_approvals(&mut batch, &approvals)?;
+        if let Some(spent) = &spent {
+            self.put_spent(&mut batch, &summary.namespace, id, spent)?;
+        }
         if let Some(ended_at) = summary.ended_at {
             batch.remove(&self.runs, Runs::Unfinished.at(&summary.position()));
             batch.put(&self.runs, Runs::ended(ended_at, id.as_str()), []);
@@ -349,6 +359,7 @@ mod tests {
                 entries,
                 output: None,
                 approvals: Vec::new(),
+                spent: None,
             })
             .await
             .unwrap();

@@ -45,6 +45,7 @@ impl Engine {
             approval_id: id.to_owned(),
             by: "ada".to_owned(),
             comment: "fine".to_owned(),
+            ..proto::ApproveRequest::default()
         };
         let answer = self.people().await.approve(request).await?;
         Ok(answer.into_inner().approval.unwrap())

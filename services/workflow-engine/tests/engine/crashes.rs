@@ -63,6 +63,7 @@ async fn cut(store: &Embedded, id: &str, first: usize) -> Vec<String> {
                     .collect(),
                 output: None,
                 approvals: approvals(&beginning_of, &journal[..length]),
+                spent: None,
             };
             store.append(step).await.unwrap();
         }
@@ -106,7 +107,13 @@ fn approvals(run: &Summary, journal: &[Entry]) -> Vec<Approval> {
 
 /// Runs the document, crashes it after each entry, and compares.
 async fn survives(document: &str, input: Value) {
+    survives_with(document, input, Answer::Echo).await;
+}
+
+/// As [`survives`], with agents that answer so.
+async fn survives_with(document: &str, input: Value, answer: Answer) {
     let engine = crate::http::engine().await;
+    engine.router.fall_back_to(answer);
     engine
         .start_run(document, "whole", &input.to_string())
         .await
@@ -357,4 +364,13 @@ async fn a_run_that_was_paused_resumed_and_cancelled() {
         .position(|event| event.r#type == "run.cancelling")
         .unwrap();
     recovers(engine, wished + 1).await;
+}
+
+#[tokio::test]
+async fn a_budget_that_is_raised_and_an_answer_that_is_kept() {
+    let header = "document: {dsl: '1.0.0', namespace: test, name: test, version: '1.0.0', metadata: {muster: {budget: {tokens: 10}}}}";
+    let kept = "      metadata: {muster: {idempotent: true, cache: {ttl: PT1H}}}\n";
+    let tasks = send("one", "a") + &send("two", "b") + kept + &send("three", "c");
+    let costly = Answer::Metadata(json!({muster_workflow_dsl::usage::KEY: {"tokens": 9}}));
+    survives_with(&format!("{header}\ndo:\n{tasks}"), Value::Null, costly).await;
 }

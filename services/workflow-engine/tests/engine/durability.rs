@@ -185,6 +185,7 @@ async fn a_damaged_run_is_set_aside_and_the_others_go_on() {
             entries,
             output: None,
             approvals: Vec::new(),
+            spent: None,
         })
         .await
         .unwrap();

@@ -5,6 +5,8 @@
 
 mod again;
 mod approvals;
+mod budgets;
+mod caching;
 mod calls;
 mod catalogue;
 mod conformance;

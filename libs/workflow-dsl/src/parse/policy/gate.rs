@@ -1,11 +1,15 @@
 //! `approval`: what people are asked.
 
 use crate::document::Template;
-use crate::document::policy::{Escalation, Gate};
+use crate::document::policy::{Budget, Escalation, Gate};
+use crate::node::Content;
 use crate::parse::Reader;
 use crate::parse::catch::given;
 use crate::parse::cursor::Cursor;
+use crate::parse::expressions::Moment;
 use crate::run::approval::{LONGEST_NAME, MOST_ASSIGNEES};
+use crate::run::spending::OPERATORS;
+use crate::usage::{self, Limits};
 use serde_json::Value;
 
 impl Reader {
@@ -29,6 +33,55 @@ impl Reader {
             deadline: given(deadline)?,
             escalation: given(escalation)?,
         })
+    }
+
+    /// What a run may use before people are asked, and whom. Expressions in it see the input of the run.
+    pub(super) fn budget(&mut self, at: &Cursor<'_>) -> Option<Budget> {
+        const ALLOWED: &[&str] = &["tokens", "cost", "assignees", "deadline", "escalate"];
+        let fields = self.fields(at, ALLOWED, &[])?;
+        let tokens = fields
+            .get("tokens")
+            .map(|tokens| self.integer(&tokens, 1, u64::MAX));
+        let cost = fields.get("cost").map(|cost| self.money(&cost));
+        if tokens.is_none() && cost.is_none() {
+            self.wrong(at, "a budget needs 'tokens', 'cost' or both");
+            return None;
+        }
+        self.during(Moment::WorkflowInput, |reader| {
+            let assignees = fields.get("assignees").map(|people| reader.people(&people));
+            let deadline = fields
+                .get("deadline")
+                .map(|deadline| reader.positive_duration(&deadline));
+            let escalation = fields
+                .get("escalate")
+                .map(|escalate| reader.escalation(&escalate));
+            Some(Budget {
+                limits: Limits {
+                    tokens: given(tokens)?,
+                    cost_micros: given(cost)?,
+                },
+                gate: Gate {
+                    title: Template::Literal(Value::from("the budget is used up")),
+                    details: None,
+                    assignees: given(assignees)?.unwrap_or_else(|| Template::Literal(Value::from(OPERATORS))),
+                    deadline: given(deadline)?,
+                    escalation: given(escalation)?,
+                },
+            })
+        })
+    }
+
+    /// An amount of money above zero, in millionths.
+    fn money(&mut self, at: &Cursor<'_>) -> Option<u64> {
+        let amount = match &at.node.content {
+            Content::Number(number) => number.as_f64().and_then(usage::micros),
+            _ => None,
+        };
+        let amount = amount.filter(|micros| *micros > 0);
+        if amount.is_none() {
+            self.wrong(at, "'cost' must be an amount of money above zero, such as 2.5");
+        }
+        amount
     }
 
     fn escalation(&mut self, at: &Cursor<'_>) -> Option<Escalation> {

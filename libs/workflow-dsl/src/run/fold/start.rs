@@ -46,6 +46,7 @@ impl Run {
             pointer: Arc::clone(pointer),
             body: Body::Asking,
             resting_since: None,
+            counted: false,
             raw_input,
             input,
             started: time,

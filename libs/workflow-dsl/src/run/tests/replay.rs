@@ -11,6 +11,7 @@ use super::*;
 use crate::document::Definition;
 use crate::journal::{Event, EventKind, Standard};
 use crate::run::{Approval, Effect, Run, Status, Stimulus};
+use crate::usage;
 
 /// A small task, as YAML in flow style.
 fn task() -> impl Strategy<Value = String> {
@@ -124,8 +125,12 @@ fn document() -> impl Strategy<Value = Arc<Definition>> {
             .enumerate()
             .map(|(index, task)| format!("  - t{index}: {task}\n"));
         let timeout = if limited { "timeout: {after: PT9S}\n" } else { "" };
+        let policy = if limited { "" } else { "budget: {tokens: 9, deadline: PT7S}" };
+        let header = format!(
+            "document: {{dsl: '1.0.0', namespace: test, name: test, version: '1.0.0', metadata: {{muster: {{{policy}}}}}}}"
+        );
         definition(&format!(
-            "{timeout}use: {{functions: {{{}}}{extensions}}}\ndo:\n{}",
+            "{header}\n{timeout}use: {{functions: {{{}}}{extensions}}}\ndo:\n{}",
             functions(),
             tasks.collect::<String>()
         ))
@@ -191,7 +196,10 @@ fn agents(seed: u64) -> impl Fn(&Called) -> Reply {
             2 => Reply::Failure(problem_of(Standard::Timeout), delay),
             3 => Reply::Silence,
             _ => Reply::Answer(
-                json!({"n": called.data.get("n").and_then(Value::as_u64).unwrap_or(0) + dice % 3}),
+                json!({
+                    "n": called.data.get("n").and_then(Value::as_u64).unwrap_or(0) + dice % 3,
+                    "metadata": {usage::KEY: {"tokens": dice % 4}},
+                }),
                 delay,
             ),
         }

@@ -13,6 +13,7 @@ use crate::document::Definition;
 use crate::journal::{Event, Problem, Standard, Verdict};
 use crate::request::Request;
 use crate::run::{Approval, Effect, Run, Status, Stimulus};
+use crate::usage::Usage;
 
 /// How an agent reacts to a call.
 #[derive(Debug, Clone)]
@@ -179,6 +180,13 @@ impl World {
                     Reply::Failure(problem, _) => Err(problem),
                     Reply::Silence => return false,
                 };
+                if let Some(usage) = result.as_ref().ok().and_then(Usage::reported) {
+                    self.decide(Stimulus::Used {
+                        activation: key.0,
+                        attempt: key.1,
+                        usage,
+                    });
+                }
                 self.decide(Stimulus::CallReturned {
                     activation: key.0,
                     attempt: key.1,
@@ -208,6 +216,7 @@ impl World {
                 approved,
                 by: "ada".to_owned(),
                 comment: String::new(),
+                raise: None,
             },
         })
     }

@@ -1,0 +1,116 @@
+//! Answers of calls that their document declares idempotent, kept for a while.
+//!
+//! Two calls are the same if they are of the same namespace and have the same request, with all its arguments evaluated. An
+//! answer that is found is recorded like any other; it cost nothing, so its report of what it used is left out. Only good
+//! ends are kept, and only what is not too large.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::SignedDuration;
+use muster_runtime::clock::SharedClock;
+use muster_workflow_dsl::request::Request;
+use muster_workflow_dsl::usage;
+use serde_json::Value;
+
+use super::{Call, Caller, Failure, Progress};
+use crate::store::Store;
+
+/// Largest answer that is kept, as JSON in bytes.
+const LARGEST: usize = 256 * 1024;
+
+/// Which answer may stand for that of a call, and how long its own may stand for others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// What is asked, and for whom.
+    pub key: String,
+    /// How long.
+    pub ttl: Duration,
+}
+
+impl Kept {
+    /// The answers to this request of this namespace.
+    #[must_use]
+    pub fn new(namespace: &str, request: &Request, ttl: Duration) -> Option<Self> {
+        let request = serde_json::to_string(request).ok()?;
+        Some(Self {
+            key: muster_workflow_dsl::digest(&format!("{namespace}\n{request}")),
+            ttl,
+        })
+    }
+}
+
+/// Looks for an answer before it asks another caller for it.
+pub struct Caching {
+    /// Who is asked where no answer is kept.
+    pub inner: Arc<dyn Caller>,
+    /// Where answers are kept.
+    pub store: Arc<dyn Store>,
+    /// Time.
+    pub clock: SharedClock,
+}
+
+#[async_trait]
+impl Caller for Caching {
+    async fn call(&self, call: &Call, progress: &Progress) -> Result<Value, Failure> {
+        let Some(kept) = &call.kept else {
+            return self.inner.call(call, progress).await;
+        };
+        match self.store.answer(&kept.key, self.clock.now()).await {
+            Ok(Some(answer)) => return Ok(answer),
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "cannot look for a kept answer"),
+        }
+        let answer = self.inner.call(call, progress).await?;
+        if let Some(worth) = worth_keeping(&answer) {
+            let ttl = SignedDuration::try_from(kept.ttl).unwrap_or(SignedDuration::ZERO);
+            let until = self.clock.now().checked_add(ttl).unwrap_or(jiff::Timestamp::MAX);
+            if let Err(error) = self.store.keep_answer(&kept.key, &worth, until).await {
+                tracing::warn!(%error, "cannot keep an answer");
+            }
+        }
+        Ok(answer)
+    }
+
+    async fn stop(&self, call: &Call, progress: &Progress) -> Result<(), Failure> {
+        self.inner.stop(call, progress).await
+    }
+}
+
+/// The answer as it is kept, if it is final and not too large.
+fn worth_keeping(answer: &Value) -> Option<Value> {
+    let state = answer.pointer("/status/state").and_then(Value::as_str);
+    if state.is_some_and(|state| state != "TASK_STATE_COMPLETED")
+        || muster_api::json::length(answer) > LARGEST
+    {
+        return None;
+    }
+    let mut answer = answer.clone();
+    for place in ["/metadata", "/status/message/metadata"] {
+        if let Some(Value::Object(metadata)) = answer.pointer_mut(place) {
+            metadata.remove(usage::KEY);
+        }
+    }
+    Some(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_good_ends_are_kept_and_without_what_they_cost() {
+        let done = json!({"status": {"state": "TASK_STATE_COMPLETED"}, "metadata": {usage::KEY: {"tokens": 1}, "x": 1}});
+        let kept = worth_keeping(&done).unwrap();
+        assert_eq!(kept["metadata"], json!({"x": 1}));
+        assert_eq!(
+            worth_keeping(&json!({"status": {"state": "TASK_STATE_INPUT_REQUIRED"}})),
+            None
+        );
+        assert_eq!(worth_keeping(&json!("x".repeat(LARGEST))), None);
+        assert_eq!(worth_keeping(&json!({"any": 1})), Some(json!({"any": 1})));
+    }
+}
