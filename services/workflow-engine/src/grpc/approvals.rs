@@ -130,8 +130,8 @@ fn raise(tokens: Option<u64>, cost: Option<f64>) -> Result<Option<Limits>, Error
     let micros =
         |cost| usage::micros(cost).ok_or_else(|| Error::field("raise_cost", "must be an amount of money"));
     Ok(Some(Limits {
-        tokens: Some(tokens.unwrap_or(0)),
-        cost_micros: Some(cost.map(micros).transpose()?.unwrap_or(0)),
+        tokens,
+        cost_micros: cost.map(micros).transpose()?,
     }))
 }
 
