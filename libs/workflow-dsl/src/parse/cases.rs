@@ -239,6 +239,7 @@ impl Script<'_> {
                 approved,
                 by: by.unwrap_or_else(|| "somebody".to_owned()),
                 comment: comment.unwrap_or_default(),
+                raise: None,
             },
         })
     }
