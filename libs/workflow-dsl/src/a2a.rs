@@ -9,6 +9,7 @@
 //! Nothing is dropped silently: a field that A2A 1.0 has no place for is refused by name.
 
 mod fields;
+mod push;
 
 use serde_json::{Map, Value, json};
 
@@ -75,6 +76,18 @@ fn request(walk: Walk, method: Method, parameters: &Value) -> Result<Value, Erro
             Ok(fields.done())
         }
         Method::ListTasks => list(walk, parameters),
+        Method::SubscribeToTask => {
+            let mut fields = Fields::of(walk, parameters, "", &["id"])?;
+            fields.require("id")?;
+            fields.copy_text("id")?;
+            Ok(fields.done())
+        }
+        Method::CreateTaskPushNotificationConfig => push::create(walk, parameters),
+        Method::GetTaskPushNotificationConfig | Method::DeleteTaskPushNotificationConfig => {
+            push::one(walk, parameters)
+        }
+        Method::ListTaskPushNotificationConfigs => push::list(walk, parameters),
+        Method::GetExtendedAgentCard => Ok(Fields::of(walk, parameters, "", &[])?.done()),
     }
 }
 
@@ -130,11 +143,14 @@ fn configuration(walk: Walk, given: &Value, pointer: &str) -> Result<Value, Erro
         "historyLength",
         "returnImmediately",
         "blocking",
+        "taskPushNotificationConfig",
+        "pushNotificationConfig",
     ];
     if walk.passes_over(given) {
         return Ok(given.clone());
     }
     let mut fields = Fields::of(walk, given, pointer, ALLOWED)?;
+    push::of_message(walk, &mut fields)?;
     fields.copy_texts("acceptedOutputModes")?;
     fields.copy_integer("historyLength")?;
     fields.copy_boolean("returnImmediately")?;

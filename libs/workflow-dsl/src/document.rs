@@ -22,9 +22,10 @@ mod task;
 mod template;
 
 pub use authentication::{Authentication, AuthenticationProperties, Scheme};
+pub(crate) use call::SCHEMES;
 pub use call::{
     A2aCall, AsyncApiCall, AsyncApiTarget, Call, Endpoint, EndpointError, External, Function, FunctionCall,
-    HttpCall, Method, OpenApiCall, ResponseFormat, Server,
+    GrpcCall, HttpCall, McpCall, McpTransport, Method, OpenApiCall, ResponseFormat, Server,
 };
 pub use destination::{Destination, ExternalResource, Uri, UriTemplate};
 pub use extension::{Extension, Target};

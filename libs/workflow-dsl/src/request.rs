@@ -8,7 +8,9 @@
 mod a2a;
 mod asyncapi;
 mod destination;
+mod grpc;
 mod http;
+pub mod mcp;
 mod openapi;
 
 use serde::{Deserialize, Serialize};
@@ -16,7 +18,9 @@ use serde::{Deserialize, Serialize};
 pub use a2a::A2a;
 pub use asyncapi::AsyncApi;
 pub use destination::{Authentication, Destination, Properties, Resource, shown};
+pub use grpc::Grpc;
 pub use http::Http;
+pub use mcp::Mcp;
 pub use openapi::OpenApi;
 
 /// A call with its arguments.
@@ -27,8 +31,12 @@ pub enum Request {
     A2a(A2a),
     /// A message that an AsyncAPI document describes.
     AsyncApi(AsyncApi),
+    /// A method of a gRPC service.
+    Grpc(Grpc),
     /// A request over HTTP.
     Http(Http),
+    /// A method of an MCP server.
+    Mcp(Mcp),
     /// An operation that an OpenAPI document describes.
     OpenApi(OpenApi),
 }
@@ -38,9 +46,11 @@ impl Request {
     #[must_use]
     pub fn target(&self) -> String {
         match self {
-            Self::A2a(call) => call.endpoint.to_string(),
+            Self::A2a(call) => shown(&call.endpoint.to_string()),
             Self::AsyncApi(call) => shown(&call.document.endpoint.uri),
+            Self::Grpc(call) => call.target(),
             Self::Http(call) => shown(&call.endpoint.uri),
+            Self::Mcp(call) => call.target(),
             Self::OpenApi(call) => shown(&call.document.endpoint.uri),
         }
     }
@@ -54,7 +64,9 @@ impl Request {
                 let target = call.operation.as_ref().or(call.channel.as_ref());
                 format!("a message to {}", target.map_or("", String::as_str))
             }
+            Self::Grpc(call) => format!("{}/{}", call.service, call.method),
             Self::Http(call) => call.method.clone(),
+            Self::Mcp(call) => call.operation(),
             Self::OpenApi(call) => call.operation.clone(),
         }
     }

@@ -6,14 +6,21 @@
 
 mod answer;
 mod asyncapi;
+mod body;
 pub mod caching;
 mod callers;
+pub mod direct;
+pub mod grpc;
 mod http;
+mod json_rpc;
 mod judgement;
+pub mod mcp;
 mod openapi;
 mod progress;
 pub mod router;
 pub mod session;
+mod sse;
+mod stream;
 pub mod web;
 
 use std::sync::Arc;
@@ -41,6 +48,8 @@ pub struct Call {
     pub step_key: Uuid,
     /// How long the call may take.
     pub timeout: Duration,
+    /// Whether it was sent in an earlier life of the engine, so that there may be more than one of it at the other side.
+    pub resent: bool,
     /// Which secrets it may know.
     pub grant: Grant,
     /// Which kept answer may stand for its own.
@@ -89,6 +98,18 @@ impl Failure {
             usage: None,
         }
     }
+
+    /// Whether the other side may be at work still: there was no answer in time, it broke off, or it became too large.
+    pub(crate) fn leaves_open(&self) -> bool {
+        self.kind == Kind::Timeout || matches!(self.status, 413 | 499 | 502)
+    }
+}
+
+/// The id under which a message is sent to an agent: the author's own, or one that is the same when it is sent again.
+fn message_id(parameters: &Value, call: &Call) -> String {
+    let own = parameters.pointer("/message/messageId").and_then(Value::as_str);
+    own.filter(|id| !id.is_empty())
+        .map_or_else(|| call.message_id.to_string(), str::to_owned)
 }
 
 /// Carries calls out.

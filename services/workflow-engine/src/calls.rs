@@ -96,12 +96,22 @@ impl Calls {
             return;
         };
         call.task.abort();
+        self.tell(call.call, call.progress);
+    }
+
+    /// Tells the other side that nobody waits for the call any more.
+    fn tell(&mut self, call: Arc<Call>, progress: Arc<Progress>) {
         let caller = Arc::clone(&self.caller);
         self.farewells.spawn(async move {
-            if let Err(failure) = caller.stop(&call.call, &call.progress).await {
-                tracing::info!(target = call.call.request.target(), %failure, "nobody could be told to stop");
+            if let Err(failure) = caller.stop(&call, &progress).await {
+                tracing::info!(target = call.request.target(), %failure, "nobody could be told to stop");
             }
         });
+    }
+
+    /// A call of an earlier life is not wanted any more: the other side may be at work on it still.
+    pub(crate) fn disown(&mut self, call: Call) {
+        self.tell(Arc::new(call), Arc::default());
     }
 
     /// The next call that has ended; never, while none is in flight.
@@ -132,14 +142,25 @@ impl Calls {
     /// The outcome of a task, if its call is still wanted.
     fn take(&mut self, joined: Result<(Id, Ended), JoinError>) -> Option<Ended> {
         match joined {
-            Ok((_, (key, outcome))) => self.in_flight.remove(&key).map(|_| (key, outcome)),
+            Ok((_, (key, outcome))) => {
+                let call = self.in_flight.remove(&key)?;
+                if let Err(failure) = &outcome
+                    && failure.leaves_open()
+                    && call.progress.is_open()
+                {
+                    self.tell(call.call, call.progress);
+                }
+                Some((key, outcome))
+            }
             Err(error) => {
                 let key = self
                     .in_flight
                     .iter()
                     .find(|(_, call)| call.task.id() == error.id())
                     .map(|(key, _)| *key)?;
-                self.in_flight.remove(&key);
+                if let Some(call) = self.in_flight.remove(&key).filter(|call| call.progress.is_open()) {
+                    self.tell(call.call, call.progress);
+                }
                 let detail = format!("the call ended in a defect of the engine: {error}");
                 Some((
                     key,
@@ -185,6 +206,12 @@ impl Calls {
     /// Abandons what is in flight and waits until the agents have heard of it, or have had the time.
     pub(crate) async fn end(mut self) {
         self.follow([]);
+        self.leave().await;
+    }
+
+    /// Waits until those who were told to stop have heard of it, or have had the time. Calls in flight are dropped
+    /// without a word.
+    pub(crate) async fn leave(&mut self) {
         let told = async { while self.farewells.join_next().await.is_some() {} };
         if tokio::time::timeout(FAREWELL, told).await.is_err() {
             tracing::info!("agents did not confirm in time that they stop");
@@ -273,12 +300,16 @@ mod tests {
         Call {
             request: Arc::new(Request::A2a(A2a {
                 endpoint: Endpoint::Agent(target.into()),
+                card: false,
+                authentication: None,
+                events: false,
                 method: Method::SendMessage,
                 parameters: Arc::new(json!({})),
             })),
             message_id: Uuid::nil(),
             step_key: Uuid::nil(),
             timeout: Duration::from_secs(1),
+            resent: false,
             grant: Grant::default(),
             kept: None,
         }

@@ -56,6 +56,8 @@ pub struct Engine {
     pub max_payload_bytes: usize,
     /// What documents may connect to.
     pub outbound: outbound::Config,
+    /// Programs that `call: mcp` may start, as documents name them, such as `uvx`. None by default.
+    pub mcp_stdio_commands: Vec<String>,
     /// Where secrets come from.
     pub secrets: secrets::Config,
     /// Where documents that describe services may be read from as `file://PATH`.
@@ -168,6 +170,7 @@ impl Default for Engine {
             retention_seconds: 30 * DAY,
             max_payload_bytes: 2 * MIB,
             outbound: outbound::Config::default(),
+            mcp_stdio_commands: Vec::new(),
             secrets: secrets::Config::default(),
             resource_directory: None,
         }
@@ -247,6 +250,16 @@ impl Engine {
         }
         if let Err(error) = outbound::Policy::new(&self.outbound.allow) {
             mistakes.add("engine.outbound.allow", error);
+        }
+        if self
+            .mcp_stdio_commands
+            .iter()
+            .any(|command| command.trim().is_empty())
+        {
+            mistakes.add(
+                "engine.mcp_stdio_commands",
+                "has an empty entry; each is a program, such as 'uvx'",
+            );
         }
         let mut within = |key: &str, value: u64, least: u64, most: u64| {
             if !(least..=most).contains(&value) {

@@ -9,6 +9,7 @@
 //! flight are dropped and agents are not told: after the restart the same messages are sent again under the same
 //! ids.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,6 +41,8 @@ pub(crate) struct Executor {
     engine: Arc<Engine>,
     job: Job,
     calls: Calls,
+    /// Calls that were in flight in an earlier life.
+    inherited: HashSet<Key>,
     shutdown: Shutdown,
 }
 
@@ -71,6 +74,7 @@ impl Executor {
             engine,
             job,
             calls,
+            inherited: HashSet::new(),
             shutdown,
         }
     }
@@ -84,9 +88,8 @@ impl Executor {
                 self.engine.floor.leave(&id, Left::Ended);
                 self.calls.end().await;
             }
-            // Whoever was told to stop still has to hear of it.
-            Ok(Outcome::Parked) => self.calls.end().await,
-            Ok(Outcome::Stopped) => {}
+            // Whoever was told before is given the time to hear it.
+            Ok(Outcome::Parked | Outcome::Stopped) => self.calls.leave().await,
             Err(broken) => {
                 tracing::error!(run = %id, error = %broken, "the run is set aside; the others go on");
                 self.calls.end().await;
@@ -101,7 +104,10 @@ impl Executor {
         };
         if !live.is_new() {
             // What came due meanwhile, or was left undecided by a crash.
+            self.inherited = self.wanted(&live).into_iter().map(|(key, _)| key).collect();
+            let before = self.wanted(&live);
             live = self.step(live, vec![Stimulus::Tick]).await?;
+            self.disown(before, &live);
         }
         loop {
             if live.may_begin() && self.job.slot && self.job.mailbox.is_empty() {
@@ -155,8 +161,25 @@ impl Executor {
         }
     }
 
+    /// Tells those who were called in an earlier life, and are waited for no more, that it is so.
+    fn disown(&mut self, before: Vec<(Key, Call)>, live: &Live) {
+        let kept: HashSet<Key> = self.wanted(live).into_iter().map(|(key, _)| key).collect();
+        for (key, call) in before {
+            if !kept.contains(&key) {
+                self.calls.disown(call);
+            }
+        }
+    }
+
     /// Makes the calls in flight those that the run wants; returns when its next timer is due.
     fn follow(&mut self, live: &Live) -> Option<Timestamp> {
+        let wanted = self.wanted(live);
+        self.calls.follow(wanted);
+        live.next_due()
+    }
+
+    /// The calls that the run wants.
+    fn wanted(&self, live: &Live) -> Vec<(Key, Call)> {
         let now = self.engine.clock.now();
         let mut wanted = Vec::new();
         for effect in live.effects() {
@@ -176,6 +199,7 @@ impl Executor {
                         message_id,
                         step_key,
                         timeout: self.timeout(deadline, now),
+                        resent: self.inherited.contains(&(activation, attempt)),
                         grant: live.grant(),
                         kept,
                     };
@@ -184,8 +208,7 @@ impl Executor {
                 Effect::Timer { .. } => {}
             }
         }
-        self.calls.follow(wanted);
-        live.next_due()
+        wanted
     }
 
     /// How long a call may take: no longer than calls may take at all, and little more than the run waits for it. The

@@ -69,6 +69,9 @@ pub use config::Config;
 
 use caller::Callers;
 use caller::caching::Caching;
+use caller::direct::Direct;
+use caller::grpc::Grpc;
+use caller::mcp::Mcp;
 use caller::router::Router;
 use caller::web::Web;
 use engine::{Engine, Parts};
@@ -102,6 +105,21 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
         caller: Arc::new(Caching {
             inner: Arc::new(Callers {
                 router: router(&settings, &chassis)?,
+                direct: Direct::new(
+                    Arc::clone(&web),
+                    Arc::clone(&chassis.clock),
+                    settings.max_payload_bytes,
+                ),
+                grpc: Grpc::new(
+                    Arc::clone(&web),
+                    Arc::clone(&chassis.clock),
+                    settings.max_payload_bytes,
+                ),
+                mcp: Mcp::new(
+                    Arc::clone(&web),
+                    settings.mcp_stdio_commands.clone(),
+                    settings.max_payload_bytes,
+                ),
                 web: Arc::clone(&web),
             }),
             store: Arc::clone(&store),

@@ -279,7 +279,7 @@ fn failed(url: &Url, error: &reqwest::Error) -> Failure {
 }
 
 /// The innermost cause, which is what people need; the outer ones repeat the address.
-fn described(error: &(dyn std::error::Error + 'static)) -> String {
+pub(crate) fn described(error: &(dyn std::error::Error + 'static)) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
         innermost = source;

@@ -144,7 +144,7 @@ fn what_cannot_be_translated_is_named() {
         (
             json!({"message": {"parts": [{"text": "a"}]}, "configuration": {"pushNotificationConfig": {}}}),
             "/configuration/pushNotificationConfig",
-            "no such field",
+            "'url' is missing",
         ),
         (
             json!({"message": {"parts": [{"text": "a"}]}, "configuration": {"blocking": true, "returnImmediately": true}}),

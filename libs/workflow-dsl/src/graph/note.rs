@@ -55,10 +55,13 @@ fn calls(call: &Call) -> String {
         Call::A2a(call) => {
             let server = match &call.server {
                 Server::Fixed(endpoint) => endpoint.to_string(),
+                Server::Template(address) => address.to_string(),
                 Server::Computed(expression) => braced(expression),
             };
             format!("a2a {} {server}", call.method.name())
         }
+        Call::Grpc(call) => format!("grpc {}/{}", call.service, call.method),
+        Call::Mcp(call) => format!("mcp {}", call.method),
         Call::Http(call) => format!("http {} {}", call.method, uri(&call.endpoint.uri)),
         Call::OpenApi(call) => format!("openapi {}", call.operation),
         Call::AsyncApi(call) => {

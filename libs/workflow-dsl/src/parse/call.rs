@@ -3,7 +3,9 @@
 mod a2a;
 mod asyncapi;
 mod function;
+mod grpc;
 mod http;
+mod mcp;
 mod openapi;
 
 use super::Reader;
@@ -11,10 +13,7 @@ use super::cursor::Fields;
 use crate::document::{Call, Kind};
 
 /// The functions of the language.
-const FUNCTIONS: [&str; 4] = ["a2a", "asyncapi", "http", "openapi"];
-
-/// Functions of the language that are not supported yet.
-const LATER: [&str; 2] = ["grpc", "mcp"];
+const FUNCTIONS: [&str; 6] = ["a2a", "asyncapi", "grpc", "http", "mcp", "openapi"];
 
 impl Reader {
     pub(super) fn call(&mut self, fields: &Fields<'_>) -> Option<Kind> {
@@ -25,9 +24,11 @@ impl Reader {
         }
         let with = self.require(fields, "with")?;
         let call = match name {
-            "a2a" => self.a2a(&with).map(Call::A2a),
+            "a2a" => self.a2a(&with).map(Box::new).map(Call::A2a),
             "asyncapi" => self.asyncapi(&with).map(Call::AsyncApi),
             "openapi" => self.openapi(&with).map(Call::OpenApi),
+            "grpc" => self.grpc(&with).map(Box::new).map(Call::Grpc),
+            "mcp" => self.mcp(&with).map(Box::new).map(Call::Mcp),
             _ => self.http(&with).map(Call::Http),
         };
         call.map(Kind::Call)
@@ -36,5 +37,5 @@ impl Reader {
 
 /// Whether a function of the language has this name.
 pub(super) fn is_of_the_language(name: &str) -> bool {
-    FUNCTIONS.contains(&name) || LATER.contains(&name)
+    FUNCTIONS.contains(&name)
 }

@@ -4,6 +4,7 @@ mod bounds;
 mod calls;
 mod doubts;
 mod good;
+mod others;
 mod policies;
 mod random;
 mod structure;

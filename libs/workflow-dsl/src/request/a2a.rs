@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::Value;
 
+use super::Authentication;
 use crate::document::{Endpoint, Method};
 
 /// A method of an agent, over A2A.
@@ -13,8 +14,17 @@ pub struct A2a {
     /// Who is called.
     #[serde(with = "as_text")]
     pub endpoint: Endpoint,
+    /// Whether the address is that of the agent's card.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub card: bool,
+    /// How to authenticate, with an agent by URL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authentication: Option<Authentication>,
     /// Which method, by its name in A2A 1.0.
     pub method: Method,
+    /// Whether all events of a stream are the output.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub events: bool,
     /// The request as A2A 1.0 JSON, without a message id unless the author gave one.
     pub parameters: Arc<Value>,
 }

@@ -2,7 +2,9 @@
 
 mod a2a;
 mod described;
+mod grpc;
 mod http;
+mod mcp;
 
 use std::sync::Arc;
 
@@ -21,6 +23,8 @@ impl Current<'_> {
             Call::AsyncApi(call) => Request::AsyncApi(self.asyncapi(call)?),
             Call::Http(call) => Request::Http(self.http(call)?),
             Call::OpenApi(call) => Request::OpenApi(self.openapi(call)?),
+            Call::Grpc(call) => Request::Grpc(self.grpc(call)?),
+            Call::Mcp(call) => Request::Mcp(self.mcp(call)?),
         };
         Ok(EventKind::CallStarted {
             task: self.pointer(),

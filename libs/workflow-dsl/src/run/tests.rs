@@ -10,6 +10,7 @@ mod extending;
 mod failures;
 mod folding;
 mod limits;
+mod outward;
 mod replay;
 mod rewinding;
 mod shapes;

@@ -4,16 +4,16 @@
 //! three habits are put right here: whole numbers come back as doubles, timestamps end in `+00:00`, and
 //! unknown fields are ignored (the documents' parser has refused them by then).
 
-use muster_api::a2a::{
-    Message, Part, StreamResponse, Task, TaskArtifactUpdateEvent, TaskState, part, stream_response,
-};
+use muster_api::a2a::{ListTasksResponse, Message, Part, Task, TaskState, part, send_message_response};
 use muster_workflow_dsl::usage::Usage;
-use prost::Message as _;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{Failure, Kind, Progress};
+use super::{Failure, Kind};
+
+/// Most pages of tasks that are looked through for one task.
+pub(super) const MOST_PAGES: usize = 5;
 
 /// Longest text of an agent that is repeated in an error.
 const LONGEST_TEXT: usize = 2_000;
@@ -33,6 +33,23 @@ where
     };
     let json = Json::deserialize(parameters).map_err(|error| invalid(error.to_string()))?;
     Proto::decode(json.encode_to_vec().as_slice()).map_err(|error| invalid(error.to_string()))
+}
+
+/// What an agent's JSON says; `Json` is the ProtoJSON twin of `Proto`.
+pub(super) fn read<Json, Proto>(answer: &Value) -> Result<Proto, Failure>
+where
+    Json: DeserializeOwned + prost::Message,
+    Proto: prost::Message + Default,
+{
+    let unreadable = |what: String| {
+        Failure::new(
+            Kind::Communication,
+            502,
+            format!("the answer is not A2A 1.0: {what}"),
+        )
+    };
+    let json = Json::deserialize(answer).map_err(|error| unreadable(error.to_string()))?;
+    Proto::decode(json.encode_to_vec().as_slice()).map_err(|error| unreadable(error.to_string()))
 }
 
 /// The message as JSON; `Json` is the ProtoJSON twin of its type.
@@ -69,6 +86,42 @@ pub(super) fn any_task(task: &Task) -> Result<Value, Failure> {
     Ok(value)
 }
 
+/// What the answer to a message means: the task or the message.
+pub(super) fn response(payload: Option<send_message_response::Payload>) -> Result<Value, Failure> {
+    match payload {
+        Some(send_message_response::Payload::Task(task)) => self::task(&task),
+        Some(send_message_response::Payload::Message(message)) => self::message(&message),
+        None => Err(Failure::new(
+            Kind::Communication,
+            502,
+            "the agent's answer is empty",
+        )),
+    }
+}
+
+/// A list of tasks as JSON.
+pub(super) fn list(list: &ListTasksResponse) -> Result<Value, Failure> {
+    let mut value = json::<a2a_pb::protojson::ListTasksResponse>(list)?;
+    if let Some(tasks) = value.get_mut("tasks").and_then(Value::as_array_mut) {
+        tasks.iter_mut().for_each(normalize_time);
+    }
+    Ok(value)
+}
+
+/// The ids of the tasks among `tasks` that grew out of this message and are not over.
+pub(super) fn grown_from(tasks: &[Task], message: &str) -> Vec<String> {
+    let begins = |task: &&Task| task.history.iter().any(|said| said.message_id == message);
+    let open = tasks.iter().filter(begins).filter(|task| !is_over(task));
+    open.map(|task| task.id.clone()).collect()
+}
+
+fn is_over(task: &Task) -> bool {
+    matches!(
+        state(task),
+        TaskState::Completed | TaskState::Failed | TaskState::Canceled | TaskState::Rejected
+    )
+}
+
 /// The message as JSON.
 pub(super) fn message(message: &Message) -> Result<Value, Failure> {
     json::<a2a_pb::protojson::Message>(message)
@@ -102,14 +155,14 @@ fn refuse_bad_end(task: &Task) -> Result<(), Failure> {
     })
 }
 
-fn state(task: &Task) -> TaskState {
+pub(super) fn state(task: &Task) -> TaskState {
     task.status
         .as_ref()
         .map_or(TaskState::Unspecified, |status| status.state())
 }
 
 /// What the agent says about the state of its task.
-pub(super) fn status_text(task: &Task) -> Option<String> {
+fn status_text(task: &Task) -> Option<String> {
     let message = task.status.as_ref()?.message.as_ref()?;
     let texts = message.parts.iter().filter_map(|part| match part {
         Part {
@@ -128,7 +181,7 @@ pub(super) fn status_text(task: &Task) -> Option<String> {
 }
 
 /// Where a task stands, in a line for people.
-fn standing(task: &Task) -> String {
+pub(super) fn standing(task: &Task) -> String {
     let state = state(task)
         .as_str_name()
         .trim_start_matches("TASK_STATE_")
@@ -139,84 +192,9 @@ fn standing(task: &Task) -> String {
     format!("task {} is {state}{said}", task.id)
 }
 
-/// A streamed answer, put together event by event.
-#[derive(Default)]
-pub(super) struct Stream {
-    task: Option<Task>,
-    message: Option<Message>,
-}
-
-impl Stream {
-    /// Takes the next event in.
-    pub(super) fn take(&mut self, event: StreamResponse, progress: &Progress) {
-        match event.payload {
-            Some(stream_response::Payload::Task(task)) => self.task = Some(task),
-            Some(stream_response::Payload::Message(message)) => self.message = Some(message),
-            Some(stream_response::Payload::StatusUpdate(update)) => {
-                let task = self.task(update.task_id, update.context_id);
-                task.status = update.status;
-                if let Some(metadata) = update.metadata {
-                    task.metadata
-                        .get_or_insert_default()
-                        .fields
-                        .extend(metadata.fields);
-                }
-            }
-            Some(stream_response::Payload::ArtifactUpdate(update)) => self.take_artifact(update),
-            None => {}
-        }
-        if let Some(task) = &self.task {
-            progress.learn_task(&task.id);
-            progress.set_note(Some(standing(task)));
-        }
-    }
-
-    /// The task so far. Agents begin with it; for one that does not, it is made of the updates.
-    fn task(&mut self, id: String, context_id: String) -> &mut Task {
-        self.task.get_or_insert_with(|| Task {
-            id,
-            context_id,
-            ..Task::default()
-        })
-    }
-
-    fn take_artifact(&mut self, update: TaskArtifactUpdateEvent) {
-        let Some(artifact) = update.artifact else { return };
-        let task = self.task(update.task_id, update.context_id);
-        let known = task
-            .artifacts
-            .iter_mut()
-            .find(|known| known.artifact_id == artifact.artifact_id);
-        match known {
-            Some(known) if update.append => known.parts.extend(artifact.parts),
-            Some(known) => *known = artifact,
-            None => task.artifacts.push(artifact),
-        }
-    }
-
-    /// Size of what was put together, to bound it.
-    pub(super) fn encoded_len(&self) -> usize {
-        self.task.as_ref().map_or(0, Task::encoded_len)
-            + self.message.as_ref().map_or(0, Message::encoded_len)
-    }
-
-    /// The answer, once the stream has ended.
-    pub(super) fn end(self) -> Result<Value, Failure> {
-        match (self.task, self.message) {
-            (Some(task), _) => self::task(&task),
-            (None, Some(message)) => self::message(&message),
-            (None, None) => Err(Failure::new(
-                Kind::Communication,
-                502,
-                "the agent's answer ended before it began",
-            )),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use muster_api::a2a::{Artifact, SendMessageRequest, TaskStatus, TaskStatusUpdateEvent};
+    use muster_api::a2a::{SendMessageRequest, TaskStatus};
     use serde_json::json;
 
     use super::*;
@@ -296,57 +274,5 @@ mod tests {
         }
         let silent = task(&answered(TaskState::Failed, " ")).unwrap_err();
         assert_eq!(silent.detail, "the agent's task t1 failed");
-    }
-
-    #[test]
-    fn a_stream_adds_up() {
-        let event = |payload| StreamResponse {
-            payload: Some(payload),
-        };
-        let artifact = |append, content: &str| {
-            let artifact = Artifact {
-                artifact_id: "a".into(),
-                parts: vec![text(content)],
-                ..Artifact::default()
-            };
-            event(stream_response::Payload::ArtifactUpdate(
-                TaskArtifactUpdateEvent {
-                    task_id: "t1".into(),
-                    artifact: Some(artifact),
-                    append,
-                    ..TaskArtifactUpdateEvent::default()
-                },
-            ))
-        };
-        let progress = Progress::default();
-        let mut stream = Stream::default();
-        stream.take(
-            event(stream_response::Payload::Task(answered(
-                TaskState::Working,
-                "reading",
-            ))),
-            &progress,
-        );
-        assert_eq!(progress.task_id().as_deref(), Some("t1"));
-        assert_eq!(progress.note().unwrap().text, "task t1 is working: reading");
-        stream.take(artifact(false, "dropped"), &progress);
-        stream.take(artifact(false, "one"), &progress);
-        stream.take(artifact(true, "two"), &progress);
-        let done = TaskStatusUpdateEvent {
-            task_id: "t1".into(),
-            status: status(TaskState::Completed, "done"),
-            ..TaskStatusUpdateEvent::default()
-        };
-        stream.take(event(stream_response::Payload::StatusUpdate(done)), &progress);
-        let value = stream.end().unwrap();
-        assert_eq!(
-            value.pointer("/artifacts/0/parts"),
-            Some(&json!([{"text": "one"}, {"text": "two"}]))
-        );
-        assert_eq!(
-            value.pointer("/status/state"),
-            Some(&json!("TASK_STATE_COMPLETED"))
-        );
-        assert!(Stream::default().end().is_err());
     }
 }

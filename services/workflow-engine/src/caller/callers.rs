@@ -3,10 +3,14 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use muster_workflow_dsl::document::Endpoint;
 use muster_workflow_dsl::request::Request;
 use muster_workflow_dsl::secret::has_marker;
 use serde_json::Value;
 
+use super::direct::Direct;
+use super::grpc::Grpc;
+use super::mcp::Mcp;
 use super::router::Router;
 use super::web::Web;
 use super::{Call, Caller, Failure, Kind, Progress};
@@ -15,6 +19,12 @@ use super::{Call, Caller, Failure, Kind, Progress};
 pub struct Callers {
     /// Agents of the fleet.
     pub router: Router,
+    /// Agents by URL.
+    pub direct: Direct,
+    /// gRPC services.
+    pub grpc: Grpc,
+    /// MCP servers.
+    pub mcp: Mcp,
     /// Services over HTTP.
     pub web: Arc<Web>,
 }
@@ -29,18 +39,27 @@ impl Caller for Callers {
                     "a secret does not go into a message to an agent; give the agent the secret itself";
                 Err(Failure::new(Kind::Configuration, 400, detail))
             }
-            Request::A2a(request) => self.router.call(request, call, progress).await,
+            Request::A2a(request) => match request.endpoint {
+                Endpoint::Url(_) => self.direct.call(request, call, progress).await,
+                Endpoint::Agent(_) | Endpoint::Skill(_) => self.router.call(request, call, progress).await,
+            },
             Request::AsyncApi(request) => self.web.asyncapi(request, call, progress).await,
+            Request::Grpc(request) => self.grpc.call(request, call, progress).await,
             Request::Http(request) => self.web.http(request, call, progress).await,
+            Request::Mcp(request) => self.mcp.call(request, call, progress).await,
             Request::OpenApi(request) => self.web.openapi(request, call, progress).await,
         }
     }
 
     async fn stop(&self, call: &Call, progress: &Progress) -> Result<(), Failure> {
         match &*call.request {
-            Request::A2a(request) => self.router.stop(request, progress).await,
+            Request::A2a(request) => match request.endpoint {
+                Endpoint::Url(_) => self.direct.stop(request, call, progress).await,
+                Endpoint::Agent(_) | Endpoint::Skill(_) => self.router.stop(request, call, progress).await,
+            },
+            Request::Mcp(request) => self.mcp.stop(request, call, progress).await,
             // Whoever hangs up has said it.
-            Request::AsyncApi(_) | Request::Http(_) | Request::OpenApi(_) => Ok(()),
+            Request::AsyncApi(_) | Request::Grpc(_) | Request::Http(_) | Request::OpenApi(_) => Ok(()),
         }
     }
 }

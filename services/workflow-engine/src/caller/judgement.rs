@@ -7,6 +7,7 @@ use muster_api::error::{Error as ApiError, Reason};
 use muster_workflow_dsl::run::BlockerKind;
 use serde_json::{Map, Value};
 use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
 
 use super::{Failure, Kind, Note};
 
@@ -91,9 +92,22 @@ pub(super) fn failure(target: &str, status: &Status) -> Failure {
         Code::Unavailable => (Kind::Communication, 503),
         Code::Ok | Code::Unknown | Code::Internal | Code::DataLoss => (Kind::Communication, 500),
     };
+    // The agent was reached and has said no, in the words of the protocol.
+    let kind = if is_of_a2a(status) && kind == Kind::Communication {
+        Kind::Runtime
+    } else {
+        kind
+    };
     let http = ApiError::from_status(status).map_or(http, |error| error.reason.http_status());
     let http = if kind == Kind::Timeout { 408 } else { http };
     Failure::new(kind, http, format!("calling '{target}': {}", status.message()))
+}
+
+/// Whether the status is an error that A2A defines.
+fn is_of_a2a(status: &Status) -> bool {
+    const DOMAIN: &str = "a2a-protocol.org";
+    let info = status.get_error_details().error_info().cloned();
+    info.is_some_and(|info| info.domain == DOMAIN)
 }
 
 #[cfg(test)]

@@ -16,6 +16,9 @@ pub struct Progress {
 #[derive(Debug, Default)]
 struct Known {
     task_id: Option<String>,
+    session: Option<String>,
+    /// Whether the other side may be at work.
+    open: bool,
     note: Option<Note>,
 }
 
@@ -57,6 +60,27 @@ impl Progress {
     #[must_use]
     pub fn note(&self) -> Option<Note> {
         self.known.lock().note.clone()
+    }
+
+    /// The session with the other side, once known.
+    #[must_use]
+    pub fn session(&self) -> Option<String> {
+        self.known.lock().session.clone()
+    }
+
+    /// Whether the other side may be at work although the call has ended: then it is to be told.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.known.lock().open
+    }
+
+    /// From now on the other side may be at work.
+    pub(crate) fn begin(&self) {
+        self.known.lock().open = true;
+    }
+
+    pub(crate) fn learn_session(&self, id: &str) {
+        self.known.lock().session = Some(id.to_owned());
     }
 
     pub(crate) fn learn_task(&self, id: &str) {

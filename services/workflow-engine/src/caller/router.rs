@@ -6,6 +6,8 @@
 //! that a fleet that starts again is given the time to register. Everything else goes to the document's own
 //! `try`, which knows what may be repeated.
 
+mod plain;
+
 use std::future::Future;
 use std::ops::Deref;
 use std::time::Duration;
@@ -13,7 +15,7 @@ use std::time::Duration;
 use a2a_pb::protojson;
 use muster_api::a2a::a2a_service_client::A2aServiceClient;
 use muster_api::a2a::{
-    CancelTaskRequest, GetTaskRequest, ListTasksRequest, SendMessageRequest, send_message_response,
+    CancelTaskRequest, ListTasksRequest, SendMessageRequest, StreamResponse, SubscribeToTaskRequest,
 };
 use muster_api::extension::{SKILL_TARGET_PREFIX, STEP_KEY_METADATA};
 use muster_api::json;
@@ -24,11 +26,11 @@ use muster_workflow_dsl::document::{Endpoint, Method};
 use muster_workflow_dsl::request::A2a;
 use serde_json::Value;
 use tonic::transport::Channel;
-use tonic::{Request, Status};
+use tonic::{Request, Status, Streaming};
 
-use super::answer::{self, Stream};
 use super::judgement::{failure, obstacle, unreached};
-use super::{Call, Failure, Kind, Progress};
+use super::stream::Stream;
+use super::{Call, Failure, Kind, Progress, answer, message_id};
 
 /// Waits between repetitions, where the router names none.
 const BACKOFF: Backoff = Backoff::doubling(Duration::from_millis(100), Duration::from_secs(2));
@@ -123,6 +125,7 @@ impl Router {
         deadline: Deadline,
     ) -> Result<Value, Outcome> {
         let message = self.message(call)?;
+        progress.begin();
         if let Some(task_id) = message.message.as_ref().map(|message| message.task_id.clone()) {
             progress.learn_task(&task_id);
         }
@@ -134,15 +137,7 @@ impl Router {
             })
             .await?
             .into_inner();
-        Ok(match response.payload {
-            Some(send_message_response::Payload::Task(task)) => answer::task(&task)?,
-            Some(send_message_response::Payload::Message(message)) => answer::message(&message)?,
-            None => Err(Failure::new(
-                Kind::Communication,
-                502,
-                "the agent's answer is empty",
-            ))?,
-        })
+        Ok(answer::response(response.payload)?)
     }
 
     async fn stream(
@@ -152,7 +147,8 @@ impl Router {
         deadline: Deadline,
     ) -> Result<Value, Outcome> {
         let message = self.message(call)?;
-        let mut events = self
+        progress.begin();
+        let events = self
             .patiently(progress, deadline, || {
                 let request = self.request(message.clone(), call, deadline);
                 let mut client = self.client.clone();
@@ -160,12 +156,40 @@ impl Router {
             })
             .await?
             .into_inner();
-        let mut stream = Stream::default();
+        self.follow(events, call.events, progress).await
+    }
+
+    async fn follow(
+        &self,
+        mut events: Streaming<StreamResponse>,
+        all: bool,
+        progress: &Progress,
+    ) -> Result<Value, Outcome> {
+        let mut stream = Stream::new(all, self.most_bytes);
         while let Some(event) = events.message().await? {
-            stream.take(event, progress);
-            self.bound(stream.encoded_len())?;
+            stream.take(event, progress)?;
         }
         Ok(stream.end()?)
+    }
+
+    async fn subscribe(
+        &self,
+        call: &Addressed<'_>,
+        progress: &Progress,
+        deadline: Deadline,
+    ) -> Result<Value, Outcome> {
+        let mut message: SubscribeToTaskRequest =
+            answer::request::<protojson::SubscribeToTaskRequest, _>(call.parameters)?;
+        message.tenant.clone_from(&call.target);
+        let events = self
+            .patiently(progress, deadline, || {
+                let request = self.request(message.clone(), call, deadline);
+                let mut client = self.client.clone();
+                async move { client.subscribe_to_task(request).await }
+            })
+            .await?
+            .into_inner();
+        self.follow(events, call.events, progress).await
     }
 
     /// The request with what the engine adds: the target, the message id, the step key.
@@ -177,73 +201,13 @@ impl Router {
             .message
             .as_mut()
             .ok_or_else(|| Failure::new(Kind::Validation, 400, "the parameters have no 'message'"))?;
-        message.message_id = call.message_id.to_string();
+        message.message_id = message_id(call.parameters, call);
         let step_key = prost_types::value::Kind::StringValue(call.step_key.to_string());
         request.metadata.get_or_insert_default().fields.insert(
             STEP_KEY_METADATA.to_owned(),
             prost_types::Value { kind: Some(step_key) },
         );
         Ok(request)
-    }
-
-    async fn get_task(
-        &self,
-        call: &Addressed<'_>,
-        progress: &Progress,
-        deadline: Deadline,
-    ) -> Result<Value, Outcome> {
-        let mut message: GetTaskRequest = answer::request::<protojson::GetTaskRequest, _>(call.parameters)?;
-        message.tenant.clone_from(&call.target);
-        let task = self
-            .patiently(progress, deadline, || {
-                let request = self.request(message.clone(), call, deadline);
-                let mut client = self.client.clone();
-                async move { client.get_task(request).await }
-            })
-            .await?;
-        Ok(answer::any_task(task.get_ref())?)
-    }
-
-    async fn list_tasks(
-        &self,
-        call: &Addressed<'_>,
-        progress: &Progress,
-        deadline: Deadline,
-    ) -> Result<Value, Outcome> {
-        let mut message: ListTasksRequest =
-            answer::request::<protojson::ListTasksRequest, _>(call.parameters)?;
-        message.tenant.clone_from(&call.target);
-        let list = self
-            .patiently(progress, deadline, || {
-                let request = self.request(message.clone(), call, deadline);
-                let mut client = self.client.clone();
-                async move { client.list_tasks(request).await }
-            })
-            .await?;
-        let mut value = answer::json::<protojson::ListTasksResponse>(list.get_ref())?;
-        if let Some(tasks) = value.get_mut("tasks").and_then(Value::as_array_mut) {
-            tasks.iter_mut().for_each(answer::normalize_time);
-        }
-        Ok(value)
-    }
-
-    async fn cancel(
-        &self,
-        call: &Addressed<'_>,
-        progress: &Progress,
-        deadline: Deadline,
-    ) -> Result<Value, Outcome> {
-        let mut message: CancelTaskRequest =
-            answer::request::<protojson::CancelTaskRequest, _>(call.parameters)?;
-        message.tenant.clone_from(&call.target);
-        let task = self
-            .patiently(progress, deadline, || {
-                let request = self.request(message.clone(), call, deadline);
-                let mut client = self.client.clone();
-                async move { client.cancel_task(request).await }
-            })
-            .await?;
-        Ok(answer::any_task(task.get_ref())?)
     }
 
     fn bound(&self, bytes: usize) -> Result<(), Failure> {
@@ -265,6 +229,8 @@ struct Addressed<'a> {
     /// The agent: its id, or `skill:SKILL`.
     target: String,
     parameters: &'a Value,
+    /// Whether all events of a stream are wanted.
+    events: bool,
 }
 
 impl Deref for Addressed<'_> {
@@ -279,6 +245,8 @@ fn target(endpoint: &Endpoint) -> String {
     match endpoint {
         Endpoint::Agent(id) => id.clone(),
         Endpoint::Skill(skill) => format!("{SKILL_TARGET_PREFIX}{skill}"),
+        // Is not called through the router, which refuses it by name.
+        Endpoint::Url(url) => url.clone(),
     }
 }
 
@@ -312,15 +280,15 @@ impl Router {
             call,
             target: target(&request.endpoint),
             parameters: &request.parameters,
+            events: request.events,
         };
         let deadline = Deadline::after(self.clock.monotonic(), call.timeout);
         let work = async {
             match request.method {
                 Method::SendMessage => self.send(call, progress, deadline).await,
                 Method::SendStreamingMessage => self.stream(call, progress, deadline).await,
-                Method::GetTask => self.get_task(call, progress, deadline).await,
-                Method::ListTasks => self.list_tasks(call, progress, deadline).await,
-                Method::CancelTask => self.cancel(call, progress, deadline).await,
+                Method::SubscribeToTask => self.subscribe(call, progress, deadline).await,
+                method => self.plain(method, call, progress, deadline).await,
             }
         };
         let outcome = tokio::time::timeout(call.timeout, work).await;
@@ -344,31 +312,69 @@ impl Router {
         }
     }
 
-    /// Asks the agent to stop its task, if it is known.
-    pub(super) async fn stop(&self, request: &A2a, progress: &Progress) -> Result<(), Failure> {
-        let Some(task_id) = progress.task_id() else {
+    /// Asks the agent to stop its task: one that is known, or one that grew out of the message.
+    pub(super) async fn stop(&self, request: &A2a, call: &Call, progress: &Progress) -> Result<(), Failure> {
+        if !matches!(request.method, Method::SendMessage | Method::SendStreamingMessage) {
             return Ok(());
+        }
+        let target = &target(&request.endpoint);
+        let work = async {
+            let tasks = match progress.task_id() {
+                Some(task) if !call.resent => vec![task],
+                _ => {
+                    self.tasks_of(target, &message_id(&request.parameters, call))
+                        .await?
+                }
+            };
+            for id in tasks {
+                let message = CancelTaskRequest {
+                    tenant: target.clone(),
+                    id,
+                    ..CancelTaskRequest::default()
+                };
+                let mut client = self.client.clone();
+                client.cancel_task(self.farewell(message)).await?;
+            }
+            Ok(())
         };
-        let (target, task_id) = (&target(&request.endpoint), task_id.as_str());
-        let message = CancelTaskRequest {
-            tenant: target.to_owned(),
-            id: task_id.to_owned(),
-            ..CancelTaskRequest::default()
-        };
+        deadline::enforce(
+            CANCEL_TIMEOUT,
+            &format!("cancelling the task of '{target}'"),
+            work,
+        )
+        .await
+        .map_err(|status| failure(target, &status))
+    }
+
+    /// The tasks that grew out of the message with this id, as far as the agent keeps their history and they are not over.
+    async fn tasks_of(&self, target: &str, message: &str) -> Result<Vec<String>, Status> {
+        let mut page_token = String::new();
+        let mut tasks = Vec::new();
+        for _ in 0..answer::MOST_PAGES {
+            let asked = ListTasksRequest {
+                tenant: target.to_owned(),
+                page_size: Some(100),
+                page_token,
+                ..ListTasksRequest::default()
+            };
+            let mut client = self.client.clone();
+            let page = client.list_tasks(self.farewell(asked)).await?.into_inner();
+            tasks.extend(answer::grown_from(&page.tasks, message));
+            if page.next_page_token.is_empty() {
+                break;
+            }
+            page_token = page.next_page_token;
+        }
+        Ok(tasks)
+    }
+
+    fn farewell<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         let version = tonic::metadata::MetadataValue::from_static(A2A_VERSION.1);
         request.metadata_mut().insert(A2A_VERSION.0, version);
-        Deadline::after(self.clock.monotonic(), CANCEL_TIMEOUT).apply(&mut request, self.clock.monotonic());
-        let mut client = self.client.clone();
-        let call = async { client.cancel_task(request).await };
-        deadline::enforce(
-            CANCEL_TIMEOUT,
-            &format!("cancelling task {task_id} of '{target}'"),
-            call,
-        )
-        .await
-        .map(drop)
-        .map_err(|status| failure(target, &status))
+        let now = self.clock.monotonic();
+        Deadline::after(now, CANCEL_TIMEOUT).apply(&mut request, now);
+        request
     }
 }
 

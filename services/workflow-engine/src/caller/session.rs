@@ -52,6 +52,17 @@ impl Session {
         &self.redaction
     }
 
+    /// An outcome without secrets.
+    ///
+    /// # Errors
+    /// As it was.
+    pub fn cleaned(&self, outcome: Result<Value, Failure>) -> Result<Value, Failure> {
+        match outcome {
+            Ok(value) => Ok(self.redaction.value(value)),
+            Err(failure) => Err(self.redaction.failure(failure)),
+        }
+    }
+
     /// Keeps a text out of what comes back that was made of secrets, or obtained with them.
     pub fn conceal(&mut self, secret: &str) {
         self.redaction.learn(secret, &self.authorization);

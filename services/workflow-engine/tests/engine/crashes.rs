@@ -161,6 +161,31 @@ async fn calls_and_data_in_sequence() {
 }
 
 #[tokio::test]
+async fn calls_of_agents_by_url_of_services_and_of_servers() {
+    let service = crate::grpc_service::Service::start(crate::grpc_service::Reflection::V1).await;
+    let server = crate::mcp_server::Server::start().await;
+    let agent = muster_testkit::FakeAgent::start("stranger").await;
+    let tasks = format!(
+        "
+  - serve: {{call: grpc, with: {{service: {{name: grpc.health.v1.Health, host: 127.0.0.1, port: {}}}, method: Check}}}}
+  - tool: {{call: mcp, with: {{method: tools/call, parameters: {{name: echo, arguments: '${{ . }}'}}, transport: {{http: {{endpoint: '{}'}}}}}}}}
+  - ask:
+      call: a2a
+      with: {{server: 'grpc://{}', method: SendStreamingMessage, parameters: {{message: {{parts: [{{data: '${{ . }}'}}]}}}}}}
+      output: {{as: '.artifacts[0].parts[0].data'}}
+  - refused:
+      try: [{{x: {{call: grpc, with: {{service: {{name: grpc.health.v1.Health, host: 127.0.0.1, port: {}}}, method: Check, arguments: {{service: unknown}}}}}}}}]
+      catch: {{errors: {{with: {{status: 404}}}}, do: [{{y: {{set: {{got: '${{ . }}'}}}}}}]}}
+",
+        service.address.port(),
+        server.url(),
+        agent.address(),
+        service.address.port(),
+    );
+    survives(&document(&tasks), Value::Null).await;
+}
+
+#[tokio::test]
 async fn a_loop_with_a_call_for_each_item() {
     let inner = send("each", "${ $word }").replace('\n', "\n        ");
     let tasks = format!(

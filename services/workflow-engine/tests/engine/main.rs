@@ -4,10 +4,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod again;
+mod agents_by_url;
 mod approvals;
 mod budgets;
 mod caching;
 mod calls;
+mod cancelling;
 mod catalogue;
 mod conformance;
 mod crashes;
@@ -15,11 +17,16 @@ mod described;
 mod durability;
 mod fairness;
 mod functions;
+mod grpc_calls;
+mod grpc_service;
 mod harness;
 mod hostile;
 mod http;
 mod kinds;
 mod limits;
+mod mcp_calls;
+mod mcp_server;
+mod puppet;
 mod reading;
 mod runs;
 mod scheduling;

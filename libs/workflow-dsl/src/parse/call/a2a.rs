@@ -1,97 +1,151 @@
 //! `call: a2a`.
 
-use crate::document::{A2aCall, Endpoint, Method, Server};
+use crate::document::{
+    A2aCall, Authentication, Endpoint, EndpointError, Method, SCHEMES, Server, Template, Uri,
+};
 use crate::node::Content;
-use crate::parse::Reader;
 use crate::parse::cursor::{Cursor, Fields};
+use crate::parse::{Reader, catch::given, embedded};
 use crate::problem::{listed, quoted};
+
+/// Whom a call reaches, and how.
+struct Agent {
+    server: Server,
+    authentication: Option<Authentication>,
+}
 
 impl Reader {
     pub(super) fn a2a(&mut self, at: &Cursor<'_>) -> Option<A2aCall> {
         let fields = self.fields(at, &["server", "agentCard", "method", "parameters"], &[])?;
-        let server = self.server(&fields);
-        let method = self
-            .require(&fields, "method")
-            .and_then(|method| self.method(&method));
-        let parameters = self.require(&fields, "parameters").and_then(|parameters| {
-            if let Some(method) = method {
-                self.check_parameters(&parameters, method);
-            }
-            self.template(&parameters)
+        let agent = self.called(&fields);
+        let method = self.require(&fields, "method").and_then(|at| {
+            let name = self.text(&at)?.to_owned();
+            self.method(&at)
+                .map(|method| (method, Method::asks_for_events(&name)))
         });
+        let parameters = self.parameters(&fields, method.map(|(method, _)| method));
+        let (agent, card) = agent?;
+        let (method, events) = method?;
         Some(A2aCall {
-            server: server?,
-            method: method?,
+            server: agent.server,
+            card,
+            authentication: agent.authentication,
+            method,
+            events,
             parameters: parameters?,
         })
     }
 
-    fn server(&mut self, fields: &Fields<'_>) -> Option<Server> {
-        match (fields.get("server"), fields.get("agentCard")) {
-            (Some(_), Some(card)) => {
-                self.wrong_name(
-                    &card,
-                    "'server' and 'agentCard' both name the agent; give one of them",
-                );
-                None
+    fn parameters(&mut self, fields: &Fields<'_>, method: Option<Method>) -> Option<Template> {
+        let Some(parameters) = fields.get("parameters") else {
+            let none = serde_json::json!({});
+            if let Some(Err(error)) = method.map(|method| crate::a2a::check(method, &none)) {
+                self.wrong_name(&fields.at, format!("'parameters' is missing: {}", error.message));
+                return None;
             }
-            (Some(server), None) => self.agent(&server),
-            (None, Some(card)) => self.agent(&card),
+            return Some(Template::Literal(none));
+        };
+        if let Some(method) = method {
+            self.check_parameters(&parameters, method);
+        }
+        self.template(&parameters)
+    }
+
+    /// Whom the call reaches; whether by the address of a card.
+    fn called(&mut self, fields: &Fields<'_>) -> Option<(Agent, bool)> {
+        match (fields.get("server"), fields.get("agentCard")) {
+            (server, Some(card)) => {
+                if let Some(server) = server {
+                    let message = "'server' is ignored where 'agentCard' is given, as the language says; the card names the server";
+                    self.doubtful(&server, message);
+                }
+                let agent = self.agent_of_card(&card)?;
+                let by_card = !matches!(
+                    agent.server,
+                    Server::Fixed(Endpoint::Agent(_) | Endpoint::Skill(_))
+                );
+                Some((agent, by_card))
+            }
+            (Some(server), None) => self.agent(&server).map(|agent| (agent, false)),
             (None, None) => {
-                let message =
-                    "the call does not say whom it calls; add 'server', such as agent://ID or skill://SKILL";
+                let message = "the call does not say whom it calls; add 'server', such as agent://ID, skill://SKILL or a URL";
                 self.wrong_name(&fields.at, message);
                 None
             }
         }
     }
 
-    /// The address of an agent: as text, or as `{uri}` or `{endpoint}` around it.
-    fn agent(&mut self, at: &Cursor<'_>) -> Option<Server> {
+    /// `agentCard`: a document outside of the workflow, `{name, endpoint}`, or its address alone.
+    fn agent_of_card(&mut self, at: &Cursor<'_>) -> Option<Agent> {
+        if at.child("endpoint").is_none() {
+            return self.agent(at);
+        }
+        let fields = self.fields(at, &["name", "endpoint"], &[])?;
+        self.optional_text(&fields, "name");
+        let endpoint = self.require(&fields, "endpoint")?;
+        self.agent(&endpoint)
+    }
+
+    /// The address of an agent: as text, or as `{uri, authentication}`.
+    fn agent(&mut self, at: &Cursor<'_>) -> Option<Agent> {
         if let Content::Text(text) = &at.node.content {
-            if crate::parse::embedded(text).is_some() {
-                return self.expression(at, text).map(Server::Computed);
-            }
-            let endpoint = text.parse::<Endpoint>();
-            return endpoint
-                .map(Server::Fixed)
-                .map_err(|error| self.wrong(at, error.to_string()))
-                .ok();
+            return self.address(at, text).map(|server| Agent {
+                server,
+                authentication: None,
+            });
         }
-        let fields = self.fields(at, &["uri", "endpoint", "name"], &["authentication"])?;
-        if let Some(name) = fields.get("name") {
-            self.text(&name);
+        let fields = self.fields(at, &["uri", "authentication"], &[])?;
+        let server = self.require(&fields, "uri").and_then(|uri| {
+            let text = self.text(&uri)?;
+            self.address(&uri, text)
+        });
+        let authentication = fields
+            .get("authentication")
+            .map(|authentication| self.authentication(&authentication));
+        let server = server?;
+        if let (Server::Fixed(Endpoint::Agent(_) | Endpoint::Skill(_)), Some(field)) =
+            (&server, fields.get("authentication"))
+        {
+            let message = "agents of the fleet are called through the router, which knows who asks; 'authentication' is for \
+                           agents by URL";
+            self.wrong_name(&field, message);
+            return None;
         }
-        match (fields.get("uri"), fields.get("endpoint")) {
-            (Some(address), None) => {
-                self.text(&address)?;
-                self.agent(&address)
-            }
-            (None, Some(address)) => self.agent(&address),
-            _ => {
-                self.wrong(
-                    at,
-                    "an address is text, or an object with either 'uri' or 'endpoint'",
-                );
-                None
-            }
+        Some(Agent {
+            server,
+            authentication: given(authentication)?,
+        })
+    }
+
+    fn address(&mut self, at: &Cursor<'_>, text: &str) -> Option<Server> {
+        if embedded(text).is_some() {
+            return self.expression(at, text).map(Server::Computed);
         }
+        let by_url = text
+            .split_once("://")
+            .is_some_and(|(scheme, _)| SCHEMES.contains(&scheme));
+        if by_url && text.contains(['{', '}', '$']) {
+            return match self.uri(at, &SCHEMES)? {
+                Uri::Template(template) => Some(Server::Template(template)),
+                Uri::Computed(_) => None,
+            };
+        }
+        text.parse()
+            .map(Server::Fixed)
+            .map_err(|error: EndpointError| self.wrong(at, error.to_string()))
+            .ok()
     }
 
     fn method(&mut self, at: &Cursor<'_>) -> Option<Method> {
         let name = self.text(at)?;
         let method = Method::by_name(name);
         if method.is_none() {
-            let message = if Method::UNSUPPORTED.contains(&name) {
-                format!("the method {} is not supported yet", quoted(name))
-            } else {
-                let nearest = muster_api::names::suggestion(name, Method::names());
-                format!(
-                    "no such method {}; there are {}{nearest}",
-                    quoted(name),
-                    listed(Method::names())
-                )
-            };
+            let nearest = muster_api::names::suggestion(name, Method::names());
+            let message = format!(
+                "no such method {}; there are {}{nearest}",
+                quoted(name),
+                listed(Method::names())
+            );
             self.wrong(at, message);
         }
         method

@@ -41,12 +41,6 @@ impl Reader {
     }
 
     fn refusal(&self, name: &str) -> String {
-        if super::LATER.contains(&name) {
-            return format!(
-                "calls of '{name}' are not supported yet; there are {}",
-                listed(super::FUNCTIONS)
-            );
-        }
         let own = self.reusable.functions.names.iter().map(String::as_str);
         let known: Vec<&str> = super::FUNCTIONS.into_iter().chain(own).collect();
         let nearest = muster_api::names::suggestion(name, known.iter().copied());

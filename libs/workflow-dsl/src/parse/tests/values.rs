@@ -118,11 +118,6 @@ fn calls() {
     let with = |with: &str| format!("  - a: {{call: a2a, with: {{{with}}}}}\n");
     let message = "parameters: {message: {parts: [{text: hi}]}}";
     refuses_tasks(
-        "  - a: {call: grpc, with: {}}\n",
-        "3:15 /do/0/a/call",
-        &["calls of 'grpc' are not supported yet"],
-    );
-    refuses_tasks(
         "  - a: {call: mine, with: {}}\n",
         "3:15 /do/0/a/call",
         &["no such function 'mine'"],
@@ -138,23 +133,21 @@ fn calls() {
         &["whom it calls"],
     );
     refuses_tasks(
-        &with(&format!(
-            "server: 'https://x.example', method: SendMessage, {message}"
-        )),
+        &with(&format!("server: 'https://', method: SendMessage, {message}")),
         "3:35 /do/0/a/with/server",
-        &["not supported yet"],
+        &["names no host"],
     );
     refuses_tasks(
         &with(&format!("server: weather, method: SendMessage, {message}")),
         "3:35 /do/0/a/with/server",
-        &["agent://ID or skill://SKILL"],
+        &["agent://ID, skill://SKILL or a URL"],
     );
     refuses_tasks(
         &with(&format!(
             "server: {{uri: 'agent://w', authentication: {{}}}}, method: SendMessage, {message}"
         )),
         "3:54 /do/0/a/with/server/authentication",
-        &["not supported yet"],
+        &["exactly one of"],
     );
     refuses_tasks(
         &with(&format!("server: 'agent://w', method: message/sent, {message}")),
@@ -165,8 +158,8 @@ fn calls() {
         &with(&format!(
             "server: 'agent://w', method: tasks/resubscribe, {message}"
         )),
-        "3:56 /do/0/a/with/method",
-        &["not supported yet"],
+        "3:88 /do/0/a/with/parameters/message",
+        &["no such field 'message'"],
     );
     refuses_tasks(
         &with("server: 'agent://w', method: SendMessage, parameters: {message: {parts: [{txt: hi}]}}"),

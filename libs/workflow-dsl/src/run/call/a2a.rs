@@ -14,13 +14,34 @@ impl Current<'_> {
         let input = &self.activation.input;
         let endpoint = match &call.server {
             Server::Fixed(endpoint) => endpoint.clone(),
+            Server::Template(template) => {
+                let text = template
+                    .expand(input)
+                    .map_err(|detail| Problem::standard(Standard::Expression, detail))?;
+                self.agent(&Value::String(text))?
+            }
             Server::Computed(expression) => self.agent(&self.view.value(expression, input)?)?,
         };
         let given = self.view.template(&call.parameters, input)?;
         let parameters = a2a::translate(call.method, &given)
             .map_err(|error| Problem::standard(Standard::Validation, format!("the call's {error}")))?;
+        let authentication = match (&call.authentication, &endpoint) {
+            (Some(authentication), Endpoint::Url(_)) => {
+                Some(self.view.authentication(authentication, input)?)
+            }
+            (Some(_), Endpoint::Agent(_) | Endpoint::Skill(_)) => {
+                let detail = format!(
+                    "'{endpoint}' is called through the router; 'authentication' is for agents by URL"
+                );
+                return Err(Problem::standard(Standard::Configuration, detail));
+            }
+            (None, _) => None,
+        };
         Ok(request::A2a {
+            card: call.card && matches!(endpoint, Endpoint::Url(_)),
             endpoint,
+            authentication,
+            events: call.events,
             method: call.method,
             parameters: bounded(parameters, "the call's parameters")?,
         })

@@ -185,6 +185,9 @@ fn events_about_what_is_not_there_are_refused() {
                 activation: 0,
                 request: Request::A2a(request::A2a {
                     endpoint: "agent://a".parse().unwrap(),
+                    card: false,
+                    authentication: None,
+                    events: false,
                     method: Method::GetTask,
                     parameters: json!({}).into(),
                 }),

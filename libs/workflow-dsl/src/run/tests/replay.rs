@@ -34,6 +34,11 @@ fn task() -> impl Strategy<Value = String> {
         ),
         (0..4_u8).prop_map(|agent| call(agent, ", timeout: {after: '${ {seconds: ((.n? // 0) + 1)} }'}")),
         Just("{if: '(.n? // 0) > 1', set: {n: 0}}".to_owned()),
+        (0..4_u8).prop_map(|host| format!(
+            "{{call: grpc, with: {{service: {{name: a.B, host: a{host}}}, method: Get, arguments: {{n: '${{ .n? // 0 }}'}}}}, timeout: {{after: PT3S}}}}"
+        )),
+        Just("{call: mcp, with: {method: tools/call, parameters: {name: x, arguments: {n: '${ .n? // 0 }'}}, timeout: PT2S, transport: {http: {endpoint: 'http://a1/mcp'}}}}".to_owned()),
+        Just("{call: a2a, with: {server: 'http://a2/{n}', method: message/stream, parameters: {message: {parts: [{text: hi}]}}}}".to_owned()),
         Just("{raise: {error: {type: 'about:blank', status: 500, detail: '${ tostring }'}}}".to_owned()),
         Just("{switch: [{low: {when: '(.n? // 0) < 2', then: exit}}, {other: {then: continue}}]}".to_owned()),
         Just("{switch: [{done: {when: '(.n? // 0) > 3', then: end}}]}".to_owned()),
