@@ -177,6 +177,7 @@ impl Reader {
             return None;
         }
         self.note_reading(at, &expression);
+        self.note_secrets(&expression);
         Some(expression)
     }
 

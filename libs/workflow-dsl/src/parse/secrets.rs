@@ -2,6 +2,7 @@
 
 use super::Reader;
 use super::cursor::Cursor;
+use crate::expression::Expression;
 use crate::problem::{listed, quoted};
 use crate::secret;
 
@@ -48,6 +49,25 @@ impl Reader {
         };
         self.wrong(at, format!("no such secret {}; {lists}{nearest}", quoted(name)));
         false
+    }
+
+    /// Notes which secrets an expression uses: those it names, or all if it takes them as a whole.
+    pub(super) fn note_secrets(&mut self, expression: &Expression) {
+        let reads = expression.shape().reads.iter();
+        let fields: Vec<&Option<String>> = reads
+            .filter(|(variable, _)| variable == "secrets")
+            .map(|(_, field)| field)
+            .collect();
+        for field in fields {
+            match field {
+                Some(name) => self.reusable.note_use("secrets", name),
+                None => {
+                    for name in self.reusable.secrets.clone() {
+                        self.reusable.note_use("secrets", &name);
+                    }
+                }
+            }
+        }
     }
 
     /// The secrets that an expression names as `$secrets.NAME` are listed.

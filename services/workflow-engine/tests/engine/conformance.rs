@@ -3,6 +3,8 @@
 //!
 //! Each test is one scenario, named after its feature. The kit's steps are the methods of [`Scenario`].
 
+mod calls;
+
 use muster_api::workflow::{HistoryEvent, RunError, RunStatus};
 use serde_json::{Value, json};
 

@@ -15,6 +15,7 @@ mod conformance;
 mod crashes;
 mod described;
 mod durability;
+mod examples;
 mod fairness;
 mod functions;
 mod grpc_calls;

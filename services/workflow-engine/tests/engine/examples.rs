@@ -1,0 +1,349 @@
+//! Each file of the `examples/` of `serverlessworkflow/specification` in a document of our own (`tests/examples/`, under the same
+//! name): the same shape, with a local library in place of public services. The table says of each what becomes of it.
+//!
+//! Files of versions before 1.0, and of proposals that the language has not taken up, have no counterpart.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use muster_api::workflow::RunStatus;
+use serde_json::{Value, json};
+use tonic::Code;
+
+use crate::harness::{Engine, ended};
+use crate::service::{Reply, Seen, Service};
+
+/// What becomes of an example.
+enum Fate {
+    /// It completes, with this input and this output.
+    Completes(Value, Value),
+    /// It faults, with this input and an error of this type and status.
+    Faults(Value, &'static str, i32),
+    /// It is accepted, and waits for what a test of its own gives it: events, a time, a program that the operator allows.
+    /// A build without the feature refuses it by its name.
+    Accepted,
+    /// It is refused when it is read, with these words.
+    Refused(&'static str),
+}
+
+use Fate::{Accepted, Completes, Faults, Refused};
+
+fn fates() -> Vec<(&'static str, Fate)> {
+    let private = || json!({"title": "Private"});
+    let dune = || json!({"id": 1, "title": "Dune"});
+    let found = || json!([{"id": 1, "title": "Dune"}]);
+    let asked = || json!({"bookId": 1, "token": "t0ken"});
+    vec![
+        ("accumulate-room-readings", Accepted),
+        ("authentication-bearer", Completes(asked(), private())),
+        ("authentication-bearer-uri-format", Completes(asked(), private())),
+        ("authentication-oauth2", Completes(asked(), private())),
+        ("authentication-oauth2-secret", Completes(asked(), private())),
+        ("authentication-oidc", Completes(asked(), private())),
+        ("authentication-oidc-secret", Completes(asked(), private())),
+        ("authentication-reusable", Completes(asked(), private())),
+        (
+            "call-asyncapi-publish",
+            Completes(json!({"book": {"id": 1}, "token": "t0ken"}), Value::Null),
+        ),
+        ("call-asyncapi-subscribe-consume-amount", Refused("subscription")),
+        (
+            "call-asyncapi-subscribe-consume-forever-foreach",
+            Refused("subscription"),
+        ),
+        ("call-asyncapi-subscribe-consume-until", Refused("subscription")),
+        ("call-asyncapi-subscribe-consume-while", Refused("subscription")),
+        (
+            "call-custom-function-cataloged",
+            Completes(Value::Null, json!({"logged": "A book came back"})),
+        ),
+        (
+            "call-custom-function-inline",
+            Completes(Value::Null, json!({"id": 7, "title": "Emma"})),
+        ),
+        ("call-grpc", Accepted),
+        ("call-http-endpoint-interpolation", Completes(asked(), dune())),
+        (
+            "call-http-endpoint-interpolation-shorthand",
+            Completes(asked(), dune()),
+        ),
+        (
+            "call-http-query-headers-expressions",
+            Completes(json!({"title": "Dune"}), found()),
+        ),
+        (
+            "call-http-query-parameters",
+            Completes(json!({"title": "Dune"}), found()),
+        ),
+        (
+            "call-http-redirect",
+            Completes(json!({"title": "Dune"}), json!({"moved": "/books"})),
+        ),
+        ("call-http-shorthand-endpoint", Completes(Value::Null, dune())),
+        ("call-mcp", Accepted),
+        ("call-openapi", Completes(Value::Null, found())),
+        ("call-openapi-redirect", Completes(Value::Null, found())),
+        (
+            "conditional-task",
+            Faults(
+                json!({"reader": {"age": 9}}),
+                "https://library.test/errors/too-young",
+                400,
+            ),
+        ),
+        (
+            "do-multiple",
+            Completes(asked(), json!({"id": 1, "title": "Dune", "state": "lent"})),
+        ),
+        ("do-single", Completes(asked(), dune())),
+        ("emit", Accepted),
+        ("for", Accepted),
+        (
+            "fork",
+            Completes(json!({"room": {"number": 4}}), json!({"called": 4})),
+        ),
+        ("listen-to-all", Accepted),
+        ("listen-to-all read-envelope", Accepted),
+        ("listen-to-any", Accepted),
+        ("listen-to-any-filter", Accepted),
+        ("listen-to-any-forever-foreach", Accepted),
+        ("listen-to-any-until-condition", Accepted),
+        ("listen-to-any-until-consumed", Accepted),
+        ("listen-to-one", Accepted),
+        (
+            "mock-service-extension",
+            Completes(
+                Value::Null,
+                json!({"statusCode": 200, "headers": {"Content-Type": "application/json"}, "content": {"title": "Mock"}}),
+            ),
+        ),
+        (
+            "raise-inline",
+            Faults(Value::Null, "https://library.test/errors/not-written", 500),
+        ),
+        (
+            "raise-reusable",
+            Faults(Value::Null, "https://library.test/errors/not-written", 500),
+        ),
+        ("run-container", Accepted),
+        ("run-container-cleanup-always", Accepted),
+        ("run-container-cleanup-eventually", Accepted),
+        ("run-container-stdin-and-arguments", Accepted),
+        ("run-container-with-name", Accepted),
+        ("run-container-with-pull-policy", Accepted),
+        ("run-return-all", Accepted),
+        ("run-return-code", Accepted),
+        ("run-return-none", Accepted),
+        ("run-return-stderr", Accepted),
+        ("run-script-with-arguments", Accepted),
+        ("run-script-with-stdin-and-arguments", Accepted),
+        ("run-shell-stdin-and-arguments", Accepted),
+        ("run-subflow", Accepted),
+        ("schedule-cron", Accepted),
+        ("schedule-event-driven", Accepted),
+        ("set", Accepted),
+        ("set-expression", Accepted),
+        (
+            "star-wars-homeworld",
+            Completes(json!({"id": 2}), json!({"name": "Frank"})),
+        ),
+        (
+            "switch-then-string",
+            Completes(
+                json!({"kind": "map"}),
+                json!({"drawer": 1, "sheets": 2, "state": "rolled"}),
+            ),
+        ),
+        (
+            "try-catch",
+            Completes(json!({"bookId": 404}), json!({"bookId": 404})),
+        ),
+        (
+            "try-catch-retry-inline",
+            Completes(json!({"bookId": "flaky"}), json!({"title": "At last"})),
+        ),
+        (
+            "try-catch-retry-reusable",
+            Completes(json!({"bookId": "flaky"}), json!({"title": "At last"})),
+        ),
+        ("try-catch-then", Accepted),
+        (
+            "wait-duration-inline",
+            Completes(json!({"n": 1}), json!({"n": 1})),
+        ),
+        (
+            "wait-duration-iso8601",
+            Completes(json!({"n": 1}), json!({"n": 1})),
+        ),
+    ]
+}
+
+fn directory() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/examples")
+}
+
+/// The library: what it answers to whom.
+fn library(flaky: &AtomicUsize, seen: &Seen) -> Reply {
+    let base = format!("http://{}", seen.header("host"));
+    let dune = json!({"id": 1, "title": "Dune"});
+    match (seen.method.as_str(), seen.path.as_str()) {
+        ("GET", "/books/1") => Reply::json(&dune),
+        ("GET", "/books/2") => Reply::json(&json!({"id": 2, "author": format!("{base}/authors/1")})),
+        ("GET", "/books/7") => Reply::json(&json!({"id": 7, "title": "Emma"})),
+        ("GET", "/authors/1") => Reply::json(&json!({"name": "Frank"})),
+        ("GET", "/books") if seen.query == "title=Dune" => Reply::json(&json!([dune])),
+        ("GET", "/old-books") => Reply {
+            status: 302,
+            ..Reply::json(&json!({"moved": "/books"})).with("location", &format!("{base}/books"))
+        },
+        ("GET", "/books/flaky") if flaky.fetch_add(1, Ordering::SeqCst) % 3 < 2 => Reply::text(503, "busy"),
+        ("GET", "/books/flaky") => Reply::json(&json!({"title": "At last"})),
+        ("GET", "/private/1") if seen.header("authorization") == "Bearer t0ken" => {
+            Reply::json(&json!({"title": "Private"}))
+        }
+        ("PUT", "/books/1") => Reply::json(&seen.json()),
+        ("PUT", path) if path.starts_with("/alarms/") => Reply::json(&json!({"called": seen.json()["room"]})),
+        ("POST", "/loans") => Reply::json(&json!({"lent": seen.json()["book"]})),
+        ("GET", "/realm/.well-known/openid-configuration") => Reply::json(&json!({
+            "issuer": format!("{base}/realm"),
+            "token_endpoint": format!("{base}/realm/auth/token"),
+        })),
+        ("POST", path) if path.ends_with("/token") => {
+            Reply::json(&json!({"access_token": "t0ken", "token_type": "Bearer", "expires_in": 60}))
+        }
+        ("POST", "/announcements") => Reply::text(204, ""),
+        ("POST", "/log") => Reply::json(&json!({"logged": seen.json()["message"]})),
+        ("GET", "/functions/log/1.0.0/function.yaml") => Reply::text(
+            200,
+            &format!(
+                "call: http\nwith: {{ method: post, endpoint: '{base}/log', body: {{ message: '${{ .message }}' }} }}\n"
+            ),
+        ),
+        ("GET", "/openapi.json") => Reply::json(&openapi(&base)),
+        ("GET", "/asyncapi.json") => Reply::json(&asyncapi(seen.header("host"))),
+        _ => Reply::text(404, "no such book"),
+    }
+}
+
+fn openapi(base: &str) -> Value {
+    let ok = json!({"200": {"description": "found"}});
+    let title = json!({"name": "title", "in": "query", "schema": {"type": "string"}});
+    json!({
+        "openapi": "3.0.3",
+        "info": {"title": "Library", "version": "1.0.0"},
+        "servers": [{"url": base}],
+        "paths": {"/books": {"get": {"operationId": "findBooks", "parameters": [title], "responses": ok}}},
+    })
+}
+
+fn asyncapi(host: &str) -> Value {
+    json!({
+        "asyncapi": "3.0.0",
+        "info": {"title": "Library", "version": "1.0.0"},
+        "servers": {"local": {"host": host, "protocol": "http"}},
+        "channels": {"books": {"address": "/announcements"}},
+        "operations": {"announceBook": {"action": "send", "channel": {"$ref": "#/channels/books"}}},
+    })
+}
+
+/// Secrets of the namespace `examples`.
+fn secrets(service: &Service) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let namespace = directory.path().join("examples");
+    std::fs::create_dir_all(&namespace).unwrap();
+    let login = json!({
+        "authority": service.url("/realm"),
+        "grant": "client_credentials",
+        "client": {"id": "library", "secret": "open-sesame"},
+    });
+    std::fs::write(namespace.join("libraryLogin"), login.to_string()).unwrap();
+    directory
+}
+
+/// The documents beside the tests, with the addresses of this library.
+fn documents(service: &Service) -> Vec<(String, String)> {
+    let mut documents: Vec<(String, String)> = std::fs::read_dir(directory())
+        .unwrap()
+        .map(|entry| {
+            let path = entry.unwrap().path();
+            let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+            let text = std::fs::read_to_string(path).unwrap();
+            (name, text.replace("LOCAL", service.url("").trim_end_matches('/')))
+        })
+        .collect();
+    documents.sort();
+    documents
+}
+
+#[tokio::test]
+async fn each_example_runs_or_is_refused_as_the_table_says() {
+    let flaky = AtomicUsize::new(0);
+    let service = Service::start(move |seen| library(&flaky, seen)).await;
+    let secrets = secrets(&service);
+    let path = secrets.path().to_owned();
+    let engine = Engine::start_with(|settings| {
+        settings.outbound.allow = vec!["127.0.0.0/8".into()];
+        settings.secrets.directory = Some(path);
+    })
+    .await;
+    let fates = fates();
+    let documents = documents(&service);
+    let known: BTreeSet<&str> = fates.iter().map(|(name, _)| *name).collect();
+    assert_eq!(known, documents.iter().map(|(name, _)| name.as_str()).collect());
+    let mut wrong = Vec::new();
+    for ((name, text), (_, fate)) in documents.iter().zip(&fates) {
+        if let Err(why) = meets(&engine, text, fate).await {
+            wrong.push(format!("{name}: {why}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+async fn meets(engine: &Engine, text: &str, fate: &Fate) -> Result<(), String> {
+    let read = muster_workflow_dsl::parse(text).map_err(|problems| problems.to_string());
+    let (input, status) = match (fate, read) {
+        (Refused(words), Err(problems)) if problems.contains(words) => {
+            let refused = engine
+                .start_run(text, "", "")
+                .await
+                .err()
+                .map(|status| status.code());
+            return if refused == Some(Code::InvalidArgument) {
+                Ok(())
+            } else {
+                Err(format!("{refused:?}"))
+            };
+        }
+        (Accepted, Ok(_)) => return Ok(()),
+        (Accepted | Completes(..), Err(problems)) if problems.contains("not supported yet") => return Ok(()),
+        (_, Err(problems)) => return Err(problems),
+        (Refused(words), Ok(_)) => return Err(format!("it is not refused with '{words}'")),
+        (Completes(input, _), Ok(_)) => (input, RunStatus::Completed),
+        (Faults(input, ..), Ok(_)) => (input, RunStatus::Faulted),
+    };
+    let input = if input.is_null() {
+        String::new()
+    } else {
+        input.to_string()
+    };
+    let run = engine
+        .start_run(text, "", &input)
+        .await
+        .map_err(|status| status.to_string())?;
+    let run = ended(engine, &run.run_id).await;
+    if run.status() != status {
+        return Err(format!("{:?}: {:?} {}", run.status(), run.error, run.output_json));
+    }
+    let output: Value = serde_json::from_str(&run.output_json).unwrap_or_default();
+    match (fate, run.error) {
+        (Completes(_, expected), _) if output == *expected => Ok(()),
+        (Completes(..), _) => Err(format!("it completes with {output}")),
+        (Faults(_, kind, status), Some(error))
+            if (error.r#type.as_str(), error.status) == (*kind, *status) =>
+        {
+            Ok(())
+        }
+        (_, error) => Err(format!("{error:?}")),
+    }
+}
