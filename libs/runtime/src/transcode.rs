@@ -128,6 +128,10 @@ impl Transcoder {
         let style = answer::Style::of(&head.headers);
         let body = question::read(&head.headers, body).await?;
         let message = question::message(call.rule, &call.variables, &head.uri, &body)?;
+        // A timer is looked at after what it limits: what is too late already must not win the race.
+        if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return Err(refusal::too_late());
+        }
         let framed = frame::write(&message, self.max_message_bytes)?;
         let request = grpc_request(call.rule, &head.headers, framed);
         let answered = async {
