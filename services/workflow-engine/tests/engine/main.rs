@@ -6,6 +6,7 @@
 mod again;
 mod agents_by_url;
 mod approvals;
+mod authentication;
 mod budgets;
 mod caching;
 mod calls;
