@@ -9,9 +9,10 @@
 use std::path::PathBuf;
 
 const A2A: &str = "a2a/v1/a2a.proto";
-const OURS: [&str; 4] = [
+const OURS: [&str; 5] = [
     "muster/registry/v1/registry.proto",
     "muster/router/v1/router.proto",
+    "muster/workflow/v1/event.proto",
     "muster/workflow/v1/workflow.proto",
     "muster/workflow/v1/approval.proto",
 ];

@@ -44,3 +44,4 @@ pub use metrics::Metrics;
 pub use shutdown::Shutdown;
 pub use surface::Surface;
 pub use tasks::Tasks;
+pub use transcode::refused;

@@ -39,6 +39,7 @@ use tower::ServiceExt as _;
 
 use crate::Error;
 use refusal::Refusal;
+pub use refusal::refused;
 use rule::Rule;
 
 /// The rules of the services that are served, and the services themselves. Cheap to clone.

@@ -14,6 +14,7 @@
 mod authentication;
 mod call;
 mod destination;
+mod event;
 mod extension;
 mod period;
 pub mod policy;
@@ -28,6 +29,7 @@ pub use call::{
     GrpcCall, HttpCall, McpCall, McpTransport, Method, OpenApiCall, ResponseFormat, Server,
 };
 pub use destination::{Destination, ExternalResource, Uri, UriTemplate};
+pub use event::{Consume, Correlation, Each, Filter, Listen, Matcher, Read, Strategy, Until};
 pub use extension::{Extension, Target};
 pub use period::Period;
 pub use retry::{Backoff, Jitter, Retry, RetryLimit};
@@ -68,6 +70,8 @@ pub struct Workflow {
     pub schemas: Schemas,
     /// `timeout`: how long a run may take.
     pub timeout: Option<Period>,
+    /// `schedule.on`: events that start runs, once the document is the newest of its name in a catalogue.
+    pub starts_on: Option<Strategy>,
     /// `use.extensions`, in order.
     pub extensions: Vec<Extension>,
     /// Functions of one's own, from `use.functions` and from elsewhere.

@@ -17,6 +17,7 @@
 mod error;
 mod question;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -63,6 +64,9 @@ pub enum EventKind {
         /// Why the run cannot go on, if its input could not be transformed.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         error: Option<Problem>,
+        /// Position in the log of events from which on the run hears them.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        hears_from: u64,
     },
     /// A task began.
     #[serde(rename = "task.started")]
@@ -295,6 +299,64 @@ pub enum EventKind {
         /// When it ends.
         until: Timestamp,
     },
+    /// A task listens for events.
+    #[serde(rename = "listen.started")]
+    ListenStarted {
+        /// JSON pointer of the task.
+        task: Arc<str>,
+        /// Its activation.
+        activation: u64,
+        /// Position in the log of events from which on it listens.
+        from: u64,
+        /// What correlations are expected to be, by name.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        expect: BTreeMap<String, Value>,
+    },
+    /// A task that listens has consumed an event.
+    #[serde(rename = "event.consumed")]
+    EventConsumed {
+        /// JSON pointer of the task.
+        task: Arc<str>,
+        /// Its activation.
+        activation: u64,
+        /// Position of the event in the log.
+        position: u64,
+        /// Which event that is.
+        event: EventName,
+        /// Index of the filter that it matches.
+        filter: usize,
+        /// Whether that is a filter of the events that end the listening; then it is no part of the output.
+        #[serde(default, skip_serializing_if = "is_false")]
+        until: bool,
+        /// What the task reads of it; left out where it ends the listening.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        item: Option<Arc<Value>>,
+        /// Values of correlations that the event is the first to have.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        correlations: BTreeMap<String, Value>,
+        /// Whether the task has heard enough.
+        #[serde(default, skip_serializing_if = "is_false")]
+        done: bool,
+    },
+    /// What is done for each event has been done for this one.
+    #[serde(rename = "item.completed")]
+    ItemCompleted {
+        /// JSON pointer of the task that listens.
+        task: Arc<str>,
+        /// Its activation.
+        activation: u64,
+        /// Index of the event among those that it has consumed.
+        item: u64,
+        /// What it keeps of the event; left out where that is the output of the last task.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        output: Option<Arc<Value>>,
+        /// The new context, if there is one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        context: Option<Arc<Value>>,
+        /// Whether the task has heard enough.
+        #[serde(default, skip_serializing_if = "is_false")]
+        done: bool,
+    },
     /// The collection of a loop is known.
     #[serde(rename = "loop.started")]
     LoopStarted {
@@ -433,6 +495,28 @@ pub enum EventKind {
     },
 }
 
+/// What tells an event from others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventName {
+    /// Its source.
+    pub source: String,
+    /// Its id, unique among those of its source.
+    pub id: String,
+    /// Its type.
+    #[serde(rename = "type")]
+    pub kind: String,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(value: &u64) -> bool {
+    *value == 0
+}
+
 /// Which tasks of an extension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -466,6 +550,9 @@ impl Event {
             EventKind::CallHeld { .. } => "call.held",
             EventKind::UsageReported { .. } => "usage.reported",
             EventKind::WaitStarted { .. } => "wait.started",
+            EventKind::ListenStarted { .. } => "listen.started",
+            EventKind::EventConsumed { .. } => "event.consumed",
+            EventKind::ItemCompleted { .. } => "item.completed",
             EventKind::LoopStarted { .. } => "loop.started",
             EventKind::IterationStarted { .. } => "iteration.started",
             EventKind::RunCompleted { .. } => "run.completed",
@@ -504,6 +591,9 @@ impl Event {
             | EventKind::CallHeld { task, .. }
             | EventKind::UsageReported { task, .. }
             | EventKind::WaitStarted { task, .. }
+            | EventKind::ListenStarted { task, .. }
+            | EventKind::EventConsumed { task, .. }
+            | EventKind::ItemCompleted { task, .. }
             | EventKind::LoopStarted { task, .. }
             | EventKind::IterationStarted { task, .. }
             | EventKind::CompensationStarted { task, .. }
@@ -542,6 +632,9 @@ impl Event {
             | EventKind::CallHeld { activation, .. }
             | EventKind::UsageReported { activation, .. }
             | EventKind::WaitStarted { activation, .. }
+            | EventKind::ListenStarted { activation, .. }
+            | EventKind::EventConsumed { activation, .. }
+            | EventKind::ItemCompleted { activation, .. }
             | EventKind::LoopStarted { activation, .. }
             | EventKind::IterationStarted { activation, .. }
             | EventKind::CompensationStarted { activation, .. }

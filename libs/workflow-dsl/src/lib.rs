@@ -6,11 +6,13 @@
 //! that a run can be replayed anywhere and a document can be checked without an engine.
 
 pub mod a2a;
+pub mod cloud_event;
 pub mod data;
 pub mod document;
 pub mod duration;
 pub mod expression;
 pub mod graph;
+pub mod hearing;
 pub mod journal;
 pub mod problem;
 pub mod rehearsal;

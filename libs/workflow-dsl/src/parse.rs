@@ -20,6 +20,7 @@ mod destination;
 mod doubts;
 mod duration;
 mod error;
+mod event;
 mod expressions;
 mod extension;
 mod flow;

@@ -26,6 +26,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
+use crate::cloud_event::CloudEvent;
 use crate::document::{Definition, Task, TaskList, Workflow};
 use crate::expression::Expression;
 use crate::journal::{Problem, Verdict};
@@ -55,6 +56,8 @@ pub struct Case {
     pub answers: BTreeMap<String, Vec<Answer>>,
     /// What people decide of a task with a gate: by its name or pointer, once for each time it is asked; the last one stays.
     pub decisions: BTreeMap<String, Vec<Decision>>,
+    /// Events that come from outside, besides those that the run emits.
+    pub events: Vec<Arrival>,
     /// After which time the run is cancelled.
     pub cancel: Option<Duration>,
     /// What must come of it.
@@ -68,6 +71,15 @@ pub struct Answer {
     pub after: Duration,
     /// What it is.
     pub reply: Reply,
+}
+
+/// An event that comes from outside.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Arrival {
+    /// How long after the beginning it comes.
+    pub after: Duration,
+    /// The event.
+    pub event: CloudEvent,
 }
 
 /// The answer of a call.

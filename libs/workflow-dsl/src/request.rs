@@ -8,6 +8,7 @@
 mod a2a;
 mod asyncapi;
 mod destination;
+mod emit;
 mod grpc;
 mod http;
 pub mod mcp;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 pub use a2a::A2a;
 pub use asyncapi::AsyncApi;
 pub use destination::{Authentication, Destination, Properties, Resource, shown};
+pub use emit::Emit;
 pub use grpc::Grpc;
 pub use http::Http;
 pub use mcp::Mcp;
@@ -39,6 +41,8 @@ pub enum Request {
     Mcp(Mcp),
     /// An operation that an OpenAPI document describes.
     OpenApi(OpenApi),
+    /// An event for the log.
+    Emit(Emit),
 }
 
 impl Request {
@@ -52,6 +56,7 @@ impl Request {
             Self::Http(call) => shown(&call.endpoint.uri),
             Self::Mcp(call) => call.target(),
             Self::OpenApi(call) => shown(&call.document.endpoint.uri),
+            Self::Emit(_) => "the event log".to_owned(),
         }
     }
 
@@ -68,6 +73,7 @@ impl Request {
             Self::Http(call) => call.method.clone(),
             Self::Mcp(call) => call.operation(),
             Self::OpenApi(call) => call.operation.clone(),
+            Self::Emit(emit) => format!("the emission of {}", emit.event.kind()),
         }
     }
 }

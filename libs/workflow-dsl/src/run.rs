@@ -32,6 +32,7 @@ mod destination;
 mod effect;
 mod evaluate;
 mod fold;
+mod listen;
 mod measure;
 mod place;
 mod retry;
@@ -49,6 +50,7 @@ use jiff::Timestamp;
 use rand::Rng;
 use serde_json::Value;
 
+use crate::cloud_event::CloudEvent;
 use crate::document::Definition;
 use crate::journal::{Event, EventKind, Problem, Verdict};
 use crate::secret::Secrets;
@@ -74,6 +76,9 @@ pub const MOST_BYTES_AT_ONCE: usize = 16 << 20;
 
 /// At most so many tasks start in one run.
 pub const MOST_TASKS: u64 = 1_000_000;
+
+/// At most so many events are consumed by one start of a task that listens.
+pub const MOST_EVENTS: usize = 10_000;
 
 /// Largest value of a run (an input, an output, the context, the arguments of a call), as JSON in bytes.
 pub const LARGEST_VALUE: usize = 4 * 1024 * 1024;
@@ -101,6 +106,8 @@ pub struct Run {
     root: Cursor,
     activations: BTreeMap<u64, Activation>,
     next_activation: u64,
+    /// Position in the log of events from which on what begins next hears them.
+    hears_from: u64,
     /// Who has something to decide; none is the run itself.
     ready: BTreeSet<Option<u64>>,
     timers: BTreeSet<Timer>,
@@ -145,6 +152,15 @@ pub enum Stimulus {
     Start {
         /// Its input.
         input: Value,
+    },
+    /// An event has come. Of no effect if the task does not listen any more, or if the event is nothing to it.
+    Event {
+        /// From [`Effect::Listen`].
+        activation: u64,
+        /// Position of the event in the log.
+        position: u64,
+        /// The event.
+        event: Arc<CloudEvent>,
     },
     /// A call has been answered, or has failed. Of no effect if it is no longer waited for.
     CallReturned {
@@ -233,6 +249,7 @@ impl Run {
             root: Cursor::Done(nothing),
             activations: BTreeMap::new(),
             next_activation: 0,
+            hears_from: 0,
             ready: BTreeSet::new(),
             timers: BTreeSet::new(),
             asking: 0,
@@ -253,6 +270,15 @@ impl Run {
     #[must_use]
     pub fn with_secrets(mut self, secrets: Secrets) -> Self {
         self.secrets = secrets;
+        self
+    }
+
+    /// As this run, hearing events from this position of their log on; of no effect once it has begun.
+    #[must_use]
+    pub fn hearing_from(mut self, position: u64) -> Self {
+        if self.next_index == 0 {
+            self.hears_from = position;
+        }
         self
     }
 

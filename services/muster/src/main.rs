@@ -7,6 +7,7 @@ mod cli;
 mod connect;
 mod demo;
 mod dev;
+mod event;
 mod examples;
 mod failure;
 mod fleet;

@@ -184,6 +184,7 @@ impl Engine {
             // What was withdrawn when the run ended is open again.
             approvals: Ledger::of(&run, &summary).into_open(),
             spent: None,
+            events: Vec::new(),
         };
         match self.store.reopen(step, ended_at).await {
             // Somebody else has retried or deleted it.
@@ -282,6 +283,7 @@ impl Engine {
                 input: record.input.clone(),
                 priority: Some(source.claim.priority),
                 labels: source.marks.labels.clone(),
+                hears_from: None,
             };
             claim = self.claim(&past.definition, &start).await?;
         }
@@ -308,6 +310,7 @@ impl Engine {
         let step = Step {
             approvals: Ledger::of(&run, &summary).into_open(),
             spent: None,
+            events: Vec::new(),
             summary,
             first_index: 0,
             entries,

@@ -10,6 +10,7 @@ mod body;
 pub mod caching;
 mod callers;
 pub mod direct;
+pub mod emit;
 pub mod grpc;
 mod http;
 mod json_rpc;

@@ -12,6 +12,7 @@ use muster_workflow_dsl::usage::{self, Limits};
 use serde::{Deserialize, Serialize};
 
 use crate::schedule::{Bounds, Share};
+use crate::store::events::Room;
 use crate::{outbound, secrets};
 
 /// Everything that can be set.
@@ -62,6 +63,60 @@ pub struct Engine {
     pub secrets: secrets::Config,
     /// Where documents that describe services may be read from as `file://PATH`.
     pub resource_directory: Option<PathBuf>,
+    /// The log of events.
+    pub events: Events,
+}
+
+/// The log of events: what is taken, and what is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Events {
+    /// Largest event, as JSON in bytes.
+    pub max_event_bytes: usize,
+    /// How many events are kept; the oldest are forgotten first.
+    pub max_events: u64,
+    /// How many bytes of events are kept; the oldest are forgotten first.
+    pub max_log_bytes: u64,
+    /// How long events are kept.
+    pub retention_seconds: u64,
+    /// Which of its own doings the engine tells as events: `none`, `workflows`, or `tasks` for both.
+    pub lifecycle: Lifecycle,
+}
+
+/// Which of its own doings the engine tells as events.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Lifecycle {
+    /// None.
+    #[default]
+    None,
+    /// How runs begin and end.
+    Workflows,
+    /// Of each task, too.
+    Tasks,
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self {
+            max_event_bytes: 256 * KIB,
+            max_events: 100_000,
+            max_log_bytes: 1024 * MIB as u64,
+            retention_seconds: 7 * DAY,
+            lifecycle: Lifecycle::None,
+        }
+    }
+}
+
+impl Events {
+    /// How much the log keeps.
+    #[must_use]
+    pub fn room(&self) -> Room {
+        Room {
+            events: self.max_events,
+            bytes: self.max_log_bytes,
+        }
+    }
 }
 
 /// What a namespace is given.
@@ -173,6 +228,7 @@ impl Default for Engine {
             mcp_stdio_commands: Vec::new(),
             secrets: secrets::Config::default(),
             resource_directory: None,
+            events: Events::default(),
         }
     }
 }
@@ -287,6 +343,25 @@ impl Engine {
         within("engine.call_timeout_seconds", self.call_timeout_seconds, 1, DAY);
         within("engine.agent_wait_seconds", self.agent_wait_seconds, 0, DAY);
         within("engine.retention_seconds", self.retention_seconds, 60, 3650 * DAY);
+        within(
+            "engine.events.max_event_bytes",
+            self.events.max_event_bytes as u64,
+            KIB as u64,
+            MIB as u64,
+        );
+        within("engine.events.max_events", self.events.max_events, 1, 100_000_000);
+        within(
+            "engine.events.max_log_bytes",
+            self.events.max_log_bytes,
+            MIB as u64,
+            1 << 40,
+        );
+        within(
+            "engine.events.retention_seconds",
+            self.events.retention_seconds,
+            60,
+            3650 * DAY,
+        );
         // The interpreter refuses larger values.
         let largest = muster_workflow_dsl::run::LARGEST_VALUE;
         within(

@@ -11,12 +11,12 @@ use jiff::Timestamp;
 use muster_api::names::suggestion;
 use muster_runtime::clock::SharedClock;
 use muster_runtime::{Shutdown, Tasks};
-use muster_workflow_dsl::Definition;
 use muster_workflow_dsl::document::policy::{Concurrency, Priority};
 use muster_workflow_dsl::expression::Variables;
 use muster_workflow_dsl::run::Stimulus;
 use muster_workflow_dsl::secret::Nonce;
 use muster_workflow_dsl::usage::Usage;
+use muster_workflow_dsl::{Definition, Problems};
 use serde_json::Value;
 use tokio::sync::oneshot;
 
@@ -27,6 +27,7 @@ use crate::catalogue::{Catalogue, Reference};
 use crate::config;
 use crate::definitions::Definitions;
 use crate::error::Error;
+use crate::events::Events;
 use crate::externals::Externals;
 use crate::feed::Feed;
 use crate::floor::{Command, Floor, Sent};
@@ -38,7 +39,8 @@ use crate::page::{self, List};
 use crate::run::{Entry, Marks, Position, Record, RunId, Status, Summary};
 use crate::schedule::{Claim, Counts, Limit, NamespaceCounts, Place};
 use crate::secrets::Secrets;
-use crate::store::{self, Filter, Page, Step, Store};
+use crate::starters::Starters;
+use crate::store::{self, Filter, Page, Step, Store, Workflow};
 
 /// Runs that are looked at for ids near to one that is not there.
 const MOST_IDS: usize = 100;
@@ -56,6 +58,8 @@ pub struct Engine {
     externals: Externals,
     pub(crate) definitions: Definitions,
     pub(crate) feed: Feed,
+    pub(crate) events: Arc<Events>,
+    pub(crate) starters: Starters,
     pub(crate) floor: Floor,
     pub(crate) meter: Arc<Meter>,
     pub(crate) budgets: Budgets,
@@ -68,6 +72,8 @@ pub struct Engine {
 pub struct Parts {
     /// Where documents and runs are kept.
     pub store: Arc<dyn Store>,
+    /// What runs emit and hear.
+    pub events: Arc<Events>,
     /// How agents are called.
     pub caller: Arc<dyn Caller>,
     /// Time.
@@ -108,6 +114,8 @@ pub struct StartRun {
     pub priority: Option<Priority>,
     /// Labels, beside those of the document.
     pub labels: BTreeMap<String, String>,
+    /// Position in the log of events from which on it hears them; what comes from now on, where none is given.
+    pub hears_from: Option<u64>,
 }
 
 /// A run with everything that can be told of it.
@@ -140,6 +148,7 @@ impl Engine {
     pub fn new(parts: Parts) -> Self {
         let Parts {
             store,
+            events,
             caller,
             clock,
             settings,
@@ -154,6 +163,8 @@ impl Engine {
             catalogue,
             definitions: Definitions::new(settings.workflow_timeout()),
             feed: Feed::default(),
+            events,
+            starters: Starters::default(),
             floor: Floor::new(settings.bounds()),
             meter: Arc::new(Meter::new(metrics)),
             budgets: Budgets::new(&settings),
@@ -166,6 +177,23 @@ impl Engine {
             tasks,
             shutdown,
         }
+    }
+
+    /// Adds a document to the catalogue; events from now on start its runs, if it says so.
+    ///
+    /// # Errors
+    /// It is not valid, or its version has other content.
+    pub async fn apply(&self, document: &str) -> Result<(Workflow, Problems), Error> {
+        let position = self.events.next_position().await?;
+        let (workflow, warnings) = self.catalogue.apply(document).await?;
+        self.watch_for_starts(&workflow, position).await?;
+        Ok((workflow, warnings))
+    }
+
+    /// What runs emit and hear.
+    #[must_use]
+    pub fn events(&self) -> &Arc<Events> {
+        &self.events
     }
 
     /// The catalogue of documents.
@@ -200,12 +228,17 @@ impl Engine {
         let claim = self.claim(&definition, &wish).await?;
         let mut summary = self.new_summary(&id, &definition, claim);
         summary.marks.labels = labels::all(&definition.workflow.header.tags, &wish.labels)?;
+        let hears_from = match wish.hears_from {
+            Some(position) => position,
+            None => self.events.next_position().await?,
+        };
         let record = Record {
             id,
             document,
             input: wish.input.clone(),
             nonce: Nonce::fresh(),
             resources,
+            hears_from,
         };
         match self.accept(record, summary.clone(), None).await {
             Ok(()) => self.view(summary).await,

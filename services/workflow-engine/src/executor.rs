@@ -26,6 +26,7 @@ use crate::engine::Engine;
 use crate::error::Error;
 use crate::feed::Reached;
 use crate::floor::{Command, Job};
+use crate::listening::{Listening, Wish};
 use crate::live::{Broken, Live};
 use crate::schedule::Left;
 use crate::store;
@@ -43,6 +44,7 @@ pub(crate) struct Executor {
     calls: Calls,
     /// Calls that were in flight in an earlier life.
     inherited: HashSet<Key>,
+    listening: Listening,
     shutdown: Shutdown,
 }
 
@@ -50,6 +52,7 @@ pub(crate) struct Executor {
 enum Happening {
     Command(Command),
     Ended(Key, Result<serde_json::Value, Failure>),
+    Heard,
     Due,
     Stop,
 }
@@ -69,12 +72,14 @@ impl Executor {
             Arc::clone(&engine.clock),
             Arc::clone(&engine.meter),
         );
+        let listening = Listening::new(Arc::clone(&engine.events), job.id.clone());
         let shutdown = engine.shutdown.clone();
         Self {
             engine,
             job,
             calls,
             inherited: HashSet::new(),
+            listening,
             shutdown,
         }
     }
@@ -85,6 +90,7 @@ impl Executor {
         let outcome = self.work().await;
         match outcome {
             Ok(Outcome::Ended) => {
+                self.listening.end();
                 self.engine.floor.leave(&id, Left::Ended);
                 self.calls.end().await;
             }
@@ -92,6 +98,7 @@ impl Executor {
             Ok(Outcome::Parked | Outcome::Stopped) => self.calls.leave().await,
             Err(broken) => {
                 tracing::error!(run = %id, error = %broken, "the run is set aside; the others go on");
+                self.listening.end();
                 self.calls.end().await;
                 self.engine.floor.leave(&id, Left::SetAside(broken.to_string()));
             }
@@ -128,7 +135,8 @@ impl Executor {
                 continue;
             }
             let due = self.follow(&live);
-            if self.calls.is_empty() && !live.may_begin() {
+            self.listening.look().await?;
+            if self.calls.is_empty() && !live.may_begin() && !self.listening.has_heard() {
                 if due.is_none() && !live.waits_outside() {
                     return Err(Broken::Interpreter("it waits for nothing".to_owned()));
                 }
@@ -141,6 +149,10 @@ impl Executor {
             live = match self.happening(due).await {
                 Happening::Stop => return Ok(Outcome::Stopped),
                 Happening::Command(command) => self.obey(live, command).await?,
+                Happening::Heard => {
+                    let heard = self.listening.take();
+                    self.step(live, heard).await?
+                }
                 Happening::Due => self.tick(live, due).await?,
                 Happening::Ended(key, outcome) => {
                     let mut stimuli = returned(key, outcome);
@@ -154,7 +166,8 @@ impl Executor {
     }
 
     async fn load(&self) -> Result<Option<Live>, Broken> {
-        match Live::load(&*self.engine.store, &self.engine.definitions, &self.job.id).await? {
+        let live = Live::load(&*self.engine.store, &self.engine.definitions, &self.job.id).await?;
+        match live.map(|live| live.telling(self.engine.events.lifecycle())) {
             // Only a run that decides needs to know its secrets.
             Some(live) => Ok(Some(live.with_secrets(&self.engine.secrets).await)),
             None => Ok(None),
@@ -171,10 +184,11 @@ impl Executor {
         }
     }
 
-    /// Makes the calls in flight those that the run wants; returns when its next timer is due.
+    /// Makes the calls in flight, and what is listened for, those that the run wants; returns when its next timer is due.
     fn follow(&mut self, live: &Live) -> Option<Timestamp> {
         let wanted = self.wanted(live);
         self.calls.follow(wanted);
+        self.listening.follow(wishes(live));
         live.next_due()
     }
 
@@ -205,7 +219,7 @@ impl Executor {
                     };
                     wanted.push(((activation, attempt), call));
                 }
-                Effect::Timer { .. } => {}
+                Effect::Listen { .. } | Effect::Timer { .. } => {}
             }
         }
         wanted
@@ -235,6 +249,7 @@ impl Executor {
             () = self.shutdown.requested() => Happening::Stop,
             Some(command) = self.job.mailbox.recv() => Happening::Command(command),
             (key, outcome) = self.calls.ended() => Happening::Ended(key, outcome),
+            () = std::future::ready(()), if self.listening.has_heard() => Happening::Heard,
             () = timer => Happening::Due,
         }
     }
@@ -254,6 +269,8 @@ impl Executor {
 
     async fn obey(&mut self, live: Live, command: Command) -> Result<Live, Broken> {
         match command {
+            // It has been looked at before anything else was waited for, and is again.
+            Command::Look => Ok(live),
             Command::Describe { reply } => {
                 let mut blockers = live.waiting(self.engine.clock.now());
                 self.calls.explain(&mut blockers);
@@ -304,8 +321,12 @@ impl Executor {
         if live.has_unwritten() {
             let clock = &self.engine.clock;
             let start = clock.monotonic();
+            let told = live.has_untold();
             let (day, used) = live.write(&*self.engine.store).await?;
             self.engine.budgets.add(&live.summary.namespace, day, used);
+            if told {
+                self.engine.events.ring();
+            }
             self.engine.meter.step(clock.monotonic().saturating_sub(start));
             let ended = live.summary.status.is_final();
             self.engine.feed.publish(
@@ -321,6 +342,26 @@ impl Executor {
         }
         Ok(live)
     }
+}
+
+/// What the run wants to listen for.
+fn wishes(live: &Live) -> Vec<Wish> {
+    let effects = live.effects().into_iter();
+    let wishes = effects.filter_map(|effect| match effect {
+        Effect::Listen {
+            activation,
+            from,
+            one_at_a_time,
+            interests,
+        } => Some(Wish {
+            activation,
+            from,
+            one_at_a_time,
+            interests,
+        }),
+        Effect::Call { .. } | Effect::Timer { .. } => None,
+    });
+    wishes.collect()
 }
 
 /// Sleeps until the clock shows `due`.

@@ -35,6 +35,8 @@ pub(crate) enum Command {
         /// The run as it is afterwards, durably.
         reply: oneshot::Sender<Result<Summary, Error>>,
     },
+    /// Look at the world: something outside may have come.
+    Look,
     /// Say what it does.
     Describe {
         /// One for each thing that it does or waits for.
@@ -188,6 +190,17 @@ impl Floor {
         })
     }
 
+    /// Something outside may have come for the run: one that is parked gets its turn, one at work is told.
+    pub(crate) fn rouse(&self, id: &RunId) {
+        let mut state = self.state.lock();
+        if let Some(Place::Active { .. }) = state.schedule.rouse(id) {
+            // A full mailbox will do: whoever empties it looks.
+            deliver(&state, id, Command::Look);
+        }
+        drop(state);
+        self.bell.notify_one();
+    }
+
     /// Gives a message to the run if it is at work.
     pub(crate) fn command_if_active(&self, id: &RunId, command: Command) -> Sent {
         deliver(&self.state.lock(), id, command)
@@ -336,6 +349,27 @@ mod tests {
             Sent::Unknown,
             "its worker is gone"
         );
+    }
+
+    #[test]
+    fn a_run_that_is_roused_gets_its_turn_and_one_at_work_is_told() {
+        let floor = floor(10);
+        floor.prepare(|schedule| schedule.restore(newcomer("a")));
+        let now = Timestamp::UNIX_EPOCH;
+        let mut working = floor.next(now).unwrap();
+        floor.rouse(&id("a"));
+        assert!(!floor.park(&working, None), "it has been told to look");
+        assert!(matches!(working.mailbox.try_recv(), Ok(Command::Look)));
+        for due in [None, Some(Timestamp::MAX)] {
+            assert!(floor.park(&working, due));
+            assert!(floor.next(now).is_none());
+            floor.rouse(&id("a"));
+            floor.rouse(&id("a"));
+            working = floor.next(now).unwrap();
+            assert!(floor.next(now).is_none(), "one turn");
+            assert_eq!(floor.next_due(), None);
+        }
+        floor.rouse(&id("nobody"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod approvals;
 mod control;
 mod convert;
+mod events;
 mod status;
 
 use std::pin::Pin;
@@ -17,6 +18,7 @@ use crate::catalogue::Reference;
 use crate::controls::Wish;
 use crate::engine::{Doing, Engine};
 pub use approvals::Approvals;
+pub use events::EventLog;
 
 /// `muster.workflow.v1.WorkflowService`.
 pub struct Service {
@@ -49,7 +51,7 @@ impl WorkflowService for Service {
         request: Request<proto::ApplyWorkflowRequest>,
     ) -> Result<Response<proto::ApplyWorkflowResponse>, Status> {
         let document = request.into_inner().document;
-        let (workflow, warnings) = self.engine.catalogue().apply(&document).await?;
+        let (workflow, warnings) = self.engine.apply(&document).await?;
         Ok(Response::new(proto::ApplyWorkflowResponse {
             workflow: Some(convert::workflow(workflow, document)),
             warnings: convert::problems(&warnings),

@@ -32,9 +32,13 @@ mod feed;
 mod floor;
 mod folding;
 mod history;
+mod lifecycle;
+mod listening;
 mod live;
 mod off_thread;
 mod retention;
+mod starters;
+mod subscriptions;
 
 pub mod again;
 pub mod approval;
@@ -46,7 +50,9 @@ pub mod controls;
 pub mod definitions;
 pub mod engine;
 pub mod error;
+pub mod events;
 pub mod grpc;
+pub mod http;
 pub mod labels;
 pub mod metrics;
 pub mod outbound;
@@ -62,6 +68,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use muster_api::workflow::approval_service_server::ApprovalServiceServer;
+use muster_api::workflow::event_service_server::EventServiceServer;
 use muster_api::workflow::workflow_service_server::WorkflowServiceServer;
 use muster_runtime::{Chassis, Error, Listeners, Shutdown, Surface, data_directory, health};
 
@@ -70,11 +77,13 @@ pub use config::Config;
 use caller::Callers;
 use caller::caching::Caching;
 use caller::direct::Direct;
+use caller::emit::Emitter;
 use caller::grpc::Grpc;
 use caller::mcp::Mcp;
 use caller::router::Router;
 use caller::web::Web;
 use engine::{Engine, Parts};
+use events::Events;
 use off_thread::off_thread;
 use outbound::Outbound;
 use secrets::Secrets;
@@ -100,8 +109,16 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
         Arc::clone(&chassis.clock),
         &settings,
     ));
+    let events = Arc::new(Events::new(
+        Arc::clone(&store),
+        Arc::clone(&chassis.clock),
+        settings.events.clone(),
+        chassis.tasks.clone(),
+        chassis.shutdown.clone(),
+    ));
     let engine = Arc::new(Engine::new(Parts {
         store: Arc::clone(&store),
+        events: Arc::clone(&events),
         caller: Arc::new(Caching {
             inner: Arc::new(Callers {
                 router: router(&settings, &chassis)?,
@@ -121,6 +138,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
                     settings.max_payload_bytes,
                 ),
                 web: Arc::clone(&web),
+                emitter: Emitter::new(Arc::clone(&events)),
             }),
             store: Arc::clone(&store),
             clock: Arc::clone(&chassis.clock),
@@ -153,6 +171,20 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
         driver::drive(driven).await;
         Ok::<(), std::convert::Infallible>(())
     });
+    let told = Arc::clone(&engine);
+    let tell = Arc::clone(&events).keep_telling(move |run| told.floor.rouse(run));
+    chassis.tasks.essential("events", async move {
+        tell.await;
+        Ok::<(), std::convert::Infallible>(())
+    });
+    let starting = Arc::clone(&engine).keep_starting();
+    chassis.tasks.essential("starts on events", async move {
+        starting.await;
+        Ok::<(), std::convert::Infallible>(())
+    });
+    chassis
+        .tasks
+        .spawn("event retention", Arc::clone(&events).keep_forgetting());
     let retention = Duration::from_secs(settings.retention_seconds);
     let sweep = retention::keep_sweeping(
         store,
@@ -162,18 +194,19 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
     );
     chassis.tasks.spawn("retention", sweep);
 
-    let approvals = ApprovalServiceServer::new(grpc::Approvals::new(Arc::clone(&engine)))
-        .max_decoding_message_size(config.server.max_message_bytes);
-    let service = WorkflowServiceServer::new(grpc::Service::new(engine))
-        .max_decoding_message_size(config.server.max_message_bytes);
-    chassis
-        .serve(
-            listeners,
-            Surface::new(muster_api::FILE_DESCRIPTOR_SET)
-                .grpc(service)
-                .grpc(approvals),
+    let most_bytes = config.server.max_message_bytes;
+    let surface = Surface::new(muster_api::FILE_DESCRIPTOR_SET)
+        .grpc(
+            WorkflowServiceServer::new(grpc::Service::new(Arc::clone(&engine)))
+                .max_decoding_message_size(most_bytes),
         )
-        .await
+        .grpc(
+            EventServiceServer::new(grpc::EventLog::new(Arc::clone(&events)))
+                .max_decoding_message_size(most_bytes),
+        )
+        .grpc(ApprovalServiceServer::new(grpc::Approvals::new(engine)).max_decoding_message_size(most_bytes))
+        .http(http::routes(events));
+    chassis.serve(listeners, surface).await
 }
 
 /// Opens the store off the async threads: it may have much to recover.

@@ -4,6 +4,7 @@
 //! as unwritten entries until [`Live::write`] has made them durable; nothing of it may be acted upon before.
 
 use jiff::Timestamp;
+use muster_workflow_dsl::cloud_event::CloudEvent;
 use muster_workflow_dsl::journal::{Event, EventKind, Problem, Standard};
 use muster_workflow_dsl::request::Request;
 use muster_workflow_dsl::run::spending::Exhausted;
@@ -14,8 +15,10 @@ use serde_json::Value;
 
 use crate::approval::Ledger;
 use crate::caller::Kept;
+use crate::config::Lifecycle;
 use crate::definitions::Definitions;
 use crate::folding::Journal;
+use crate::lifecycle;
 use crate::off_thread::off_thread;
 use crate::run::{Compensation, Failure, Record, RunId, Status, Summary};
 use crate::secrets::{Grant, Secrets};
@@ -48,6 +51,10 @@ pub(crate) struct Live {
     approvals: Ledger,
     /// What was reported and is not written.
     used: Usage,
+    /// Which of its doings are told as events.
+    lifecycle: Lifecycle,
+    /// What is to be told once it is written.
+    untold: Vec<CloudEvent>,
 }
 
 impl Live {
@@ -64,7 +71,7 @@ impl Live {
             .pinned(&record.document, &record.resources)
             .await
             .map_err(|problems| Broken::Damaged(format!("its document is refused: {problems}")))?;
-        let mut run = Run::new(id.as_str().to_owned(), definition);
+        let mut run = Run::new(id.as_str().to_owned(), definition).hearing_from(record.hears_from);
         let journal = Journal::open(store, &summary).await?;
         journal.fold(&mut run, journal.length(), |_, _| {}).await?;
         Ok(Some(Self {
@@ -74,6 +81,8 @@ impl Live {
             run,
             unwritten: Vec::new(),
             used: Usage::default(),
+            lifecycle: Lifecycle::None,
+            untold: Vec::new(),
         }))
     }
 
@@ -96,6 +105,12 @@ impl Live {
         Grant::new(self.run.definition(), &self.record.nonce)
     }
 
+    /// As this run, telling so much of what becomes of it.
+    pub(crate) fn telling(mut self, lifecycle: Lifecycle) -> Self {
+        self.lifecycle = lifecycle;
+        self
+    }
+
     /// Whether the interpreter has not been started.
     pub(crate) fn is_new(&self) -> bool {
         self.run.status() == run::Status::Pending
@@ -112,6 +127,8 @@ impl Live {
             || self.effects().iter().any(|effect| match effect {
                 Effect::Timer { due } => *due <= now,
                 Effect::Call { .. } => true,
+                // Whoever hears something gets its turn.
+                Effect::Listen { .. } => false,
             })
     }
 
@@ -190,6 +207,7 @@ impl Live {
                 output,
                 approvals: self.approvals.take_changed(),
                 spent,
+                events: std::mem::take(&mut self.untold),
             })
             .await?;
         Ok((day, used))
@@ -205,6 +223,11 @@ impl Live {
         self.run.know_namespace(exhausted);
     }
 
+    /// Whether events are written with the next step.
+    pub(crate) fn has_untold(&self) -> bool {
+        !self.untold.is_empty()
+    }
+
     /// Whether something is to be written.
     pub(crate) fn has_unwritten(&self) -> bool {
         !self.unwritten.is_empty()
@@ -218,6 +241,10 @@ impl Live {
     fn record(&mut self, event: &Event) -> Result<(), Broken> {
         let bytes = serde_json::to_vec(event).map_err(|error| Broken::Interpreter(error.to_string()))?;
         self.unwritten.push(bytes);
+        if self.lifecycle != Lifecycle::None {
+            let told = lifecycle::events(self.lifecycle, &self.summary, event, self.run.output());
+            self.untold.extend(told);
+        }
         Ok(())
     }
 
@@ -227,7 +254,7 @@ impl Live {
             .into_iter()
             .filter_map(|effect| match effect {
                 Effect::Timer { due } => Some(due),
-                Effect::Call { .. } => None,
+                Effect::Call { .. } | Effect::Listen { .. } => None,
             })
             .min()
     }

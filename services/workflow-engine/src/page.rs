@@ -28,6 +28,8 @@ pub enum List {
     History,
     /// Approvals.
     Approvals,
+    /// Events of the log.
+    Events,
 }
 
 impl List {
@@ -37,6 +39,7 @@ impl List {
             Self::Runs => b'r',
             Self::History => b'h',
             Self::Approvals => b'a',
+            Self::Events => b'e',
         }
     }
 

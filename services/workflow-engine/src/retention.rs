@@ -91,6 +91,7 @@ mod tests {
                     output: None,
                     approvals: Vec::new(),
                     spent: None,
+                    events: Vec::new(),
                 };
                 store.append(step).await.unwrap();
             }

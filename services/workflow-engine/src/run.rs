@@ -148,6 +148,14 @@ pub struct Record {
     /// What the document refers to and does not contain, as it was when the run was accepted.
     #[serde(default, skip_serializing_if = "Resources::is_empty")]
     pub resources: Resources,
+    /// Position in the log of events from which on it hears them: what comes once it is accepted.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub hears_from: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(value: &u64) -> bool {
+    *value == 0
 }
 
 /// Where a run stands and what lists show of it; written with every step.

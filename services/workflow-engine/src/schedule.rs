@@ -428,6 +428,23 @@ impl Schedule {
         self.timers.first().map(|(due, _)| *due)
     }
 
+    /// A parked run has something to look at: it is due now. Anything else is left as it is; says where it is then.
+    pub fn rouse(&mut self, id: &RunId) -> Option<&Place> {
+        let entry = self.entries.get_mut(id)?;
+        if let Place::Parked(due) = entry.place {
+            if let Some(due) = due {
+                self.timers.remove(&(due, id.clone()));
+            }
+            entry.place = Place::Ready;
+            entry.turn.1 = self.sequence;
+            self.sequence += 1;
+            self.parked = self.parked.saturating_sub(1);
+            self.ready += 1;
+            self.line_up(id);
+        }
+        self.place(id)
+    }
+
     /// Takes a run out of its turn, to tell it something.
     pub fn seize(&mut self, id: &RunId) -> Seized {
         let Some(entry) = self.entries.get_mut(id) else {

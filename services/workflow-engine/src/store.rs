@@ -11,11 +11,13 @@ pub mod approvals;
 #[cfg(test)]
 pub(crate) mod conformance;
 pub mod embedded;
+pub mod events;
 mod filter;
 pub mod spending;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use muster_workflow_dsl::cloud_event::CloudEvent;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -24,6 +26,7 @@ use crate::run::{Entry, Position, Record, RunId, Summary};
 pub use again::Again;
 use answers::Answers;
 use approvals::Approvals;
+use events::EventLog;
 pub use filter::{Filter, Span};
 use spending::{Spending, Spent};
 
@@ -89,6 +92,8 @@ pub struct Step {
     pub approvals: Vec<Approval>,
     /// What the run has used on the day of the step, if that has changed.
     pub spent: Option<Spent>,
+    /// Events that become durable with the step, and are in the log from some moment after it on.
+    pub events: Vec<CloudEvent>,
 }
 
 /// Some of a list, and where it goes on.
@@ -108,7 +113,7 @@ pub const HISTORY_BYTES: usize = 1024 * 1024;
 
 /// Durable catalogue and journals.
 #[async_trait]
-pub trait Store: Again + Answers + Approvals + Spending + Send + Sync + 'static {
+pub trait Store: Again + Answers + Approvals + EventLog + Spending + Send + Sync + 'static {
     /// Adds a document; a [`Error::Conflict`] if its key is taken.
     async fn add_workflow(&self, workflow: &Workflow, document: &str) -> Result<(), Error>;
 

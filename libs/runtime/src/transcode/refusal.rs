@@ -45,6 +45,12 @@ impl From<Error> for Refusal {
     }
 }
 
+/// A status as the answer to a plain HTTP request: JSON, with the HTTP status that fits.
+#[must_use]
+pub fn refused(status: Status) -> Response {
+    Refusal { status, http: None }.into_response()
+}
+
 /// A field of the request is at fault.
 pub(super) fn field(name: &str, message: impl Into<String>) -> Refusal {
     Error::invalid_field(name, message).into()

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::policy::TaskPolicy;
-use super::{Call, Period, Retry, Schemas, Template};
+use super::{Call, Listen, Period, Retry, Schemas, Template};
 use crate::expression::Expression;
 
 /// Tasks that run one after the other: a `do`, or the tasks of a `try` or of a `catch`.
@@ -86,6 +86,10 @@ pub enum Kind {
     Raise(Box<ErrorTemplate>),
     /// `wait`: nothing, for this long.
     Wait(Period),
+    /// `emit`: an event with these attributes; all of it is the raw output.
+    Emit(Template),
+    /// `listen`: waits for events; the list of those that were consumed is the raw output.
+    Listen(Box<Listen>),
 }
 
 /// One case of a `switch`.
@@ -218,6 +222,8 @@ impl Kind {
             Self::Try(_) => "try",
             Self::Raise(_) => "raise",
             Self::Wait(_) => "wait",
+            Self::Emit(_) => "emit",
+            Self::Listen(_) => "listen",
         }
     }
 }
@@ -248,7 +254,17 @@ impl Task {
                 lists.extend(&attempt.catch.tasks);
                 lists
             }
-            Kind::Set(_) | Kind::Call(_) | Kind::Switch(_) | Kind::Raise(_) | Kind::Wait(_) => Vec::new(),
+            Kind::Listen(listen) => listen
+                .each
+                .iter()
+                .filter_map(|each| each.tasks.as_ref())
+                .collect(),
+            Kind::Set(_)
+            | Kind::Call(_)
+            | Kind::Switch(_)
+            | Kind::Raise(_)
+            | Kind::Wait(_)
+            | Kind::Emit(_) => Vec::new(),
         }
     }
 }

@@ -8,12 +8,13 @@ use serde_json::{Value, json};
 
 use super::cursor::{Cursor, Fields};
 use super::{Reader, Resources};
+use crate::cloud_event::CloudEvent;
 use crate::document::Workflow;
 use crate::expression::Expression;
 use crate::journal::{Problem, Standard, Verdict};
 use crate::node::{self, Content};
 use crate::problem::{Problems, listed, quoted};
-use crate::rehearsal::{Answer, Calls, Case, Decision, Expectation, Reply, every_task, means};
+use crate::rehearsal::{Answer, Arrival, Calls, Case, Decision, Expectation, Reply, every_task, means};
 use crate::run::Status;
 
 /// Most cases of a file.
@@ -87,6 +88,7 @@ impl Script<'_> {
             "secrets",
             "answers",
             "decisions",
+            "events",
             "cancel",
             "expect",
         ];
@@ -106,6 +108,10 @@ impl Script<'_> {
         let decisions = match fields.get("decisions") {
             None => Some(BTreeMap::new()),
             Some(decisions) => self.by_task(&decisions, Self::decisions),
+        };
+        let events = match fields.get("events") {
+            None => Some(Vec::new()),
+            Some(events) => self.events(&events),
         };
         let secrets = match fields.get("secrets") {
             None => Some(BTreeMap::new()),
@@ -127,9 +133,45 @@ impl Script<'_> {
             secrets: secrets?,
             answers: answers?,
             decisions: decisions?,
+            events: events?,
             cancel: cancel?,
             expect: expect?,
         })
+    }
+
+    /// Events that come from outside, each after a time, or at once.
+    fn events(&mut self, at: &Cursor<'_>) -> Option<Vec<Arrival>> {
+        let items = self.reader.items(at)?;
+        if items.len() > MOST_ANSWERS {
+            self.reader
+                .wrong(at, format!("a case has at most {MOST_ANSWERS} events"));
+            return None;
+        }
+        let read = items.iter().enumerate();
+        let events: Vec<Option<Arrival>> = read.map(|(index, item)| self.event(index, item)).collect();
+        events.into_iter().collect()
+    }
+
+    fn event(&mut self, index: usize, at: &Cursor<'_>) -> Option<Arrival> {
+        let fields = self.reader.fields(at, &["after", "event"], &[])?;
+        let after = match fields.get("after") {
+            None => Duration::ZERO,
+            Some(after) => self.duration(&after)?,
+        };
+        let place = self.reader.require(&fields, "event")?;
+        let mut event = place.node.to_value();
+        if let Value::Object(fields) = &mut event {
+            fields.entry("specversion").or_insert_with(|| "1.0".into());
+            fields
+                .entry("id")
+                .or_insert_with(|| format!("case-{index}").into());
+            fields.entry("source").or_insert_with(|| "/case".into());
+        }
+        let event = CloudEvent::check(event);
+        let event = event
+            .map_err(|error| self.reader.wrong(&place, error.to_string()))
+            .ok()?;
+        Some(Arrival { after, event })
     }
 
     fn instant(&mut self, at: &Cursor<'_>) -> Option<jiff::Timestamp> {

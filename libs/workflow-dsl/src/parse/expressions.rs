@@ -30,6 +30,8 @@ pub(super) enum Moment {
     Export,
     /// `output.as` of the workflow.
     WorkflowOutput,
+    /// `schedule.on`, before there is a run.
+    Schedule,
 }
 
 impl Moment {
@@ -42,6 +44,7 @@ impl Moment {
             Self::Output => "a task's output.as",
             Self::Export => "a task's export.as",
             Self::WorkflowOutput => "the workflow's output.as",
+            Self::Schedule => "the workflow's schedule",
         }
     }
 }

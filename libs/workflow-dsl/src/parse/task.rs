@@ -13,12 +13,14 @@ use crate::problem::{listed, quoted};
 const COMMON: [&str; 7] = ["if", "input", "output", "export", "timeout", "then", "metadata"];
 
 /// The kinds of tasks: the field that makes a task of this kind, and the other fields of the kind.
-const KINDS: [(&str, &[&str]); 9] = [
+const KINDS: [(&str, &[&str]); 11] = [
     ("call", &["with"]),
     // Before `do`, which is a field of `for` too.
     ("for", &["while", "do"]),
     ("do", &[]),
+    ("emit", &[]),
     ("fork", &[]),
+    ("listen", &["foreach"]),
     ("raise", &[]),
     ("set", &[]),
     ("switch", &[]),
@@ -27,7 +29,7 @@ const KINDS: [(&str, &[&str]); 9] = [
 ];
 
 /// Kinds of tasks that are not supported yet, with the other fields of the kind.
-const LATER: [(&str, &[&str]); 3] = [("emit", &[]), ("listen", &["foreach"]), ("run", &[])];
+const LATER: [(&str, &[&str]); 1] = [("run", &[])];
 
 /// Longest name of a task, in bytes: names end up in pointers, and those in every event of a run.
 const LONGEST_NAME: usize = 128;
@@ -220,8 +222,10 @@ impl Reader {
     fn kind(&mut self, kind: &str, fields: &Fields<'_>, targets: &Targets<'_>) -> Option<Kind> {
         match kind {
             "call" => self.call(fields),
+            "emit" => self.emit(fields),
             "for" => self.each(fields),
             "fork" => self.fork(fields),
+            "listen" => self.listen(fields),
             "raise" => self.raise(fields),
             "set" => self.set(fields),
             "switch" => self.switch(fields, targets),

@@ -3,6 +3,7 @@
 mod bounds;
 mod calls;
 mod doubts;
+mod events;
 mod good;
 mod others;
 mod policies;

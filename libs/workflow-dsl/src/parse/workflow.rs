@@ -2,6 +2,7 @@
 
 use serde_json::Map;
 
+use super::catch::given;
 use super::cursor::{Cursor, Fields};
 use super::expressions::Moment;
 use super::task::List;
@@ -12,8 +13,10 @@ use crate::problem::{listed, quoted};
 
 impl Reader {
     pub(super) fn workflow(&mut self, at: &Cursor<'_>, resources: &Resources) -> Option<Workflow> {
-        const ALLOWED: &[&str] = &["document", "input", "use", "do", "timeout", "output", "evaluate"];
-        let fields = self.fields(at, ALLOWED, &["schedule"])?;
+        const ALLOWED: &[&str] = &[
+            "document", "input", "use", "do", "timeout", "output", "schedule", "evaluate",
+        ];
+        let fields = self.fields(at, ALLOWED, &[])?;
         // First, because it says how everything else is read.
         if let Some(section) = fields.get("evaluate") {
             self.evaluate(&section);
@@ -28,6 +31,7 @@ impl Reader {
         let output = self.during(Moment::WorkflowOutput, |reader| reader.output(&fields));
         let schemas = self.schemas(&fields);
         let timeout = fields.get("timeout").and_then(|timeout| self.timeout(&timeout));
+        let starts_on = fields.get("schedule").map(|schedule| self.starts_on(&schedule));
         let tasks = self
             .require(&fields, "do")
             .and_then(|tasks| self.tasks(&tasks, List::Sequence));
@@ -42,6 +46,7 @@ impl Reader {
             output,
             schemas,
             timeout,
+            starts_on: given(starts_on)?,
             extensions: std::mem::take(&mut self.reusable.extensions),
             functions,
             external,

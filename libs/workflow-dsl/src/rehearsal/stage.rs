@@ -10,8 +10,10 @@ use rand::rngs::StdRng;
 use serde_json::Value;
 
 use super::{Answer, Case, Reply, means};
+use crate::cloud_event::CloudEvent;
 use crate::document::Definition;
 use crate::journal::Verdict;
+use crate::request::Request;
 use crate::run::{Effect, Run, Status, Stimulus};
 use crate::secret::{Nonce, Secrets, Unmarking};
 
@@ -58,6 +60,14 @@ pub(super) struct Stage<'c> {
     decided: BTreeSet<u64>,
     /// How often each task has asked people.
     asked: Vec<(Arc<str>, u64)>,
+    /// The events that have come; the first has position 1.
+    log: Vec<Arc<CloudEvent>>,
+    /// How many of the events from outside are among them.
+    arrived: usize,
+    /// Those from outside, by time.
+    coming: Vec<(Timestamp, Arc<CloudEvent>)>,
+    /// Up to where each task that listens has looked.
+    looked: BTreeMap<u64, u64>,
 }
 
 /// A call: its activation and attempt.
@@ -69,6 +79,10 @@ enum Next {
     Answer(Timestamp, Key),
     Decision(Timestamp, u64, Verdict),
     Cancel(Timestamp),
+    /// An event comes from outside.
+    Arrives(Timestamp),
+    /// A task hears an event: its activation, and the position.
+    Hears(Timestamp, u64, u64),
 }
 
 impl<'c> Stage<'c> {
@@ -80,6 +94,12 @@ impl<'c> Stage<'c> {
             true => run,
             false => run.with_secrets(Secrets::new(nonce.clone(), Ok(&case.secrets))),
         };
+        let mut coming: Vec<(Timestamp, Arc<CloudEvent>)> = case
+            .events
+            .iter()
+            .map(|arrival| (later(case.start, arrival.after), Arc::new(arrival.event.clone())))
+            .collect();
+        coming.sort_by_key(|(time, _)| *time);
         Self {
             case,
             run,
@@ -93,6 +113,10 @@ impl<'c> Stage<'c> {
             cancelled: false,
             decided: BTreeSet::new(),
             asked: Vec::new(),
+            log: Vec::new(),
+            arrived: 0,
+            coming,
+            looked: BTreeMap::new(),
         }
     }
 
@@ -108,6 +132,28 @@ impl<'c> Stage<'c> {
             let Some(next) = self.next()? else { return Ok(()) };
             let (time, stimulus) = match next {
                 Next::Time(due) => (due, Stimulus::Tick),
+                Next::Arrives(due) => {
+                    self.now = self.now.max(due);
+                    let event = self.coming.get(self.arrived).map(|(_, event)| Arc::clone(event));
+                    self.log.extend(event);
+                    self.arrived += 1;
+                    continue;
+                }
+                Next::Hears(due, activation, position) => {
+                    self.looked.insert(activation, position);
+                    let index = usize::try_from(position).unwrap_or(usize::MAX).saturating_sub(1);
+                    let Some(event) = self.log.get(index).map(Arc::clone) else {
+                        continue;
+                    };
+                    (
+                        due,
+                        Stimulus::Event {
+                            activation,
+                            position,
+                            event,
+                        },
+                    )
+                }
                 Next::Cancel(due) => {
                     self.cancelled = true;
                     let reason = "the case cancels it".to_owned();
@@ -179,10 +225,21 @@ impl<'c> Stage<'c> {
         for effect in &effects {
             match effect {
                 Effect::Timer { due } => next = sooner(next, Next::Time(*due)),
-                Effect::Call { task, request, .. } => {
+                Effect::Call {
+                    task, request: made, ..
+                } => {
                     if let Some(key) = key(effect).filter(|key| !self.pending.contains_key(key)) {
-                        let request = serde_json::to_value(&**request).map_err(|error| error.to_string())?;
-                        self.call(key, task, self.unmarking.value(&request))?;
+                        let request = serde_json::to_value(&**made).map_err(|error| error.to_string())?;
+                        let made = &**made;
+                        self.call(key, task, made, self.unmarking.value(&request))?;
+                    }
+                }
+                Effect::Listen { .. } => {
+                    if let Some((due, _)) = self.coming.get(self.arrived) {
+                        next = sooner(next, Next::Arrives(*due));
+                    }
+                    if let Some((activation, position)) = self.heard(effect) {
+                        next = sooner(next, Next::Hears(self.now, activation, position));
                     }
                 }
             }
@@ -229,16 +286,50 @@ impl<'c> Stage<'c> {
         decisions
     }
 
-    fn call(&mut self, key: Key, task: &Arc<str>, request: Value) -> Result<(), String> {
+    /// The next event that may concern a task that listens.
+    fn heard(&self, effect: &Effect) -> Option<(u64, u64)> {
+        let Effect::Listen {
+            activation,
+            from,
+            interests,
+            ..
+        } = effect
+        else {
+            return None;
+        };
+        let looked = self.looked.get(activation).map_or(0, |looked| looked + 1);
+        let mut log = (1_u64..).zip(&self.log);
+        let (position, _) = log.find(|(position, event)| {
+            *position >= looked.max(*from)
+                && interests.iter().any(|interest| interest.admits(event, self.now))
+        })?;
+        Some((*activation, position))
+    }
+
+    fn call(&mut self, key: Key, task: &Arc<str>, made: &Request, request: Value) -> Result<(), String> {
+        let emitted = match made {
+            Request::Emit(emit) => Some(Arc::new(emit.event.clone())),
+            _ => None,
+        };
         let made = self.calls.iter().filter(|call| call.task == *task).count();
         let answers = self
             .case
             .answers
             .iter()
             .find(|(reference, _)| means(reference, task));
-        let Some(Answer { after, reply }) =
-            answers.and_then(|(_, answers)| answers.get(made).or(answers.last()))
-        else {
+        let answer = answers.and_then(|(_, answers)| answers.get(made).or(answers.last()));
+        if let (Some(event), None) = (&emitted, answer) {
+            // What is emitted needs no answer: the log takes it.
+            let output = Reply::Output(event.to_value());
+            self.log.push(Arc::clone(event));
+            self.calls.push(Called {
+                task: Arc::clone(task),
+                request,
+            });
+            self.pending.insert(key, (self.now, output));
+            return Ok(());
+        }
+        let Some(Answer { after, reply }) = answer else {
             return Err(format!(
                 "{task} makes a call that has no answer; add it to 'answers', or let the case end before: {request}"
             ));
@@ -258,7 +349,8 @@ fn sooner(one: Option<Next>, other: Next) -> Option<Next> {
         Next::Time(due) => (*due, 0),
         Next::Cancel(due) => (*due, 1),
         Next::Decision(due, ..) => (*due, 2),
-        Next::Answer(due, _) => (*due, 3),
+        Next::Arrives(due) => (*due, 2),
+        Next::Answer(due, _) | Next::Hears(due, ..) => (*due, 3),
     };
     match one {
         Some(one) if rank(&one) <= rank(&other) => Some(one),
@@ -278,6 +370,6 @@ fn key(effect: &Effect) -> Option<Key> {
         Effect::Call {
             activation, attempt, ..
         } => Some((*activation, *attempt)),
-        Effect::Timer { .. } => None,
+        Effect::Listen { .. } | Effect::Timer { .. } => None,
     }
 }

@@ -185,6 +185,8 @@ impl Current<'_> {
                 })
             }
             Kind::Call(call) => self.call(call),
+            Kind::Emit(event) => self.emit(event),
+            Kind::Listen(listen) => self.listen(listen),
             Kind::Do(_) | Kind::Fork(_) | Kind::Try(_) => Err(Problem::standard(
                 Standard::Runtime,
                 "the task has begun before it was ready",

@@ -55,6 +55,14 @@ impl Run {
                 Ok(self.decided(approval, verdict, now))
             }
             (
+                Stimulus::Event {
+                    activation,
+                    position,
+                    event,
+                },
+                Status::Running,
+            ) => Ok(self.hear(activation, (position, &event), now)),
+            (
                 wish @ (Stimulus::Pause { .. }
                 | Stimulus::Resume { .. }
                 | Stimulus::Cancel { .. }
@@ -66,6 +74,7 @@ impl Run {
                 | Stimulus::CallReturned { .. }
                 | Stimulus::Used { .. }
                 | Stimulus::Decide { .. }
+                | Stimulus::Event { .. }
                 | Stimulus::Tick,
                 _,
             ) => Ok(None),
@@ -102,6 +111,7 @@ impl Run {
             transformed,
             deadline,
             error,
+            hears_from: self.hears_from,
         }
     }
 
@@ -200,6 +210,7 @@ impl Run {
                 },
                 cursor => self.follow(&current, cursor, now),
             },
+            Body::Listen(listening) => self.next_of_listen(&current, listening),
             Body::Asked(_) | Body::Held | Body::Call(_) | Body::Wait(_) => None,
         }
     }
@@ -243,7 +254,7 @@ impl Run {
     }
 
     /// Goes on where a cursor is.
-    fn follow(&self, current: &Current<'_>, cursor: &Cursor, now: Timestamp) -> Option<EventKind> {
+    pub(super) fn follow(&self, current: &Current<'_>, cursor: &Cursor, now: Timestamp) -> Option<EventKind> {
         match cursor {
             Cursor::Start { position, input, .. } => self.start(Some(current.id), *position, input, now),
             Cursor::Running { .. } => None,

@@ -8,6 +8,8 @@ use uuid::Uuid;
 
 use super::Run;
 use super::state::{Activation, Body, Try};
+use crate::document::Kind;
+use crate::hearing::Interest;
 use crate::request::Request;
 
 /// Something that must be in progress outside the run.
@@ -31,6 +33,17 @@ pub enum Effect {
         /// When the run stops waiting for the answer.
         deadline: Option<Timestamp>,
     },
+    /// Events are to be handed in as [`super::Stimulus::Event`], in the order of their log.
+    Listen {
+        /// Whose listening it is.
+        activation: u64,
+        /// Position of the first event to look at.
+        from: u64,
+        /// Whether it takes one event, and others only when it asks again.
+        one_at_a_time: bool,
+        /// Events that none of these admits need not be handed in.
+        interests: Arc<[Interest]>,
+    },
     /// [`super::Stimulus::Tick`] has something to do at this instant, and not before.
     Timer {
         /// The instant.
@@ -47,7 +60,7 @@ pub(super) fn after(time: Timestamp, duration: Duration) -> Timestamp {
 }
 
 impl Run {
-    /// What must be in progress now, calls first. Empty once the run has ended.
+    /// What must be in progress now: calls, then what is listened for, then the timer. Empty once the run has ended.
     #[must_use]
     pub fn effects(&self) -> Vec<Effect> {
         let calls = self.activations.iter().filter_map(|(id, activation)| {
@@ -64,8 +77,26 @@ impl Run {
                 deadline: self.deadline_of(activation).filter(|_| !self.is_paused()),
             })
         });
+        // What comes while the run is held waits in the log.
+        let paused = self.is_paused();
+        let listens = self
+            .activations
+            .iter()
+            .filter(|_| !paused)
+            .filter_map(|(id, activation)| {
+                let Body::Listen(listening) = &activation.body else {
+                    return None;
+                };
+                let task = self.definition.workflow.task(&activation.pointer)?;
+                listening.waits().then(|| Effect::Listen {
+                    activation: *id,
+                    from: listening.from,
+                    one_at_a_time: matches!(&task.kind, Kind::Listen(listen) if listen.each.is_some()),
+                    interests: Arc::clone(&listening.interests),
+                })
+            });
         let timer = self.due().map(|due| Effect::Timer { due });
-        calls.chain(timer).collect()
+        calls.chain(listens).chain(timer).collect()
     }
 
     /// The earliest instant at which a tick has something to do. What can be decided at once, after a crash between
@@ -101,6 +132,9 @@ impl Run {
     /// timer if there is none, until it is told.
     #[must_use]
     pub fn waits_outside(&self) -> bool {
-        self.asking > 0 || self.is_paused()
+        let mut bodies = self.activations.values().map(|activation| &activation.body);
+        self.asking > 0
+            || self.is_paused()
+            || bodies.any(|body| matches!(body, Body::Listen(listening) if listening.waits()))
     }
 }

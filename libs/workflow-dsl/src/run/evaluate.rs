@@ -260,6 +260,11 @@ pub(super) fn excess(value: &Value) -> Option<String> {
     }
 }
 
+/// Length as JSON, roughly, of a value that is within the bounds.
+pub(super) fn weight(value: &Value) -> usize {
+    size(value, DEEPEST_VALUE).unwrap_or(usize::MAX)
+}
+
 /// Length as JSON, roughly; none if it is nested too deeply.
 fn size(value: &Value, levels: usize) -> Option<usize> {
     let levels = levels.checked_sub(1)?;

@@ -5,6 +5,7 @@
 
 mod extend;
 mod finish;
+mod listen;
 mod start;
 
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use serde_json::Value;
 use super::state::{Activation, Body, Branch, Cause, Cursor, Fork, Loop, Timer, Try};
 use super::{Run, Status};
 use crate::document::{Flow, Kind, TaskList, Workflow};
+use crate::hearing::Taken;
 use crate::journal::{Event, EventKind, FORMAT, Problem};
 pub(super) use finish::known_output;
 
@@ -104,12 +106,14 @@ impl Run {
                 transformed,
                 deadline,
                 error,
+                hears_from,
             } => {
                 if *format > FORMAT {
                     let message =
                         format!("its journal has format {format}; this version reads up to {FORMAT}");
                     return Err(self.mismatch(message));
                 }
+                self.hears_from = *hears_from;
                 self.begin(
                     time,
                     input,
@@ -230,7 +234,9 @@ impl Run {
                 activation,
                 request,
             } => {
-                self.expect_ready(*activation, task, |kind| matches!(kind, Kind::Call(_)))?;
+                self.expect_ready(*activation, task, |kind| {
+                    matches!(kind, Kind::Call(_) | Kind::Emit(_))
+                })?;
                 let request = Arc::new(request.clone());
                 self.change(*activation, |activation| activation.body = Body::Call(request));
                 Ok(())
@@ -287,6 +293,44 @@ impl Run {
                 self.change(*activation, |activation| activation.body = Body::Wait(*until));
                 Ok(())
             }
+            EventKind::ListenStarted {
+                task,
+                activation,
+                from,
+                expect,
+            } => self.start_listening(task, *activation, *from, expect),
+            EventKind::EventConsumed {
+                task,
+                activation,
+                position,
+                filter,
+                until,
+                item,
+                correlations,
+                done,
+                event: _,
+            } => {
+                let taken = Taken {
+                    filter: *filter,
+                    until: *until,
+                    learned: correlations.clone(),
+                };
+                self.consume(task, *activation, (*position, &taken), item.as_ref(), *done)
+            }
+            EventKind::ItemCompleted {
+                task,
+                activation,
+                item,
+                output,
+                context,
+                done,
+            } => self.complete_item(
+                task,
+                (*activation, *item),
+                output.as_ref(),
+                context.as_ref(),
+                *done,
+            ),
             EventKind::LoopStarted {
                 task,
                 activation,
@@ -467,7 +511,13 @@ impl Run {
                 Body::Try(Try { caught: Some(_), .. }) => attempt.catch.tasks.as_ref(),
                 _ => Some(&attempt.tasks),
             },
-            Kind::Set(_) | Kind::Call(_) | Kind::Switch(_) | Kind::Raise(_) | Kind::Wait(_) => None,
+            Kind::Listen(listen) => listen.each.as_ref()?.tasks.as_ref(),
+            Kind::Set(_)
+            | Kind::Call(_)
+            | Kind::Switch(_)
+            | Kind::Raise(_)
+            | Kind::Wait(_)
+            | Kind::Emit(_) => None,
         }
     }
 
@@ -479,6 +529,7 @@ impl Run {
             Body::Function(function) => Some(&function.cursor),
             Body::Loop(each) => each.cursor.as_ref(),
             Body::Try(attempt) => Some(&attempt.cursor),
+            Body::Listen(listening) => listening.current.as_ref().map(|item| &item.cursor),
             Body::Ready
             | Body::Failed(_)
             | Body::Asking

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::approval::Approval;
 use super::place::Place;
+use crate::hearing::{Hearing, Interest};
 use crate::journal::{Problem, Stage};
 use crate::request::Request;
 
@@ -73,6 +74,8 @@ pub(super) struct Activation {
     pub(super) deadline: Option<Timestamp>,
     pub(super) scope: Option<Arc<Scope>>,
     pub(super) place: Place,
+    /// Position in the log of events from which on what begins inside it hears them.
+    pub(super) hears_from: u64,
     /// Indexes of the extensions that apply to it.
     pub(super) extensions: Arc<[usize]>,
     /// Since when it waits for people and nothing else, so that its clock stands still.
@@ -109,6 +112,8 @@ pub(super) enum Body {
     Function(Function),
     /// It waits for a time.
     Wait(Timestamp),
+    /// It listens for events.
+    Listen(Box<Listening>),
     /// It runs the tasks of an extension.
     Extended(Extended),
     /// It runs a list.
@@ -158,6 +163,48 @@ pub(super) struct Loop {
     pub(super) input: Arc<Value>,
     /// Where the current iteration is; none between two.
     pub(super) cursor: Option<Cursor>,
+}
+
+/// A `listen` that has begun.
+#[derive(Debug)]
+pub(super) struct Listening {
+    /// Position in the log of events of the next one to look at.
+    pub(super) from: u64,
+    /// How far its strategy has come.
+    pub(super) hearing: Hearing,
+    /// What may concern it now.
+    pub(super) interests: Arc<[Interest]>,
+    /// How many events it has consumed, those that end it not counted.
+    pub(super) count: usize,
+    /// What it keeps of them.
+    pub(super) items: Vec<Arc<Value>>,
+    /// How large that is, roughly, as JSON.
+    pub(super) bytes: usize,
+    /// The event that is being worked on.
+    pub(super) current: Option<Item>,
+    /// Whether it has heard enough.
+    pub(super) done: bool,
+}
+
+/// An event for which the tasks of a `foreach` run.
+#[derive(Debug)]
+pub(super) struct Item {
+    /// What was read of it.
+    pub(super) value: Arc<Value>,
+    /// Where its tasks are.
+    pub(super) cursor: Cursor,
+}
+
+impl Listening {
+    /// Whether it waits for an event.
+    pub(super) fn waits(&self) -> bool {
+        self.current.is_none() && !self.done
+    }
+
+    /// What it keeps of the events, as one value.
+    pub(super) fn output(&self) -> Value {
+        self.items.iter().map(|item| item.as_ref().clone()).collect()
+    }
 }
 
 /// A `fork`.
@@ -238,6 +285,7 @@ impl Body {
             Self::Function(function) => Some(&mut function.cursor),
             Self::Loop(each) => each.cursor.as_mut(),
             Self::Try(attempt) => Some(&mut attempt.cursor),
+            Self::Listen(listening) => listening.current.as_mut().map(|item| &mut item.cursor),
             Self::Ready
             | Self::Failed(_)
             | Self::Asking
@@ -254,6 +302,10 @@ impl Body {
         match self {
             Self::Ready | Self::Failed(_) | Self::Asking => true,
             Self::Asked(_) | Self::Held | Self::Call(_) | Self::Wait(_) => false,
+            Self::Listen(listening) => match &listening.current {
+                Some(item) => !item.cursor.is_running(),
+                None => listening.done,
+            },
             Self::Sequence(cursor) => !cursor.is_running(),
             Self::Extended(extended) => !extended.cursor.is_running(),
             Self::Function(function) => !function.cursor.is_running(),
@@ -299,6 +351,10 @@ impl Activation {
             Body::Function(function) => function.cursor.child().into_iter().collect(),
             Body::Loop(each) => each.cursor.as_ref().and_then(Cursor::child).into_iter().collect(),
             Body::Try(attempt) => attempt.cursor.child().into_iter().collect(),
+            Body::Listen(listening) => {
+                let item = listening.current.as_ref();
+                item.and_then(|item| item.cursor.child()).into_iter().collect()
+            }
             Body::Fork(Fork::Running(branches)) => {
                 let running = branches.iter().filter_map(|branch| match branch {
                     Branch::Running(child) => Some(*child),

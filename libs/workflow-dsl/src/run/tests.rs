@@ -6,6 +6,7 @@ mod calling;
 mod compensating;
 mod control;
 mod data;
+mod events;
 mod extending;
 mod failures;
 mod folding;

@@ -12,8 +12,9 @@ use serde_json::{Map, Value};
 
 use super::compensate::{Compensation, Unwinding};
 use super::control::{Cancelling, Paused};
-use super::state::{Activation, Body, Try};
+use super::state::{Activation, Body, Listening, Try};
 use super::{Approval, Run, Status};
+use crate::document::Kind;
 use crate::journal::Problem;
 use crate::request::Request;
 
@@ -51,6 +52,8 @@ pub enum BlockerKind {
     QueueFull,
     /// The router, or what it depends on, cannot be reached.
     RouterUnreachable,
+    /// A task listens for events that have not come.
+    Event,
     /// A `wait` has not ended.
     Timer,
     /// The next attempt of a `try` has not begun.
@@ -83,6 +86,7 @@ impl BlockerKind {
             Self::AgentBusy => "agent-busy",
             Self::QueueFull => "queue-full",
             Self::RouterUnreachable => "router-unreachable",
+            Self::Event => "event",
             Self::Timer => "timer",
             Self::Retry => "retry",
             Self::Approval => "approval",
@@ -197,6 +201,7 @@ impl Run {
             }
             // No timer fires while the run is held.
             _ if self.is_paused() => None,
+            Body::Listen(listening) if listening.waits() => self.listening(activation, listening, now),
             Body::Wait(until) => Some(timer(activation, *until, now)),
             Body::Try(Try {
                 resume: Some(due),
@@ -246,6 +251,41 @@ impl Run {
             until: question.deadline,
             ..blocker
         }
+    }
+
+    fn listening(&self, activation: &Activation, listening: &Listening, now: Timestamp) -> Option<Blocker> {
+        let task = self.definition.workflow.task(&activation.pointer)?;
+        let Kind::Listen(listen) = &task.kind else {
+            return None;
+        };
+        let waits_for = listening.hearing.describe(&listen.to);
+        let mut message = format!("{} waits for {waits_for}", activation.pointer);
+        if listening.count > 0 {
+            message.push_str(&format!("; it has heard {}", listening.count));
+        }
+        let deadline = self.deadline_of(activation);
+        if let Some(deadline) = deadline {
+            message.push_str(&format!(", at most until {}", instant(deadline, now)));
+        }
+        let correlations = listening.hearing.correlations().clone();
+        let blocker = Blocker::new(BlockerKind::Event, message)
+            .with("waitsFor", waits_for)
+            .with("filters", self.filters(activation))
+            .with("correlations", correlations.into_iter().collect::<Map<_, _>>())
+            .with("heard", listening.count)
+            .with("position", listening.from)
+            .of(activation);
+        Some(Blocker {
+            until: deadline,
+            ..blocker
+        })
+    }
+
+    /// The strategy of a `listen` as its author wrote it.
+    fn filters(&self, activation: &Activation) -> Value {
+        let task = self.definition.workflow.raw.pointer(&activation.pointer);
+        let to = task.and_then(|task| task.pointer("/listen/to"));
+        to.cloned().unwrap_or_default()
     }
 
     fn call(&self, id: u64, activation: &Activation, request: &Request, now: Timestamp) -> Blocker {

@@ -9,6 +9,7 @@ use muster_workflow_dsl::secret::has_marker;
 use serde_json::Value;
 
 use super::direct::Direct;
+use super::emit::Emitter;
 use super::grpc::Grpc;
 use super::mcp::Mcp;
 use super::router::Router;
@@ -27,6 +28,8 @@ pub struct Callers {
     pub mcp: Mcp,
     /// Services over HTTP.
     pub web: Arc<Web>,
+    /// The log of events.
+    pub emitter: Emitter,
 }
 
 #[async_trait]
@@ -48,6 +51,7 @@ impl Caller for Callers {
             Request::Http(request) => self.web.http(request, call, progress).await,
             Request::Mcp(request) => self.mcp.call(request, call, progress).await,
             Request::OpenApi(request) => self.web.openapi(request, call, progress).await,
+            Request::Emit(request) => self.emitter.call(request).await,
         }
     }
 
@@ -60,6 +64,8 @@ impl Caller for Callers {
             Request::Mcp(request) => self.mcp.stop(request, call, progress).await,
             // Whoever hangs up has said it.
             Request::AsyncApi(_) | Request::Grpc(_) | Request::Http(_) | Request::OpenApi(_) => Ok(()),
+            // What is in the log stays there.
+            Request::Emit(_) => Ok(()),
         }
     }
 }

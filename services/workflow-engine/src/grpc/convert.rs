@@ -63,6 +63,7 @@ pub(super) fn start(request: proto::StartRunRequest, most_bytes: usize) -> Resul
         input: input(&input_json, most_bytes)?,
         priority: self::priority(priority)?,
         labels: labels.into_iter().collect(),
+        hears_from: None,
     })
 }
 

@@ -1,6 +1,7 @@
 //! What every store must do, as one suite that each adapter runs.
 
 use jiff::{SignedDuration, Timestamp};
+use muster_workflow_dsl::cloud_event::CloudEvent;
 use muster_workflow_dsl::journal::Question;
 use muster_workflow_dsl::usage::Usage;
 use serde_json::json;
@@ -8,6 +9,7 @@ use serde_json::json;
 use crate::approval::{self, Approval, ApprovalId, State};
 use crate::run::{Marks, Position, Record, RunId, Status, Summary};
 use crate::schedule::Claim;
+use crate::store::events::{FIRST_POSITION, Logged, Room, StarterState};
 use crate::store::spending::Spent;
 use crate::store::{Error, Filter, HISTORY_BYTES, Page, Span, Step, Store, Workflow, WorkflowKey};
 
@@ -20,6 +22,7 @@ pub(crate) fn run(id: &str, second: i64) -> (Record, Summary) {
         input: json!({"n": 1}),
         nonce: muster_workflow_dsl::secret::Nonce::fresh(),
         resources: muster_workflow_dsl::Resources::from([("f:1@c".into(), "set: {a: 1}".into())]),
+        hears_from: 0,
     };
     let summary = Summary {
         id,
@@ -58,6 +61,7 @@ fn step(before: &Summary, entries: &[&str], status: Status) -> Step {
         output: (status == Status::Completed).then(|| json!({"done": true})),
         approvals: Vec::new(),
         spent: None,
+        events: Vec::new(),
     }
 }
 
@@ -73,6 +77,7 @@ pub(crate) async fn check<S: Store>(open: impl AsyncFn() -> S) {
     approvals(&open).await;
     spending(&open).await;
     answers(&open).await;
+    events(&open).await;
 }
 
 async fn catalogue<S: Store>(open: &impl AsyncFn() -> S) {
@@ -279,6 +284,103 @@ async fn portions(store: &impl Store) {
         .unwrap();
     assert_eq!(store.history(&record.id, 0, 10).await.unwrap().len(), 1);
     assert_eq!(store.history(&record.id, 2, 10).await.unwrap().len(), 1);
+}
+
+fn event(id: &str, kind: &str) -> CloudEvent {
+    let event = json!({"specversion": "1.0", "id": id, "source": "/t", "type": kind, "data": id});
+    CloudEvent::check(event).expect("an event")
+}
+
+async fn events<S: Store>(open: &impl AsyncFn() -> S) {
+    const ROOM: Room = Room {
+        events: 6,
+        bytes: 1 << 20,
+    };
+    let store = open().await;
+    assert_eq!(store.next_position().await.unwrap(), FIRST_POSITION);
+    let empty = store.events(5, None, 10).await.unwrap();
+    assert_eq!((empty.entries.len(), empty.next), (0, Some(5)));
+    let first = store
+        .add_events(
+            vec![event("1", "a"), event("2", "b"), event("1", "a")],
+            at(1),
+            ROOM,
+        )
+        .await
+        .unwrap();
+    assert!(first[0].position < first[1].position);
+    assert_eq!((first[2].position, first[2].duplicate), (first[0].position, true));
+    drop(store);
+
+    let store = open().await;
+    let again = store
+        .add_events(vec![event("2", "b"), event("3", "a")], at(2), ROOM)
+        .await
+        .unwrap();
+    assert_eq!((again[0].position, again[0].duplicate), (first[1].position, true));
+    assert!(!again[1].duplicate && again[1].position > first[1].position);
+    let ids = |page: &Page<Logged, u64>| -> Vec<String> {
+        page.entries
+            .iter()
+            .map(|logged| logged.event.id().to_owned())
+            .collect()
+    };
+    let all = store.events(FIRST_POSITION, None, 2).await.unwrap();
+    assert_eq!(
+        (ids(&all), all.next),
+        (vec!["1".into(), "2".into()], Some(first[1].position + 1))
+    );
+    let rest = store.events(all.next.unwrap(), None, 2).await.unwrap();
+    let end = store.next_position().await.unwrap();
+    assert_eq!((ids(&rest), rest.next), (vec!["3".to_owned()], Some(end)));
+    let a = ["a".to_owned(), "none".to_owned()];
+    let typed = store.events(first[1].position, Some(&a), 10).await.unwrap();
+    assert_eq!((ids(&typed), typed.next), (vec!["3".to_owned()], Some(end)));
+
+    // With a step of a run, or not at all.
+    let (record, created) = run("telling", 400);
+    store.create_run(&record, &created).await.unwrap();
+    let told = Step {
+        events: vec![event("told", "c")],
+        ..step(&created, &["zero"], Status::Running)
+    };
+    store.append(told.clone()).await.unwrap();
+    assert!(matches!(store.append(told).await, Err(Error::Conflict(_))));
+    let page = store.events(end, None, 10).await.unwrap();
+    assert_eq!(ids(&page), ["told"]);
+
+    // The oldest make room.
+    let many = (0..5).map(|number| event(&format!("m{number}"), "m")).collect();
+    store.add_events(many, at(3), ROOM).await.unwrap();
+    let kept = store.events(FIRST_POSITION, None, 100).await.unwrap();
+    assert!(kept.entries.len() <= 6 && ids(&kept).contains(&"m4".to_owned()));
+    assert!(
+        store
+            .events(FIRST_POSITION, Some(&["b".to_owned()]), 10)
+            .await
+            .unwrap()
+            .entries
+            .is_empty()
+    );
+    let forgotten = store.forget_events(at(9), 100).await.unwrap();
+    assert_eq!(forgotten, kept.entries.len());
+    assert!(
+        !store
+            .add_events(vec![event("1", "a")], at(9), ROOM)
+            .await
+            .unwrap()[0]
+            .duplicate,
+        "it is forgotten"
+    );
+
+    let state = StarterState {
+        next: 7,
+        memory: json!([1]),
+    };
+    store.keep_starter("s", Some(&state)).await.unwrap();
+    assert_eq!(store.starter("s").await.unwrap(), Some(state));
+    store.keep_starter("s", None).await.unwrap();
+    assert_eq!(store.starter("s").await.unwrap(), None);
 }
 
 async fn forgetting(store: &impl Store) {

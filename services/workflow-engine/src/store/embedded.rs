@@ -1,13 +1,14 @@
 //! The store in one locked directory.
 //!
 //! The keyspaces: the catalogue, the small and often read (summaries, heads of journals, indexes), the large (journals, what
-//! runs are pinned to, outputs), and one for each thing that is found without its run. The head of a journal is a key of its own, because the condition
-//! of an append must not depend on how a summary happens to be serialized. Reads run on the blocking pool: they
-//! may wait for the disk.
+//! runs are pinned to, outputs), and one for each thing that is found without its run. The head of a journal is a key of
+//! its own, because the condition of an append must not depend on how a summary happens to be serialized. Reads run on the
+//! blocking pool: they may wait for the disk.
 
 mod again;
 mod answers;
 mod approvals;
+mod events;
 mod keys;
 mod reading;
 mod spending;
@@ -18,7 +19,10 @@ use muster_runtime::data_directory::DataDirectory;
 use muster_store::{Batch, CommitError, Database, Format, Keyspace, Limits};
 use serde::Serialize;
 use serde_json::Value;
+use std::sync::Arc;
+use tokio::sync::Mutex;
 
+use self::events::Tail;
 use self::keys::{Catalogue, Journal, Runs};
 use crate::off_thread::off_thread;
 use crate::run::{Entry, Position, Record, RunId, Summary};
@@ -45,6 +49,8 @@ pub struct Embedded {
     answers: Keyspace,
     approvals: Keyspace,
     spending: Keyspace,
+    events: Keyspace,
+    tail: Arc<Mutex<Tail>>,
 }
 
 impl Embedded {
@@ -54,6 +60,7 @@ impl Embedded {
     /// The directory holds something else, a newer format or damaged files, or cannot be used.
     pub fn open(directory: DataDirectory) -> Result<Self, muster_store::Error> {
         let database = Database::open(directory, FORMAT, Limits::default())?;
+        let events = database.keyspace("events")?;
         Ok(Self {
             catalogue: database.keyspace("catalogue")?,
             runs: database.keyspace("runs")?,
@@ -61,6 +68,8 @@ impl Embedded {
             answers: database.keyspace("answers")?,
             approvals: database.keyspace("approvals")?,
             spending: database.keyspace("spending")?,
+            tail: Tail::read(&events)?,
+            events,
             database,
         })
     }
@@ -90,6 +99,7 @@ impl Embedded {
             output,
             approvals,
             spent,
+            events,
         } = step;
         let id = &summary.id;
         batch.expect_value(&self.runs, Runs::Head.of(id), first_index.to_be_bytes());
@@ -111,8 +121,14 @@ impl Embedded {
             batch.remove(&self.runs, Runs::Unfinished.at(&summary.position()));
             batch.put(&self.runs, Runs::ended(ended_at, id.as_str()), []);
         }
-        self.commit(batch, &format!("entry {first_index} of run '{id}'"))
-            .await
+        let what = format!("entry {first_index} of run '{id}'");
+        if events.is_empty() {
+            return self.commit(batch, &what).await;
+        }
+        let now = events.iter().find_map(|event| event.text("time").parse().ok());
+        let now = now.unwrap_or(summary.created_at);
+        self.commit_with_events(batch, events, now, false, &what).await?;
+        Ok(())
     }
 }
 
@@ -360,6 +376,7 @@ mod tests {
                 output: None,
                 approvals: Vec::new(),
                 spent: None,
+                events: Vec::new(),
             })
             .await
             .unwrap();

@@ -64,6 +64,7 @@ async fn cut(store: &Embedded, id: &str, first: usize) -> Vec<String> {
                 output: None,
                 approvals: approvals(&beginning_of, &journal[..length]),
                 spent: None,
+                events: Vec::new(),
             };
             store.append(step).await.unwrap();
         }
@@ -398,4 +399,28 @@ async fn a_budget_that_is_raised_and_an_answer_that_is_kept() {
     let tasks = send("one", "a") + &send("two", "b") + kept + &send("three", "c");
     let costly = Answer::Metadata(json!({muster_workflow_dsl::usage::KEY: {"tokens": 9}}));
     survives_with(&format!("{header}\ndo:\n{tasks}"), Value::Null, costly).await;
+}
+
+#[tokio::test]
+async fn events_that_are_emitted_and_heard() {
+    // All runs share one log, and what they emit is alike.
+    let tasks = "
+  - tell: {emit: {event: {with: {source: /t, type: told, data: {n: 1}}}}}
+  - one: {listen: {to: {one: {with: {type: told}}}}}
+  - more:
+      fork:
+        branches:
+          - left: {emit: {event: {with: {source: /t, type: left, data: 2}}}}
+          - right: {do: [{nap: {wait: {milliseconds: 5}}}, {tell: {emit: {event: {with: {source: /t, type: right, data: 3}}}}}]}
+      output: {as: length}
+  - hear:
+      listen: {to: {all: [{with: {type: left}}, {with: {type: right}}]}}
+      foreach:
+        do:
+          - nap: {wait: {milliseconds: 5}}
+          - keep: {set: {got: '${ $item }'}}
+        output: {as: .got}
+      output: {as: sort}
+";
+    survives(&document(tasks), Value::Null).await;
 }

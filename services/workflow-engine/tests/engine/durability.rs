@@ -186,6 +186,7 @@ async fn a_damaged_run_is_set_aside_and_the_others_go_on() {
             output: None,
             approvals: Vec::new(),
             spent: None,
+            events: Vec::new(),
         })
         .await
         .unwrap();

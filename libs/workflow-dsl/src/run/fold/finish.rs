@@ -326,6 +326,9 @@ pub(in crate::run) fn known_output(activation: &Activation, kind: &Kind) -> Opti
             (Stage::After, Cursor::Done(_)) => extended.output.clone(),
             _ => None,
         },
+        (Body::Listen(listening), _) if listening.done && listening.current.is_none() => {
+            Some(Arc::new(listening.output()))
+        }
         (Body::Wait(_), _) | (Body::Ready, Kind::Switch(_)) => Some(Arc::clone(&activation.input)),
         (
             Body::Loop(Loop {

@@ -53,6 +53,7 @@ impl Run {
             deadline,
             scope: self.scope_inside(parent),
             place: self.place_inside(parent).in_lap(lap),
+            hears_from: self.hears_from(parent),
             extensions,
         };
         match error {
@@ -110,6 +111,14 @@ impl Run {
             )),
             // A function sees what it is given, and nothing of where it is called from.
             (Body::Function(_), _) => None,
+            (Body::Listen(listening), Some(Kind::Listen(definition))) => {
+                let (Some(item), Some(each)) = (&listening.current, &definition.each) else {
+                    return outer.cloned();
+                };
+                let with_item = Scope::inside(outer, &each.item, Arc::clone(&item.value));
+                let index = Value::from(listening.count.saturating_sub(1));
+                Some(Scope::inside(Some(&with_item), &each.at, Arc::new(index)))
+            }
             (Body::Extended(extended), _) => {
                 let task = self.definition.workflow.task(&activation.pointer)?;
                 let task = extended_descriptor(
@@ -132,6 +141,7 @@ impl Run {
         };
         match &activation.body {
             Body::Loop(each) => activation.place.in_iteration(each.done),
+            Body::Listen(listening) => activation.place.in_iteration(listening.count.saturating_sub(1)),
             Body::Extended(extended) => {
                 activation
                     .place
@@ -238,8 +248,13 @@ pub(super) fn first_body(
             }),
             failed: None,
         }),
-        Kind::Set(_) | Kind::Call(_) | Kind::Switch(_) | Kind::For(_) | Kind::Raise(_) | Kind::Wait(_) => {
-            Body::Ready
-        }
+        Kind::Set(_)
+        | Kind::Call(_)
+        | Kind::Switch(_)
+        | Kind::For(_)
+        | Kind::Raise(_)
+        | Kind::Wait(_)
+        | Kind::Emit(_)
+        | Kind::Listen(_) => Body::Ready,
     }
 }

@@ -15,7 +15,7 @@ fn request(task: &str, input: Value) -> Value {
         .iter()
         .filter_map(|effect| match effect {
             Effect::Call { request, .. } => Some(serde_json::to_value(request).unwrap()),
-            Effect::Timer { .. } => None,
+            Effect::Listen { .. } | Effect::Timer { .. } => None,
         })
         .collect();
     match requests.as_slice() {

@@ -50,6 +50,8 @@ fn task() -> impl Strategy<Value = String> {
         )),
         (0..4_u8).prop_map(|function| format!("{{call: f{function}, with: {{n: '${{ (.n? // 0) + 1 }}'}}}}")),
         Just("{call: f1, output: {as: '{n: (.n? // 0)}'}, timeout: {after: PT5S}}".to_owned()),
+        Just("{emit: {event: {with: {source: /run, type: made, data: {n: '${ .n? // 0 }'}}}}, output: {as: .data}}".to_owned()),
+        listen(),
     ];
     leaf.prop_recursive(3, 14, 3, |inner| {
         let list = prop::collection::vec(inner, 1..4).prop_map(|tasks| {
@@ -93,6 +95,45 @@ fn task() -> impl Strategy<Value = String> {
                 format!("{{try: {list}, catch: {catch}}}")
             }),
         ]
+    })
+}
+
+/// A task that listens to the events of [`log`], or to what other tasks emit.
+fn listen() -> impl Strategy<Value = String> {
+    let to = prop::sample::select(vec![
+        "{one: {with: {type: made}}}",
+        "{one: {with: {type: a}, correlate: {n: {from: .data.n, expect: '${ .n? // 0 }'}}}}",
+        "{all: [{with: {type: a}, correlate: {n: {from: .data.n}}}, {with: {type: b}, correlate: {n: {from: .data.n}}}]}",
+        "{any: [{with: {type: a, data: '${ .n > 1 }'}}, {with: {type: b}}]}",
+        "{any: [{with: {type: a}}], until: '${ length > 1 }'}",
+        "{any: [], until: {one: {with: {type: b}}}}",
+    ]);
+    let each = prop::sample::select(vec![
+        "",
+        ", foreach: {output: {as: .n}}",
+        ", foreach: {item: got, do: [{keep: {set: {n: '${ $got.n }'}}}], export: {as: '{count: .n}'}}",
+        ", foreach: {do: [{ask: CALL}, {nap: {wait: PT1S}}]}",
+    ]);
+    (to, each, any::<bool>()).prop_map(|(to, each, limited)| {
+        let each = each.replace("CALL", &call(1, ""));
+        let timeout = if limited { ", timeout: {after: PT3S}" } else { "" };
+        format!("{{listen: {{to: {to}}}{each}{timeout}, output: {{as: '{{n: length}}'}}}}")
+    })
+}
+
+/// Events that come whatever a run does.
+fn log(world: World) -> World {
+    [
+        ("a", 1, 0),
+        ("b", 1, 500),
+        ("a", 2, 1_500),
+        ("b", 2, 2_500),
+        ("b", 0, 2_500),
+        ("a", 0, 6_000),
+    ]
+    .into_iter()
+    .fold(world, |world, (kind, n, after)| {
+        world.publish(kind, json!({"n": n}), after)
     })
 }
 
@@ -235,7 +276,13 @@ fn finished(world: &World) -> bool {
             .run
             .effects()
             .iter()
-            .all(|effect| matches!(effect, Effect::Call { .. }))
+            .all(|effect| matches!(effect, Effect::Call { .. } | Effect::Listen { .. }))
+}
+
+/// What has been emitted is in the log also after the crash.
+fn emitted(whole: &World, again: &mut World) {
+    let known = again.log.len();
+    again.log.extend(whole.log.iter().skip(known).cloned());
 }
 
 fn outcome(run: &Run) -> (Status, Option<&Value>, Option<&crate::journal::Problem>) {
@@ -258,7 +305,7 @@ fn recorded(definition: &Arc<Definition>, journal: &[Event]) -> BTreeSet<uuid::U
 fn calls(run: &Run) -> BTreeSet<uuid::Uuid> {
     let messages = run.effects().into_iter().filter_map(|effect| match effect {
         Effect::Call { message_id, .. } => Some(message_id),
-        Effect::Timer { .. } => None,
+        Effect::Listen { .. } | Effect::Timer { .. } => None,
     });
     messages.collect()
 }
@@ -368,7 +415,7 @@ proptest! {
 
     #[test]
     fn a_run_survives_a_crash_after_any_event(definition in document(), seed in any::<u64>(), cut in any::<prop::sample::Index>()) {
-        let whole = World::of(Arc::clone(&definition), agents(seed)).asking(people(seed, false)).run(json!({"n": 0}));
+        let whole = log(World::of(Arc::clone(&definition), agents(seed))).asking(people(seed, false)).run(json!({"n": 0}));
         prop_assert!(finished(&whole));
         check_retries(&definition, &whole.journal)?;
 
@@ -386,6 +433,7 @@ proptest! {
         let kept = cut.index(whole.journal.len() + 1);
         let prefix = &whole.journal[..kept];
         let mut again = World::of(Arc::clone(&definition), agents(seed)).asking(people(seed, false));
+        again.log.clone_from(&whole.log);
         for event in prefix {
             again.run.apply(event).unwrap();
         }
@@ -411,9 +459,10 @@ proptest! {
             Reply::Failure(problem, _) => Reply::Failure(problem, 0),
             Reply::Silence => Reply::Answer(json!({"n": 1}), 0),
         };
-        let whole = World::of(Arc::clone(&definition), prompt).asking(people(seed, true)).run(json!({"n": 0}));
+        let whole = log(World::of(Arc::clone(&definition), prompt)).asking(people(seed, true)).run(json!({"n": 0}));
         let kept = 1 + cut.index(whole.journal.len());
-        let mut again = World::of(Arc::clone(&definition), prompt).asking(people(seed, true));
+        let mut again = log(World::of(Arc::clone(&definition), prompt)).asking(people(seed, true));
+        emitted(&whole, &mut again);
         for event in &whole.journal[..kept] {
             again.run.apply(event).unwrap();
         }

@@ -9,6 +9,7 @@ use rand::rngs::StdRng;
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::cloud_event::CloudEvent;
 use crate::document::Definition;
 use crate::journal::{Event, Problem, Standard, Verdict};
 use crate::request::Request;
@@ -51,6 +52,10 @@ pub(super) struct World {
     random: StdRng,
     /// What agents will answer, and when.
     pending: BTreeMap<(u64, u32), (Timestamp, Reply)>,
+    /// The log of events, and when each came. The first has position 1.
+    pub(super) log: Vec<(Timestamp, Arc<CloudEvent>)>,
+    /// Up to where each listening task has looked.
+    looked: BTreeMap<u64, u64>,
 }
 
 pub(super) fn definition(tasks: &str) -> Arc<Definition> {
@@ -97,6 +102,8 @@ impl World {
             people: Box::new(|_| None),
             random: StdRng::seed_from_u64(1),
             pending: BTreeMap::new(),
+            log: Vec::new(),
+            looked: BTreeMap::new(),
         }
     }
 
@@ -146,8 +153,9 @@ impl World {
         }
         let timer = effects.iter().find_map(|effect| match effect {
             Effect::Timer { due } => Some(*due),
-            Effect::Call { .. } => None,
+            Effect::Call { .. } | Effect::Listen { .. } => None,
         });
+        let heard = self.next_event(&effects);
         let answers = self
             .pending
             .iter()
@@ -157,6 +165,22 @@ impl World {
             .map(|(key, (due, _))| (*due, *key));
         let decision = self.next_decision();
         let next = timer.into_iter().chain(answer.map(|(due, _)| due)).min();
+        if let Some((due, activation, position)) = heard
+            && timer.is_none_or(|timer| due < timer)
+            && answer.is_none_or(|(answered, _)| due <= answered)
+            && decision.is_none_or(|(decided, ..)| due < decided)
+        {
+            self.now = self.now.max(due);
+            self.looked.insert(activation, position);
+            let index = usize::try_from(position - 1).unwrap();
+            let event = Arc::clone(&self.log[index].1);
+            self.decide(Stimulus::Event {
+                activation,
+                position,
+                event,
+            });
+            return true;
+        }
         if let Some((due, number, approved)) = decision
             && next.is_none_or(|next| due < next)
         {
@@ -226,6 +250,38 @@ impl World {
         self.pending.clear();
     }
 
+    /// The next event that a task hears: when, which task, and its position.
+    fn next_event(&self, effects: &[Effect]) -> Option<(Timestamp, u64, u64)> {
+        let listens = effects.iter().filter_map(|effect| {
+            let Effect::Listen {
+                activation,
+                from,
+                interests,
+                ..
+            } = effect
+            else {
+                return None;
+            };
+            let looked = self.looked.get(activation).map_or(0, |looked| looked + 1);
+            let log = (1..).zip(&self.log);
+            let (position, (time, _)) = log
+                .skip_while(|(position, _)| *position < looked.max(*from))
+                .find(|(_, (_, event))| interests.iter().any(|interest| interest.admits(event, self.now)))?;
+            Some(((*time).max(self.now), *activation, position))
+        });
+        listens.min()
+    }
+
+    /// An event comes, so many milliseconds from now.
+    pub(super) fn publish(mut self, kind: &str, data: Value, after: i64) -> Self {
+        let id = self.log.len().to_string();
+        let event = serde_json::json!({"specversion": "1.0", "id": id, "source": "/tests", "type": kind, "data": data});
+        let event = CloudEvent::check(event).unwrap();
+        let time = self.now + SignedDuration::from_millis(after);
+        self.log.push((time, Arc::new(event)));
+        self
+    }
+
     fn begin(&mut self, effect: &Effect) {
         let Effect::Call {
             activation,
@@ -243,6 +299,15 @@ impl World {
         }
         let parameters = match &**request {
             Request::A2a(call) => Value::clone(&call.parameters),
+            // The log takes it at once, and once.
+            Request::Emit(emit) => {
+                if !self.log.iter().any(|(_, event)| event.id() == emit.event.id()) {
+                    self.log.push((self.now, Arc::new(emit.event.clone())));
+                }
+                let reply = Reply::Answer(emit.event.to_value(), 0);
+                self.pending.insert((*activation, *attempt), (self.now, reply));
+                return;
+            }
             other => serde_json::to_value(other).unwrap(),
         };
         let called = Called {
@@ -313,6 +378,6 @@ pub(super) fn key(effect: &Effect) -> Option<(u64, u32)> {
         Effect::Call {
             activation, attempt, ..
         } => Some((*activation, *attempt)),
-        Effect::Timer { .. } => None,
+        Effect::Listen { .. } | Effect::Timer { .. } => None,
     }
 }

@@ -115,6 +115,71 @@ pub(super) fn unsortable(number: u64) -> i64 {
     (number ^ (1 << 63)).cast_signed()
 }
 
+/// Keys in the keyspace of events.
+///
+/// Attributes of events contain no control characters, so NUL ends them.
+pub(super) struct Events;
+
+impl Events {
+    const AT: u8 = b'e';
+    const TYPED: u8 = b't';
+    const NAMED: u8 = b'i';
+    const TAIL: u8 = b'h';
+    const STARTER: u8 = b's';
+
+    /// position → event.
+    pub(super) fn at(position: u64) -> Vec<u8> {
+        let mut bytes = Self::first();
+        bytes.extend(position.to_be_bytes());
+        bytes
+    }
+
+    /// Before the first event.
+    pub(super) fn first() -> Vec<u8> {
+        vec![Self::AT]
+    }
+
+    /// After the last event.
+    pub(super) fn end() -> Vec<u8> {
+        vec![Self::AT + 1]
+    }
+
+    /// (type, position): every event.
+    pub(super) fn typed(kind: &str, position: u64) -> Vec<u8> {
+        let mut bytes = vec![Self::TYPED];
+        bytes.extend(kind.as_bytes());
+        bytes.push(END);
+        bytes.extend(position.to_be_bytes());
+        bytes
+    }
+
+    /// (source, id) → position.
+    pub(super) fn named(source: &str, id: &str) -> Vec<u8> {
+        let mut bytes = vec![Self::NAMED];
+        bytes.extend(source.as_bytes());
+        bytes.push(END);
+        bytes.extend(id.as_bytes());
+        bytes
+    }
+
+    /// The end of the log.
+    pub(super) fn tail() -> Vec<u8> {
+        vec![Self::TAIL]
+    }
+
+    /// name → how far a starter has come.
+    pub(super) fn starter(name: &str) -> Vec<u8> {
+        let mut bytes = vec![Self::STARTER];
+        bytes.extend(name.as_bytes());
+        bytes
+    }
+
+    /// The position in a key that ends with one.
+    pub(super) fn position(key: &[u8]) -> Option<u64> {
+        key.last_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes))
+    }
+}
+
 /// What a run holds in the keyspace of journals.
 #[derive(Clone, Copy)]
 #[repr(u8)]
