@@ -9,9 +9,10 @@
 use std::path::PathBuf;
 
 const A2A: &str = "a2a/v1/a2a.proto";
-const OURS: [&str; 5] = [
+const OURS: &[&str] = &[
     "muster/registry/v1/registry.proto",
     "muster/router/v1/router.proto",
+    "muster/workflow/v1/schedule.proto",
     "muster/workflow/v1/event.proto",
     "muster/workflow/v1/workflow.proto",
     "muster/workflow/v1/approval.proto",
@@ -24,7 +25,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let mut compiler = protox::Compiler::new([&root])?;
     compiler.include_source_info(true).include_imports(true);
-    compiler.open_files(std::iter::once(A2A).chain(OURS))?;
+    compiler.open_files(std::iter::once(A2A).chain(OURS.iter().copied()))?;
     std::fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
     let all = compiler.file_descriptor_set();
 

@@ -120,6 +120,10 @@ catalogue! {
     ApprovalClosed = "APPROVAL_CLOSED", FailedPrecondition, 409, "see how it was closed with `muster approval show`";
     /// Too many runs are queued.
     TooManyRuns = "TOO_MANY_RUNS", ResourceExhausted, 429, "try again when runs have ended, or raise `engine.max_queued_runs`";
+    /// The workflow has no schedule.
+    ScheduleNotFound = "SCHEDULE_NOT_FOUND", NotFound, 404, "list the schedules with `muster schedule list`; `schedule` in a document makes one when it is applied";
+    /// There are as many schedules as may be.
+    TooManySchedules = "TOO_MANY_SCHEDULES", ResourceExhausted, 429, "apply a newer version without `schedule` of a workflow that needs none";
     /// The store cannot write.
     StoreUnavailable = "STORE_UNAVAILABLE", Unavailable, 503, "see the service's log: disk full, damaged file or lost store";
     /// The service is shutting down.

@@ -16,9 +16,11 @@ mod call;
 mod destination;
 mod event;
 mod extension;
+mod launch;
 mod period;
 pub mod policy;
 mod retry;
+mod schedule;
 mod task;
 mod template;
 
@@ -31,8 +33,10 @@ pub use call::{
 pub use destination::{Destination, ExternalResource, Uri, UriTemplate};
 pub use event::{Consume, Correlation, Each, Filter, Listen, Matcher, Read, Strategy, Until};
 pub use extension::{Extension, Target};
+pub use launch::{Arguments, Cleanup, Language, Launch, Launched, Process, Program, Pull, Return, Subflow};
 pub use period::Period;
 pub use retry::{Backoff, Jitter, Retry, RetryLimit};
+pub use schedule::{Cron, CronMistake, Schedule};
 pub use task::{Case, Catch, ErrorFilter, ErrorTemplate, Flow, For, Fork, Kind, Task, TaskList, Try};
 pub use template::Template;
 
@@ -72,6 +76,8 @@ pub struct Workflow {
     pub timeout: Option<Period>,
     /// `schedule.on`: events that start runs, once the document is the newest of its name in a catalogue.
     pub starts_on: Option<Strategy>,
+    /// `schedule`: when runs begin by themselves, once the document is the newest of its name in a catalogue.
+    pub schedule: Option<Schedule>,
     /// `use.extensions`, in order.
     pub extensions: Vec<Extension>,
     /// Functions of one's own, from `use.functions` and from elsewhere.

@@ -77,6 +77,33 @@ pub fn parse(text: &str) -> Result<Duration, Error> {
     components(time, &[('H', 60 * 60 * 1000), ('M', 60 * 1000), ('S', 1000)], sum)
 }
 
+/// A duration as ISO 8601 text that [`parse`] reads, to the millisecond.
+#[must_use]
+pub fn iso8601(duration: Duration) -> String {
+    let (seconds, milliseconds) = (duration.as_secs(), duration.subsec_millis());
+    let mut text = String::from("P");
+    let (days, rest) = (seconds / SECONDS_PER_DAY, seconds % SECONDS_PER_DAY);
+    if days > 0 {
+        text.push_str(&format!("{days}D"));
+    }
+    if rest > 0 || milliseconds > 0 || days == 0 {
+        text.push('T');
+    }
+    let (hours, minutes, seconds) = (rest / 3600, rest % 3600 / 60, rest % 60);
+    if hours > 0 {
+        text.push_str(&format!("{hours}H"));
+    }
+    if minutes > 0 {
+        text.push_str(&format!("{minutes}M"));
+    }
+    match milliseconds {
+        0 if seconds > 0 || (days == 0 && rest == 0) => text.push_str(&format!("{seconds}S")),
+        0 => {}
+        _ => text.push_str(&format!("{seconds}.{milliseconds:03}S")),
+    }
+    text
+}
+
 /// Reads what an expression yielded for a duration: ISO 8601 text, or an object of whole units.
 ///
 /// # Errors
@@ -155,6 +182,22 @@ fn thousandths(fraction: &str) -> Result<u64, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        for (milliseconds, text) in [
+            (0, "PT0S"),
+            (1_500, "PT1.500S"),
+            (90_000, "PT1M30S"),
+            (3_600_000, "PT1H"),
+            (86_400_000, "P1D"),
+            (90_061_001, "P1DT1H1M1.001S"),
+        ] {
+            let duration = Duration::from_millis(milliseconds);
+            assert_eq!(iso8601(duration), text);
+            assert_eq!(parse(text), Ok(duration));
+        }
+    }
 
     #[test]
     fn iso_durations_are_read() {

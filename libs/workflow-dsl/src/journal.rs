@@ -56,7 +56,11 @@ pub enum EventKind {
         /// The input as it was given.
         input: Arc<Value>,
         /// What `input.from` made of it, if there is one.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(
+            default,
+            deserialize_with = "present",
+            skip_serializing_if = "Option::is_none"
+        )]
         transformed: Option<Arc<Value>>,
         /// When the run times out.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -82,7 +86,11 @@ pub enum EventKind {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         iterations: Vec<u64>,
         /// What `input.from` made of the raw input, if there is one.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(
+            default,
+            deserialize_with = "present",
+            skip_serializing_if = "Option::is_none"
+        )]
         input: Option<Arc<Value>>,
         /// When the task times out.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -110,10 +118,18 @@ pub enum EventKind {
         stage: Stage,
         /// What the extended task yielded, transformed, when the first extension after it begins; left out where the state already
         /// holds it.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(
+            default,
+            deserialize_with = "present",
+            skip_serializing_if = "Option::is_none"
+        )]
         output: Option<Arc<Value>>,
         /// The new context, if the extended task exports one; with `output`.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(
+            default,
+            deserialize_with = "present",
+            skip_serializing_if = "Option::is_none"
+        )]
         context: Option<Arc<Value>>,
         /// The case that an extended switch has taken; with `output`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -147,10 +163,18 @@ pub enum EventKind {
         /// The start that ended.
         activation: u64,
         /// The transformed output; left out where the state already holds it.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(
+            default,
+            deserialize_with = "present",
+            skip_serializing_if = "Option::is_none"
+        )]
         output: Option<Arc<Value>>,
         /// The new context, if the task exports one.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(
+            default,
+            deserialize_with = "present",
+            skip_serializing_if = "Option::is_none"
+        )]
         context: Option<Arc<Value>>,
         /// Of a switch, the name of the case that was taken.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -381,7 +405,11 @@ pub enum EventKind {
     #[serde(rename = "run.completed")]
     RunCompleted {
         /// The transformed output; left out where it is that of the last task.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(
+            default,
+            deserialize_with = "present",
+            skip_serializing_if = "Option::is_none"
+        )]
         output: Option<Arc<Value>>,
     },
     /// The run failed.
@@ -525,6 +553,11 @@ pub enum Stage {
     Before,
     /// Those after it.
     After,
+}
+
+/// A value that is there, which `null` is, too.
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Arc<Value>>, D::Error> {
+    Arc::<Value>::deserialize(deserializer).map(Some)
 }
 
 impl Event {
@@ -704,6 +737,23 @@ mod tests {
             (event.name(), event.task(), event.activation()),
             ("task.retried", Some("/do/0/a"), Some(2))
         );
+    }
+
+    #[test]
+    fn null_is_a_value_and_not_left_out() {
+        let event = Event {
+            index: 3,
+            time: "2026-03-01T12:00:00Z".parse().unwrap(),
+            kind: EventKind::TaskCompleted {
+                task: "/do/0/a".into(),
+                activation: 2,
+                output: Some(Arc::new(Value::Null)),
+                context: None,
+                case: None,
+            },
+        };
+        let text = serde_json::to_string(&event).unwrap();
+        assert_eq!(serde_json::from_str::<Event>(&text).unwrap(), event, "{text}");
     }
 
     #[test]

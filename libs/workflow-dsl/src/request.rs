@@ -11,6 +11,7 @@ mod destination;
 mod emit;
 mod grpc;
 mod http;
+mod launch;
 pub mod mcp;
 mod openapi;
 
@@ -22,6 +23,7 @@ pub use destination::{Authentication, Destination, Properties, Resource, shown};
 pub use emit::Emit;
 pub use grpc::Grpc;
 pub use http::Http;
+pub use launch::{Child, Process, Program};
 pub use mcp::Mcp;
 pub use openapi::OpenApi;
 
@@ -43,6 +45,10 @@ pub enum Request {
     OpenApi(OpenApi),
     /// An event for the log.
     Emit(Emit),
+    /// A run of another workflow.
+    Workflow(Child),
+    /// A process of the operating system.
+    Process(Process),
 }
 
 impl Request {
@@ -57,6 +63,8 @@ impl Request {
             Self::Mcp(call) => call.target(),
             Self::OpenApi(call) => shown(&call.document.endpoint.uri),
             Self::Emit(_) => "the event log".to_owned(),
+            Self::Workflow(child) => child.target(),
+            Self::Process(process) => process.target(),
         }
     }
 
@@ -74,6 +82,15 @@ impl Request {
             Self::Mcp(call) => call.operation(),
             Self::OpenApi(call) => call.operation.clone(),
             Self::Emit(emit) => format!("the emission of {}", emit.event.kind()),
+            Self::Workflow(_) => "run".to_owned(),
+            Self::Process(process) => process.kind().to_owned(),
         }
+    }
+
+    /// Whether it goes on by itself once it is begun: nobody has to stay with it, and its end is told to the run, which
+    /// may leave memory meanwhile.
+    #[must_use]
+    pub fn is_delegated(&self) -> bool {
+        matches!(self, Self::Workflow(_))
     }
 }

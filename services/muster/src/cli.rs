@@ -14,7 +14,7 @@ use crate::bench::{self, BenchCommand};
 use crate::connect::Endpoints;
 use crate::failure::Failure;
 use crate::output::{Format, Output};
-use crate::{agents, demo, dev, event, send, status, task, workflow};
+use crate::{agents, demo, dev, event, schedule, send, status, task, workflow};
 
 /// A control plane for fleets of AI agents: registry, router, durable workflows.
 #[derive(Debug, Parser)]
@@ -85,6 +85,9 @@ enum Command {
     /// Publish events to the runs that listen for them, and look at the log.
     #[command(subcommand)]
     Event(EventCommand),
+    /// Look at and steer the schedules of workflows.
+    #[command(subcommand)]
+    Schedule(ScheduleCommand),
 }
 
 /// Which ports `dev` listens on.
@@ -433,6 +436,56 @@ pub struct PublishArguments {
     pub event: Option<String>,
 }
 
+/// `muster schedule …`; a workflow is `NAME`, or `NAMESPACE/NAME`.
+#[derive(Debug, Subcommand)]
+pub enum ScheduleCommand {
+    /// List the schedules: what they say, when they fire next.
+    List,
+    /// Show one schedule.
+    Get {
+        /// The workflow.
+        name: String,
+    },
+    /// Let a schedule fire no more until it is resumed; runs that it has started go on.
+    Pause {
+        /// The workflow.
+        name: String,
+        /// Why.
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// Let a schedule fire again, from now on.
+    Resume {
+        /// The workflow.
+        name: String,
+    },
+    /// Start a run now.
+    Trigger {
+        /// The workflow.
+        name: String,
+        /// The input: JSON, or `@FILE` with JSON.
+        #[arg(long, value_name = "JSON|@FILE")]
+        input: Option<String>,
+        /// Your own id for the run; triggering it again with the same id is safe.
+        #[arg(long)]
+        id: Option<String>,
+    },
+    /// Start the runs for the instants of a past time; those that have fired are not started again.
+    Backfill {
+        /// The workflow.
+        name: String,
+        /// The first instant, such as 2026-03-01T00:00:00Z.
+        #[arg(long, value_name = "TIME")]
+        from: String,
+        /// After the last instant.
+        #[arg(long, value_name = "TIME")]
+        to: String,
+        /// The input: JSON, or `@FILE` with JSON.
+        #[arg(long, value_name = "JSON|@FILE")]
+        input: Option<String>,
+    },
+}
+
 /// Arguments of `muster workflow run`.
 #[derive(Debug, Args)]
 pub struct RunArguments {
@@ -489,6 +542,7 @@ async fn dispatch(cli: Cli, output: &Output) -> Result<(), Failure> {
         Command::Approval(command) => approval::run(command, &endpoints, output).await,
         Command::Bench(command) => bench::run(command, output).await,
         Command::Event(command) => event::run(command, &endpoints, output).await,
+        Command::Schedule(command) => schedule::run(command, &endpoints, output).await,
     }
 }
 

@@ -4,6 +4,7 @@ use muster_api::a2a::a2a_service_client::A2aServiceClient;
 use muster_api::registry::registry_service_client::RegistryServiceClient;
 use muster_api::router::router_service_client::RouterServiceClient;
 use muster_api::workflow::approval_service_client::ApprovalServiceClient;
+use muster_api::workflow::schedule_service_client::ScheduleServiceClient;
 use muster_api::workflow::workflow_service_client::WorkflowServiceClient;
 use tonic::Status;
 use tonic::transport::Channel;
@@ -62,6 +63,11 @@ impl Endpoints {
     /// A client of the workflow engine's approvals.
     pub fn approvals(&self) -> Result<ApprovalServiceClient<Channel>, Failure> {
         Ok(ApprovalServiceClient::new(channel(&self.engine)?).max_decoding_message_size(MAX_ANSWER_BYTES))
+    }
+
+    /// A client of the workflow engine's schedules.
+    pub fn schedules(&self) -> Result<ScheduleServiceClient<Channel>, Failure> {
+        Ok(ScheduleServiceClient::new(channel(&self.engine)?).max_decoding_message_size(MAX_ANSWER_BYTES))
     }
 
     /// Turns a failed call to `service` into the command's failure.

@@ -13,6 +13,7 @@ mod failure;
 mod fleet;
 mod output;
 mod read;
+mod schedule;
 mod send;
 mod status;
 mod task;

@@ -24,6 +24,7 @@ use crate::output::Output;
 use crate::read;
 
 pub use bulk::Action as BulkAction;
+pub use catalogue::reference;
 pub use graph::Picture;
 pub use runs::{run_json, start_and_wait, status_name, time, time_json};
 pub use search::Search;

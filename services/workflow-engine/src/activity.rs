@@ -18,6 +18,9 @@ use crate::schedule::{Hindrance, Place};
 /// How long a run at work may take to answer a question before the answer is given without it.
 const QUESTION: Duration = Duration::from_secs(1);
 
+/// What is said of a child that is not there.
+const NOT_STARTED: &str = "which is not started yet: while the line of runs is full, it is tried again";
+
 impl Engine {
     /// Everything that the run does or waits for; for one that has ended, how it ended.
     ///
@@ -56,9 +59,34 @@ impl Engine {
                 since: Some(summary.created_at),
                 ..queued(hindrance)
             }],
-            Some((Place::Active { .. }, _)) => self.ask(id).await,
-            Some((Place::Parked(_) | Place::Ready, _)) => self.read_blockers(id).await,
+            Some((Place::Active { .. }, _)) => self.with_children(self.ask(id).await).await,
+            Some((Place::Parked(_) | Place::Ready, _)) => {
+                self.with_children(self.read_blockers(id).await).await
+            }
         }
+    }
+
+    /// Adds where the runs stand that a run waits for.
+    async fn with_children(&self, mut blockers: Vec<Blocker>) -> Vec<Blocker> {
+        for blocker in &mut blockers {
+            if blocker.kind != BlockerKind::ChildRun {
+                continue;
+            }
+            let child: Option<RunId> = blocker
+                .details
+                .get("run")
+                .and_then(|id| id.as_str()?.parse().ok());
+            let Some(id) = child else { continue };
+            let (status, told) = match (self.store.summary(&id).await, self.floor.place(&id)) {
+                (_, Some((Place::SetAside(why), _))) => ("set-aside", format!("which is set aside: {why}")),
+                (Ok(Some(child)), _) => (child.status.name(), format!("which is {}", child.status.name())),
+                (Ok(None), _) => ("absent", NOT_STARTED.to_owned()),
+                (Err(_), _) => continue,
+            };
+            blocker.message.push_str(&format!("; {told}"));
+            blocker.details.insert("status".to_owned(), status.into());
+        }
+        blockers
     }
 
     /// Asks the run itself, which knows what its calls are doing.

@@ -284,6 +284,7 @@ impl Engine {
                 priority: Some(source.claim.priority),
                 labels: source.marks.labels.clone(),
                 hears_from: None,
+                origin: None,
             };
             claim = self.claim(&past.definition, &start).await?;
         }

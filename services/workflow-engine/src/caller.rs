@@ -17,6 +17,7 @@ mod json_rpc;
 mod judgement;
 pub mod mcp;
 mod openapi;
+pub mod process;
 mod progress;
 pub mod router;
 pub mod session;

@@ -184,7 +184,7 @@ impl Calls {
     pub(crate) fn explain(&self, blockers: &mut [Blocker]) {
         for blocker in blockers
             .iter_mut()
-            .filter(|blocker| blocker.kind == BlockerKind::Call)
+            .filter(|blocker| matches!(blocker.kind, BlockerKind::Call | BlockerKind::Process))
         {
             let number = |key: &str| blocker.details.get(key).and_then(Value::as_u64);
             let (Some(activation), Some(attempt)) = (number("activation"), number("attempt")) else {

@@ -11,6 +11,7 @@ use muster_workflow_dsl::run::approval::{LONGEST_NAME, MOST_ASSIGNEES};
 use muster_workflow_dsl::usage::{self, Limits};
 use serde::{Deserialize, Serialize};
 
+use crate::caller::process;
 use crate::schedule::{Bounds, Share};
 use crate::store::events::Room;
 use crate::{outbound, secrets};
@@ -63,6 +64,8 @@ pub struct Engine {
     pub secrets: secrets::Config,
     /// Where documents that describe services may be read from as `file://PATH`.
     pub resource_directory: Option<PathBuf>,
+    /// What documents may execute.
+    pub run: process::Config,
     /// The log of events.
     pub events: Events,
 }
@@ -229,6 +232,7 @@ impl Default for Engine {
             secrets: secrets::Config::default(),
             resource_directory: None,
             events: Events::default(),
+            run: process::Config::default(),
         }
     }
 }
@@ -361,6 +365,18 @@ impl Engine {
             self.events.retention_seconds,
             60,
             3650 * DAY,
+        );
+        within(
+            "engine.run.max_processes",
+            self.run.max_processes as u64,
+            1,
+            10_000,
+        );
+        within(
+            "engine.run.max_output_bytes",
+            self.run.max_output_bytes as u64,
+            1,
+            MIB as u64,
         );
         // The interpreter refuses larger values.
         let largest = muster_workflow_dsl::run::LARGEST_VALUE;

@@ -36,11 +36,12 @@ use crate::live::Broken;
 use crate::metrics::{Meter, Totals};
 use crate::off_thread::off_thread;
 use crate::page::{self, List};
-use crate::run::{Entry, Marks, Position, Record, RunId, Status, Summary};
+use crate::run::{Entry, Marks, Origin, Position, Record, RunId, Status, Summary};
 use crate::schedule::{Claim, Counts, Limit, NamespaceCounts, Place};
 use crate::secrets::Secrets;
 use crate::starters::Starters;
 use crate::store::{self, Filter, Page, Step, Store, Workflow};
+use crate::timetable::{self, Timetable};
 
 /// Runs that are looked at for ids near to one that is not there.
 const MOST_IDS: usize = 100;
@@ -63,6 +64,7 @@ pub struct Engine {
     pub(crate) floor: Floor,
     pub(crate) meter: Arc<Meter>,
     pub(crate) budgets: Budgets,
+    pub(crate) timetable: Timetable,
     pub(crate) shutdown: Shutdown,
     catalogue: Catalogue,
     tasks: Tasks,
@@ -116,6 +118,8 @@ pub struct StartRun {
     pub labels: BTreeMap<String, String>,
     /// Position in the log of events from which on it hears them; what comes from now on, where none is given.
     pub hears_from: Option<u64>,
+    /// What it comes of, where no caller asks for it.
+    pub origin: Option<Origin>,
 }
 
 /// A run with everything that can be told of it.
@@ -168,6 +172,7 @@ impl Engine {
             floor: Floor::new(settings.bounds()),
             meter: Arc::new(Meter::new(metrics)),
             budgets: Budgets::new(&settings),
+            timetable: Timetable::default(),
             store,
             caller,
             clock,
@@ -184,9 +189,15 @@ impl Engine {
     /// # Errors
     /// It is not valid, or its version has other content.
     pub async fn apply(&self, document: &str) -> Result<(Workflow, Problems), Error> {
+        self.bound_new_schedule(document).await?;
         let position = self.events.next_position().await?;
         let (workflow, warnings) = self.catalogue.apply(document).await?;
         self.watch_for_starts(&workflow, position).await?;
+        let name = timetable::Name {
+            namespace: workflow.key.namespace.clone(),
+            name: workflow.key.name.clone(),
+        };
+        self.follow_newest(&name).await?;
         Ok((workflow, warnings))
     }
 
@@ -232,6 +243,7 @@ impl Engine {
             Some(position) => position,
             None => self.events.next_position().await?,
         };
+        summary.origin = wish.origin.clone();
         let record = Record {
             id,
             document,
@@ -337,6 +349,7 @@ impl Engine {
             spent: Usage::default(),
             claim,
             marks: Marks::default(),
+            origin: None,
         }
     }
 

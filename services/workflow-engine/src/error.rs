@@ -107,6 +107,18 @@ pub enum Error {
     /// The line is full.
     #[error(transparent)]
     TooManyRuns(#[from] Full),
+    /// The workflow has no schedule.
+    #[error("there is no schedule of workflow {name}")]
+    ScheduleNotFound {
+        /// Namespace and name.
+        name: String,
+    },
+    /// There are as many schedules as may be.
+    #[error("there are {most} schedules, and no more may be")]
+    TooManySchedules {
+        /// How many.
+        most: usize,
+    },
     /// The run cannot go on.
     #[error("run '{id}' is set aside: {why}")]
     SetAside {

@@ -22,6 +22,7 @@ use muster_workflow_dsl::usage::Usage;
 
 use crate::caller::{Call, Failure, Kind};
 use crate::calls::{Calls, Key};
+use crate::children::{self, Children};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::feed::Reached;
@@ -45,6 +46,7 @@ pub(crate) struct Executor {
     /// Calls that were in flight in an earlier life.
     inherited: HashSet<Key>,
     listening: Listening,
+    children: Children,
     shutdown: Shutdown,
 }
 
@@ -53,6 +55,10 @@ enum Happening {
     Command(Command),
     Ended(Key, Result<serde_json::Value, Failure>),
     Heard,
+    /// A run that it has started has ended.
+    ChildEnded(Key, Result<serde_json::Value, Problem>),
+    /// What is under way has changed, and nothing is to be decided.
+    Changed,
     Due,
     Stop,
 }
@@ -73,6 +79,7 @@ impl Executor {
             Arc::clone(&engine.meter),
         );
         let listening = Listening::new(Arc::clone(&engine.events), job.id.clone());
+        let children = Children::new(Arc::clone(&engine), job.id.clone());
         let shutdown = engine.shutdown.clone();
         Self {
             engine,
@@ -80,6 +87,7 @@ impl Executor {
             calls,
             inherited: HashSet::new(),
             listening,
+            children,
             shutdown,
         }
     }
@@ -92,10 +100,13 @@ impl Executor {
             Ok(Outcome::Ended) => {
                 self.listening.end();
                 self.engine.floor.leave(&id, Left::Ended);
-                self.calls.end().await;
+                tokio::join!(self.calls.end(), self.children.end());
             }
             // Whoever was told before is given the time to hear it.
-            Ok(Outcome::Parked | Outcome::Stopped) => self.calls.leave().await,
+            Ok(Outcome::Parked) => {
+                tokio::join!(self.calls.leave(), self.children.part());
+            }
+            Ok(Outcome::Stopped) => self.calls.leave().await,
             Err(broken) => {
                 tracing::error!(run = %id, error = %broken, "the run is set aside; the others go on");
                 self.listening.end();
@@ -110,6 +121,7 @@ impl Executor {
             return Ok(Outcome::Ended);
         };
         if !live.is_new() {
+            self.children.remember(children::wanted(&live.effects()));
             // What came due meanwhile, or was left undecided by a crash.
             self.inherited = self.wanted(&live).into_iter().map(|(key, _)| key).collect();
             let before = self.wanted(&live);
@@ -125,6 +137,7 @@ impl Executor {
                 return Ok(Outcome::Ended);
             }
             if !self.job.slot && live.has_work(self.engine.clock.now()) {
+                self.children.dismiss_all_but(&children::wanted(&live.effects()));
                 // It was taken out of its turn to be told something; for more than that it waits for a slot.
                 if self.engine.floor.line_up(&self.job) {
                     return Ok(Outcome::Parked);
@@ -134,9 +147,17 @@ impl Executor {
                 }
                 continue;
             }
-            let due = self.follow(&live);
+            let timer = self.follow(&live);
             self.listening.look().await?;
-            if self.calls.is_empty() && !live.may_begin() && !self.listening.has_heard() {
+            if self.engine.floor.was_roused(&self.job.id) {
+                self.children.look();
+            }
+            let due = timer.into_iter().chain(self.children.due()).min();
+            if self.calls.is_empty()
+                && self.children.is_idle()
+                && !live.may_begin()
+                && !self.listening.has_heard()
+            {
                 if due.is_none() && !live.waits_outside() {
                     return Err(Broken::Interpreter("it waits for nothing".to_owned()));
                 }
@@ -153,7 +174,19 @@ impl Executor {
                     let heard = self.listening.take();
                     self.step(live, heard).await?
                 }
-                Happening::Due => self.tick(live, due).await?,
+                Happening::Due if timer.is_some_and(|timer| timer <= self.engine.clock.now()) => {
+                    self.tick(live, timer).await?
+                }
+                // The time of a child that is to be tried again.
+                Happening::Due | Happening::Changed => live,
+                Happening::ChildEnded((activation, attempt), result) => {
+                    let ended = Stimulus::CallReturned {
+                        activation,
+                        attempt,
+                        result,
+                    };
+                    self.step(live, vec![ended]).await?
+                }
                 Happening::Ended(key, outcome) => {
                     let mut stimuli = returned(key, outcome);
                     while let Some((key, outcome)) = self.calls.try_ended() {
@@ -165,7 +198,7 @@ impl Executor {
         }
     }
 
-    async fn load(&self) -> Result<Option<Live>, Broken> {
+    async fn load(&mut self) -> Result<Option<Live>, Broken> {
         let live = Live::load(&*self.engine.store, &self.engine.definitions, &self.job.id).await?;
         match live.map(|live| live.telling(self.engine.events.lifecycle())) {
             // Only a run that decides needs to know its secrets.
@@ -186,6 +219,8 @@ impl Executor {
 
     /// Makes the calls in flight, and what is listened for, those that the run wants; returns when its next timer is due.
     fn follow(&mut self, live: &Live) -> Option<Timestamp> {
+        self.children
+            .follow(&live.summary, children::wanted(&live.effects()));
         let wanted = self.wanted(live);
         self.calls.follow(wanted);
         self.listening.follow(wishes(live));
@@ -206,7 +241,7 @@ impl Executor {
                     request,
                     deadline,
                     task,
-                } => {
+                } if !request.is_delegated() => {
                     let kept = live.kept(&task, &request);
                     let call = Call {
                         request,
@@ -219,7 +254,7 @@ impl Executor {
                     };
                     wanted.push(((activation, attempt), call));
                 }
-                Effect::Listen { .. } | Effect::Timer { .. } => {}
+                Effect::Call { .. } | Effect::Listen { .. } | Effect::Timer { .. } => {}
             }
         }
         wanted
@@ -250,6 +285,10 @@ impl Executor {
             Some(command) = self.job.mailbox.recv() => Happening::Command(command),
             (key, outcome) = self.calls.ended() => Happening::Ended(key, outcome),
             () = std::future::ready(()), if self.listening.has_heard() => Happening::Heard,
+            news = self.children.news() => match news {
+                Some((key, outcome)) => Happening::ChildEnded(key, outcome),
+                None => Happening::Changed,
+            },
             () = timer => Happening::Due,
         }
     }
@@ -311,7 +350,7 @@ impl Executor {
         }
     }
 
-    async fn decide_and_write(&self, mut live: Live, stimuli: Vec<Stimulus>) -> Result<Live, Broken> {
+    async fn decide_and_write(&mut self, mut live: Live, stimuli: Vec<Stimulus>) -> Result<Live, Broken> {
         for stimulus in stimuli {
             let (namespace, now) = (&live.summary.namespace, self.engine.clock.now());
             let exhausted = self.engine.budgets.exhausted(namespace, now, live.used());
@@ -338,6 +377,8 @@ impl Executor {
             );
             if ended {
                 self.engine.meter.ended(live.summary.status);
+                self.engine.tell_parent(&live.summary);
+                self.engine.timetable.run_ended(&live.summary);
             }
         }
         Ok(live)

@@ -4,7 +4,7 @@
 //! mailbox, one that waits is taken out of its line and put to work with the message in hand. A run gives its
 //! mailbox up and is parked under the same lock under which messages are sent, so none is lost between the two.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -81,6 +81,8 @@ struct State {
     mailboxes: HashMap<RunId, mpsc::Sender<Command>>,
     /// Runs that were taken out of their turn.
     urgent: VecDeque<Job>,
+    /// Runs at work that are to look again at what they wait for.
+    roused: HashSet<RunId>,
     closed: bool,
 }
 
@@ -114,6 +116,7 @@ impl Floor {
             schedule: Schedule::new(bounds),
             mailboxes: HashMap::new(),
             urgent: VecDeque::new(),
+            roused: HashSet::new(),
             closed: false,
         };
         Self {
@@ -190,10 +193,12 @@ impl Floor {
         })
     }
 
-    /// Something outside may have come for the run: one that is parked gets its turn, one at work is told.
+    /// Something outside may have come for the run: one that is parked gets its turn, one at work is told. It also looks
+    /// whenever it is put to work, so that nothing is to be done for one that waits for a slot.
     pub(crate) fn rouse(&self, id: &RunId) {
         let mut state = self.state.lock();
         if let Some(Place::Active { .. }) = state.schedule.rouse(id) {
+            state.roused.insert(id.clone());
             // A full mailbox will do: whoever empties it looks.
             deliver(&state, id, Command::Look);
         }
@@ -201,15 +206,20 @@ impl Floor {
         self.bell.notify_one();
     }
 
+    /// Whether the run has been roused since it was asked last.
+    pub(crate) fn was_roused(&self, id: &RunId) -> bool {
+        self.state.lock().roused.remove(id)
+    }
+
     /// Gives a message to the run if it is at work.
     pub(crate) fn command_if_active(&self, id: &RunId, command: Command) -> Sent {
         deliver(&self.state.lock(), id, command)
     }
 
-    /// Parks the run, unless there is a message for it.
+    /// Parks the run, unless there is a message for it or it is to look again.
     pub(crate) fn park(&self, job: &Job, due: Option<Timestamp>) -> bool {
         let mut state = self.state.lock();
-        if !job.mailbox.is_empty() {
+        if !job.mailbox.is_empty() || state.roused.contains(&job.id) {
             return false;
         }
         state.mailboxes.remove(&job.id);
@@ -251,6 +261,7 @@ impl Floor {
     pub(crate) fn leave(&self, id: &RunId, left: Left) {
         let mut state = self.state.lock();
         state.mailboxes.remove(id);
+        state.roused.remove(id);
         state.schedule.leave(id, left);
         drop(state);
         self.bell.notify_one();

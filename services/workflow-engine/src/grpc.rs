@@ -4,6 +4,7 @@ mod approvals;
 mod control;
 mod convert;
 mod events;
+mod schedules;
 mod status;
 
 use std::pin::Pin;
@@ -19,6 +20,7 @@ use crate::controls::Wish;
 use crate::engine::{Doing, Engine};
 pub use approvals::Approvals;
 pub use events::EventLog;
+pub use schedules::Schedules;
 
 /// `muster.workflow.v1.WorkflowService`.
 pub struct Service {

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! gRPC ── engine ──┬── catalogue ──┐
+//!                  ├── timetable ──┤
 //!                  ├── watching ───┤
 //!                  └── floor       ├── store (journals, fsync before every answer)
 //!                        │         │
@@ -25,6 +26,7 @@ mod activity;
 mod approving;
 mod budget;
 mod calls;
+mod children;
 mod driver;
 mod executor;
 mod externals;
@@ -61,6 +63,7 @@ pub mod run;
 pub mod schedule;
 pub mod secrets;
 pub mod store;
+pub mod timetable;
 pub mod version;
 pub mod watching;
 
@@ -69,6 +72,7 @@ use std::time::Duration;
 
 use muster_api::workflow::approval_service_server::ApprovalServiceServer;
 use muster_api::workflow::event_service_server::EventServiceServer;
+use muster_api::workflow::schedule_service_server::ScheduleServiceServer;
 use muster_api::workflow::workflow_service_server::WorkflowServiceServer;
 use muster_runtime::{Chassis, Error, Listeners, Shutdown, Surface, data_directory, health};
 
@@ -80,6 +84,7 @@ use caller::direct::Direct;
 use caller::emit::Emitter;
 use caller::grpc::Grpc;
 use caller::mcp::Mcp;
+use caller::process::Processes;
 use caller::router::Router;
 use caller::web::Web;
 use engine::{Engine, Parts};
@@ -139,6 +144,13 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
                 ),
                 web: Arc::clone(&web),
                 emitter: Emitter::new(Arc::clone(&events)),
+                processes: Processes::new(
+                    settings.run.clone(),
+                    Arc::clone(&secrets),
+                    Arc::clone(&chassis.clock),
+                    chassis.tasks.clone(),
+                    chassis.shutdown.clone(),
+                ),
             }),
             store: Arc::clone(&store),
             clock: Arc::clone(&chassis.clock),
@@ -185,6 +197,17 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
     chassis
         .tasks
         .spawn("event retention", Arc::clone(&events).keep_forgetting());
+    let scheduled = Arc::clone(&engine);
+    chassis.tasks.essential("schedules", async move {
+        timetable::drive(scheduled).await;
+        Ok::<(), std::convert::Infallible>(())
+    });
+    let reunited = Arc::clone(&engine);
+    chassis.tasks.spawn("reconcile children", async move {
+        if let Err(error) = children::reconcile(&reunited).await {
+            tracing::warn!(%error, "runs that nobody waits for any more may go on");
+        }
+    });
     let retention = Duration::from_secs(settings.retention_seconds);
     let sweep = retention::keep_sweeping(
         store,
@@ -202,6 +225,10 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
         )
         .grpc(
             EventServiceServer::new(grpc::EventLog::new(Arc::clone(&events)))
+                .max_decoding_message_size(most_bytes),
+        )
+        .grpc(
+            ScheduleServiceServer::new(grpc::Schedules::new(Arc::clone(&engine)))
                 .max_decoding_message_size(most_bytes),
         )
         .grpc(ApprovalServiceServer::new(grpc::Approvals::new(engine)).max_decoding_message_size(most_bytes))

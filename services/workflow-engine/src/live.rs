@@ -126,7 +126,7 @@ impl Live {
         self.may_begin()
             || self.effects().iter().any(|effect| match effect {
                 Effect::Timer { due } => *due <= now,
-                Effect::Call { .. } => true,
+                Effect::Call { request, .. } => !request.is_delegated(),
                 // Whoever hears something gets its turn.
                 Effect::Listen { .. } => false,
             })
@@ -301,7 +301,7 @@ fn compensation(report: run::Compensation) -> Compensation {
     }
 }
 
-/// A run that has not ended works while it has calls under way, and else waits for time to pass.
+/// A run that has not ended works while it has calls under way, and else waits for time to pass or for what it is told.
 pub(crate) fn status(run: &Run) -> Status {
     match run.status() {
         run::Status::Pending | run::Status::Running if run.is_paused() => Status::Paused,
@@ -313,7 +313,7 @@ pub(crate) fn status(run: &Run) -> Status {
             let calls = run
                 .effects()
                 .iter()
-                .any(|effect| matches!(effect, Effect::Call { .. }));
+                .any(|effect| matches!(effect, Effect::Call { request, .. } if !request.is_delegated()));
             if calls { Status::Running } else { Status::Waiting }
         }
     }

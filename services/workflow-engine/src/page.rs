@@ -30,6 +30,8 @@ pub enum List {
     Approvals,
     /// Events of the log.
     Events,
+    /// Schedules.
+    Schedules,
 }
 
 impl List {
@@ -40,6 +42,7 @@ impl List {
             Self::History => b'h',
             Self::Approvals => b'a',
             Self::Events => b'e',
+            Self::Schedules => b's',
         }
     }
 

@@ -63,6 +63,12 @@ impl TryFrom<String> for RunId {
     }
 }
 
+impl From<uuid::Uuid> for RunId {
+    fn from(id: uuid::Uuid) -> Self {
+        Self(id.to_string())
+    }
+}
+
 impl From<RunId> for String {
     fn from(id: RunId) -> Self {
         id.0
@@ -83,7 +89,7 @@ pub enum Status {
     Pending,
     /// Has work to do.
     Running,
-    /// Waits for time to pass.
+    /// Waits for time to pass, or to be told something, such as the end of a run that it has started.
     Waiting,
     /// Ended with an output.
     Completed,
@@ -189,6 +195,9 @@ pub struct Summary {
     /// What its turn depends on.
     #[serde(flatten)]
     pub claim: Claim,
+    /// What it comes of, where no caller has asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
     /// What else is known of it.
     #[serde(default, skip_serializing_if = "Marks::is_empty")]
     pub marks: Marks,
@@ -241,7 +250,49 @@ pub struct Compensation {
     pub left: Vec<String>,
 }
 
+/// What a run comes of, where no caller has asked for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Origin {
+    /// Another run.
+    Run(Parent),
+    /// The schedule of its workflow.
+    Schedule {
+        /// The instant that it is for.
+        scheduled_at: Timestamp,
+    },
+}
+
+/// The run that has started a run, and the task of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parent {
+    /// Its id.
+    pub run: RunId,
+    /// JSON pointer of the task.
+    pub task: String,
+    /// Whether the task waits for the end of the run it has started. If it does, the two end together where the parent
+    /// ends first.
+    pub awaited: bool,
+    /// How many runs are above the one that was started.
+    pub depth: u32,
+}
+
 impl Summary {
+    /// The run that waits for the end of this one.
+    #[must_use]
+    pub fn awaiting_parent(&self) -> Option<&Parent> {
+        self.parent().filter(|parent| parent.awaited)
+    }
+
+    /// The run that has started this one.
+    #[must_use]
+    pub fn parent(&self) -> Option<&Parent> {
+        match &self.origin {
+            Some(Origin::Run(parent)) => Some(parent),
+            Some(Origin::Schedule { .. }) | None => None,
+        }
+    }
+
     /// The run as the schedule is to know it.
     #[must_use]
     pub(crate) fn newcomer(&self) -> Newcomer {

@@ -412,14 +412,19 @@ impl Schedule {
             && let Some((_, id)) = self.timers.pop_first()
         {
             self.parked = self.parked.saturating_sub(1);
-            if let Some(entry) = self.entries.get_mut(&id) {
-                entry.place = Place::Ready;
-                entry.turn.1 = self.sequence;
-                self.sequence += 1;
-                self.ready += 1;
-            }
-            self.line_up(&id);
+            self.get_ready(&id);
         }
+    }
+
+    /// A run that was parked joins the line, at its end.
+    fn get_ready(&mut self, id: &RunId) {
+        if let Some(entry) = self.entries.get_mut(id) {
+            entry.place = Place::Ready;
+            entry.turn.1 = self.sequence;
+            self.sequence += 1;
+            self.ready += 1;
+        }
+        self.line_up(id);
     }
 
     /// When the next parked run is due.

@@ -305,6 +305,7 @@ impl Engine {
             priority: None,
             labels: BTreeMap::new(),
             hears_from: Some(position.saturating_add(1)),
+            origin: None,
         };
         match self.start(wish).await {
             Ok(_) => true,

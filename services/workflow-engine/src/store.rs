@@ -13,6 +13,7 @@ pub(crate) mod conformance;
 pub mod embedded;
 pub mod events;
 mod filter;
+pub mod schedules;
 pub mod spending;
 
 use async_trait::async_trait;
@@ -113,7 +114,9 @@ pub const HISTORY_BYTES: usize = 1024 * 1024;
 
 /// Durable catalogue and journals.
 #[async_trait]
-pub trait Store: Again + Answers + Approvals + EventLog + Spending + Send + Sync + 'static {
+pub trait Store:
+    Again + Answers + Approvals + EventLog + schedules::Schedules + Spending + Send + Sync + 'static
+{
     /// Adds a document; a [`Error::Conflict`] if its key is taken.
     async fn add_workflow(&self, workflow: &Workflow, document: &str) -> Result<(), Error>;
 

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::policy::TaskPolicy;
-use super::{Call, Listen, Period, Retry, Schemas, Template};
+use super::{Call, Launch, Listen, Period, Retry, Schemas, Template};
 use crate::expression::Expression;
 
 /// Tasks that run one after the other: a `do`, or the tasks of a `try` or of a `catch`.
@@ -90,6 +90,8 @@ pub enum Kind {
     Emit(Template),
     /// `listen`: waits for events; the list of those that were consumed is the raw output.
     Listen(Box<Listen>),
+    /// `run`: another workflow, or a process.
+    Run(Launch),
 }
 
 /// One case of a `switch`.
@@ -224,6 +226,7 @@ impl Kind {
             Self::Wait(_) => "wait",
             Self::Emit(_) => "emit",
             Self::Listen(_) => "listen",
+            Self::Run(_) => "run",
         }
     }
 }
@@ -264,7 +267,8 @@ impl Task {
             | Kind::Switch(_)
             | Kind::Raise(_)
             | Kind::Wait(_)
-            | Kind::Emit(_) => Vec::new(),
+            | Kind::Emit(_)
+            | Kind::Run(_) => Vec::new(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What is worth knowing of a task at a glance: a line or two below its name.
 
-use crate::document::{AsyncApiTarget, Call, Kind, Period, Server, Task, Template, Uri};
+use crate::document::{AsyncApiTarget, Call, Kind, Launched, Period, Program, Server, Task, Template, Uri};
 use crate::expression::Expression;
 
 /// The lines below the name of a task.
@@ -46,6 +46,7 @@ fn what(task: &Task) -> String {
                 None => "try, again and again".to_owned(),
             },
         },
+        Kind::Run(launch) => format!("run {}", launched(&launch.what)),
         kind => kind.name().to_owned(),
     }
 }
@@ -69,6 +70,19 @@ fn calls(call: &Call) -> String {
             format!("asyncapi {name}")
         }
         Call::Function(call) => call.function.clone(),
+    }
+}
+
+fn launched(what: &Launched) -> String {
+    match what {
+        Launched::Workflow(subflow) => {
+            format!("{}/{}", template(&subflow.namespace), template(&subflow.name))
+        }
+        Launched::Process(process) => match &process.program {
+            Program::Shell { .. } => "a shell command".to_owned(),
+            Program::Script { .. } => "a script".to_owned(),
+            Program::Container { image, .. } => format!("container {}", template(image)),
+        },
     }
 }
 

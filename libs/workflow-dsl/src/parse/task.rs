@@ -13,7 +13,7 @@ use crate::problem::{listed, quoted};
 const COMMON: [&str; 7] = ["if", "input", "output", "export", "timeout", "then", "metadata"];
 
 /// The kinds of tasks: the field that makes a task of this kind, and the other fields of the kind.
-const KINDS: [(&str, &[&str]); 11] = [
+const KINDS: [(&str, &[&str]); 12] = [
     ("call", &["with"]),
     // Before `do`, which is a field of `for` too.
     ("for", &["while", "do"]),
@@ -22,6 +22,7 @@ const KINDS: [(&str, &[&str]); 11] = [
     ("fork", &[]),
     ("listen", &["foreach"]),
     ("raise", &[]),
+    ("run", &[]),
     ("set", &[]),
     ("switch", &[]),
     ("try", &["catch"]),
@@ -29,7 +30,7 @@ const KINDS: [(&str, &[&str]); 11] = [
 ];
 
 /// Kinds of tasks that are not supported yet, with the other fields of the kind.
-const LATER: [(&str, &[&str]); 1] = [("run", &[])];
+const LATER: [(&str, &[&str]); 0] = [];
 
 /// Longest name of a task, in bytes: names end up in pointers, and those in every event of a run.
 const LONGEST_NAME: usize = 128;
@@ -227,6 +228,7 @@ impl Reader {
             "fork" => self.fork(fields),
             "listen" => self.listen(fields),
             "raise" => self.raise(fields),
+            "run" => self.run(fields),
             "set" => self.set(fields),
             "switch" => self.switch(fields, targets),
             "try" => self.attempt(fields),

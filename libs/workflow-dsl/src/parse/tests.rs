@@ -5,6 +5,7 @@ mod calls;
 mod doubts;
 mod events;
 mod good;
+mod launching;
 mod others;
 mod policies;
 mod random;

@@ -31,7 +31,11 @@ impl Reader {
         let output = self.during(Moment::WorkflowOutput, |reader| reader.output(&fields));
         let schemas = self.schemas(&fields);
         let timeout = fields.get("timeout").and_then(|timeout| self.timeout(&timeout));
-        let starts_on = fields.get("schedule").map(|schedule| self.starts_on(&schedule));
+        let section = fields.get("schedule");
+        let on = section.as_ref().filter(|section| section.child("on").is_some());
+        let starts_on = on.map(|section| self.starts_on(section));
+        let schedule = section.as_ref().filter(|section| section.child("on").is_none());
+        let schedule = schedule.map(|section| self.schedule(section));
         let tasks = self
             .require(&fields, "do")
             .and_then(|tasks| self.tasks(&tasks, List::Sequence));
@@ -47,6 +51,7 @@ impl Reader {
             schemas,
             timeout,
             starts_on: given(starts_on)?,
+            schedule: given(schedule)?,
             extensions: std::mem::take(&mut self.reusable.extensions),
             functions,
             external,
@@ -182,7 +187,7 @@ fn is_supported_dsl(text: &str) -> bool {
 }
 
 /// Whether `text` is `MAJOR.MINOR.PATCH[-PRERELEASE][+BUILD]` after Semantic Versioning 2.0.
-fn is_semantic_version(text: &str) -> bool {
+pub(super) fn is_semantic_version(text: &str) -> bool {
     const LONGEST: usize = 128;
     let (rest, build) = match text.split_once('+') {
         Some((rest, build)) => (rest, Some(build)),

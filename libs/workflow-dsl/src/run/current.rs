@@ -187,6 +187,7 @@ impl Current<'_> {
             Kind::Call(call) => self.call(call),
             Kind::Emit(event) => self.emit(event),
             Kind::Listen(listen) => self.listen(listen),
+            Kind::Run(launch) => self.launch(launch),
             Kind::Do(_) | Kind::Fork(_) | Kind::Try(_) => Err(Problem::standard(
                 Standard::Runtime,
                 "the task has begun before it was ready",

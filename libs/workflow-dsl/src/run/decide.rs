@@ -154,7 +154,7 @@ impl Run {
             view: View::of(self, task, activation, now),
         };
         Some(match result {
-            Ok(value) => match bounded(value, "the answer") {
+            Ok(value) => match bounded(current.answered(value), "the answer") {
                 Ok(output) => current.complete(&output, false, None),
                 Err(problem) => current.fault(problem),
             },

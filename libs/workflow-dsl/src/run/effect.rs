@@ -51,6 +51,12 @@ pub enum Effect {
     },
 }
 
+/// Id of the run that a request for one starts: the same after a crash, another one for each attempt.
+#[must_use]
+pub fn child_id(message_id: Uuid) -> String {
+    message_id.to_string()
+}
+
 /// The instant that is so much later, or the last one there is.
 pub(super) fn after(time: Timestamp, duration: Duration) -> Timestamp {
     let later = SignedDuration::try_from(duration)
@@ -135,6 +141,10 @@ impl Run {
         let mut bodies = self.activations.values().map(|activation| &activation.body);
         self.asking > 0
             || self.is_paused()
-            || bodies.any(|body| matches!(body, Body::Listen(listening) if listening.waits()))
+            || bodies.any(|body| match body {
+                Body::Listen(listening) => listening.waits(),
+                Body::Call(request) => request.is_delegated(),
+                _ => false,
+            })
     }
 }

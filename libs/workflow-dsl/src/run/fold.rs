@@ -235,7 +235,7 @@ impl Run {
                 request,
             } => {
                 self.expect_ready(*activation, task, |kind| {
-                    matches!(kind, Kind::Call(_) | Kind::Emit(_))
+                    matches!(kind, Kind::Call(_) | Kind::Emit(_) | Kind::Run(_))
                 })?;
                 let request = Arc::new(request.clone());
                 self.change(*activation, |activation| activation.body = Body::Call(request));
@@ -517,7 +517,8 @@ impl Run {
             | Kind::Switch(_)
             | Kind::Raise(_)
             | Kind::Wait(_)
-            | Kind::Emit(_) => None,
+            | Kind::Emit(_)
+            | Kind::Run(_) => None,
         }
     }
 

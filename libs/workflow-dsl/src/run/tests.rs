@@ -10,6 +10,7 @@ mod events;
 mod extending;
 mod failures;
 mod folding;
+mod launching;
 mod limits;
 mod outward;
 mod replay;

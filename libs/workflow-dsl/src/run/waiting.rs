@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use super::compensate::{Compensation, Unwinding};
 use super::control::{Cancelling, Paused};
+use super::effect::child_id;
 use super::state::{Activation, Body, Listening, Try};
 use super::{Approval, Run, Status};
 use crate::document::Kind;
@@ -54,6 +55,10 @@ pub enum BlockerKind {
     RouterUnreachable,
     /// A task listens for events that have not come.
     Event,
+    /// A run that the run has started has not ended.
+    ChildRun,
+    /// A process has not ended.
+    Process,
     /// A `wait` has not ended.
     Timer,
     /// The next attempt of a `try` has not begun.
@@ -87,6 +92,8 @@ impl BlockerKind {
             Self::QueueFull => "queue-full",
             Self::RouterUnreachable => "router-unreachable",
             Self::Event => "event",
+            Self::ChildRun => "child-run",
+            Self::Process => "process",
             Self::Timer => "timer",
             Self::Retry => "retry",
             Self::Approval => "approval",
@@ -289,13 +296,18 @@ impl Run {
     }
 
     fn call(&self, id: u64, activation: &Activation, request: &Request, now: Timestamp) -> Blocker {
-        let mut message = format!(
-            "{} waits for {} to answer {} since {}",
-            activation.pointer,
-            request.target(),
-            request.operation(),
-            instant(activation.started, now)
-        );
+        let (pointer, target) = (&activation.pointer, request.target());
+        let child = child_id(activation.place.message_id(&self.id, pointer));
+        let (kind, what) = match request {
+            Request::Workflow(_) => (BlockerKind::ChildRun, format!("run {child} of {target} to end")),
+            Request::Process(_) => (BlockerKind::Process, format!("the {target} to end")),
+            _ => (
+                BlockerKind::Call,
+                format!("{target} to answer {}", request.operation()),
+            ),
+        };
+        let since = instant(activation.started, now);
+        let mut message = format!("{pointer} waits for {what} since {since}");
         let attempt = activation.place.attempt();
         if attempt > 1 {
             message.push_str(&format!(", attempt {attempt}"));
@@ -304,14 +316,17 @@ impl Run {
         if let Some(deadline) = deadline {
             message.push_str(&format!(", at most until {}", instant(deadline, now)));
         }
+        let mut blocker = Blocker::new(kind, message)
+            .with("activation", id)
+            .with("attempt", attempt)
+            .with("target", target)
+            .with("operation", request.operation());
+        if kind == BlockerKind::ChildRun {
+            blocker = blocker.with("run", child);
+        }
         Blocker {
             until: deadline,
-            ..Blocker::new(BlockerKind::Call, message)
-                .with("activation", id)
-                .with("attempt", attempt)
-                .with("target", request.target())
-                .with("operation", request.operation())
-                .of(activation)
+            ..blocker.of(activation)
         }
     }
 }

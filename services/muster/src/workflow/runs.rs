@@ -305,6 +305,9 @@ pub(super) fn print(run: &Run, output: &Output) -> Result<(), Failure> {
         time(run.created_at.as_ref()),
         time(run.ended_at.as_ref())
     ));
+    if let Some(parent) = &run.parent {
+        output.line(&format!("  started by run {} at {}", parent.run_id, parent.task));
+    }
     for line in &run.activity {
         output.line(&format!("  now: {line}"));
     }
@@ -378,6 +381,10 @@ pub fn run_json(run: &Run) -> Value {
         "compensation": run.compensation.as_ref().map(compensation_json),
         "activity": run.activity,
         "usage": run.usage.map(|usage| json!({"tokens": usage.tokens, "cost": usage.cost})),
+        "parent": run.parent.as_ref().map(|parent| {
+            json!({"id": parent.run_id, "task": parent.task, "awaited": parent.awaited})
+        }),
+        "scheduledAt": time_json(run.scheduled_at.as_ref()),
     })
 }
 

@@ -147,6 +147,8 @@ const fn number_of_reason(reason: Reason) -> i32 {
         | Reason::RunActive
         | Reason::RunNotRetryable
         | Reason::TooManyRuns
+        | Reason::ScheduleNotFound
+        | Reason::TooManySchedules
         | Reason::StoreUnavailable
         | Reason::ShuttingDown
         | Reason::DependencyUnavailable

@@ -12,6 +12,7 @@ use super::direct::Direct;
 use super::emit::Emitter;
 use super::grpc::Grpc;
 use super::mcp::Mcp;
+use super::process::Processes;
 use super::router::Router;
 use super::web::Web;
 use super::{Call, Caller, Failure, Kind, Progress};
@@ -30,6 +31,8 @@ pub struct Callers {
     pub web: Arc<Web>,
     /// The log of events.
     pub emitter: Emitter,
+    /// Processes of the operating system.
+    pub processes: Processes,
 }
 
 #[async_trait]
@@ -52,6 +55,9 @@ impl Caller for Callers {
             Request::Mcp(request) => self.mcp.call(request, call, progress).await,
             Request::OpenApi(request) => self.web.openapi(request, call, progress).await,
             Request::Emit(request) => self.emitter.call(request).await,
+            Request::Process(request) => self.processes.call(request, call, progress).await,
+            // Carried out by the engine itself.
+            Request::Workflow(_) => Err(Failure::new(Kind::Runtime, 500, "a run is no call")),
         }
     }
 
@@ -66,6 +72,8 @@ impl Caller for Callers {
             Request::AsyncApi(_) | Request::Grpc(_) | Request::Http(_) | Request::OpenApi(_) => Ok(()),
             // What is in the log stays there.
             Request::Emit(_) => Ok(()),
+            Request::Process(request) => self.processes.stop(request, call).await,
+            Request::Workflow(_) => Ok(()),
         }
     }
 }

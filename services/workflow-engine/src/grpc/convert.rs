@@ -13,7 +13,7 @@ use crate::catalogue::Reference;
 use crate::engine::{Source, StartRun, View};
 use crate::error::Error;
 use crate::history;
-use crate::run::{Entry, Failure, RunId, Status, Summary};
+use crate::run::{Entry, Failure, Origin, RunId, Status, Summary};
 use crate::schedule::NamespaceCounts;
 use crate::store::Workflow;
 use crate::watching::Update;
@@ -64,6 +64,7 @@ pub(super) fn start(request: proto::StartRunRequest, most_bytes: usize) -> Resul
         priority: self::priority(priority)?,
         labels: labels.into_iter().collect(),
         hears_from: None,
+        origin: None,
     })
 }
 
@@ -179,6 +180,18 @@ pub(super) fn summary(run: Summary) -> proto::Run {
         history_length: run.history_length,
         activity: Vec::new(),
         priority: priority_to_proto(run.claim.priority).into(),
+        parent: match &run.origin {
+            Some(Origin::Run(parent)) => Some(proto::ParentRun {
+                run_id: parent.run.to_string(),
+                task: parent.task.clone(),
+                awaited: parent.awaited,
+            }),
+            Some(Origin::Schedule { .. }) | None => None,
+        },
+        scheduled_at: match run.origin {
+            Some(Origin::Schedule { scheduled_at }) => Some(to_proto(scheduled_at)),
+            Some(Origin::Run(_)) | None => None,
+        },
         labels: run.marks.labels.into_iter().collect(),
         forked_from: run
             .marks

@@ -51,6 +51,8 @@ impl From<Error> for Status {
             Error::TooManyRuns(_) => ApiError::new(Reason::TooManyRuns, message)
                 .with_retry_after(LINE_RETRY)
                 .into(),
+            Error::ScheduleNotFound { .. } => ApiError::new(Reason::ScheduleNotFound, message).into(),
+            Error::TooManySchedules { .. } => ApiError::new(Reason::TooManySchedules, message).into(),
             Error::SetAside { .. } => ApiError::new(Reason::StoreUnavailable, message).into(),
             Error::Store(store::Error::Damaged(_) | store::Error::Unavailable(_)) => {
                 ApiError::new(Reason::StoreUnavailable, message).into()

@@ -1,5 +1,7 @@
 //! What every store must do, as one suite that each adapter runs.
 
+mod schedules;
+
 use jiff::{SignedDuration, Timestamp};
 use muster_workflow_dsl::cloud_event::CloudEvent;
 use muster_workflow_dsl::journal::Question;
@@ -39,6 +41,7 @@ pub(crate) fn run(id: &str, second: i64) -> (Record, Summary) {
         spent: Usage::default(),
         claim: Claim::default(),
         marks: Marks::default(),
+        origin: None,
     };
     (record, summary)
 }
@@ -78,6 +81,7 @@ pub(crate) async fn check<S: Store>(open: impl AsyncFn() -> S) {
     spending(&open).await;
     answers(&open).await;
     events(&open).await;
+    schedules::check(&open).await;
 }
 
 async fn catalogue<S: Store>(open: &impl AsyncFn() -> S) {

@@ -11,6 +11,7 @@ mod approvals;
 mod events;
 mod keys;
 mod reading;
+mod schedules;
 mod spending;
 
 use async_trait::async_trait;
@@ -48,6 +49,7 @@ pub struct Embedded {
     journals: Keyspace,
     answers: Keyspace,
     approvals: Keyspace,
+    schedules: Keyspace,
     spending: Keyspace,
     events: Keyspace,
     tail: Arc<Mutex<Tail>>,
@@ -67,6 +69,7 @@ impl Embedded {
             journals: database.keyspace("journals")?,
             answers: database.keyspace("answers")?,
             approvals: database.keyspace("approvals")?,
+            schedules: database.keyspace("schedules")?,
             spending: database.keyspace("spending")?,
             tail: Tail::read(&events)?,
             events,

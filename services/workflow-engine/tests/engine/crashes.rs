@@ -113,7 +113,15 @@ async fn survives(document: &str, input: Value) {
 
 /// As [`survives`], with agents that answer so.
 async fn survives_with(document: &str, input: Value, answer: Answer) {
+    survives_beside(&[], document, input, answer).await;
+}
+
+/// As [`survives_with`], with other documents in the catalogue.
+async fn survives_beside(catalogue: &[&str], document: &str, input: Value, answer: Answer) {
     let engine = crate::http::engine().await;
+    for document in catalogue {
+        engine.apply(document).await;
+    }
     engine.router.fall_back_to(answer);
     engine
         .start_run(document, "whole", &input.to_string())
@@ -423,4 +431,29 @@ async fn events_that_are_emitted_and_heard() {
       output: {as: sort}
 ";
     survives(&document(tasks), Value::Null).await;
+}
+
+#[tokio::test]
+async fn runs_of_other_workflows() {
+    let double = "document: {dsl: '1.0.0', namespace: test, name: double, version: '1.0.0'}\ndo:\n  \
+                  - pause: {wait: {milliseconds: 5}}\n  - double: {set: {n: '${ .n * 2 }'}}\n";
+    let bad = "document: {dsl: '1.0.0', namespace: test, name: bad, version: '1.0.0'}\ndo:\n  \
+               - bad: {raise: {error: {type: 'https://test.test/broken', status: 500, title: Broken}}}\n";
+    let tasks = "
+  - first: {run: {workflow: {namespace: test, name: double, input: {n: '${ .n }'}}}}
+  - alone: {run: {workflow: {namespace: test, name: double, input: {n: 1}}, await: false}}
+  - both:
+      fork:
+        branches:
+          - one: {run: {workflow: {namespace: test, name: double, input: {n: '${ .n }'}}}}
+          - two: {run: {workflow: {namespace: test, name: double, input: {n: '${ .n + 1 }'}}}}
+  - guarded:
+      try:
+        - bad: {run: {workflow: {namespace: test, name: bad}}}
+      catch:
+        retry: {delay: {milliseconds: 5}, limit: {attempt: {count: 1}}}
+        do:
+          - keep: {set: {caught: '${ $error.status }', got: '${ . }'}}
+";
+    survives_beside(&[double, bad], &document(tasks), json!({"n": 4}), Answer::Echo).await;
 }

@@ -16,13 +16,6 @@ fn scheduled(version: &str, on: &str, tasks: &str) -> String {
 const KEEP: &str = "  - keep: {set: {got: '${ map(.data) }'}}\n";
 
 impl Engine {
-    async fn apply(&self, document: &str) {
-        let request = proto::ApplyWorkflowRequest {
-            document: document.to_owned(),
-        };
-        self.client.clone().apply_workflow(request).await.unwrap();
-    }
-
     /// Waits until so many runs have completed; what they kept, the oldest first.
     async fn started(&self, count: usize) -> Vec<Value> {
         wait_for("runs to complete", PATIENCE, async || {

@@ -41,14 +41,6 @@ fn fields_of_the_top() {
     refuses(rest, "1:1 ", &["the field 'do' of the document is missing"]);
     refuses("do: [{a: {set: {x: 1}}}]\n", "1:1 ", &["the field 'document'"]);
     refuses(
-        &format!(
-            "{}schedule: {{every: PT1H}}\n",
-            with_tasks("  - a: {set: {x: 1}}\n")
-        ),
-        "4:12 /schedule/every",
-        &["'every' is not supported yet"],
-    );
-    refuses(
         &format!("{}ouput: {{}}\n", with_tasks("  - a: {set: {x: 1}}\n")),
         "4:1 /ouput",
         &[
@@ -134,11 +126,6 @@ fn kinds_of_tasks() {
         "  - a: {set: {x: 1}, iff: .x}\n",
         "3:22 /do/0/a/iff",
         &["no such field 'iff'", "did you mean 'if'"],
-    );
-    refuses_tasks(
-        "  - a: {run: {}}\n",
-        "3:9 /do/0/a/run",
-        &["'run' are not supported yet"],
     );
     refuses_tasks(
         "  - a: 5\n",
@@ -255,5 +242,54 @@ fn loops_and_branches() {
         "  - a: {fork: {branches: [{b: {set: {x: 1}}}], compete: maybe}}\n",
         "3:57 /do/0/a/fork/compete",
         &["true or false"],
+    );
+}
+
+#[test]
+fn schedules() {
+    let with = |schedule: &str| format!("{}schedule: {schedule}\n", with_tasks("  - a: {set: {x: 1}}\n"));
+    for good in [
+        "{every: PT1H}",
+        "{after: {minutes: 5}}",
+        "{cron: '0 0 * * *'}",
+        "{cron: '*/10 * * * * *'}",
+    ] {
+        let complaints = complaints(&with(good));
+        assert!(complaints.is_empty(), "{good}: {complaints:?}");
+    }
+    refuses(
+        &with("{}"),
+        "4:11 /schedule",
+        &["one of 'every', 'cron' and 'after'"],
+    );
+    refuses(
+        &with("{every: PT1H, after: PT1H}"),
+        "4:11 /schedule",
+        &["one of 'every', 'cron' and 'after'"],
+    );
+    refuses(
+        &with("{evry: PT1H, every: PT1H}"),
+        "4:12 /schedule/evry",
+        &["did you mean 'every'"],
+    );
+    refuses(
+        &with("{every: PT0.01S}"),
+        "4:19 /schedule/every",
+        &["at least 100 ms"],
+    );
+    refuses(
+        &with("{every: '${ .x }'}"),
+        "4:19 /schedule/every",
+        &["cannot be computed"],
+    );
+    refuses(
+        &with("{cron: '0 0 31 2 *'}"),
+        "4:18 /schedule/cron",
+        &["never comes"],
+    );
+    refuses(
+        &with("{cron: daily}"),
+        "4:18 /schedule/cron",
+        &["not a cron expression", "'0 8 * * MON-FRI'"],
     );
 }

@@ -255,6 +255,7 @@ pub(super) fn first_body(
         | Kind::Raise(_)
         | Kind::Wait(_)
         | Kind::Emit(_)
-        | Kind::Listen(_) => Body::Ready,
+        | Kind::Listen(_)
+        | Kind::Run(_) => Body::Ready,
     }
 }

@@ -39,6 +39,12 @@ fn task() -> impl Strategy<Value = String> {
         )),
         Just("{call: mcp, with: {method: tools/call, parameters: {name: x, arguments: {n: '${ .n? // 0 }'}}, timeout: PT2S, transport: {http: {endpoint: 'http://a1/mcp'}}}}".to_owned()),
         Just("{call: a2a, with: {server: 'http://a2/{n}', method: message/stream, parameters: {message: {parts: [{text: hi}]}}}}".to_owned()),
+        (any::<bool>(), prop::sample::select(vec!["none", "stdout"])).prop_map(|(awaited, returns)| format!(
+            "{{run: {{workflow: {{namespace: test, name: x, input: {{n: '${{ .n? // 0 }}'}}}}, await: {awaited}, return: {returns}}}}}"
+        )),
+        any::<bool>().prop_map(|awaited| format!(
+            "{{run: {{shell: {{command: cat, stdin: '${{ . }}'}}, await: {awaited}}}, timeout: {{after: PT3S}}}}"
+        )),
         Just("{raise: {error: {type: 'about:blank', status: 500, detail: '${ tostring }'}}}".to_owned()),
         Just("{switch: [{low: {when: '(.n? // 0) < 2', then: exit}}, {other: {then: continue}}]}".to_owned()),
         Just("{switch: [{done: {when: '(.n? // 0) > 3', then: end}}]}".to_owned()),

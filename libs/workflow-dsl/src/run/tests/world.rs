@@ -308,6 +308,7 @@ impl World {
                 self.pending.insert((*activation, *attempt), (self.now, reply));
                 return;
             }
+            Request::Workflow(child) => Value::clone(&child.input),
             other => serde_json::to_value(other).unwrap(),
         };
         let called = Called {
