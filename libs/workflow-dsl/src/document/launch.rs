@@ -59,6 +59,10 @@ pub struct Process {
 
 /// What a process executes.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a document has few tasks, and its runs share them"
+)]
 pub enum Program {
     /// `shell`: a command of the shell.
     Shell {

@@ -63,10 +63,6 @@ pub enum Flow {
 
 /// What a task does.
 #[derive(Debug, Clone)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a document has few tasks, and its runs share them"
-)]
 pub enum Kind {
     /// `do`: tasks one after the other.
     Do(TaskList),

@@ -163,7 +163,7 @@ fn grpc_services() {
             "/do/0/a/with",
             &["the field 'service'"] as &[&str],
         ),
-        (format!("{service}"), "/do/0/a/with", &["the field 'method'"]),
+        (service.to_string(), "/do/0/a/with", &["the field 'method'"]),
         (
             "service: {name: 'a/b', host: h}, method: Get".to_owned(),
             "/do/0/a/with/service/name",
