@@ -1,8 +1,8 @@
 //! Runs that start runs.
 
-use jiff::Timestamp;
 use muster_api::workflow as proto;
 use muster_api::workflow::RunStatus;
+use muster_runtime::clock::{Clock as _, SystemClock};
 use muster_testkit::wait_for;
 use muster_workflow_engine::run::{Origin, Parent, Status, Summary};
 use muster_workflow_engine::store::Store as _;
@@ -379,7 +379,7 @@ async fn a_child_whose_parent_has_ended_in_a_crash_is_ended_at_the_next_start() 
                 status: Status::Pending,
                 started_at: None,
                 history_length: 0,
-                created_at: Timestamp::now(),
+                created_at: SystemClock::default().now(),
                 origin: Some(Origin::Run(Parent {
                     run: parent.parse().unwrap(),
                     task: "/do/0/one".into(),

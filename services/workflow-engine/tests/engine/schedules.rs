@@ -5,6 +5,7 @@ use muster_api::time::{from_proto, to_proto};
 use muster_api::workflow as proto;
 use muster_api::workflow::RunStatus;
 use muster_api::workflow::schedule_service_client::ScheduleServiceClient;
+use muster_runtime::clock::{Clock as _, SystemClock};
 use muster_testkit::{http, wait_for};
 use muster_workflow_engine::store::embedded::Embedded;
 use muster_workflow_engine::store::schedules::Schedules as _;
@@ -110,6 +111,10 @@ impl Engine {
     }
 }
 
+fn now() -> Timestamp {
+    SystemClock::default().now()
+}
+
 fn time(time: Option<prost_types::Timestamp>) -> Timestamp {
     from_proto(&time.unwrap()).unwrap()
 }
@@ -181,7 +186,7 @@ async fn the_newest_document_decides() {
     let first = engine.schedule().await.unwrap();
     assert_eq!(first.rule, Some(proto::schedule::Rule::Cron("0 0 * * *".into())));
     let next = time(first.next_at);
-    assert!(next > Timestamp::now() && next.as_second() % 86_400 == 0);
+    assert!(next > now() && next.as_second() % 86_400 == 0);
 
     // The same again, or an older version, changes nothing.
     engine
@@ -280,7 +285,7 @@ async fn what_was_due_while_the_engine_was_down_fires_once_and_what_fired_before
     };
     // As if three instants had passed while the engine was down.
     engine.stop().await;
-    let missed = Timestamp::now() - SignedDuration::from_hours(3) - SignedDuration::from_mins(1);
+    let missed = now() - SignedDuration::from_hours(3) - SignedDuration::from_mins(1);
     let change = async |engine: &Engine, next: Timestamp| {
         let directory = muster_runtime::data_directory::open(engine.data_directory()).unwrap();
         let store = Embedded::open(directory).unwrap();
@@ -304,7 +309,7 @@ async fn what_was_due_while_the_engine_was_down_fires_once_and_what_fired_before
         }
     })
     .await;
-    assert!(time(schedule.next_at) > Timestamp::now());
+    assert!(time(schedule.next_at) > now());
     assert_eq!(engine.jobs().await.len(), 1, "once for all that was missed");
 
     // As if it had crashed after the start of the run and before the schedule was written.
@@ -329,7 +334,7 @@ async fn a_backfill_starts_each_instant_once() {
     engine
         .apply(&scheduled("1.0.0", "{cron: '0 * * * *'}", TASKS))
         .await;
-    let hour = Timestamp::from_second(Timestamp::now().as_second() / 3600 * 3600).unwrap();
+    let hour = Timestamp::from_second(now().as_second() / 3600 * 3600).unwrap();
     let (from, to) = (
         hour - SignedDuration::from_hours(5),
         hour - SignedDuration::from_hours(2),
@@ -378,11 +383,7 @@ async fn a_run_that_cannot_start_is_told_and_the_next_one_tried() {
         .await;
     let due = time(engine.schedule().await.unwrap().next_at);
     wait_for("the time to come", PATIENCE, async || {
-        if Timestamp::now() > due {
-            Ok(())
-        } else {
-            Err("not yet")
-        }
+        if now() > due { Ok(()) } else { Err("not yet") }
     })
     .await;
     // The line is full: the instant is kept until there is a place.
