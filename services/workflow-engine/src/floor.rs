@@ -216,12 +216,13 @@ impl Floor {
         deliver(&self.state.lock(), id, command)
     }
 
-    /// Parks the run, unless there is a message for it or it is to look again.
+    /// Parks the run, unless there is a message for it: whoever is roused at work finds one.
     pub(crate) fn park(&self, job: &Job, due: Option<Timestamp>) -> bool {
         let mut state = self.state.lock();
-        if !job.mailbox.is_empty() || state.roused.contains(&job.id) {
+        if !job.mailbox.is_empty() {
             return false;
         }
+        state.roused.remove(&job.id);
         state.mailboxes.remove(&job.id);
         state.schedule.leave(&job.id, Left::Parked(due));
         drop(state);

@@ -10,13 +10,13 @@ use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::Run;
 use super::state::{Activation, Body, Cause, Cursor, Timer, Try};
+use super::{Run, Status};
 
 impl Run {
     /// Stops and starts the clocks, after an event at `time`.
     pub(super) fn settle_clocks(&mut self, time: Timestamp) {
-        if self.asking == 0 && !self.stood {
+        if self.status != Status::Running || self.asking == 0 && !self.stood {
             return;
         }
         // A pause counts for all clocks alike.

@@ -81,6 +81,8 @@ fn is_connect_error(status: &Status) -> bool {
 pub(super) fn failure(target: &str, status: &Status) -> Failure {
     let (kind, http) = match status.code() {
         Code::DeadlineExceeded => (Kind::Timeout, 408),
+        // What tonic's servers answer when the caller's deadline has passed.
+        Code::Cancelled if status.message() == "Timeout expired" => (Kind::Timeout, 408),
         Code::Unauthenticated => (Kind::Authentication, 401),
         Code::PermissionDenied => (Kind::Authorization, 403),
         Code::InvalidArgument | Code::OutOfRange => (Kind::Communication, 400),

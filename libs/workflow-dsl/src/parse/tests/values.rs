@@ -144,10 +144,10 @@ fn calls() {
     );
     refuses_tasks(
         &with(&format!(
-            "server: {{uri: 'agent://w', authentication: {{}}}}, method: SendMessage, {message}"
+            "server: {{uri: 'agent://w', authentication: {{bearer: {{token: t}}}}}}, method: SendMessage, {message}"
         )),
         "3:54 /do/0/a/with/server/authentication",
-        &["exactly one of"],
+        &["is for agents by URL"],
     );
     refuses_tasks(
         &with(&format!("server: 'agent://w', method: message/sent, {message}")),
