@@ -144,7 +144,7 @@ async fn cases_pass_fail_and_are_refused() {
 #[tokio::test]
 async fn a_document_with_doubts_is_accepted_and_one_with_errors_is_not() {
     let doubtful = "document: {dsl: 1.0.3, namespace: test, name: a, version: 1.0.0}\ndo: [{a: {if: '.x = 1', set: {x: 1}}}]\n";
-    let wrong = "document: {dsl: 1.0.3, namespace: test, name: a, version: 1.0.0}\ndo: [{a: {if: '.x = 1', st: {x: 1}}}, {b: {wait: soon}}]\n";
+    let wrong = "document: {dsl: 1.0.3, namespace: test, name: a, version: 1.0.0}\ndo: [{a: {if: '.x = 1', sett: {x: 1}}}, {b: {wait: soon}}]\n";
     let (_directory, paths) = files(&[("doubtful.yaml", doubtful), ("wrong.yaml", wrong)]);
     let checked = run(&["workflow", "validate", &paths[0], "-o", "json"])
         .await
