@@ -81,7 +81,7 @@ impl Run {
     /// Whether the run is held: nothing is decided until it is told to go on, or to end.
     #[must_use]
     pub fn is_paused(&self) -> bool {
-        self.control.paused.is_some()
+        matches!(self.status, Status::Pending | Status::Running) && self.control.paused.is_some()
     }
 
     /// Whether the run has begun its tasks.

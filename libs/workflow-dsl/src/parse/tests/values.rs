@@ -144,7 +144,7 @@ fn calls() {
     );
     refuses_tasks(
         &with(&format!(
-            "server: {{uri: 'agent://w', authentication: {{bearer: {{token: t}}}}}}, method: SendMessage, {message}"
+            "server: {{uri: 'agent://w', authentication: {{bearer: {{token: '${{ .t }}'}}}}}}, method: SendMessage, {message}"
         )),
         "3:54 /do/0/a/with/server/authentication",
         &["is for agents by URL"],
