@@ -157,7 +157,12 @@ async fn after_starts_the_next_run_when_the_one_before_has_ended() {
         .await;
     let first = engine.until_jobs(1).await.remove(0);
     engine.until_held(1).await;
-    assert_eq!(engine.schedule().await.unwrap().awaits_run_id, first.run_id);
+    // The run is at work before it is written down whom the schedule waits for.
+    wait_for("the schedule to await its run", PATIENCE, async || {
+        let awaited = engine.schedule().await.unwrap().awaits_run_id;
+        (awaited == first.run_id).then_some(()).ok_or(awaited)
+    })
+    .await;
     // The engine is down when it ends, as far as the schedule is concerned: it is told by looking.
     engine.restart().await;
     engine.until_held(1).await;

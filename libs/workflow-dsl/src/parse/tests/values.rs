@@ -158,7 +158,7 @@ fn calls() {
         &with(&format!(
             "server: 'agent://w', method: tasks/resubscribe, {message}"
         )),
-        "3:88 /do/0/a/with/parameters/message",
+        "3:97 /do/0/a/with/parameters/message",
         &["no such field 'message'"],
     );
     refuses_tasks(
