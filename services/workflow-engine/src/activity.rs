@@ -132,7 +132,7 @@ fn queued(hindrance: Option<Hindrance>) -> Blocker {
             "waits for a slot: {held} of {slots} are in use{}, {ahead} runs are ahead",
             match kept {
                 0 => String::new(),
-                kept => format!(", the last {kept} are kept for namespaces that hold few"),
+                kept => format!(", the last {kept} are kept for namespaces that hold less than half of their share"),
             }
         ))
         .with("limit", "engine.max_concurrent_workflows")

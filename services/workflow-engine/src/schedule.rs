@@ -31,7 +31,7 @@ use group::Groups;
 pub use line::Share;
 use line::{Kind, Lines, Turn};
 
-/// The last part of the line, and of the slots, is kept for namespaces that have little in it: one in so many places.
+/// The last part of the line, and of the slots, is kept for namespaces that have little of it: one in so many places.
 const KEPT: usize = 10;
 
 /// Where a run that has not ended is.
@@ -124,7 +124,7 @@ pub enum Hindrance {
         held: usize,
         /// Slots there are.
         slots: usize,
-        /// How many of the free ones are kept for namespaces that hold few.
+        /// How many of the free ones are kept for namespaces that hold less than half of their share.
         kept: usize,
         /// Runs of its namespace that are before it.
         ahead: usize,
@@ -369,9 +369,8 @@ impl Schedule {
     pub fn next(&mut self, now: Timestamp) -> Option<RunId> {
         self.wake(now);
         while self.holding < self.slots {
-            // The last slots are for those that hold few.
-            let most_held = (self.slots - self.holding <= self.slots / KEPT).then_some(self.slots / KEPT);
-            let (namespace, kind, turn, id) = self.lines.take(most_held)?;
+            let last = self.slots - self.holding <= self.slots / KEPT;
+            let (namespace, kind, turn, id) = self.lines.take(last.then_some(self.slots))?;
             let Some(entry) = self.entries.get_mut(&id) else {
                 continue;
             };
@@ -575,7 +574,7 @@ impl Schedule {
             Hindrance::Slots {
                 held: self.holding,
                 slots: self.slots,
-                kept: if self.holding < self.slots && line.held >= kept {
+                kept: if self.holding < self.slots && !self.lines.holds_little(line, self.slots) {
                     kept
                 } else {
                     0

@@ -6,6 +6,11 @@
 //! weight (stride scheduling: being served moves a namespace forward by the inverse of its weight). The first rule is
 //! fair about slots that are held for long, the second about those that change hands all the time. A namespace that had
 //! nothing to do starts where the others are, so that no credit is saved up.
+//!
+//! The last slots go only to namespaces that hold less than half of what they are entitled to, so that one that has
+//! filled the line with long runs leaves room in which others begin at once. Rejected: a fixed number of slots that each
+//! namespace may hold of the last ones. One that needs a few more than that then waits for each further slot until a
+//! run of the others ends, although it is entitled to many more.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -83,6 +88,8 @@ pub(super) struct Lines {
     lines: HashMap<Arc<str>, Line>,
     /// Namespaces that have somebody to serve and may hold one more slot.
     open: BTreeSet<(Rank, Arc<str>)>,
+    /// Weights of all namespaces that hold a slot or have somebody to serve.
+    busy: u64,
     /// How far the last one that was served had been.
     now: u128,
 }
@@ -121,10 +128,26 @@ impl Line {
         !self.pending.is_empty() || !self.ready.is_empty()
     }
 
+    fn weight(&self) -> u64 {
+        u64::from(self.share.weight.max(1))
+    }
+
+    /// Its weight, if it holds a slot or has somebody to serve.
+    fn busy(&self) -> u64 {
+        if self.is_waiting() || self.held > 0 {
+            self.weight()
+        } else {
+            0
+        }
+    }
+
+    /// Slots held, by weight.
+    fn part(&self) -> u64 {
+        (self.held as u64).saturating_mul(PARTS) / self.weight()
+    }
+
     fn rank(&self) -> Option<Rank> {
-        let weight = u64::from(self.share.weight.max(1));
-        (self.is_waiting() && self.held < self.share.most_slots)
-            .then(|| ((self.held as u64).saturating_mul(PARTS) / weight, self.pass))
+        (self.is_waiting() && self.held < self.share.most_slots).then(|| (self.part(), self.pass))
     }
 
     /// Who is next: the higher class; within one, the two lines take turns.
@@ -172,8 +195,9 @@ impl Lines {
             .lines
             .entry(Arc::clone(namespace))
             .or_insert_with(|| Line::new(share, now));
-        let was_waiting = line.is_waiting();
+        let (was_waiting, was_busy) = (line.is_waiting(), line.busy());
         let result = change(line);
+        self.busy = self.busy + line.busy() - was_busy;
         if !was_waiting {
             line.pass = line.pass.max(now);
         }
@@ -191,10 +215,23 @@ impl Lines {
         result
     }
 
-    /// Who is next, among those that hold less than so many slots, by weight. Not served yet: see [`Self::served`].
-    pub(super) fn take(&mut self, most_held: Option<usize>) -> Option<(Arc<str>, Kind, Turn, RunId)> {
-        let ((held, _), namespace) = self.open.first()?;
-        if most_held.is_some_and(|most| *held >= (most as u64).saturating_mul(PARTS)) {
+    /// Half of what a namespace of weight 1 is entitled to of so many slots, in parts; never so little that one that
+    /// holds nothing has it.
+    fn half_share(&self, slots: usize) -> u64 {
+        let parts = (slots as u64).saturating_mul(PARTS);
+        (parts / self.busy.saturating_mul(2).max(1)).max(1)
+    }
+
+    /// Whether the line's namespace holds less than half of what it is entitled to of so many slots.
+    pub(super) fn holds_little(&self, line: &Line, slots: usize) -> bool {
+        line.part() < self.half_share(slots)
+    }
+
+    /// Who is next; if the last of so many slots are given out, among the namespaces that hold little of them. Not
+    /// served yet: see [`Self::served`].
+    pub(super) fn take(&mut self, last_of: Option<usize>) -> Option<(Arc<str>, Kind, Turn, RunId)> {
+        let ((part, _), namespace) = self.open.first()?;
+        if last_of.is_some_and(|slots| *part >= self.half_share(slots)) {
             return None;
         }
         let namespace = Arc::clone(namespace);

@@ -441,7 +441,7 @@ proptest! {
 }
 
 #[test]
-fn the_last_slots_are_kept_for_namespaces_that_hold_few() {
+fn the_last_slots_are_kept_for_namespaces_that_hold_less_than_half_of_their_share() {
     let mut schedule = schedule(20, 100);
     for number in 0..40 {
         schedule.restore(of("crowd", number, Priority::Urgent));
@@ -457,14 +457,23 @@ fn the_last_slots_are_kept_for_namespaces_that_hold_few() {
             ahead: 0
         })
     );
-    for number in 40..43 {
+    for number in 40..50 {
         schedule.restore(of("quiet", number, Priority::Low));
     }
     assert_eq!(schedule.next(at(0)), Some(id(40)));
     assert_eq!(schedule.next(at(0)), Some(id(41)));
     assert_eq!(schedule.next(at(0)), None, "all are in use");
-    schedule.leave(&id(0), Left::Ended);
-    assert_eq!(schedule.next(at(0)), None, "neither holds less than a tenth");
+    // Half of the share of two equal namespaces is five slots.
+    for (ended, begins) in [(0, 42), (1, 43), (2, 44)] {
+        schedule.leave(&id(ended), Left::Ended);
+        assert_eq!(schedule.next(at(0)), Some(id(begins)));
+    }
+    schedule.leave(&id(3), Left::Ended);
+    assert_eq!(
+        schedule.next(at(0)),
+        None,
+        "both hold half of their share or more"
+    );
     schedule.leave(&id(40), Left::Ended);
-    assert_eq!(schedule.next(at(0)), Some(id(42)));
+    assert_eq!(schedule.next(at(0)), Some(id(45)));
 }
