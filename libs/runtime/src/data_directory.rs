@@ -3,8 +3,14 @@
 use std::fs::{File, TryLockError};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::Error;
+
+/// How often a lock that is held is tried again, and how long is waited before each time. A process that was being
+/// started when its owner ended shares the lock until it executes its own program, which takes a moment on a busy machine.
+const TRIES: u32 = 40;
+const PAUSE: Duration = Duration::from_millis(25);
 
 /// A writable directory, locked for this process until dropped.
 #[derive(Debug)]
@@ -13,7 +19,8 @@ pub struct DataDirectory {
     _lock: File,
 }
 
-/// Creates the directory where it is missing, checks that it can be written and locks it.
+/// Creates the directory where it is missing, checks that it can be written and locks it. Blocks for up to a second
+/// while another process has it.
 ///
 /// # Errors
 ///
@@ -39,7 +46,15 @@ pub fn open(path: &Path) -> Result<DataDirectory, Error> {
                 "cannot be written: {error}; choose another or correct its permissions"
             ))
         })?;
-    match lock.try_lock() {
+    let mut locked = lock.try_lock();
+    for _ in 0..TRIES {
+        if !matches!(locked, Err(TryLockError::WouldBlock)) {
+            break;
+        }
+        std::thread::sleep(PAUSE);
+        locked = lock.try_lock();
+    }
+    match locked {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             return Err(failed(
@@ -78,6 +93,24 @@ mod tests {
         assert!(error.to_string().contains("another process uses it"), "{error}");
         drop(first);
         open(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn an_owner_that_is_just_going_is_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = open(directory.path()).unwrap();
+        // What a child shares with its parent between fork and exec.
+        let shared = first._lock.try_clone().unwrap();
+        drop(first);
+        let (opening, opened) = std::sync::mpsc::channel();
+        let path = directory.path().to_owned();
+        let opener = std::thread::spawn(move || {
+            opening.send(()).unwrap();
+            open(&path).map(drop)
+        });
+        opened.recv().unwrap();
+        drop(shared);
+        opener.join().unwrap().unwrap();
     }
 
     #[test]

@@ -227,10 +227,13 @@ async fn launch(config: &Config) -> (Client, Running) {
         .unwrap()
         .connect_lazy();
     let client = WorkflowServiceClient::new(channel).max_decoding_message_size(16 << 20);
-    wait_for("the engine to answer", PATIENCE, async || {
+    let answers = wait_for("the engine to answer", PATIENCE, async || {
         client.clone().get_status(proto::GetStatusRequest {}).await
-    })
-    .await;
+    });
+    tokio::select! {
+        _ = answers => {}
+        ended = task.join_next() => panic!("the engine has ended: {ended:?}"),
+    }
     (client, Running { data, shutdown, task })
 }
 
