@@ -36,12 +36,20 @@ pub enum Error {
         nearest: Vec<String>,
     },
     /// Each skill exists, but nobody has all of them.
-    #[error("no registered agent{of} has all of the skills {}", skills.join(", "))]
+    #[error(
+        "no registered agent{of} has all of the skills {}; '{nearest}' lacks {}",
+        skills.join(", "),
+        lacking.join(", ")
+    )]
     UnmatchedSkills {
         /// What was asked for.
         skills: Vec<String>,
         /// ` 'AGENT'`, where one was named.
         of: String,
+        /// The agent that lacks the fewest.
+        nearest: String,
+        /// What it lacks.
+        lacking: Vec<String>,
     },
     /// The agents that would do take no work now.
     #[error("no instance of '{target}' takes work now: {why}")]

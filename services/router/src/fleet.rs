@@ -199,19 +199,21 @@ impl View {
             self.check_skill(skill)?;
         }
         let has_all = |have: &BTreeSet<String>| required.iter().all(|skill| have.contains(*skill));
-        let agents: Vec<&Agent> = match target {
-            Some(Target::Agent(id)) => vec![self.agents.get(id).ok_or_else(|| self.unknown_agent(id))?],
-            _ => self.agents.values().collect(),
+        let agents: Vec<(&String, &Agent)> = match target {
+            Some(Target::Agent(id)) => vec![
+                self.agents
+                    .get_key_value(id)
+                    .ok_or_else(|| self.unknown_agent(id))?,
+            ],
+            _ => self.agents.iter().collect(),
         };
-        let able: Vec<&&Agent> = agents.iter().filter(|agent| has_all(&agent.skills)).collect();
+        let able: Vec<&Agent> = agents
+            .iter()
+            .map(|(_, agent)| *agent)
+            .filter(|agent| has_all(&agent.skills))
+            .collect();
         if able.is_empty() {
-            return Err(Error::UnmatchedSkills {
-                skills: required.into_iter().map(str::to_owned).collect(),
-                of: match target {
-                    Some(Target::Agent(id)) => format!(" '{id}'"),
-                    _ => String::new(),
-                },
-            });
+            return Err(unmatched(target, &required, &agents));
         }
         Ok(able
             .iter()
@@ -280,6 +282,25 @@ impl View {
         for (_, id) in deserted.into_iter().take(surplus) {
             self.agents.remove(&id);
         }
+    }
+}
+
+fn unmatched(target: Option<&Target>, required: &[&str], agents: &[(&String, &Agent)]) -> Error {
+    let lacking = agents.iter().map(|(id, agent)| {
+        let lacking = required.iter().filter(|skill| !agent.skills.contains(**skill));
+        (*id, lacking.copied().collect::<Vec<_>>())
+    });
+    // By name, so that the same fleet gets the same answer.
+    let nearest = lacking.min_by_key(|(id, lacking)| (lacking.len(), *id));
+    let (nearest, lacking) = nearest.map_or_else(Default::default, |(id, lacking)| (id.clone(), lacking));
+    Error::UnmatchedSkills {
+        skills: owned(required.to_vec()),
+        of: match target {
+            Some(Target::Agent(id)) => format!(" '{id}'"),
+            _ => String::new(),
+        },
+        nearest,
+        lacking: owned(lacking),
     }
 }
 

@@ -263,10 +263,18 @@ impl From<Error> for Status {
             Error::UnknownAgent { nearest, .. } => {
                 of(Reason::AgentNotFound).with_metadata("nearest", nearest.join(","))
             }
-            Error::UnknownSkill { nearest, .. } => {
-                of(Reason::SkillNotFound).with_metadata("nearest", nearest.join(","))
-            }
-            Error::UnmatchedSkills { .. } => of(Reason::SkillNotFound),
+            Error::UnknownSkill { skill, nearest } => of(Reason::SkillNotFound)
+                .with_metadata("skills", skill)
+                .with_metadata("nearest", nearest.join(",")),
+            Error::UnmatchedSkills {
+                skills,
+                nearest,
+                lacking,
+                ..
+            } => of(Reason::SkillNotFound)
+                .with_metadata("skills", skills.join(","))
+                .with_metadata("nearest", nearest)
+                .with_metadata("lacking", lacking.join(",")),
             Error::NoInstance {
                 retry_after, cause, ..
             } => of(Reason::NoInstanceAvailable)

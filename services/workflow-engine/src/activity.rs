@@ -60,9 +60,8 @@ impl Engine {
                 ..queued(hindrance)
             }],
             Some((Place::Active { .. }, _)) => self.with_children(self.ask(id).await).await,
-            Some((Place::Parked(_) | Place::Ready, _)) => {
-                self.with_children(self.read_blockers(id).await).await
-            }
+            Some((Place::Ready, hindrance)) => self.with_children(self.in_line(id, hindrance).await).await,
+            Some((Place::Parked(_), _)) => self.with_children(self.read_blockers(id).await).await,
         }
     }
 
@@ -98,6 +97,28 @@ impl Engine {
             return blockers;
         }
         self.read_blockers(id).await
+    }
+
+    /// What a run waits for that is due again: its turn, and what else has not come. Times that have come do not hold it
+    /// up any more, and none of its calls is made before it has its turn.
+    async fn in_line(&self, id: &RunId, hindrance: Option<Hindrance>) -> Vec<Blocker> {
+        let (now, mut blockers) = (self.clock.now(), self.read_blockers(id).await);
+        let is_due = |blocker: &Blocker| match blocker.kind {
+            BlockerKind::Timer | BlockerKind::Retry => blocker.until.is_some_and(|until| until <= now),
+            _ => false,
+        };
+        let due = blockers.iter().filter(|blocker| is_due(blocker));
+        let turn = match hindrance {
+            None => Blocker::new(BlockerKind::Queued, "is about to go on"),
+            hindrance => Blocker {
+                since: due.filter_map(|blocker| blocker.until).min(),
+                ..queued(hindrance)
+            },
+        };
+        let is_call = |kind| matches!(kind, BlockerKind::Call | BlockerKind::Process);
+        blockers.retain(|blocker| !is_due(blocker) && !is_call(blocker.kind));
+        blockers.insert(0, turn);
+        blockers
     }
 
     /// Folds the run from its journal to see what it waits for.

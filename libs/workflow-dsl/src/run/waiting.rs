@@ -39,7 +39,7 @@ pub struct Blocker {
 /// The ways in which a run can wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum BlockerKind {
-    /// Waits in line for a slot, or behind a limit of its workflow, key or namespace.
+    /// Waits in line for a slot, or behind a limit of its workflow, key or namespace, or of processes.
     Queued,
     /// A call is in flight and nothing is known to hold it up.
     Call,

@@ -51,7 +51,8 @@ fn what_is_not_there_is_answered_with_the_nearest_names() {
     ));
     assert!(matches!(
         serving(&view, "skill:scheduling", &["forecasting"]),
-        Err(Error::UnmatchedSkills { .. })
+        Err(Error::UnmatchedSkills { skills, nearest, lacking, .. })
+            if skills == ["forecasting", "scheduling"] && nearest == "planning" && lacking == ["forecasting"]
     ));
 }
 

@@ -12,7 +12,8 @@ use crate::harness::{PATIENCE, Stack, carrying, error_in, list, message, number,
 #[tokio::test]
 async fn unknown_agents_and_skills_are_answered_with_the_nearest_names() {
     let stack = Stack::start().await;
-    let _agent = stack.agent("weather", &["forecasting"]).await;
+    let _agent = stack.agent("weather", &["forecasting", "current"]).await;
+    let _other = stack.agent("planning", &["scheduling"]).await;
     let error = error_in(&stack.send(message("wether", "x")).await.unwrap_err());
     assert_eq!(error.reason, Reason::AgentNotFound);
     assert!(
@@ -28,11 +29,25 @@ async fn unknown_agents_and_skills_are_answered_with_the_nearest_names() {
         "{}",
         error.message
     );
+    assert_eq!(
+        (&*error.metadata["skills"], &*error.metadata["nearest"]),
+        ("forcasting", "forecasting")
+    );
     let unmatched = routed(
         message("skill:forecasting", "x"),
-        [("skills", list(&["scheduling"]))],
+        [("skills", list(&["scheduling", "current"]))],
     );
-    assert_eq!(reason_of(stack.send(unmatched).await), Reason::SkillNotFound);
+    let error = error_in(&stack.send(unmatched).await.unwrap_err());
+    assert_eq!(error.reason, Reason::SkillNotFound);
+    assert_eq!(
+        error.message,
+        "no registered agent has all of the skills scheduling, current, forecasting; 'weather' lacks scheduling"
+    );
+    let fact = |key: &str| error.metadata[key].as_str();
+    assert_eq!(
+        (fact("skills"), fact("nearest"), fact("lacking")),
+        ("scheduling,current,forecasting", "weather", "scheduling")
+    );
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@
 mod command;
 mod config;
 mod group;
+mod places;
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{ExitStatus, Stdio};
@@ -21,15 +22,17 @@ use muster_runtime::clock::SharedClock;
 use muster_runtime::{Shutdown, Tasks};
 use muster_workflow_dsl::document::Return;
 use muster_workflow_dsl::request::{Process, Program};
+use muster_workflow_dsl::run::BlockerKind;
 use serde_json::{Value, json};
 use tokio::process::Command;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
 use self::command::{MESSAGE_LABEL, REMOVE_LABEL, prepare};
 use self::group::{Ended, Group};
+use self::places::Places;
 use super::session::Session;
-use super::{Call, Failure, Kind, Progress};
+use super::{Call, Failure, Kind, Note, Progress};
 use crate::secrets::Secrets;
 pub use config::Config;
 
@@ -51,7 +54,7 @@ pub struct Processes {
     config: Arc<Config>,
     secrets: Arc<Secrets>,
     clock: SharedClock,
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
     /// Processes that nobody waits for.
     tasks: Tasks,
 }
@@ -67,7 +70,7 @@ impl Processes {
         shutdown: Shutdown,
     ) -> Self {
         let processes = Self {
-            places: Arc::new(Semaphore::new(config.max_processes)),
+            places: Arc::new(Places::new(config.max_processes)),
             config: Arc::new(config),
             secrets,
             clock,
@@ -160,17 +163,15 @@ impl Processes {
 
     /// A place among the processes that may run at once.
     async fn place(&self, progress: &Progress) -> Result<OwnedSemaphorePermit, Failure> {
-        let places = Arc::clone(&self.places);
-        if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
+        if let Some(place) = self.places.take() {
             return Ok(place);
         }
-        let most = self.config.max_processes;
-        progress.set_note(Some(format!(
-            "{most} processes run, and no more may ('engine.run.max_processes')"
-        )));
-        let place = places.acquire_owned().await;
+        let turn = self.places.line_up();
+        let (most, ahead) = (self.config.max_processes, turn.ahead());
+        progress.set_changing_obstacle(move || in_line(most, ahead()));
+        let place = turn.come().await;
         progress.set_note(None);
-        place.map_err(|_| Failure::new(Kind::Runtime, 503, "the engine takes no more processes"))
+        place.ok_or_else(|| Failure::new(Kind::Runtime, 503, "the engine takes no more processes"))
     }
 
     /// Removes the containers of a message.
@@ -236,6 +237,26 @@ impl Processes {
             (due.trim().parse::<i64>().ok()? <= now).then_some(id)
         });
         self.remove_all(due).await
+    }
+}
+
+/// What is said of a process that waits for its place.
+fn in_line(most: usize, ahead: usize) -> Note {
+    let details = [
+        ("limit", "engine.run.max_processes".into()),
+        ("used", most.into()),
+        ("most", most.into()),
+        ("ahead", ahead.into()),
+    ];
+    Note {
+        kind: Some(BlockerKind::Queued),
+        details: details
+            .map(|(key, value): (&str, Value)| (key.to_owned(), value))
+            .into_iter()
+            .collect(),
+        ..Note::from(format!(
+            "{most} processes run, and no more may ('engine.run.max_processes'), {ahead} are ahead"
+        ))
     }
 }
 

@@ -1,5 +1,6 @@
 //! What is known about a call that has not ended: for people who ask, and for telling the agent to stop.
 
+use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -19,7 +20,28 @@ struct Known {
     session: Option<String>,
     /// Whether the other side may be at work.
     open: bool,
-    note: Option<Note>,
+    note: Option<Told>,
+}
+
+/// A note, or what makes one for whoever asks, where it changes all the time.
+enum Told {
+    Note(Note),
+    Anew(Box<dyn Fn() -> Note + Send + Sync>),
+}
+
+impl Told {
+    fn note(&self) -> Note {
+        match self {
+            Self::Note(note) => note.clone(),
+            Self::Anew(make) => make(),
+        }
+    }
+}
+
+impl fmt::Debug for Told {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.note().fmt(formatter)
+    }
 }
 
 /// What holds a call up, or what the agent says it does.
@@ -59,7 +81,7 @@ impl Progress {
     /// What holds the call up, or what the agent says it does.
     #[must_use]
     pub fn note(&self) -> Option<Note> {
-        self.known.lock().note.clone()
+        self.known.lock().note.as_ref().map(Told::note)
     }
 
     /// The session with the other side, once known.
@@ -90,11 +112,16 @@ impl Progress {
     }
 
     pub(crate) fn set_note(&self, note: Option<String>) {
-        self.known.lock().note = note.map(Note::from);
+        self.known.lock().note = note.map(Note::from).map(Told::Note);
     }
 
     /// Says what holds the call up.
     pub(crate) fn set_obstacle(&self, note: Note) {
-        self.known.lock().note = Some(note);
+        self.known.lock().note = Some(Told::Note(note));
+    }
+
+    /// Says what holds the call up, anew to each who asks.
+    pub(crate) fn set_changing_obstacle(&self, make: impl Fn() -> Note + Send + Sync + 'static) {
+        self.known.lock().note = Some(Told::Anew(Box::new(make)));
     }
 }

@@ -77,6 +77,12 @@ impl Engine {
         self.running = running;
     }
 
+    /// Ends it and starts it again on the same directory with changed settings.
+    pub async fn restart_with(&mut self, change: impl FnOnce(&mut muster_workflow_engine::config::Engine)) {
+        change(&mut self.config.engine);
+        self.restart().await;
+    }
+
     /// Where it speaks gRPC and HTTP.
     pub fn address(&self) -> SocketAddr {
         self.running.data
