@@ -25,6 +25,10 @@ pub struct DataDirectory {
 /// # Errors
 ///
 /// [`Error::DataDirectory`] says what is wrong: not a directory, not writable, or another process has it.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "before anything is served, and only while somebody else has the lock; the kernel has no lock with a time limit"
+)]
 pub fn open(path: &Path) -> Result<DataDirectory, Error> {
     let failed = |what: String| Error::DataDirectory {
         path: path.to_owned(),

@@ -154,10 +154,13 @@ impl Reader {
 
     /// `schedule.on`.
     pub(super) fn starts_on(&mut self, at: &Cursor<'_>) -> Option<Strategy> {
-        let fields = self.fields(at, &["on"], &["after", "cron", "every"])?;
-        if !fields.entries.is_empty() && !fields.has("on") {
-            // Each of them has been refused by its name.
-            return None;
+        let fields = self.fields(at, &["on", "after", "cron", "every"], &[])?;
+        let times = fields.iter().filter(|(name, _)| *name != "on");
+        for (name, field) in times.collect::<Vec<_>>() {
+            self.wrong_name(
+                &field,
+                format!("'{name}' cannot stand beside 'on': a schedule says one of 'every', 'cron', 'after' and 'on'; make two workflows"),
+            );
         }
         let on = self.require(&fields, "on")?;
         self.during(Moment::Schedule, |reader| reader.strategy(&on))

@@ -13,14 +13,12 @@ const SHORTEST: Duration = Duration::from_millis(100);
 const WAYS: [&str; 3] = ["after", "cron", "every"];
 
 impl Reader {
-    /// `schedule`: one of `every`, `cron` and `after`.
+    /// `schedule` without `on`: one of `every`, `cron` and `after`.
     pub(super) fn schedule(&mut self, at: &Cursor<'_>) -> Option<Schedule> {
-        let fields = self.fields(at, &WAYS, &["on"])?;
+        let fields = self.fields(at, &["after", "cron", "every", "on"], &[])?;
         let mut ways = WAYS.iter().filter(|way| fields.has(way));
         let (Some(way), None) = (ways.next(), ways.next()) else {
-            if !fields.has("on") {
-                self.wrong(at, "a schedule says one of 'every', 'cron' and 'after'");
-            }
+            self.wrong(at, "a schedule says one of 'every', 'cron', 'after' and 'on'");
             return None;
         };
         let field = self.require(&fields, way)?;

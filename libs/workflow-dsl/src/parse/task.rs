@@ -29,9 +29,6 @@ const KINDS: [(&str, &[&str]); 12] = [
     ("wait", &[]),
 ];
 
-/// Kinds of tasks that are not supported yet, with the other fields of the kind.
-const LATER: [(&str, &[&str]); 0] = [];
-
 /// Longest name of a task, in bytes: names end up in pointers, and those in every event of a run.
 const LONGEST_NAME: usize = 128;
 
@@ -163,7 +160,7 @@ impl Reader {
             self.explain_kind(&fields);
             return None;
         };
-        let others = KINDS.iter().chain(&LATER).map(|(other, _)| *other);
+        let others = KINDS.iter().map(|(other, _)| *other);
         let second = others
             .filter(|other| *other != kind && !own.contains(other))
             .find(|other| fields.has(other));
@@ -184,15 +181,6 @@ impl Reader {
 
     /// Says why a task is of no known kind.
     fn explain_kind(&mut self, fields: &Fields<'_>) {
-        if let Some((later, _)) = LATER.into_iter().find(|(later, _)| fields.has(later)) {
-            if let Some(field) = fields.get(later) {
-                self.wrong_name(
-                    &field,
-                    format!("tasks of the kind '{later}' are not supported yet"),
-                );
-            }
-            return;
-        }
         let kinds = || KINDS.iter().map(|(kind, _)| *kind);
         let is_field_of_a_kind = |name: &str| KINDS.iter().any(|(_, own)| own.contains(&name));
         let mut strangers = fields

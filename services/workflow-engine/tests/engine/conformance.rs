@@ -102,6 +102,21 @@ const ADDING: &str = "
 ";
 
 #[tokio::test]
+async fn emit_an_event() {
+    let engine = Engine::start().await;
+    let tasks = "  - tell: {emit: {event: {with: {source: 'https://shop.test', type: com.shop.guest.greeted.v1, data: {text:                  '${ \"Good day, \\(.guest.first) \\(.guest.last)\" }'}}}}}\n";
+    let guest = json!({"guest": {"first": "Ann", "last": "Cem"}});
+    let scenario = Scenario::executed(&engine, tasks, guest).await;
+    let output = &scenario
+        .has_properties(&["id", "specversion", "time", "source", "type", "data"])
+        .completes()
+        .output;
+    assert_eq!(output["source"], "https://shop.test");
+    assert_eq!(output["type"], "com.shop.guest.greeted.v1");
+    assert_eq!(output["data"], json!({"text": "Good day, Ann Cem"}));
+}
+
+#[tokio::test]
 async fn do_with_tasks_in_sequence() {
     let engine = Engine::start().await;
     let inner = ADDING.replace('\n', "\n      ");

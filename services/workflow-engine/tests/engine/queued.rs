@@ -61,7 +61,7 @@ async fn behind_the_slots_that_are_kept_for_others_a_run_says_so() {
     let (message, facts) = in_line(&engine, "r9").await;
     assert_eq!(
         message,
-        "waits for a slot: 9 of 10 are in use, the last 1 are kept for namespaces that hold few, 0 runs are ahead"
+        "waits for a slot: 9 of 10 are in use, the last 1 are kept for namespaces that hold less than half of their share, 0 runs are ahead"
     );
     assert_eq!(
         facts,

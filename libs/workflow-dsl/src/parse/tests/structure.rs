@@ -260,17 +260,22 @@ fn schedules() {
     refuses(
         &with("{}"),
         "4:11 /schedule",
-        &["one of 'every', 'cron' and 'after'"],
+        &["one of 'every', 'cron', 'after' and 'on'"],
     );
     refuses(
         &with("{every: PT1H, after: PT1H}"),
         "4:11 /schedule",
-        &["one of 'every', 'cron' and 'after'"],
+        &["one of 'every', 'cron', 'after' and 'on'"],
     );
     refuses(
         &with("{evry: PT1H, every: PT1H}"),
         "4:12 /schedule/evry",
         &["did you mean 'every'"],
+    );
+    refuses(
+        &with("{every: PT1H, on: {one: {with: {type: a}}}}"),
+        "4:12 /schedule/every",
+        &["'every' cannot stand beside 'on'", "make two workflows"],
     );
     refuses(
         &with("{every: PT0.01S}"),
