@@ -4,7 +4,8 @@
 //! Files of versions before 1.0, and of proposals that the language has not taken up, have no counterpart.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use muster_api::workflow::RunStatus;
@@ -20,20 +21,27 @@ enum Fate {
     Completes(Value, Value),
     /// It faults, with this input and an error of this type and status.
     Faults(Value, &'static str, i32),
-    /// It is accepted, and waits for what a test of its own gives it: events, a time, a program that the operator allows.
+    /// With this input it waits for events; with these, each a type and its data, it completes with this output.
+    Hears(Value, Vec<(&'static str, Value)>, Value),
+    /// It completes with an event of this type and with this data.
+    Emits(&'static str, Value),
+    /// It is accepted, and waits for what a test of its own gives it: events, a time, a run that is to be cancelled.
     /// A build without the feature refuses it by its name.
     Accepted,
     /// It is refused when it is read, with these words.
     Refused(&'static str),
 }
 
-use Fate::{Accepted, Completes, Faults, Refused};
+use Fate::{Accepted, Completes, Emits, Faults, Hears, Refused};
 
 fn fates() -> Vec<(&'static str, Fate)> {
     let private = || json!({"title": "Private"});
     let dune = || json!({"id": 1, "title": "Dune"});
     let found = || json!([{"id": 1, "title": "Dune"}]);
     let asked = || json!({"bookId": 1, "token": "t0ken"});
+    let mild = || ("test.library.climate.temperature", json!({"celsius": 20}));
+    let hot = || ("test.library.climate.temperature", json!({"celsius": 31}));
+    let dry = || ("test.library.climate.humidity", json!({"percent": 10}));
     vec![
         ("accumulate-room-readings", Accepted),
         ("authentication-bearer", Completes(asked(), private())),
@@ -97,20 +105,64 @@ fn fates() -> Vec<(&'static str, Fate)> {
             Completes(asked(), json!({"id": 1, "title": "Dune", "state": "lent"})),
         ),
         ("do-single", Completes(asked(), dune())),
-        ("emit", Accepted),
+        (
+            "emit",
+            Emits(
+                "test.library.book.returned.v1",
+                json!({"reader": {"name": "Ann"}, "books": [{"title": "Dune", "copies": 2}]}),
+            ),
+        ),
         ("for", Accepted),
         (
             "fork",
             Completes(json!({"room": {"number": 4}}), json!({"called": 4})),
         ),
-        ("listen-to-all", Accepted),
+        (
+            "listen-to-all",
+            Hears(
+                Value::Null,
+                vec![mild(), hot(), dry()],
+                json!([{"celsius": 31}, {"percent": 10}]),
+            ),
+        ),
         ("listen-to-all read-envelope", Accepted),
-        ("listen-to-any", Accepted),
-        ("listen-to-any-filter", Accepted),
+        (
+            "listen-to-any",
+            Hears(
+                Value::Null,
+                vec![("test.library.book.lost", json!({"id": 4}))],
+                json!([{"id": 4}]),
+            ),
+        ),
+        (
+            "listen-to-any-filter",
+            Hears(Value::Null, vec![mild(), dry()], json!([{"percent": 10}])),
+        ),
         ("listen-to-any-forever-foreach", Accepted),
-        ("listen-to-any-until-condition", Accepted),
-        ("listen-to-any-until-consumed", Accepted),
-        ("listen-to-one", Accepted),
+        (
+            "listen-to-any-until-condition",
+            Hears(
+                Value::Null,
+                vec![mild(), hot(), dry()],
+                json!([{"celsius": 20}, {"celsius": 31}, {"percent": 10}]),
+            ),
+        ),
+        (
+            "listen-to-any-until-consumed",
+            Hears(
+                Value::Null,
+                vec![mild(), hot(), ("test.library.closed", json!({})), dry()],
+                json!([{"celsius": 31}]),
+            ),
+        ),
+        (
+            "listen-to-one",
+            Hears(
+                json!({"room": 4}),
+                vec![("test.library.opened.v1", json!({}))],
+                json!({"lit": "/rooms/4"}),
+            ),
+        ),
         (
             "mock-service-extension",
             Completes(
@@ -126,19 +178,55 @@ fn fates() -> Vec<(&'static str, Fate)> {
             "raise-reusable",
             Faults(Value::Null, "https://library.test/errors/not-written", 500),
         ),
-        ("run-container", Accepted),
-        ("run-container-cleanup-always", Accepted),
-        ("run-container-cleanup-eventually", Accepted),
-        ("run-container-stdin-and-arguments", Accepted),
-        ("run-container-with-name", Accepted),
-        ("run-container-with-pull-policy", Accepted),
-        ("run-return-all", Accepted),
-        ("run-return-code", Accepted),
-        ("run-return-none", Accepted),
-        ("run-return-stderr", Accepted),
-        ("run-script-with-arguments", Accepted),
-        ("run-script-with-stdin-and-arguments", Accepted),
-        ("run-shell-stdin-and-arguments", Accepted),
+        ("run-container", Completes(Value::Null, json!("Hello\n"))),
+        (
+            "run-container-cleanup-always",
+            Completes(Value::Null, json!("Hello\n")),
+        ),
+        (
+            "run-container-cleanup-eventually",
+            Completes(Value::Null, json!("Hello\n")),
+        ),
+        (
+            "run-container-stdin-and-arguments",
+            Completes(Value::Null, json!("read: Good morning\ngiven: one two\n")),
+        ),
+        (
+            "run-container-with-name",
+            Completes(Value::Null, json!("Hello\n")),
+        ),
+        (
+            "run-container-with-pull-policy",
+            Completes(Value::Null, json!("Hello\n")),
+        ),
+        (
+            "run-return-all",
+            Completes(
+                Value::Null,
+                json!({"code": 0, "stdout": "Hello\n", "stderr": "careful\n"}),
+            ),
+        ),
+        ("run-return-code", Completes(Value::Null, json!(0))),
+        ("run-return-none", Completes(Value::Null, Value::Null)),
+        ("run-return-stderr", Completes(Value::Null, json!("careful\n"))),
+        (
+            "run-script-with-arguments",
+            Completes(
+                json!({"message": "A book came back"}),
+                json!("A book came back\n"),
+            ),
+        ),
+        (
+            "run-script-with-stdin-and-arguments",
+            Completes(
+                Value::Null,
+                json!({"title": "Dune", "shelf": "4", "side": "north"}),
+            ),
+        ),
+        (
+            "run-shell-stdin-and-arguments",
+            Completes(Value::Null, json!("read: Good morning\ngiven: one two\n")),
+        ),
         ("run-subflow", Accepted),
         ("schedule-cron", Accepted),
         ("schedule-event-driven", Accepted),
@@ -167,7 +255,13 @@ fn fates() -> Vec<(&'static str, Fate)> {
             "try-catch-retry-reusable",
             Completes(json!({"bookId": "flaky"}), json!({"title": "At last"})),
         ),
-        ("try-catch-then", Accepted),
+        (
+            "try-catch-then",
+            Completes(
+                json!({"bookId": 1}),
+                json!({"id": 1, "title": "Dune", "state": "lent"}),
+            ),
+        ),
         (
             "wait-duration-inline",
             Completes(json!({"n": 1}), json!({"n": 1})),
@@ -212,6 +306,7 @@ fn library(flaky: &AtomicUsize, seen: &Seen) -> Reply {
         ("POST", path) if path.ends_with("/token") => {
             Reply::json(&json!({"access_token": "t0ken", "token_type": "Bearer", "expires_in": 60}))
         }
+        ("POST", path) if path.starts_with("/rooms/") => Reply::json(&json!({"lit": path})),
         ("POST", "/announcements") => Reply::text(204, ""),
         ("POST", "/log") => Reply::json(&json!({"logged": seen.json()["message"]})),
         ("GET", "/functions/log/1.0.0/function.yaml") => Reply::text(
@@ -261,6 +356,16 @@ fn secrets(service: &Service) -> tempfile::TempDir {
     directory
 }
 
+/// A stand-in for the client of containers: one image greets, the other one is this machine's shell.
+fn container_client(directory: &Path) -> String {
+    let path = directory.join("client");
+    let text = "#!/bin/sh\n[ \"$1\" = run ] || exit 0\nfor word in \"$@\"; do\n  shift\n  case \"$word\" in\n    \
+                alpine) exec sh \"$@\";;\n    hello-world) echo Hello; echo careful >&2; exit 0;;\n  esac\ndone\nexit 125\n";
+    std::fs::write(&path, text).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    path.display().to_string()
+}
+
 /// The documents beside the tests, with the addresses of this library.
 fn documents(service: &Service) -> Vec<(String, String)> {
     let mut documents: Vec<(String, String)> = std::fs::read_dir(directory())
@@ -282,9 +387,14 @@ async fn each_example_runs_or_is_refused_as_the_table_says() {
     let service = Service::start(move |seen| library(&flaky, seen)).await;
     let secrets = secrets(&service);
     let path = secrets.path().to_owned();
+    let client = container_client(secrets.path());
     let engine = Engine::start_with(|settings| {
         settings.outbound.allow = vec!["127.0.0.0/8".into()];
         settings.secrets.directory = Some(path);
+        settings.run.shell = true;
+        settings.run.script = true;
+        settings.run.container = true;
+        settings.run.container_program = client;
     })
     .await;
     let fates = fates();
@@ -318,7 +428,8 @@ async fn meets(engine: &Engine, text: &str, fate: &Fate) -> Result<(), String> {
         (Accepted, Ok(_)) => return Ok(()),
         (_, Err(problems)) => return Err(problems),
         (Refused(words), Ok(_)) => return Err(format!("it is not refused with '{words}'")),
-        (Completes(input, _), Ok(_)) => (input, RunStatus::Completed),
+        (Completes(input, _) | Hears(input, ..), Ok(_)) => (input, RunStatus::Completed),
+        (Emits(..), Ok(_)) => (&Value::Null, RunStatus::Completed),
         (Faults(input, ..), Ok(_)) => (input, RunStatus::Faulted),
     };
     let input = if input.is_null() {
@@ -330,14 +441,21 @@ async fn meets(engine: &Engine, text: &str, fate: &Fate) -> Result<(), String> {
         .start_run(text, "", &input)
         .await
         .map_err(|status| status.to_string())?;
+    if let Hears(_, events, _) = fate {
+        engine.until_blocked(&run.run_id, "event").await;
+        for (kind, data) in events {
+            engine.publish(kind, data.clone()).await;
+        }
+    }
     let run = ended(engine, &run.run_id).await;
     if run.status() != status {
         return Err(format!("{:?}: {:?} {}", run.status(), run.error, run.output_json));
     }
     let output: Value = serde_json::from_str(&run.output_json).unwrap_or_default();
     match (fate, run.error) {
-        (Completes(_, expected), _) if output == *expected => Ok(()),
-        (Completes(..), _) => Err(format!("it completes with {output}")),
+        (Completes(_, expected) | Hears(_, _, expected), _) if output == *expected => Ok(()),
+        (Emits(kind, data), _) if output["type"] == *kind && output["data"] == *data => Ok(()),
+        (Completes(..) | Hears(..) | Emits(..), _) => Err(format!("it completes with {output}")),
         (Faults(_, kind, status), Some(error))
             if (error.r#type.as_str(), error.status) == (*kind, *status) =>
         {
