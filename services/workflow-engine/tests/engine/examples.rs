@@ -8,11 +8,12 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use muster_api::workflow::RunStatus;
+use muster_api::workflow::{ListRunsRequest, RunStatus};
+use muster_testkit::wait_for;
 use serde_json::{Value, json};
 use tonic::Code;
 
-use crate::harness::{Engine, ended};
+use crate::harness::{Engine, PATIENCE, ended};
 use crate::service::{Reply, Seen, Service};
 
 /// What becomes of an example.
@@ -25,6 +26,8 @@ enum Fate {
     Hears(Value, Vec<(&'static str, Value)>, Value),
     /// It completes with an event of this type and with this data.
     Emits(&'static str, Value),
+    /// An event of this type and with this data starts it, and it completes with this part of its output.
+    Starts(&'static str, Value, &'static str, Value),
     /// It is accepted, and waits for what a test of its own gives it: events, a time, a run that is to be cancelled.
     /// A build without the feature refuses it by its name.
     Accepted,
@@ -32,7 +35,7 @@ enum Fate {
     Refused(&'static str),
 }
 
-use Fate::{Accepted, Completes, Emits, Faults, Hears, Refused};
+use Fate::{Accepted, Completes, Emits, Faults, Hears, Refused, Starts};
 
 fn fates() -> Vec<(&'static str, Fate)> {
     let private = || json!({"title": "Private"});
@@ -227,11 +230,38 @@ fn fates() -> Vec<(&'static str, Fate)> {
             "run-shell-stdin-and-arguments",
             Completes(Value::Null, json!("read: Good morning\ngiven: one two\n")),
         ),
-        ("run-subflow", Accepted),
+        (
+            "run-subflow",
+            Completes(json!({"person": "Ann"}), json!({"registered": "Ann"})),
+        ),
         ("schedule-cron", Accepted),
-        ("schedule-event-driven", Accepted),
-        ("set", Accepted),
-        ("set-expression", Accepted),
+        (
+            "schedule-event-driven",
+            Starts(
+                "test.library.book.lost",
+                json!({"book": {"id": 4, "shelf": {"number": 2}}}),
+                "",
+                json!({"book": 4, "shelf": 2, "text": "A book is lost."}),
+            ),
+        ),
+        (
+            "set",
+            Starts(
+                "test.library.opened.v1",
+                json!({"n": 1}),
+                "/opening/event/data",
+                json!({"n": 1}),
+            ),
+        ),
+        (
+            "set-expression",
+            Starts(
+                "test.library.opened.v1",
+                json!({"n": 2}),
+                "/data",
+                json!({"n": 2}),
+            ),
+        ),
         (
             "star-wars-homeworld",
             Completes(json!({"id": 2}), json!({"name": "Frank"})),
@@ -273,6 +303,10 @@ fn fates() -> Vec<(&'static str, Fate)> {
     ]
 }
 
+/// The workflow that one of the examples runs.
+const CHILD: &str = "document: {dsl: 1.0.3, namespace: examples, name: register-reader, version: 0.1.0}\ndo:\n  - keep: {set: \
+                     {registered: '${ .reader }'}}\n";
+
 fn directory() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/examples")
 }
@@ -307,6 +341,7 @@ fn library(flaky: &AtomicUsize, seen: &Seen) -> Reply {
             Reply::json(&json!({"access_token": "t0ken", "token_type": "Bearer", "expires_in": 60}))
         }
         ("POST", path) if path.starts_with("/rooms/") => Reply::json(&json!({"lit": path})),
+        ("POST", "/notices") => Reply::json(&seen.json()),
         ("POST", "/announcements") => Reply::text(204, ""),
         ("POST", "/log") => Reply::json(&json!({"logged": seen.json()["message"]})),
         ("GET", "/functions/log/1.0.0/function.yaml") => Reply::text(
@@ -397,20 +432,36 @@ async fn each_example_runs_or_is_refused_as_the_table_says() {
         settings.run.container_program = client;
     })
     .await;
+    engine.apply(CHILD).await;
     let fates = fates();
     let documents = documents(&service);
     let known: BTreeSet<&str> = fates.iter().map(|(name, _)| *name).collect();
     assert_eq!(known, documents.iter().map(|(name, _)| name.as_str()).collect());
     let mut wrong = Vec::new();
     for ((name, text), (_, fate)) in documents.iter().zip(&fates) {
-        if let Err(why) = meets(&engine, text, fate).await {
+        if let Err(why) = meets(&engine, name, text, fate).await {
             wrong.push(format!("{name}: {why}"));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-async fn meets(engine: &Engine, text: &str, fate: &Fate) -> Result<(), String> {
+/// Waits until a run of the workflow has completed; its output.
+async fn output_of_the_first(engine: &Engine, name: &str) -> Value {
+    let id = wait_for("a run to be started", PATIENCE, async || {
+        let request = ListRunsRequest {
+            name: name.to_owned(),
+            ..Default::default()
+        };
+        let found = engine.search(request).await;
+        found.into_iter().next().ok_or("there is none")
+    })
+    .await;
+    let run = engine.until(&id, RunStatus::Completed).await;
+    serde_json::from_str(&run.output_json).unwrap()
+}
+
+async fn meets(engine: &Engine, name: &str, text: &str, fate: &Fate) -> Result<(), String> {
     let read = muster_workflow_dsl::parse(text).map_err(|problems| problems.to_string());
     let (input, status) = match (fate, read) {
         (Refused(words), Err(problems)) if problems.contains(words) => {
@@ -426,6 +477,15 @@ async fn meets(engine: &Engine, text: &str, fate: &Fate) -> Result<(), String> {
             };
         }
         (Accepted, Ok(_)) => return Ok(()),
+        (Starts(kind, data, part, expected), Ok(_)) => {
+            engine.apply(text).await;
+            engine.publish(kind, data.clone()).await;
+            let output = output_of_the_first(engine, name).await;
+            return match output.pointer(part) {
+                Some(value) if value == expected => Ok(()),
+                _ => Err(format!("it completes with {output}")),
+            };
+        }
         (_, Err(problems)) => return Err(problems),
         (Refused(words), Ok(_)) => return Err(format!("it is not refused with '{words}'")),
         (Completes(input, _) | Hears(input, ..), Ok(_)) => (input, RunStatus::Completed),
