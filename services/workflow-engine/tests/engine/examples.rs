@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use muster_api::workflow::{ListRunsRequest, RunStatus};
+use muster_api::workflow::{HistoryEvent, ListRunsRequest, RunStatus, TriggerScheduleRequest};
 use muster_testkit::wait_for;
 use serde_json::{Value, json};
 use tonic::Code;
@@ -22,20 +22,24 @@ enum Fate {
     Completes(Value, Value),
     /// It faults, with this input and an error of this type and status.
     Faults(Value, &'static str, i32),
-    /// With this input it waits for events; with these, each a type and its data, it completes with this output.
-    Hears(Value, Vec<(&'static str, Value)>, Value),
+    /// With this input it waits for events; with these, each a type and its data, it completes with this part of its output.
+    Hears(Value, Vec<(&'static str, Value)>, &'static str, Value),
     /// It completes with an event of this type and with this data.
     Emits(&'static str, Value),
     /// An event of this type and with this data starts it, and it completes with this part of its output.
     Starts(&'static str, Value, &'static str, Value),
-    /// It is accepted, and waits for what a test of its own gives it: events, a time, a run that is to be cancelled.
+    /// It works on an event of this type and with this data, and listens on until it is cancelled.
+    Listens(&'static str, Value),
+    /// Triggered by hand, its schedule starts a run that completes with this output.
+    Triggers(Value),
+    /// It is accepted, and waits for what a test of its own gives it.
     /// A build without the feature refuses it by its name.
     Accepted,
     /// It is refused when it is read, with these words.
     Refused(&'static str),
 }
 
-use Fate::{Accepted, Completes, Emits, Faults, Hears, Refused, Starts};
+use Fate::{Accepted, Completes, Emits, Faults, Hears, Listens, Refused, Starts, Triggers};
 
 fn fates() -> Vec<(&'static str, Fate)> {
     let private = || json!({"title": "Private"});
@@ -46,7 +50,21 @@ fn fates() -> Vec<(&'static str, Fate)> {
     let hot = || ("test.library.climate.temperature", json!({"celsius": 31}));
     let dry = || ("test.library.climate.humidity", json!({"percent": 10}));
     vec![
-        ("accumulate-room-readings", Accepted),
+        (
+            "accumulate-room-readings",
+            Hears(
+                Value::Null,
+                vec![
+                    (
+                        "test.library.climate.temperature",
+                        json!({"room": 4, "celsius": 20}),
+                    ),
+                    ("test.library.climate.humidity", json!({"room": 4, "percent": 40})),
+                ],
+                "",
+                json!({"report": "made"}),
+            ),
+        ),
         ("authentication-bearer", Completes(asked(), private())),
         ("authentication-bearer-uri-format", Completes(asked(), private())),
         ("authentication-oauth2", Completes(asked(), private())),
@@ -92,7 +110,14 @@ fn fates() -> Vec<(&'static str, Fate)> {
             Completes(json!({"title": "Dune"}), json!({"moved": "/books"})),
         ),
         ("call-http-shorthand-endpoint", Completes(Value::Null, dune())),
-        ("call-mcp", Accepted),
+        (
+            "call-mcp",
+            Faults(
+                Value::Null,
+                "https://serverlessworkflow.io/spec/1.0.0/errors/authorization",
+                403,
+            ),
+        ),
         ("call-openapi", Completes(Value::Null, found())),
         ("call-openapi-redirect", Completes(Value::Null, found())),
         (
@@ -115,7 +140,15 @@ fn fates() -> Vec<(&'static str, Fate)> {
                 json!({"reader": {"name": "Ann"}, "books": [{"title": "Dune", "copies": 2}]}),
             ),
         ),
-        ("for", Accepted),
+        (
+            "for",
+            Hears(
+                json!({"books": [{"id": 1}], "clerk": "Ann"}),
+                vec![("test.library.book.checked.v2", json!({}))],
+                "/checked",
+                json!(1),
+            ),
+        ),
         (
             "fork",
             Completes(json!({"room": {"number": 4}}), json!({"called": 4})),
@@ -125,28 +158,37 @@ fn fates() -> Vec<(&'static str, Fate)> {
             Hears(
                 Value::Null,
                 vec![mild(), hot(), dry()],
+                "",
                 json!([{"celsius": 31}, {"percent": 10}]),
             ),
         ),
-        ("listen-to-all read-envelope", Accepted),
+        (
+            "listen-to-all read-envelope",
+            Hears(Value::Null, vec![hot(), dry()], "/1/data", json!({"percent": 10})),
+        ),
         (
             "listen-to-any",
             Hears(
                 Value::Null,
                 vec![("test.library.book.lost", json!({"id": 4}))],
+                "",
                 json!([{"id": 4}]),
             ),
         ),
         (
             "listen-to-any-filter",
-            Hears(Value::Null, vec![mild(), dry()], json!([{"percent": 10}])),
+            Hears(Value::Null, vec![mild(), dry()], "", json!([{"percent": 10}])),
         ),
-        ("listen-to-any-forever-foreach", Accepted),
+        (
+            "listen-to-any-forever-foreach",
+            Listens("test.library.opened.v1", json!({"n": 3})),
+        ),
         (
             "listen-to-any-until-condition",
             Hears(
                 Value::Null,
                 vec![mild(), hot(), dry()],
+                "",
                 json!([{"celsius": 20}, {"celsius": 31}, {"percent": 10}]),
             ),
         ),
@@ -155,6 +197,7 @@ fn fates() -> Vec<(&'static str, Fate)> {
             Hears(
                 Value::Null,
                 vec![mild(), hot(), ("test.library.closed", json!({})), dry()],
+                "",
                 json!([{"celsius": 31}]),
             ),
         ),
@@ -163,6 +206,7 @@ fn fates() -> Vec<(&'static str, Fate)> {
             Hears(
                 json!({"room": 4}),
                 vec![("test.library.opened.v1", json!({}))],
+                "",
                 json!({"lit": "/rooms/4"}),
             ),
         ),
@@ -234,7 +278,7 @@ fn fates() -> Vec<(&'static str, Fate)> {
             "run-subflow",
             Completes(json!({"person": "Ann"}), json!({"registered": "Ann"})),
         ),
-        ("schedule-cron", Accepted),
+        ("schedule-cron", Triggers(json!({"inventory": "begun"}))),
         (
             "schedule-event-driven",
             Starts(
@@ -341,6 +385,9 @@ fn library(flaky: &AtomicUsize, seen: &Seen) -> Reply {
             Reply::json(&json!({"access_token": "t0ken", "token_type": "Bearer", "expires_in": 60}))
         }
         ("POST", path) if path.starts_with("/rooms/") => Reply::json(&json!({"lit": path})),
+        ("POST", "/inventories") => Reply::json(&json!({"inventory": "begun"})),
+        ("GET", "/readings") => Reply::json(&json!({"logged": true})),
+        ("GET", "/report") => Reply::json(&json!({"report": "made"})),
         ("POST", "/notices") => Reply::json(&seen.json()),
         ("POST", "/announcements") => Reply::text(204, ""),
         ("POST", "/log") => Reply::json(&json!({"logged": seen.json()["message"]})),
@@ -358,12 +405,17 @@ fn library(flaky: &AtomicUsize, seen: &Seen) -> Reply {
 
 fn openapi(base: &str) -> Value {
     let ok = json!({"200": {"description": "found"}});
+    let room = json!({"name": "room", "in": "query", "schema": {"type": "integer"}});
     let title = json!({"name": "title", "in": "query", "schema": {"type": "string"}});
     json!({
         "openapi": "3.0.3",
         "info": {"title": "Library", "version": "1.0.0"},
         "servers": [{"url": base}],
-        "paths": {"/books": {"get": {"operationId": "findBooks", "parameters": [title], "responses": ok}}},
+        "paths": {
+            "/books": {"get": {"operationId": "findBooks", "parameters": [title], "responses": ok}},
+            "/readings": {"get": {"operationId": "logReading", "parameters": [room], "responses": ok}},
+            "/report": {"get": {"operationId": "makeReport", "responses": ok}},
+        },
     })
 }
 
@@ -486,10 +538,27 @@ async fn meets(engine: &Engine, name: &str, text: &str, fate: &Fate) -> Result<(
                 _ => Err(format!("it completes with {output}")),
             };
         }
+        (Triggers(expected), Ok(_)) => {
+            engine.apply(text).await;
+            let request = TriggerScheduleRequest {
+                namespace: "examples".to_owned(),
+                name: name.to_owned(),
+                ..Default::default()
+            };
+            let started = engine.schedules().trigger_schedule(request).await;
+            started.map_err(|status| status.to_string())?;
+            let output = output_of_the_first(engine, name).await;
+            return if output == *expected {
+                Ok(())
+            } else {
+                Err(format!("it completes with {output}"))
+            };
+        }
         (_, Err(problems)) => return Err(problems),
         (Refused(words), Ok(_)) => return Err(format!("it is not refused with '{words}'")),
         (Completes(input, _) | Hears(input, ..), Ok(_)) => (input, RunStatus::Completed),
         (Emits(..), Ok(_)) => (&Value::Null, RunStatus::Completed),
+        (Listens(..), Ok(_)) => (&Value::Null, RunStatus::Cancelled),
         (Faults(input, ..), Ok(_)) => (input, RunStatus::Faulted),
     };
     let input = if input.is_null() {
@@ -501,11 +570,31 @@ async fn meets(engine: &Engine, name: &str, text: &str, fate: &Fate) -> Result<(
         .start_run(text, "", &input)
         .await
         .map_err(|status| status.to_string())?;
-    if let Hears(_, events, _) = fate {
+    if let Hears(_, events, ..) = fate {
         engine.until_blocked(&run.run_id, "event").await;
         for (kind, data) in events {
-            engine.publish(kind, data.clone()).await;
+            let mut event = json!({"source": "https://library.test/sensors", "type": kind, "data": data});
+            if let Some(room) = data.get("room") {
+                event["room"] = json!(room.to_string());
+            }
+            engine.publish_event(event).await.unwrap();
         }
+    }
+    if let Listens(kind, data) = fate {
+        engine.until_blocked(&run.run_id, "event").await;
+        engine.publish(kind, data.clone()).await;
+        let worked_on = || async { engine.history(&run.run_id).await };
+        wait_for("the event to be worked on", PATIENCE, async || {
+            let history = worked_on().await;
+            let posted =
+                |event: &HistoryEvent| event.r#type == "task.completed" && event.task.ends_with("/post");
+            history.iter().any(posted).then_some(()).ok_or("it is not")
+        })
+        .await;
+        engine
+            .cancel(&run.run_id)
+            .await
+            .map_err(|status| status.to_string())?;
     }
     let run = ended(engine, &run.run_id).await;
     if run.status() != status {
@@ -513,7 +602,9 @@ async fn meets(engine: &Engine, name: &str, text: &str, fate: &Fate) -> Result<(
     }
     let output: Value = serde_json::from_str(&run.output_json).unwrap_or_default();
     match (fate, run.error) {
-        (Completes(_, expected) | Hears(_, _, expected), _) if output == *expected => Ok(()),
+        (Completes(_, expected), _) if output == *expected => Ok(()),
+        (Hears(_, _, part, expected), _) if output.pointer(part) == Some(expected) => Ok(()),
+        (Listens(..), _) => Ok(()),
         (Emits(kind, data), _) if output["type"] == *kind && output["data"] == *data => Ok(()),
         (Completes(..) | Hears(..) | Emits(..), _) => Err(format!("it completes with {output}")),
         (Faults(_, kind, status), Some(error))

@@ -30,7 +30,7 @@ fn scheduled(version: &str, schedule: &str, tasks: &str) -> String {
 }
 
 impl Engine {
-    fn schedules(&self) -> ScheduleServiceClient<Channel> {
+    pub fn schedules(&self) -> ScheduleServiceClient<Channel> {
         let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", self.address())).unwrap();
         ScheduleServiceClient::new(endpoint.connect_lazy())
     }
