@@ -13,6 +13,7 @@ use muster_testkit::wait_for;
 use serde_json::{Value, json};
 use tonic::Code;
 
+use crate::grpc_service::{self, Reflection};
 use crate::harness::{Engine, PATIENCE, ended};
 use crate::service::{Reply, Seen, Service};
 
@@ -32,14 +33,11 @@ enum Fate {
     Listens(&'static str, Value),
     /// Triggered by hand, its schedule starts a run that completes with this output.
     Triggers(Value),
-    /// It is accepted, and waits for what a test of its own gives it.
-    /// A build without the feature refuses it by its name.
-    Accepted,
     /// It is refused when it is read, with these words.
     Refused(&'static str),
 }
 
-use Fate::{Accepted, Completes, Emits, Faults, Hears, Listens, Refused, Starts, Triggers};
+use Fate::{Completes, Emits, Faults, Hears, Listens, Refused, Starts, Triggers};
 
 fn fates() -> Vec<(&'static str, Fate)> {
     let private = || json!({"title": "Private"});
@@ -91,7 +89,10 @@ fn fates() -> Vec<(&'static str, Fate)> {
             "call-custom-function-inline",
             Completes(Value::Null, json!({"id": 7, "title": "Emma"})),
         ),
-        ("call-grpc", Accepted),
+        (
+            "call-grpc",
+            Completes(json!({"room": {"name": "reading"}}), json!({"status": "SERVING"})),
+        ),
         ("call-http-endpoint-interpolation", Completes(asked(), dune())),
         (
             "call-http-endpoint-interpolation-shorthand",
@@ -351,6 +352,15 @@ fn fates() -> Vec<(&'static str, Fate)> {
 const CHILD: &str = "document: {dsl: 1.0.3, namespace: examples, name: register-reader, version: 0.1.0}\ndo:\n  - keep: {set: \
                      {registered: '${ .reader }'}}\n";
 
+/// The contract of the gRPC service that one of them calls.
+const HEALTH: &str = "syntax = \"proto3\"; package grpc.health.v1;
+    service Health { rpc Check(HealthCheckRequest) returns (HealthCheckResponse); }
+    message HealthCheckRequest { string service = 1; }
+    message HealthCheckResponse {
+      enum ServingStatus { UNKNOWN = 0; SERVING = 1; NOT_SERVING = 2; SERVICE_UNKNOWN = 3; }
+      ServingStatus status = 1;
+    }";
+
 fn directory() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/examples")
 }
@@ -386,6 +396,7 @@ fn library(flaky: &AtomicUsize, seen: &Seen) -> Reply {
         }
         ("POST", path) if path.starts_with("/rooms/") => Reply::json(&json!({"lit": path})),
         ("POST", "/inventories") => Reply::json(&json!({"inventory": "begun"})),
+        ("GET", "/health.proto") => Reply::text(200, HEALTH),
         ("GET", "/readings") => Reply::json(&json!({"logged": true})),
         ("GET", "/report") => Reply::json(&json!({"report": "made"})),
         ("POST", "/notices") => Reply::json(&seen.json()),
@@ -453,14 +464,15 @@ fn container_client(directory: &Path) -> String {
     path.display().to_string()
 }
 
-/// The documents beside the tests, with the addresses of this library.
-fn documents(service: &Service) -> Vec<(String, String)> {
+/// The documents beside the tests, with the addresses of these services.
+fn documents(service: &Service, grpc: &grpc_service::Service) -> Vec<(String, String)> {
     let mut documents: Vec<(String, String)> = std::fs::read_dir(directory())
         .unwrap()
         .map(|entry| {
             let path = entry.unwrap().path();
             let name = path.file_stem().unwrap().to_string_lossy().into_owned();
             let text = std::fs::read_to_string(path).unwrap();
+            let text = text.replace("GRPC", &grpc.address.port().to_string());
             (name, text.replace("LOCAL", service.url("").trim_end_matches('/')))
         })
         .collect();
@@ -486,7 +498,8 @@ async fn each_example_runs_or_is_refused_as_the_table_says() {
     .await;
     engine.apply(CHILD).await;
     let fates = fates();
-    let documents = documents(&service);
+    let grpc = grpc_service::Service::start(Reflection::None).await;
+    let documents = documents(&service, &grpc);
     let known: BTreeSet<&str> = fates.iter().map(|(name, _)| *name).collect();
     assert_eq!(known, documents.iter().map(|(name, _)| name.as_str()).collect());
     let mut wrong = Vec::new();
@@ -528,7 +541,6 @@ async fn meets(engine: &Engine, name: &str, text: &str, fate: &Fate) -> Result<(
                 Err(format!("{refused:?}"))
             };
         }
-        (Accepted, Ok(_)) => return Ok(()),
         (Starts(kind, data, part, expected), Ok(_)) => {
             engine.apply(text).await;
             engine.publish(kind, data.clone()).await;
