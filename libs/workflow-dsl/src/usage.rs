@@ -70,9 +70,21 @@ pub fn money(micros: u64) -> f64 {
 }
 
 impl Usage {
-    /// What an answer reports, if it reports something. A report that makes no sense is none.
+    /// What an answer reports, if it reports something. A report that makes no sense is none. Of the events of a stream the
+    /// last report counts: it is of the whole answer.
     #[must_use]
     pub fn reported(answer: &Value) -> Option<Self> {
+        if let Value::Array(events) = answer {
+            let parts = |event: &Value| {
+                let part = |kind| event.get(kind).and_then(Self::reported_of);
+                ["task", "message", "statusUpdate"].into_iter().find_map(part)
+            };
+            return events.iter().rev().find_map(parts);
+        }
+        Self::reported_of(answer)
+    }
+
+    fn reported_of(answer: &Value) -> Option<Self> {
         let metadata = |value: Option<&Value>| value?.get("metadata")?.get(KEY).cloned();
         let report = metadata(Some(answer)).or_else(|| metadata(answer.pointer("/status/message")))?;
         Self::of(&report)
@@ -260,7 +272,18 @@ mod tests {
             assert_eq!(Usage::reported(&task), expected, "{task}");
             let spoken = json!({"id": "t", "status": {"message": {"metadata": {KEY: report}}}});
             assert_eq!(Usage::reported(&spoken), expected, "{spoken}");
+            let earlier = json!({"task": {"id": "t"}});
+            for kind in ["task", "message", "statusUpdate"] {
+                let later = json!({kind: {"metadata": {KEY: report}}});
+                let streamed = json!([earlier, later, {"artifactUpdate": {}}]);
+                assert_eq!(Usage::reported(&streamed), expected, "{streamed}");
+            }
         }
+        let growing = json!([
+            {"statusUpdate": {"metadata": {KEY: {"tokens": 1}}}},
+            {"statusUpdate": {"metadata": {KEY: {"tokens": 3}}}},
+        ]);
+        assert_eq!(Usage::reported(&growing), usage(3, 0));
         for answer in [
             json!(null),
             json!("x"),

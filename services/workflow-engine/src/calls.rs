@@ -142,8 +142,11 @@ impl Calls {
     /// The outcome of a task, if its call is still wanted.
     fn take(&mut self, joined: Result<(Id, Ended), JoinError>) -> Option<Ended> {
         match joined {
-            Ok((_, (key, outcome))) => {
+            Ok((_, (key, mut outcome))) => {
                 let call = self.in_flight.remove(&key)?;
+                if let Err(failure) = &mut outcome {
+                    failure.usage = failure.usage.or_else(|| call.progress.usage());
+                }
                 if let Err(failure) = &outcome
                     && failure.leaves_open()
                     && call.progress.is_open()

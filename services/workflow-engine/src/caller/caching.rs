@@ -87,12 +87,22 @@ fn worth_keeping(answer: &Value) -> Option<Value> {
         return None;
     }
     let mut answer = answer.clone();
+    forget_cost(&mut answer);
+    // The events of a stream.
+    for event in answer.as_array_mut().into_iter().flatten() {
+        for part in ["task", "message", "statusUpdate"] {
+            event.get_mut(part).into_iter().for_each(forget_cost);
+        }
+    }
+    Some(answer)
+}
+
+fn forget_cost(answer: &mut Value) {
     for place in ["/metadata", "/status/message/metadata"] {
         if let Some(Value::Object(metadata)) = answer.pointer_mut(place) {
             metadata.remove(usage::KEY);
         }
     }
-    Some(answer)
 }
 
 #[cfg(test)]
@@ -106,6 +116,11 @@ mod tests {
         let done = json!({"status": {"state": "TASK_STATE_COMPLETED"}, "metadata": {usage::KEY: {"tokens": 1}, "x": 1}});
         let kept = worth_keeping(&done).unwrap();
         assert_eq!(kept["metadata"], json!({"x": 1}));
+        for part in ["task", "message", "statusUpdate"] {
+            let streamed = json!([{"artifactUpdate": {}}, {part: done}]);
+            let kept = worth_keeping(&streamed).unwrap();
+            assert_eq!(kept[1][part]["metadata"], json!({"x": 1}));
+        }
         assert_eq!(
             worth_keeping(&json!({"status": {"state": "TASK_STATE_INPUT_REQUIRED"}})),
             None

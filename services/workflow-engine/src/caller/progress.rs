@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use muster_workflow_dsl::run::BlockerKind;
+use muster_workflow_dsl::usage::Usage;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
@@ -18,6 +19,7 @@ pub struct Progress {
 struct Known {
     task_id: Option<String>,
     session: Option<String>,
+    usage: Option<Usage>,
     /// Whether the other side may be at work.
     open: bool,
     note: Option<Told>,
@@ -82,6 +84,15 @@ impl Progress {
     #[must_use]
     pub fn note(&self) -> Option<Note> {
         self.known.lock().note.as_ref().map(Told::note)
+    }
+
+    /// What the other side has said so far that it has used.
+    pub(crate) fn usage(&self) -> Option<Usage> {
+        self.known.lock().usage
+    }
+
+    pub(crate) fn learn_usage(&self, usage: Usage) {
+        self.known.lock().usage = Some(usage);
     }
 
     /// The session with the other side, once known.

@@ -3,9 +3,11 @@
 //! The language wants all events, in order, as a list; the last state of the task is what most authors want. Either is
 //! made here, and both are bounded.
 
+use a2a_pb::pbconv::proto_value_to_json_value;
 use a2a_pb::protojson;
 use muster_api::a2a::{Message, StreamResponse, Task, TaskArtifactUpdateEvent, TaskState, stream_response};
 use muster_api::json;
+use muster_workflow_dsl::usage::{self, Usage};
 use prost::Message as _;
 use serde_json::Value;
 
@@ -43,6 +45,9 @@ impl Stream {
             let value = event_as_json(&event)?;
             self.bytes += json::length(&value) + 1;
             events.push(value);
+        }
+        if let Some(usage) = event.payload.as_ref().and_then(reported) {
+            progress.learn_usage(usage);
         }
         match event.payload {
             Some(stream_response::Payload::Task(task)) => self.task = Some(task),
@@ -122,6 +127,24 @@ impl Stream {
         };
         Ok(self.events.map_or(whole, Value::Array))
     }
+}
+
+/// What an event says that has been used: it counts also where the stream breaks off before there is an answer.
+fn reported(payload: &stream_response::Payload) -> Option<Usage> {
+    let (metadata, status) = match payload {
+        stream_response::Payload::Task(task) => (&task.metadata, &task.status),
+        stream_response::Payload::StatusUpdate(update) => (&update.metadata, &update.status),
+        stream_response::Payload::Message(message) => (&message.metadata, &None),
+        stream_response::Payload::ArtifactUpdate(_) => return None,
+    };
+    let said = status.as_ref().and_then(|status| status.message.as_ref());
+    let said = said.and_then(|message| message.metadata.as_ref());
+    let report = |metadata: &prost_types::Struct| metadata.fields.get(usage::KEY).cloned();
+    let report = metadata
+        .as_ref()
+        .and_then(report)
+        .or_else(|| said.and_then(report))?;
+    Usage::of(&proto_value_to_json_value(&report))
 }
 
 fn event_as_json(event: &StreamResponse) -> Result<Value, Failure> {
