@@ -18,6 +18,7 @@ use crate::engine::{Engine, Source, StartRun, View, bound_depth};
 use crate::error::Error;
 use crate::feed::Reached;
 use crate::folding::Journal;
+use crate::lifecycle;
 use crate::live::{self, Broken};
 use crate::run::{Forked, Marks, Record, RunId, Status, Summary};
 use crate::store::{self, Step};
@@ -176,6 +177,13 @@ impl Engine {
         summary.ended_at = None;
         summary.marks.retries = run.generation();
         summary.marks.compensation = None;
+        // One that had not begun is started now, which is told then.
+        let events = if run.has_begun() {
+            lifecycle::events(self.events.lifecycle(), &summary, &event, None)
+        } else {
+            Vec::new()
+        };
+        let told = !events.is_empty();
         let step = Step {
             summary: summary.clone(),
             first_index,
@@ -184,12 +192,15 @@ impl Engine {
             // What was withdrawn when the run ended is open again.
             approvals: Ledger::of(&run, &summary).into_open(),
             spent: None,
-            events: Vec::new(),
+            events,
         };
         match self.store.reopen(step, ended_at).await {
             // Somebody else has retried or deleted it.
             Err(store::Error::Conflict(_)) => return Err(active(&self.summary(id).await?)),
             other => other?,
+        }
+        if told {
+            self.events.ring();
         }
         reservation.admit(newcomer);
         self.feed.publish(
@@ -311,7 +322,7 @@ impl Engine {
         let step = Step {
             approvals: Ledger::of(&run, &summary).into_open(),
             spent: None,
-            events: Vec::new(),
+            events: lifecycle::events(self.events.lifecycle(), &summary, &event, None),
             summary,
             first_index: 0,
             entries,

@@ -296,7 +296,13 @@ impl Engine {
         let reservation = self.floor.reserve(Arc::clone(&run.namespace))?;
         match beginning {
             None => self.store.create_run(record, summary).await?,
-            Some(step) => self.store.create_with(record, step).await?,
+            Some(step) => {
+                let told = !step.events.is_empty();
+                self.store.create_with(record, step).await?;
+                if told {
+                    self.events.ring();
+                }
+            }
         }
         reservation.admit(run);
         self.meter.started();

@@ -43,14 +43,15 @@ impl Teller<'_> {
     fn of_run(&self, output: Option<&Value>) -> Vec<CloudEvent> {
         let time = time(self.event.time);
         match &self.event.kind {
-            EventKind::RunStarted { .. } => {
-                let definition = json!({
-                    "name": self.run.name,
-                    "namespace": self.run.namespace,
-                    "version": self.run.version,
-                });
-                let data = json!({"startedAt": time, "definition": definition});
-                self.changed("workflow", "started", "running", data)
+            EventKind::RunStarted { .. } => self.started(),
+            // One that begins at the beginning is started like any other.
+            EventKind::RunForked { task: Some(_), .. } => self.started(),
+            EventKind::RunPaused { .. } => {
+                self.changed("workflow", "suspended", "suspended", json!({"suspendedAt": time}))
+            }
+            // A run that goes on after it has ended is the same instance, so it is resumed, and not started, again.
+            EventKind::RunResumed { .. } | EventKind::RunRetried { .. } => {
+                self.changed("workflow", "resumed", "running", json!({"resumedAt": time}))
             }
             EventKind::RunCompleted { .. } => {
                 let mut data = json!({"completedAt": time});
@@ -106,6 +107,16 @@ impl Teller<'_> {
             }
             _ => Vec::new(),
         }
+    }
+
+    fn started(&self) -> Vec<CloudEvent> {
+        let definition = json!({
+            "name": self.run.name,
+            "namespace": self.run.namespace,
+            "version": self.run.version,
+        });
+        let data = json!({"startedAt": time(self.event.time), "definition": definition});
+        self.changed("workflow", "started", "running", data)
     }
 
     /// What happened, and the phase that follows from it.

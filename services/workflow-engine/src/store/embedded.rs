@@ -18,6 +18,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use muster_runtime::data_directory::DataDirectory;
 use muster_store::{Batch, CommitError, Database, Format, Keyspace, Limits};
+use muster_workflow_dsl::cloud_event::CloudEvent;
 use serde::Serialize;
 use serde_json::Value;
 use std::sync::Arc;
@@ -125,12 +126,23 @@ impl Embedded {
             batch.put(&self.runs, Runs::ended(ended_at, id.as_str()), []);
         }
         let what = format!("entry {first_index} of run '{id}'");
+        self.commit_step(batch, events, summary.created_at, &what).await
+    }
+
+    /// Commits what is written of a run, and what is told of it. `time` is that of events that do not say when they happened.
+    async fn commit_step(
+        &self,
+        batch: Batch,
+        events: Vec<CloudEvent>,
+        time: Timestamp,
+        what: &str,
+    ) -> Result<(), Error> {
         if events.is_empty() {
-            return self.commit(batch, &what).await;
+            return self.commit(batch, what).await;
         }
         let now = events.iter().find_map(|event| event.text("time").parse().ok());
-        let now = now.unwrap_or(summary.created_at);
-        self.commit_with_events(batch, events, now, false, &what).await?;
+        self.commit_with_events(batch, events, now.unwrap_or(time), false, what)
+            .await?;
         Ok(())
     }
 }

@@ -24,6 +24,7 @@ impl Again for Embedded {
             summary,
             entries,
             approvals,
+            events,
             ..
         } = step;
         let position = summary.position();
@@ -39,6 +40,7 @@ impl Again for Embedded {
         batch.put(&self.runs, Runs::Unfinished.at(&position), []);
         batch.put(&self.journals, Journal::Record.of(id), encode(record)?);
         self.put_approvals(&mut batch, &approvals)?;
-        self.commit(batch, &format!("run '{id}'")).await
+        self.commit_step(batch, events, summary.created_at, &format!("run '{id}'"))
+            .await
     }
 }
