@@ -283,6 +283,16 @@ pub enum EventKind {
         /// Which approval.
         approval: u64,
     },
+    /// A new period of the budget has begun that people were asked about: nobody has to decide any more.
+    #[serde(rename = "budget.renewed")]
+    BudgetRenewed {
+        /// JSON pointer of the task whose call was the first to be held.
+        task: Arc<str>,
+        /// Its activation.
+        activation: u64,
+        /// The approval that is withdrawn.
+        approval: u64,
+    },
     /// The arguments of a function of one's own are known, and its task may begin.
     #[serde(rename = "function.started")]
     FunctionStarted {
@@ -497,6 +507,9 @@ pub enum EventKind {
         /// JSON pointer of the step from whose start the run goes on, if one was named.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         from: Option<Arc<str>>,
+        /// Activation of the task that asks its people anew, if a no or their silence is what failed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        asks: Option<u64>,
     },
     /// The events before this one are those of another run; from here on this run goes its own way.
     #[serde(rename = "run.forked")]
@@ -579,6 +592,7 @@ impl Event {
             EventKind::ApprovalEscalated { .. } => "approval.escalated",
             EventKind::ApprovalDecided { .. } => "approval.decided",
             EventKind::ApprovalExpired { .. } => "approval.expired",
+            EventKind::BudgetRenewed { .. } => "budget.renewed",
             EventKind::FunctionStarted { .. } => "function.started",
             EventKind::CallHeld { .. } => "call.held",
             EventKind::UsageReported { .. } => "usage.reported",
@@ -620,6 +634,7 @@ impl Event {
             | EventKind::ApprovalEscalated { task, .. }
             | EventKind::ApprovalDecided { task, .. }
             | EventKind::ApprovalExpired { task, .. }
+            | EventKind::BudgetRenewed { task, .. }
             | EventKind::FunctionStarted { task, .. }
             | EventKind::CallHeld { task, .. }
             | EventKind::UsageReported { task, .. }
@@ -661,6 +676,7 @@ impl Event {
             | EventKind::ApprovalEscalated { activation, .. }
             | EventKind::ApprovalDecided { activation, .. }
             | EventKind::ApprovalExpired { activation, .. }
+            | EventKind::BudgetRenewed { activation, .. }
             | EventKind::FunctionStarted { activation, .. }
             | EventKind::CallHeld { activation, .. }
             | EventKind::UsageReported { activation, .. }

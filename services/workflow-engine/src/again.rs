@@ -161,6 +161,7 @@ impl Engine {
             ended: past.run.time(),
             by: wish.by,
             reason: wish.reason,
+            asks: past.trail.asking_at(to).filter(|_| step.is_none()),
             from: step,
         };
         let event = run

@@ -80,6 +80,7 @@ impl Budgets {
                 namespace: Some(namespace.to_owned()),
                 spent,
                 limits,
+                renews: next(budget.per, first),
             },
             assignees: if budget.assignees.is_empty() {
                 vec![OPERATORS.to_owned()]
@@ -103,6 +104,18 @@ fn first_day(per: Period, day: i64) -> i64 {
             day - i64::from(Offset::UTC.to_datetime(time).day() - 1)
         }
     }
+}
+
+/// When the period after that with this first day begins.
+fn next(per: Period, first: i64) -> Option<Timestamp> {
+    let days = match per {
+        Period::Day => 1,
+        Period::Month => {
+            let time = Timestamp::from_second(first.saturating_mul(DAY)).ok()?;
+            i64::from(Offset::UTC.to_datetime(time).date().days_in_month())
+        }
+    };
+    Timestamp::from_second(first.saturating_add(days).saturating_mul(DAY)).ok()
 }
 
 #[cfg(test)]
@@ -150,6 +163,7 @@ mod tests {
                 (exhausted.breach.spent, exhausted.assignees[0].as_str()),
                 (tokens(10), OPERATORS)
             );
+            assert_eq!(exhausted.breach.renews, Some(next));
             assert_eq!(budgets.exhausted("b", late, tokens(0)), None, "it has none");
             assert_eq!(budgets.exhausted("a", next, tokens(0)), None, "a new {per:?}");
             budgets.add("a", day(next), tokens(1));

@@ -74,6 +74,7 @@ use muster_api::workflow::approval_service_server::ApprovalServiceServer;
 use muster_api::workflow::event_service_server::EventServiceServer;
 use muster_api::workflow::schedule_service_server::ScheduleServiceServer;
 use muster_api::workflow::workflow_service_server::WorkflowServiceServer;
+use muster_runtime::clock::SharedClock;
 use muster_runtime::{Chassis, Error, Listeners, Shutdown, Surface, data_directory, health};
 
 pub use config::Config;
@@ -103,8 +104,24 @@ const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
 /// # Errors
 /// The data directory cannot be used, or an essential task ended.
 pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Result<(), Error> {
+    run_by(None, config, listeners, shutdown).await
+}
+
+/// As [`run`], by another clock than the machine's.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_by(
+    clock: Option<SharedClock>,
+    config: Config,
+    listeners: Listeners,
+    shutdown: Shutdown,
+) -> Result<(), Error> {
     let settings = config.engine;
-    let chassis = Chassis::new("workflow-engine", &config.server, metrics::DEFINITIONS, shutdown)?;
+    let mut chassis = Chassis::new("workflow-engine", &config.server, metrics::DEFINITIONS, shutdown)?;
+    if let Some(clock) = clock {
+        chassis.clock = clock;
+    }
     let store: Arc<dyn Store> = Arc::new(open_store(&settings).await?);
     let outbound = Outbound::new(&settings.outbound).map_err(|error| Error::Other(error.to_string()))?;
     let secrets = Arc::new(Secrets::new(settings.secrets.clone()));

@@ -60,4 +60,7 @@ pub struct Breach {
     pub spent: Usage,
     /// What may be.
     pub limits: Limits,
+    /// When it may be used anew; none where that is never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renews: Option<Timestamp>,
 }

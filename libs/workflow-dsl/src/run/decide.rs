@@ -482,6 +482,8 @@ impl Run {
         let activation = self.activations.get(&id)?;
         match timer.cause {
             Cause::ApprovalDeadline | Cause::Escalation => self.overdue(id, activation, timer.cause),
+            // That is the whole run's.
+            Cause::Renewal => None,
             Cause::Deadline => Some(self.time_out(id, activation, timer.due)),
             Cause::Retry => self.next(timer.owner, now, random),
             Cause::Attempt => {

@@ -278,6 +278,7 @@ impl Run {
                 activation,
                 approval,
             } => self.expire(task, *activation, *approval),
+            EventKind::BudgetRenewed { task, approval, .. } => self.renew_budget(task, *approval),
             EventKind::FunctionStarted {
                 task,
                 activation,
@@ -402,8 +403,9 @@ impl Run {
                 to,
                 generation,
                 next_activation,
+                asks,
                 ..
-            } => self.begin_again((*to, *generation), *next_activation, event),
+            } => self.begin_again((*to, *generation), *next_activation, *asks, event),
             EventKind::RunForked {
                 task, parent, input, ..
             } => self.branch_off(task.as_deref(), *parent, input.as_ref(), time),

@@ -40,6 +40,8 @@ pub struct Again {
     pub reason: String,
     /// The step whose start the run goes back to, if one was named.
     pub from: Option<Arc<str>>,
+    /// The activation that asks its people anew: see [`Trail::asking_at`].
+    pub asks: Option<u64>,
 }
 
 /// Why a run cannot be forked there.
@@ -81,6 +83,8 @@ pub struct Trail {
     started: HashMap<u64, u64>,
     /// By pointer: the index of the last start.
     starts: HashMap<Arc<str>, u64>,
+    /// By activation: the index at which its approval was refused.
+    refused: HashMap<u64, u64>,
     compensated: Vec<(Arc<str>, u64)>,
     end: Option<u64>,
 }
@@ -100,11 +104,24 @@ impl Trail {
             EventKind::TaskSkipped { task, .. } => {
                 self.starts.insert(Arc::clone(task), index);
             }
+            EventKind::ApprovalDecided { activation, .. } | EventKind::ApprovalExpired { activation, .. } => {
+                let asked = run.activations.get(activation);
+                if asked.is_some_and(|asked| matches!(asked.body, Body::Asked(_))) {
+                    self.refused.insert(*activation, index);
+                }
+            }
             EventKind::TaskFaulted { activation, .. } => {
                 let faulted = run.activations.get(activation);
-                // One that could not be started is to be started again.
+                // One that could not be started is to be started again. One that was refused asks again, from where it was
+                // refused on: what other branches have done since it asked stays done.
                 let first = match faulted.map(|faulted| &faulted.body) {
-                    Some(Body::Failed(_)) => self.started.get(activation).copied().unwrap_or(index),
+                    Some(Body::Failed(_)) => {
+                        let first = self
+                            .refused
+                            .get(activation)
+                            .or_else(|| self.started.get(activation));
+                        first.copied().unwrap_or(index)
+                    }
                     _ => index,
                 };
                 let origin = self.origins.remove(&Some(*activation)).unwrap_or(first);
@@ -132,6 +149,15 @@ impl Trail {
     #[must_use]
     pub fn end(&self) -> Option<u64> {
         self.end
+    }
+
+    /// The activation whose approval was refused with the event of this index.
+    #[must_use]
+    pub fn asking_at(&self, index: u64) -> Option<u64> {
+        let mut refused = self.refused.iter();
+        refused
+            .find(|(_, at)| **at == index)
+            .map(|(activation, _)| *activation)
     }
 
     /// Index of the event with which the task began, the last time that it did.
@@ -178,6 +204,7 @@ impl Run {
                 by: again.by,
                 reason: again.reason,
                 from: again.from,
+                asks: again.asks,
             },
         };
         self.apply(&event)?;
@@ -240,12 +267,18 @@ impl Run {
         &mut self,
         (to, generation): (u64, u32),
         next_activation: u64,
+        asks: Option<u64>,
         event: &Event,
     ) -> Result<(), Mismatch> {
+        let asked = |id| {
+            let activation = self.activations.get(&id);
+            activation.is_some_and(|activation| matches!(activation.body, Body::Asked(_)))
+        };
         let fits = to == self.next_index
             && generation > self.control.generation
             && next_activation >= self.next_activation
-            && self.control.unwinding.is_none();
+            && self.control.unwinding.is_none()
+            && asks.is_none_or(asked);
         if !fits {
             return Err(self.mismatch(format!("it goes back to {to}, which is not here")));
         }
@@ -255,6 +288,10 @@ impl Run {
         for activation in self.activations.values_mut() {
             activation.place = activation.place.in_generation(generation);
         }
+        if let Some(id) = asks {
+            self.change(id, |activation| activation.body = Body::Asking);
+        }
+        self.spending.ask_again();
         if self.status == Status::Running {
             self.postpone(event.time.duration_since(self.time));
         }
@@ -287,6 +324,7 @@ impl Run {
             );
         }
         self.control.paused = None;
+        self.spending.ask_again();
         if self.status == Status::Running {
             self.postpone(time.duration_since(self.time));
         }

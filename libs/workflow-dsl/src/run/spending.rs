@@ -3,7 +3,7 @@
 //! Answers say what they cost, and that is recorded with them. When a call is about to begin and the budget of the run, or of
 //! its namespace, is used up, people are asked, once for the whole run; the call, and each further one, is held until they have
 //! decided. Calls in flight go on, and so does everything that is no call. Yes raises the budget; after a no every call of the
-//! run fails with an error that the document can handle, and nobody is asked again.
+//! run fails with an error that the document can handle, and nobody is asked again until the run is retried or forked.
 
 use std::sync::Arc;
 
@@ -48,6 +48,13 @@ pub struct Exhausted {
     pub breach: Breach,
     /// Whom to ask.
     pub assignees: Vec<String>,
+}
+
+impl Spending {
+    /// Whoever lets a run begin again wants it to go on: a no of before is asked about once more.
+    pub(super) fn ask_again(&mut self) {
+        self.refused = false;
+    }
 }
 
 impl Run {
@@ -119,6 +126,7 @@ impl Run {
                 namespace: None,
                 spent: *spent,
                 limits,
+                renews: None,
             });
         }
         let exhausted = self.exhausted.as_ref()?;
@@ -258,6 +266,22 @@ impl Run {
             }
             _ => spending.refused = true,
         }
+        self.release();
+    }
+
+    /// The budget is a new one: what was held goes on, unless that is used up as well.
+    pub(super) fn renew_budget(&mut self, pointer: &str, number: u64) -> Result<(), Mismatch> {
+        let Some(open) = self.spending.open.take_if(|approval| approval.number == number) else {
+            return Err(self.mismatch(format!("approval {number} of {pointer} is not open")));
+        };
+        for timer in timers(&open) {
+            self.timers.remove(&timer);
+        }
+        self.release();
+        Ok(())
+    }
+
+    fn release(&mut self) {
         let held: Vec<u64> = self
             .activations
             .iter()
@@ -280,6 +304,11 @@ impl Run {
                 activation,
                 approval,
             },
+            Cause::Renewal => EventKind::BudgetRenewed {
+                task,
+                activation,
+                approval,
+            },
             _ => EventKind::ApprovalExpired {
                 task,
                 activation,
@@ -290,8 +319,11 @@ impl Run {
 }
 
 fn timers(approval: &Approval) -> Vec<Timer> {
+    let renews = approval.budget.as_ref().and_then(|breach| breach.renews);
+    let renewal = renews.map(|due| (due, Cause::Renewal));
     let timers = approval.timers().into_iter().flatten();
     timers
+        .chain(renewal)
         .map(|(due, cause)| Timer {
             due,
             owner: None,
@@ -305,6 +337,7 @@ fn used_up(breach: &Breach) -> String {
         namespace,
         spent,
         limits,
+        ..
     } = breach;
     match namespace {
         None => format!("the run has used {spent} of a budget of {limits}"),

@@ -274,6 +274,8 @@ pub(super) enum Cause {
     ApprovalDeadline,
     /// More people are asked.
     Escalation,
+    /// A new period of a budget begins.
+    Renewal,
 }
 
 impl Body {

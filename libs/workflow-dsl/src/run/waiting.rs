@@ -234,6 +234,9 @@ impl Run {
         if let Some(deadline) = question.deadline {
             message.push_str(&format!(", at most until {}", instant(deadline, now)));
         }
+        if let Some(renews) = approval.budget.as_ref().and_then(|breach| breach.renews) {
+            message.push_str(&format!("; the budget is renewed at {}", instant(renews, now)));
+        }
         let kind = match approval.budget {
             None => BlockerKind::Approval,
             Some(_) => BlockerKind::Budget,
@@ -252,6 +255,9 @@ impl Run {
                 .with("namespace", breach.namespace.clone())
                 .with("spent", breach.spent.to_value())
                 .with("budget", breach.limits.to_value());
+            if let Some(renews) = breach.renews {
+                blocker = blocker.with("renewsAt", muster_api::time::rfc3339(renews));
+            }
         }
         Blocker {
             since: Some(approval.opened),

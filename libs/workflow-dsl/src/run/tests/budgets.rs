@@ -157,6 +157,7 @@ fn the_budget_of_a_namespace_is_asked_about_in_its_runs() {
                 tokens: Some(1000),
                 cost_micros: None,
             },
+            renews: None,
         },
         assignees: vec!["treasurer".into()],
     };
@@ -203,4 +204,40 @@ fn the_end_of_a_run_ends_the_question() {
     });
     assert_eq!(world.run.approvals().count(), 0);
     assert!(world.run.effects().is_empty());
+}
+
+#[test]
+fn what_a_budget_holds_goes_on_when_it_is_renewed_and_is_held_again_if_that_is_used_up() {
+    let mut world = World::new(&format!("do:\n{}{}", call("one", 1), call("two", 1)));
+    let start = world.now;
+    let exhausted = |renews| Exhausted {
+        breach: Breach {
+            namespace: Some("test".into()),
+            spent: tokens(1000),
+            limits: Limits {
+                tokens: Some(1000),
+                cost_micros: None,
+            },
+            renews: Some(renews),
+        },
+        assignees: vec!["treasurer".into()],
+    };
+    let hour = jiff::SignedDuration::from_hours(1);
+    world.run.know_namespace(Some(exhausted(start + hour)));
+    world.decide(Stimulus::Start { input: Value::Null });
+    let first = world.run.approvals().next().unwrap().number;
+
+    world.now = start + hour;
+    world.run.know_namespace(Some(exhausted(start + hour * 2)));
+    world.decide(Stimulus::Tick);
+    assert_eq!(world.count("budget.renewed one"), 1);
+    let second = world.run.approvals().next().unwrap().number;
+    assert!(second > first && world.calls.is_empty());
+
+    world.now = start + hour * 2;
+    world.run.know_namespace(None);
+    world.decide(Stimulus::Tick);
+    assert_eq!(world.run.approvals().count(), 0);
+    world.go_on();
+    assert_eq!(world.run.status(), Status::Completed);
 }

@@ -51,6 +51,7 @@ impl World {
         let length = self.journal.len() as u64;
         let (mut run, _) = folded(self, "run-1", &self.journal[..usize::try_from(to).unwrap()]);
         let again = Again {
+            asks: trail.asking_at(to).filter(|_| from.is_none()),
             length,
             next_activation: ended.next_activation(),
             generation: ended.generation(),
