@@ -18,7 +18,7 @@ impl Engine {
     }
 
     /// Lists approvals in these states.
-    async fn listed(&self, states: &[ApprovalState]) -> Vec<proto::Approval> {
+    pub async fn listed(&self, states: &[ApprovalState]) -> Vec<proto::Approval> {
         let request = proto::ListApprovalsRequest {
             states: states.iter().map(|state| (*state).into()).collect(),
             ..proto::ListApprovalsRequest::default()
@@ -74,7 +74,7 @@ impl Engine {
         }
     }
 
-    async fn approval(&self, id: &str) -> proto::Approval {
+    pub async fn approval(&self, id: &str) -> proto::Approval {
         let request = proto::GetApprovalRequest {
             approval_id: id.to_owned(),
         };
@@ -82,21 +82,21 @@ impl Engine {
         answer.into_inner().approval.unwrap()
     }
 
-    async fn count(&self, run: &str, kind: &str) -> usize {
+    pub async fn count(&self, run: &str, kind: &str) -> usize {
         let history = self.history(run).await;
         history.iter().filter(|event| event.r#type == kind).count()
     }
 }
 
 /// A call behind an approval, as a task.
-fn gated(name: &str, more: &str) -> String {
+pub fn gated(name: &str, more: &str) -> String {
     send(name, "${ .text }")
         + &format!(
             "      metadata: {{muster: {{approval: {{title: '${{ \"Ask {name} about \\(.text)\" }}', assignees: [ada, bob]{more}}}}}}}\n"
         )
 }
 
-const INPUT: &str = r#"{"text": "rain"}"#;
+pub const INPUT: &str = r#"{"text": "rain"}"#;
 
 #[tokio::test]
 async fn a_call_is_made_only_once_it_is_approved_and_the_journal_says_by_whom() {

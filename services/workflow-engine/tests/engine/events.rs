@@ -54,7 +54,7 @@ impl Engine {
         }
     }
 
-    async fn completed(&self, id: &str) -> Value {
+    pub async fn completed(&self, id: &str) -> Value {
         let run = self.until(id, RunStatus::Completed).await;
         serde_json::from_str(&run.output_json).unwrap()
     }

@@ -2,10 +2,14 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use muster_api::workflow as proto;
 use muster_api::workflow::workflow_service_client::WorkflowServiceClient;
+use muster_runtime::clock::{Clock, SharedClock, SystemClock};
 use muster_runtime::{Listeners, Shutdown};
 use muster_testkit::{FakeAgent, wait_for};
 use muster_workflow_engine::Config;
@@ -24,8 +28,26 @@ pub struct Engine {
     pub router: FakeAgent,
     pub client: Client,
     config: Config,
+    clock: Arc<Ahead>,
     running: Running,
     _directory: TempDir,
+}
+
+/// The machine's clock, ahead by so many seconds.
+#[derive(Default)]
+struct Ahead {
+    clock: SystemClock,
+    seconds: AtomicI64,
+}
+
+impl Clock for Ahead {
+    fn now(&self) -> Timestamp {
+        self.clock.now() + SignedDuration::from_secs(self.seconds.load(Ordering::Relaxed))
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.clock.monotonic()
+    }
 }
 
 struct Running {
@@ -48,11 +70,13 @@ impl Engine {
         config.engine.data_directory = directory.path().join("engine");
         config.engine.agent_wait_seconds = 20;
         change(&mut config.engine);
-        let (client, running) = launch(&config).await;
+        let clock = Arc::new(Ahead::default());
+        let (client, running) = launch(&config, &clock).await;
         Self {
             router,
             client,
             config,
+            clock,
             running,
             _directory: directory,
         }
@@ -72,7 +96,7 @@ impl Engine {
     /// Ends it and starts it again on the same directory.
     pub async fn restart(&mut self) {
         self.stop().await;
-        let (client, running) = launch(&self.config).await;
+        let (client, running) = launch(&self.config, &self.clock).await;
         self.client = client;
         self.running = running;
     }
@@ -81,6 +105,14 @@ impl Engine {
     pub async fn restart_with(&mut self, change: impl FnOnce(&mut muster_workflow_engine::config::Engine)) {
         change(&mut self.config.engine);
         self.restart().await;
+    }
+
+    /// Starts it again after so many days, by its own clock.
+    pub async fn restart_later(&mut self, days: i64) {
+        self.stop().await;
+        let seconds = days * 24 * 60 * 60;
+        self.clock.seconds.fetch_add(seconds, Ordering::Relaxed);
+        self.launch().await;
     }
 
     /// Where it speaks gRPC and HTTP.
@@ -94,7 +126,7 @@ impl Engine {
 
     /// Starts it after [`Self::stop`].
     pub async fn launch(&mut self) {
-        let (client, running) = launch(&self.config).await;
+        let (client, running) = launch(&self.config, &self.clock).await;
         self.client = client;
         self.running = running;
     }
@@ -218,13 +250,15 @@ impl Engine {
     }
 }
 
-async fn launch(config: &Config) -> (Client, Running) {
+async fn launch(config: &Config, clock: &Arc<Ahead>) -> (Client, Running) {
     let listeners = Listeners::ephemeral().unwrap();
     let data = listeners.data_address();
     let endpoint = format!("http://{data}");
     let shutdown = Shutdown::new();
     let mut task = JoinSet::new();
-    task.spawn(muster_workflow_engine::run(
+    let clock: SharedClock = Arc::clone(clock) as SharedClock;
+    task.spawn(muster_workflow_engine::run_by(
+        Some(clock),
         config.clone(),
         listeners,
         shutdown.clone(),

@@ -39,6 +39,7 @@ mod reading;
 mod runs;
 mod schedules;
 mod scheduling;
+mod seams;
 mod searching;
 mod secrets;
 mod service;

@@ -18,7 +18,7 @@ async fn allowing() -> Engine {
     .await
 }
 
-fn shell(command: &str, more: &str) -> String {
+pub fn shell(command: &str, more: &str) -> String {
     document(&format!(
         "  - one:\n      run:\n        shell:\n          command: |\n            {command}\n{more}"
     ))
@@ -305,7 +305,7 @@ async fn processes_beyond_the_bound_wait_and_say_so() {
 }
 
 /// A stand-in for the client of containers: tells what it was asked, and runs the command of `run` here.
-fn container_client(directory: &Path) -> String {
+pub fn container_client(directory: &Path) -> String {
     let path = directory.join("client");
     let asked = directory.join("asked");
     let text = format!(

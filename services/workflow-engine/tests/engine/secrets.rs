@@ -22,7 +22,7 @@ pub async fn engine(secrets: &[(&str, &str)]) -> (Engine, tempfile::TempDir) {
     (engine, directory)
 }
 
-fn put(directory: &Path, name: &str, secret: &str) {
+pub fn put(directory: &Path, name: &str, secret: &str) {
     let namespace = directory.join("test");
     std::fs::create_dir_all(&namespace).unwrap();
     std::fs::write(namespace.join(name), secret).unwrap();
@@ -44,7 +44,7 @@ pub fn mirror(seen: &Seen) -> Reply {
 }
 
 /// Everything the engine has kept of its runs, as text.
-fn kept(directory: &Path) -> String {
+pub fn kept(directory: &Path) -> String {
     let mut text = String::new();
     for entry in std::fs::read_dir(directory).unwrap().flatten() {
         let path = entry.path();
@@ -57,7 +57,7 @@ fn kept(directory: &Path) -> String {
     text
 }
 
-async fn story(engine: &Engine, id: &str) -> String {
+pub async fn story(engine: &Engine, id: &str) -> String {
     let events = engine.history(id).await;
     format!("{events:?} {:?}", engine.run(id).await)
 }
