@@ -46,12 +46,12 @@ async fn what_is_decided_while_a_run_is_paused_takes_effect_once_it_is_resumed_a
         engine.pause(run).await.unwrap();
         assert_eq!(
             engine.until_asked(1).await,
-            [approval.clone()],
+            std::slice::from_ref(&approval),
             "it can be decided"
         );
         if restarts {
             engine.restart().await;
-            assert_eq!(engine.until_asked(1).await, [approval.clone()]);
+            assert_eq!(engine.until_asked(1).await, std::slice::from_ref(&approval));
         }
         let decided = engine.approve(&approval.approval_id).await.unwrap();
         assert_eq!(decided.state(), ApprovalState::Approved);
