@@ -104,7 +104,7 @@ const ADDING: &str = "
 #[tokio::test]
 async fn emit_an_event() {
     let engine = Engine::start().await;
-    let tasks = "  - tell: {emit: {event: {with: {source: 'https://shop.test', type: com.shop.guest.greeted.v1, data: {text:                  '${ \"Good day, \\(.guest.first) \\(.guest.last)\" }'}}}}}\n";
+    let tasks = "  - tell: {emit: {event: {with: {source: 'https://shop.test', type: com.shop.guest.greeted.v1, data: {text: '${ \"Good day, \\(.guest.first) \\(.guest.last)\" }'}}}}}\n";
     let guest = json!({"guest": {"first": "Ann", "last": "Cem"}});
     let scenario = Scenario::executed(&engine, tasks, guest).await;
     let output = &scenario

@@ -113,10 +113,9 @@ fn fates() -> Vec<(&'static str, Fate)> {
         ("call-http-shorthand-endpoint", Completes(Value::Null, dune())),
         (
             "call-mcp",
-            Faults(
+            Completes(
                 Value::Null,
-                "https://serverlessworkflow.io/spec/1.0.0/errors/authorization",
-                403,
+                json!({"content": [{"type": "text", "text": "posted with t0ken"}], "isError": false}),
             ),
         ),
         ("call-openapi", Completes(Value::Null, found())),
@@ -464,8 +463,21 @@ fn container_client(directory: &Path) -> String {
     path.display().to_string()
 }
 
-/// The documents beside the tests, with the addresses of these services.
-fn documents(service: &Service, grpc: &grpc_service::Service) -> Vec<(String, String)> {
+/// Writes a program that speaks MCP and posts messages.
+fn mail_server(directory: &Path) {
+    let hello = json!({"jsonrpc": "2.0", "id": 1, "result": {
+        "protocolVersion": "2025-06-18", "capabilities": {"tools": {}}, "serverInfo": {"name": "mail", "version": "1"},
+    }});
+    let text = format!(
+        "[ \"$*\" = '--transport stdio' ] || exit 2\nread hello\necho '{hello}'\nread initialized\nread asked\ncase \"$asked\" in\n  \
+         *tools/call*'Hello, readers!'*post_message*) ;;\n  *) echo \"$asked\" >&2; exit 1;;\nesac\necho \
+         '{{\"jsonrpc\":\"2.0\",\"id\":2,\"result\":{{\"content\":[{{\"type\":\"text\",\"text\":\"posted with '\"$TOKEN\"'\"}}],\"isError\":false}}}}'\n"
+    );
+    std::fs::write(directory.join("mail-server"), text).unwrap();
+}
+
+/// The documents beside the tests, with the addresses of these services and the place of these programs.
+fn documents(service: &Service, grpc: &grpc_service::Service, programs: &Path) -> Vec<(String, String)> {
     let mut documents: Vec<(String, String)> = std::fs::read_dir(directory())
         .unwrap()
         .map(|entry| {
@@ -473,6 +485,7 @@ fn documents(service: &Service, grpc: &grpc_service::Service) -> Vec<(String, St
             let name = path.file_stem().unwrap().to_string_lossy().into_owned();
             let text = std::fs::read_to_string(path).unwrap();
             let text = text.replace("GRPC", &grpc.address.port().to_string());
+            let text = text.replace("PROGRAMS", &programs.display().to_string());
             (name, text.replace("LOCAL", service.url("").trim_end_matches('/')))
         })
         .collect();
@@ -487,9 +500,11 @@ async fn each_example_runs_or_is_refused_as_the_table_says() {
     let secrets = secrets(&service);
     let path = secrets.path().to_owned();
     let client = container_client(secrets.path());
+    mail_server(secrets.path());
     let engine = Engine::start_with(|settings| {
         settings.outbound.allow = vec!["127.0.0.0/8".into()];
         settings.secrets.directory = Some(path);
+        settings.mcp_stdio_commands = vec!["sh".into()];
         settings.run.shell = true;
         settings.run.script = true;
         settings.run.container = true;
@@ -499,7 +514,7 @@ async fn each_example_runs_or_is_refused_as_the_table_says() {
     engine.apply(CHILD).await;
     let fates = fates();
     let grpc = grpc_service::Service::start(Reflection::None).await;
-    let documents = documents(&service, &grpc);
+    let documents = documents(&service, &grpc, secrets.path());
     let known: BTreeSet<&str> = fates.iter().map(|(name, _)| *name).collect();
     assert_eq!(known, documents.iter().map(|(name, _)| name.as_str()).collect());
     let mut wrong = Vec::new();

@@ -94,6 +94,22 @@ fn rows() -> Vec<Row> {
             None,
         ),
         row(
+            "emit",
+            "  - ask: CALL\n  - it: {emit: {event: {with: {source: /tests, type: test.said.v1, data: '${ . }'}}}, output: {as: .data}}\n",
+            (1, 1),
+            json!("hi"),
+            "/do/0/ask",
+            None,
+        ),
+        row(
+            "listen",
+            "  - ask: CALL\n  - tell: {fork: {branches: [{say: {do: [{moment: {wait: {milliseconds: 5}}}, {it: {emit: {event: {with: {source: /tests, type: test.heard.v1, data: '${ . }'}}}}}]}}, {hear: {listen: {to: {one: {with: {type: test.heard.v1}}}}, timeout: {after: PT20S}}}]}, output: {as: '.[1][0]'}}\n",
+            (1, 1),
+            json!("hi"),
+            "/do/0/ask",
+            None,
+        ),
+        row(
             "switch",
             "  - ask: CALL\n  - it: {switch: [{same: {when: '. == \"hi\"', then: good}}, {other: {then: end}}]}\n  - bad: {set: {bad: true}, then: end}\n  - good: {set: {good: '${ . }'}}\n",
             (1, 1),
@@ -150,7 +166,31 @@ async fn a_failure_inside_each_kind_is_that_of_the_task_that_failed() {
 }
 
 /// What the kinds get wrong by themselves: the kind, the tasks, the last part of the error's type, and its instance.
-const FAULTS: [(&str, &str, &str, &str); 8] = [
+const FAULTS: [(&str, &str, &str, &str); 12] = [
+    (
+        "emit",
+        "  - it: {emit: {event: {with: {source: /tests, type: test.v1, data: '${ error(\"no\") }'}}}}\n",
+        "expression",
+        "/do/0/it",
+    ),
+    (
+        "emit",
+        "  - it: {emit: {event: {with: {source: /tests, type: '${ {a: 1} }'}}}}\n",
+        "validation",
+        "/do/0/it",
+    ),
+    (
+        "listen",
+        "  - it: {listen: {to: {one: {with: {type: test.v1}, correlate: {n: {from: '${ .data.n }', expect: '${ error(\"no\") }'}}}}}}\n",
+        "expression",
+        "/do/0/it",
+    ),
+    (
+        "run",
+        "  - it: {run: {workflow: {namespace: test, name: none, version: '1.0.0'}}}\n",
+        "configuration",
+        "/do/0/it",
+    ),
     (
         "set",
         "  - it: {set: {x: '${ .a | error(\"no\") }'}}\n",

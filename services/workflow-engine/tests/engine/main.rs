@@ -32,6 +32,7 @@ mod kinds;
 mod limits;
 mod mcp_calls;
 mod mcp_server;
+mod outside;
 mod processes;
 mod puppet;
 mod queued;

@@ -41,7 +41,7 @@ async fn started(file: &Path) -> String {
 }
 
 /// Waits until a process is gone. A zombie that nobody has waited for yet is gone, too.
-async fn gone(id: &str) {
+pub async fn gone(id: &str) {
     wait_for("the process to end", PATIENCE, async || {
         let status = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
         match status.rsplit(')').next().map(str::trim_start) {
