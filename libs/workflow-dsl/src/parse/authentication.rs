@@ -45,7 +45,7 @@ impl Reader {
         }
         match at.child("use") {
             Some(name) => {
-                self.fields(at, &["use"], &[])?;
+                self.fields(at, &["use"])?;
                 let text = self.text(&name)?;
                 self.reused_authentication(&name, text)
             }
@@ -63,7 +63,7 @@ impl Reader {
             return None;
         }
         let allowed: Vec<&str> = names().collect();
-        let fields = self.fields(at, &allowed, &[])?;
+        let fields = self.fields(at, &allowed)?;
         let mut given = fields.iter();
         let (Some((name, properties)), None) = (given.next(), given.next()) else {
             let message = format!("an authentication is exactly one of {}", listed(names()));
@@ -79,7 +79,7 @@ impl Reader {
 
     fn properties(&mut self, at: &Cursor<'_>, scheme: Scheme) -> Option<AuthenticationProperties> {
         if let Some(secret) = at.child("use") {
-            self.fields(at, &["use"], &[])?;
+            self.fields(at, &["use"])?;
             let name = self.text(&secret)?;
             return self
                 .listed_secret(&secret, name)
@@ -97,7 +97,7 @@ impl Reader {
 
     /// An object of texts that must all be there; `confidential` are those that a document should not hold.
     fn texts(&mut self, at: &Cursor<'_>, names: &[&str], confidential: &[&str]) -> Option<()> {
-        let fields = self.fields(at, names, &[])?;
+        let fields = self.fields(at, names)?;
         let texts = names
             .iter()
             .map(|name| {
@@ -118,7 +118,7 @@ impl Reader {
         if scheme == Scheme::Oauth2 {
             allowed.push("endpoints");
         }
-        let fields = self.fields(at, &allowed, &[])?;
+        let fields = self.fields(at, &allowed)?;
         let authority = self
             .require(&fields, "authority")
             .and_then(|authority| self.uri(&authority, &["http", "https"]).map(drop));
@@ -126,7 +126,7 @@ impl Reader {
             .require(&fields, "grant")
             .and_then(|grant| self.grant(&grant, &fields));
         if let Some(endpoints) = fields.get("endpoints")
-            && let Some(endpoints) = self.fields(&endpoints, &["token", "revocation", "introspection"], &[])
+            && let Some(endpoints) = self.fields(&endpoints, &["token", "revocation", "introspection"])
         {
             for (name, endpoint) in endpoints.iter() {
                 self.text(&endpoint);
@@ -142,7 +142,7 @@ impl Reader {
             self.client(&client);
         }
         if let Some(request) = fields.get("request")
-            && let Some(request) = self.fields(&request, &["encoding"], &[])
+            && let Some(request) = self.fields(&request, &["encoding"])
             && let Some(encoding) = request.get("encoding")
         {
             self.one_of(&encoding, &ENCODINGS, "encoding");
@@ -202,7 +202,7 @@ impl Reader {
     }
 
     fn client(&mut self, at: &Cursor<'_>) {
-        let Some(fields) = self.fields(at, &["id", "secret", "assertion", "authentication"], &[]) else {
+        let Some(fields) = self.fields(at, &["id", "secret", "assertion", "authentication"]) else {
             return;
         };
         for name in ["id", "secret", "assertion"] {

@@ -59,7 +59,7 @@ struct Script<'w> {
 
 impl Script<'_> {
     fn cases(&mut self, at: &Cursor<'_>) -> Option<Vec<Case>> {
-        let fields = self.reader.fields(at, &["cases"], &[])?;
+        let fields = self.reader.fields(at, &["cases"])?;
         let list = self.reader.require(&fields, "cases")?;
         let items = self.reader.items(&list)?;
         if items.is_empty() || items.len() > MOST {
@@ -92,7 +92,7 @@ impl Script<'_> {
             "cancel",
             "expect",
         ];
-        let fields = self.reader.fields(at, ALLOWED, &[])?;
+        let fields = self.reader.fields(at, ALLOWED)?;
         let name = self
             .reader
             .require(&fields, "name")
@@ -153,7 +153,7 @@ impl Script<'_> {
     }
 
     fn event(&mut self, index: usize, at: &Cursor<'_>) -> Option<Arrival> {
-        let fields = self.reader.fields(at, &["after", "event"], &[])?;
+        let fields = self.reader.fields(at, &["after", "event"])?;
         let after = match fields.get("after") {
             None => Duration::ZERO,
             Some(after) => self.duration(&after)?,
@@ -217,7 +217,7 @@ impl Script<'_> {
     }
 
     fn cancel(&mut self, at: &Cursor<'_>) -> Option<Duration> {
-        let fields = self.reader.fields(at, &["after"], &[])?;
+        let fields = self.reader.fields(at, &["after"])?;
         let after = self.reader.require(&fields, "after")?;
         self.duration(&after)
     }
@@ -264,9 +264,7 @@ impl Script<'_> {
     }
 
     fn decision(&mut self, at: &Cursor<'_>) -> Option<Decision> {
-        let fields = self
-            .reader
-            .fields(at, &["approve", "by", "comment", "after"], &[])?;
+        let fields = self.reader.fields(at, &["approve", "by", "comment", "after"])?;
         let approve = self.reader.require(&fields, "approve")?;
         let approved = self.reader.boolean(&approve)?;
         let after = match fields.get("after") {
@@ -306,7 +304,7 @@ impl Script<'_> {
                                answers), 'error' and 'silent: true'";
         let fields = self
             .reader
-            .fields(at, &["output", "data", "text", "error", "silent", "after"], &[])?;
+            .fields(at, &["output", "data", "text", "error", "silent", "after"])?;
         let after = match fields.get("after") {
             None => Some(Duration::ZERO),
             Some(after) => self.duration(&after),
@@ -337,7 +335,7 @@ impl Script<'_> {
     fn error(&mut self, at: &Cursor<'_>) -> Option<Problem> {
         let fields = self
             .reader
-            .fields(at, &["type", "status", "title", "detail", "instance"], &[])?;
+            .fields(at, &["type", "status", "title", "detail", "instance"])?;
         let kind = self
             .reader
             .require(&fields, "type")
@@ -374,7 +372,7 @@ impl Script<'_> {
         const ALLOWED: &[&str] = &[
             "status", "output", "includes", "error", "ran", "skipped", "calls", "takes", "that",
         ];
-        let fields = self.reader.fields(at, ALLOWED, &[])?;
+        let fields = self.reader.fields(at, ALLOWED)?;
         let status = match fields.get("status") {
             None => Some(None),
             Some(status) => self.status(&status).map(Some),
@@ -383,7 +381,7 @@ impl Script<'_> {
             None => Some(None),
             Some(error) => {
                 let known = &["type", "status", "title", "detail", "instance"];
-                let fields = self.reader.fields(&error, known, &[]);
+                let fields = self.reader.fields(&error, known);
                 fields.map(|fields| Some(node::to_map(fields.entries)))
             }
         };

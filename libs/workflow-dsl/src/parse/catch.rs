@@ -26,7 +26,7 @@ impl Reader {
     }
 
     fn catch(&mut self, at: &Cursor<'_>) -> Option<Catch> {
-        let fields = self.fields(at, &["errors", "as", "when", "exceptWhen", "retry", "do"], &[])?;
+        let fields = self.fields(at, &["errors", "as", "when", "exceptWhen", "retry", "do"])?;
         let errors = match fields.get("errors") {
             Some(errors) => self.error_filter(&errors),
             None => Some(ErrorFilter::default()),
@@ -63,11 +63,7 @@ impl Reader {
     }
 
     pub(super) fn inline_retry(&mut self, at: &Cursor<'_>) -> Option<Retry> {
-        let fields = self.fields(
-            at,
-            &["when", "exceptWhen", "delay", "backoff", "limit", "jitter"],
-            &[],
-        )?;
+        let fields = self.fields(at, &["when", "exceptWhen", "delay", "backoff", "limit", "jitter"])?;
         let when = fields.get("when").map(|when| self.expression_field(&when));
         let except_when = fields.get("exceptWhen").map(|when| self.expression_field(&when));
         let delay = fields.get("delay").map(|delay| self.duration(&delay));
@@ -98,7 +94,7 @@ impl Reader {
             ("linear", Backoff::Linear),
             ("exponential", Backoff::Exponential),
         ];
-        let fields = self.fields(at, &KINDS.map(|(name, _)| name), &[])?;
+        let fields = self.fields(at, &KINDS.map(|(name, _)| name))?;
         let given: Vec<_> = KINDS.into_iter().filter(|(name, _)| fields.has(name)).collect();
         let [(name, backoff)] = given.as_slice() else {
             self.wrong(
@@ -122,11 +118,11 @@ impl Reader {
     }
 
     fn limit(&mut self, at: &Cursor<'_>) -> Option<RetryLimit> {
-        let fields = self.fields(at, &["attempt", "duration"], &[])?;
+        let fields = self.fields(at, &["attempt", "duration"])?;
         let duration = fields.get("duration").map(|duration| self.duration(&duration));
         let mut limit = RetryLimit::default();
         if let Some(attempt) = fields.get("attempt") {
-            let fields = self.fields(&attempt, &["count", "duration"], &[])?;
+            let fields = self.fields(&attempt, &["count", "duration"])?;
             let count = fields.get("count").map(|count| {
                 self.integer(&count, 1, MOST_RETRIES)
                     .and_then(|count| u32::try_from(count).ok())
@@ -140,7 +136,7 @@ impl Reader {
     }
 
     fn jitter(&mut self, at: &Cursor<'_>) -> Option<Jitter> {
-        let fields = self.fields(at, &["from", "to"], &[])?;
+        let fields = self.fields(at, &["from", "to"])?;
         let from = self
             .require(&fields, "from")
             .and_then(|from| self.duration(&from));

@@ -36,7 +36,7 @@ impl Reader {
     }
 
     fn case(&mut self, name: String, at: &Cursor<'_>, targets: &Targets<'_>) -> Option<Case> {
-        let fields = self.fields(at, &["when", "then"], &[])?;
+        let fields = self.fields(at, &["when", "then"])?;
         let when = fields.get("when").map(|when| self.expression_field(&when));
         let then = self
             .require(&fields, "then")
@@ -53,7 +53,7 @@ impl Reader {
     pub(super) fn each(&mut self, fields: &Fields<'_>) -> Option<Kind> {
         let header = self
             .require(fields, "for")
-            .and_then(|header| self.fields(&header, &["each", "in", "at"], &[]));
+            .and_then(|header| self.fields(&header, &["each", "in", "at"]));
         let Some(header) = header else {
             // The names of the variables are unknown; their defaults keep the tasks' own mistakes in sight.
             self.loop_body(fields, "item".to_owned(), "index".to_owned());
@@ -109,7 +109,7 @@ impl Reader {
     /// `fork`.
     pub(super) fn fork(&mut self, fields: &Fields<'_>) -> Option<Kind> {
         let fork = self.require(fields, "fork")?;
-        let fields = self.fields(&fork, &["branches", "compete"], &[])?;
+        let fields = self.fields(&fork, &["branches", "compete"])?;
         let compete = fields.get("compete").map(|compete| self.boolean(&compete));
         let branches = self
             .require(&fields, "branches")

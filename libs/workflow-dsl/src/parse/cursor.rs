@@ -153,26 +153,17 @@ impl Reader {
         }
     }
 
-    /// An object that may have the fields `allowed`; those in `later` are of the language but not supported yet.
-    pub(super) fn fields<'n>(
-        &mut self,
-        at: &Cursor<'n>,
-        allowed: &[&str],
-        later: &[&str],
-    ) -> Option<Fields<'n>> {
+    /// An object that may have the fields `allowed`.
+    pub(super) fn fields<'n>(&mut self, at: &Cursor<'n>, allowed: &[&str]) -> Option<Fields<'n>> {
         let fields = self.object(at)?;
         for (name, field) in fields.iter() {
-            self.refuse_unless_allowed(name, &field, allowed, later);
+            self.refuse_unless_allowed(name, &field, allowed);
         }
         Some(fields)
     }
 
-    fn refuse_unless_allowed(&mut self, name: &str, field: &Cursor<'_>, allowed: &[&str], later: &[&str]) {
+    fn refuse_unless_allowed(&mut self, name: &str, field: &Cursor<'_>, allowed: &[&str]) {
         if allowed.contains(&name) {
-            return;
-        }
-        if later.contains(&name) {
-            self.wrong_name(field, format!("{} is not supported yet", quoted(name)));
             return;
         }
         let nearest = muster_api::names::suggestion(name, allowed.iter().copied());

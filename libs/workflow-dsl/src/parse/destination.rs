@@ -15,7 +15,7 @@ impl Reader {
                 authentication: None,
             });
         }
-        let fields = self.fields(at, &["uri", "authentication"], &[])?;
+        let fields = self.fields(at, &["uri", "authentication"])?;
         let uri = self
             .require(&fields, "uri")
             .and_then(|uri| self.uri(&uri, schemes));
@@ -83,7 +83,7 @@ impl Reader {
                 endpoint: self.destination(at, SCHEMES)?,
             });
         }
-        let fields = self.fields(at, &["name", "endpoint"], &[])?;
+        let fields = self.fields(at, &["name", "endpoint"])?;
         let name = self.optional_text(&fields, "name");
         let endpoint = self
             .require(&fields, "endpoint")

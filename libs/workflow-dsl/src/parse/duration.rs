@@ -21,7 +21,7 @@ impl Reader {
                 let computed =
                     |value: &Content| matches!(value, Content::Text(text) if super::embedded(text).is_some());
                 if entries.iter().any(|entry| computed(&entry.value.content)) {
-                    self.fields(at, &UNITS.map(|(name, _)| name), &[])?;
+                    self.fields(at, &UNITS.map(|(name, _)| name))?;
                     return self.template(at).map(Period::Computed);
                 }
                 return self.duration_of_units(at).map(Period::Fixed);
@@ -38,7 +38,7 @@ impl Reader {
     }
 
     fn duration_of_units(&mut self, at: &Cursor<'_>) -> Option<Duration> {
-        let fields = self.fields(at, &UNITS.map(|(name, _)| name), &[])?;
+        let fields = self.fields(at, &UNITS.map(|(name, _)| name))?;
         if fields.entries.is_empty() {
             self.wrong(at, "a duration needs at least one unit, such as {seconds: 30}");
             return None;
@@ -67,7 +67,7 @@ impl Reader {
     }
 
     pub(super) fn inline_timeout(&mut self, at: &Cursor<'_>) -> Option<Period> {
-        let fields = self.fields(at, &["after"], &[])?;
+        let fields = self.fields(at, &["after"])?;
         let after = self.require(&fields, "after")?;
         let timeout = self.duration(&after)?;
         if timeout.fixed().is_some_and(|timeout| timeout.is_zero()) {

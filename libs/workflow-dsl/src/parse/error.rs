@@ -13,7 +13,7 @@ impl Reader {
     /// `raise`.
     pub(super) fn raise(&mut self, fields: &Fields<'_>) -> Option<Kind> {
         let raise = self.require(fields, "raise")?;
-        let fields = self.fields(&raise, &["error"], &[])?;
+        let fields = self.fields(&raise, &["error"])?;
         let error = self.require(&fields, "error")?;
         let template = match &error.node.content {
             Content::Text(name) => self.reused_error(&error, name),
@@ -23,7 +23,7 @@ impl Reader {
     }
 
     pub(super) fn inline_error(&mut self, at: &Cursor<'_>) -> Option<ErrorTemplate> {
-        let fields = self.fields(at, &["type", "status", "instance", "title", "detail"], &[])?;
+        let fields = self.fields(at, &["type", "status", "instance", "title", "detail"])?;
         let kind = self
             .require(&fields, "type")
             .and_then(|kind| self.error_type(&kind));
@@ -68,12 +68,11 @@ impl Reader {
 
     /// `catch.errors`.
     pub(super) fn error_filter(&mut self, at: &Cursor<'_>) -> Option<ErrorFilter> {
-        let fields = self.fields(at, &["with"], &[])?;
+        let fields = self.fields(at, &["with"])?;
         let with = self.require(&fields, "with")?;
         let fields = self.fields(
             &with,
             &["type", "status", "instance", "title", "detail", "details"],
-            &[],
         )?;
         let status = fields.get("status").map(|status| self.status(&status));
         let [kind, instance, title, detail, details] =

@@ -44,9 +44,9 @@ impl Reader {
     /// `emit`.
     pub(super) fn emit(&mut self, fields: &Fields<'_>) -> Option<Kind> {
         let emit = self.require(fields, "emit")?;
-        let fields = self.fields(&emit, &["event"], &[])?;
+        let fields = self.fields(&emit, &["event"])?;
         let event = self.require(&fields, "event")?;
-        let fields = self.fields(&event, &["with"], &[])?;
+        let fields = self.fields(&event, &["with"])?;
         let with = self.require(&fields, "with")?;
         let properties = self.object(&with)?;
         let mut complete = true;
@@ -93,7 +93,7 @@ impl Reader {
     pub(super) fn listen(&mut self, fields: &Fields<'_>) -> Option<Kind> {
         let each = fields.get("foreach").map(|each| self.for_each_event(&each));
         let listen = self.require(fields, "listen")?;
-        let listen = self.fields(&listen, &["to", "read"], &[])?;
+        let listen = self.fields(&listen, &["to", "read"])?;
         let read = listen.get("read").map(|read| self.read(&read));
         let to = self.require(&listen, "to").and_then(|to| self.strategy(&to));
         Some(Kind::Listen(Box::new(Listen {
@@ -120,7 +120,7 @@ impl Reader {
     }
 
     fn for_each_event(&mut self, at: &Cursor<'_>) -> Option<Each> {
-        let fields = self.fields(at, &["item", "at", "do", "output", "export"], &[])?;
+        let fields = self.fields(at, &["item", "at", "do", "output", "export"])?;
         let name = |reader: &mut Self, field: &str, default: &str| match fields.get(field) {
             Some(name) => reader.variable(&name),
             None => Some(default.to_owned()),
@@ -154,7 +154,7 @@ impl Reader {
 
     /// `schedule.on`.
     pub(super) fn starts_on(&mut self, at: &Cursor<'_>) -> Option<Strategy> {
-        let fields = self.fields(at, &["on", "after", "cron", "every"], &[])?;
+        let fields = self.fields(at, &["on", "after", "cron", "every"])?;
         let times = fields.iter().filter(|(name, _)| *name != "on");
         for (name, field) in times.collect::<Vec<_>>() {
             self.wrong_name(
@@ -173,7 +173,7 @@ impl Reader {
     }
 
     fn strategy_of(&mut self, at: &Cursor<'_>, outermost: bool) -> Option<Strategy> {
-        let fields = self.fields(at, &["one", "all", "any", "until"], &[])?;
+        let fields = self.fields(at, &["one", "all", "any", "until"])?;
         let given: Vec<&str> = STRATEGIES.into_iter().filter(|name| fields.has(name)).collect();
         let [name] = given.as_slice() else {
             let message = format!(
@@ -261,7 +261,7 @@ impl Reader {
     }
 
     fn filter(&mut self, at: &Cursor<'_>) -> Option<Filter> {
-        let fields = self.fields(at, &["with", "correlate"], &[])?;
+        let fields = self.fields(at, &["with", "correlate"])?;
         let with = self
             .require(&fields, "with")
             .and_then(|with| self.attributes(&with));
@@ -353,7 +353,7 @@ impl Reader {
     }
 
     fn correlation(&mut self, name: &str, at: &Cursor<'_>) -> Option<Correlation> {
-        let fields = self.fields(at, &["from", "expect"], &[])?;
+        let fields = self.fields(at, &["from", "expect"])?;
         let from = self
             .require(&fields, "from")
             .and_then(|from| self.expression_field(&from));

@@ -29,7 +29,7 @@ impl Reader {
     }
 
     fn extension(&mut self, name: String, at: &Cursor<'_>) -> Option<Extension> {
-        let fields = self.fields(at, &["extend", "when", "before", "after"], &[])?;
+        let fields = self.fields(at, &["extend", "when", "before", "after"])?;
         let target = self
             .require(&fields, "extend")
             .and_then(|target| self.target(&target));

@@ -34,7 +34,7 @@ impl Reader {
     pub(super) fn catalogs(&mut self, at: &Cursor<'_>) {
         let Some(fields) = self.object(at) else { return };
         for (name, definition) in fields.iter() {
-            let catalog = self.fields(&definition, &["endpoint"], &[]).and_then(|fields| {
+            let catalog = self.fields(&definition, &["endpoint"]).and_then(|fields| {
                 let endpoint = self.require(&fields, "endpoint")?;
                 let destination = self.destination(&endpoint, &["http", "https", "file"])?;
                 if crate::request::Destination::written(&destination).is_none() {
@@ -121,6 +121,23 @@ impl Reader {
         Some(true)
     }
 
+    /// Notes down what stands at the address of a resource; what its text is known by, once it has been obtained.
+    pub(super) fn elsewhere(&mut self, at: &Cursor<'_>, kind: Elsewhere) -> Option<String> {
+        let resource = self.resource(at)?;
+        let Some(written) = crate::request::Destination::written(&resource.endpoint) else {
+            let message = format!(
+                "the address of a {} and its authentication are written out, without expressions: they are needed before there are \
+                 data; a secret is named by 'use'",
+                kind.word()
+            );
+            self.wrong(at, message);
+            return None;
+        };
+        let name = kind.name(&written.uri);
+        self.external(at, &name, resource.endpoint)?;
+        Some(name)
+    }
+
     /// Notes down something that the document refers to and does not contain.
     pub(super) fn external(&mut self, at: &Cursor<'_>, name: &str, endpoint: Destination) -> Option<()> {
         let functions = &mut self.reusable.functions;
@@ -128,7 +145,8 @@ impl Reader {
             return Some(());
         }
         if functions.external.len() >= MOST {
-            let message = format!("a document refers to at most {MOST} functions and schemas elsewhere");
+            let message =
+                format!("a document refers to at most {MOST} functions, schemas and scripts elsewhere");
             self.wrong(at, message);
             return None;
         }
@@ -186,7 +204,7 @@ impl Reader {
             next += 1;
             let Some(text) = resources
                 .get(&external.name)
-                .filter(|_| !is_schema(&external.name))
+                .filter(|_| is_function(&external.name))
             else {
                 continue;
             };
@@ -280,16 +298,35 @@ impl Reader {
     }
 }
 
-/// What the names of schemas elsewhere begin with, which no function's name does.
-const SCHEMA: &str = "schema ";
-
-/// What a schema at this address is known by.
-pub(super) fn schema_name(address: &str) -> String {
-    format!("{SCHEMA}{address}")
+/// What else than a function may stand elsewhere. Its name says what it is, and is no function's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Elsewhere {
+    Schema,
+    Script,
 }
 
-fn is_schema(name: &str) -> bool {
-    name.starts_with(SCHEMA)
+impl Elsewhere {
+    const ALL: [Self; 2] = [Self::Schema, Self::Script];
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Schema => "schema",
+            Self::Script => "script",
+        }
+    }
+
+    /// What the one at this address is known by.
+    fn name(self, address: &str) -> String {
+        format!("{} {address}", self.word())
+    }
+
+    fn is_name(self, name: &str) -> bool {
+        name.split_once(' ').is_some_and(|(word, _)| word == self.word())
+    }
+}
+
+fn is_function(name: &str) -> bool {
+    !Elsewhere::ALL.iter().any(|kind| kind.is_name(name))
 }
 
 /// The functions that tasks call.

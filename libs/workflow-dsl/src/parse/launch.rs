@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::Reader;
 use super::catch::given;
 use super::cursor::{Cursor, Fields};
+use super::function::Elsewhere;
 use crate::document::{
     Cleanup, Kind, Language, Launch, Launched, Period, Process, Program, Pull, Return, Subflow, Template,
 };
@@ -25,7 +26,6 @@ impl Reader {
         let fields = self.fields(
             &run,
             &["await", "container", "return", "script", "shell", "workflow"],
-            &[],
         )?;
         let awaited = fields.get("await").map(|awaited| self.boolean(&awaited));
         let returns = fields
@@ -61,7 +61,7 @@ impl Reader {
     }
 
     fn subflow(&mut self, at: &Cursor<'_>, returns: Option<Return>) -> Option<Subflow> {
-        let fields = self.fields(at, &["namespace", "name", "version", "input"], &[])?;
+        let fields = self.fields(at, &["namespace", "name", "version", "input"])?;
         let label = "must be 1 to 63 of a-z, 0-9 and '-', with a letter or digit at both ends";
         let is_label = muster_api::names::is_dns_label;
         let namespace = self.require(&fields, "namespace");
@@ -84,30 +84,27 @@ impl Reader {
 
     fn process(&mut self, what: &str, at: &Cursor<'_>, returns: Return) -> Option<Launched> {
         const SHARED: [&str; 3] = ["stdin", "arguments", "environment"];
-        let (own, later): (&[&str], &[&str]) = match what {
-            "shell" => (&["command"], &[]),
-            "script" => (&["language", "code"], &["source"]),
-            _ => (
-                &[
-                    "image",
-                    "name",
-                    "command",
-                    "ports",
-                    "volumes",
-                    "lifetime",
-                    "pullPolicy",
-                ],
-                &[],
-            ),
+        let own: &[&str] = match what {
+            "shell" => &["command"],
+            "script" => &["language", "code", "source"],
+            _ => &[
+                "image",
+                "name",
+                "command",
+                "ports",
+                "volumes",
+                "lifetime",
+                "pullPolicy",
+            ],
         };
         let allowed: Vec<&str> = own.iter().copied().chain(SHARED).collect();
-        let fields = self.fields(at, &allowed, later)?;
+        let fields = self.fields(at, &allowed)?;
         let program = match what {
             "shell" => self.require(&fields, "command").and_then(|command| {
                 let command = self.code(&command)?;
                 Some(Program::Shell { command })
             }),
-            "script" => self.script(&fields),
+            "script" => self.script(at, &fields),
             _ => self.container(&fields),
         };
         let stdin = fields.get("stdin").map(|stdin| self.template(&stdin));
@@ -122,19 +119,38 @@ impl Reader {
         })))
     }
 
-    fn script(&mut self, fields: &Fields<'_>) -> Option<Program> {
+    fn script(&mut self, at: &Cursor<'_>, fields: &Fields<'_>) -> Option<Program> {
         let language = self.require(fields, "language");
         let language = language.and_then(|at| self.choice(&at, &Language::NAMES));
-        let code = match (fields.get("code"), fields.has("source")) {
-            (Some(code), _) => self.code(&code),
-            // Reported as not supported.
-            (None, true) => None,
-            (None, false) => self.require(fields, "code").and(None),
+        let code = match (fields.get("code"), fields.get("source")) {
+            (Some(code), None) => self.code(&code),
+            (None, Some(source)) => self.script_elsewhere(&source),
+            (Some(_), Some(source)) => {
+                self.wrong_name(
+                    &source,
+                    "'code' and 'source' both hold the script; give one of them",
+                );
+                None
+            }
+            (None, None) => {
+                self.wrong(
+                    at,
+                    "a script has its text in 'code', or in 'source' the address where it is",
+                );
+                None
+            }
         };
         Some(Program::Script {
             language: language?,
             code: code?,
         })
+    }
+
+    /// A script at an address: it is obtained before a run begins, and is a program as it stands.
+    fn script_elsewhere(&mut self, at: &Cursor<'_>) -> Option<Template> {
+        let name = self.elsewhere(at, Elsewhere::Script)?;
+        let code = self.resources.get(&name).map_or("", String::as_str);
+        Some(Template::Literal(code.into()))
     }
 
     fn container(&mut self, fields: &Fields<'_>) -> Option<Program> {
@@ -173,7 +189,7 @@ impl Reader {
             ("never", Some(Cleanup::Never)),
             ("eventually", None),
         ];
-        let fields = self.fields(at, &["cleanup", "after"], &[])?;
+        let fields = self.fields(at, &["cleanup", "after"])?;
         let cleanup = self.require(&fields, "cleanup")?;
         let policy = self.choice(&cleanup, &POLICIES)?;
         match (policy, fields.get("after")) {

@@ -84,7 +84,7 @@ impl Reader {
             );
             return None;
         }
-        let settings = self.fields(&field, &["ttl"], &[])?;
+        let settings = self.fields(&field, &["ttl"])?;
         let ttl = self.require(&settings, "ttl")?;
         let kept = self.duration(&ttl)?.fixed();
         let kept = kept.filter(|kept| !kept.is_zero() && *kept <= LONGEST_TTL);
@@ -168,7 +168,7 @@ impl Reader {
     }
 
     fn bound(&mut self, at: &Cursor<'_>) -> Option<Concurrency> {
-        let fields = self.fields(at, &["limit", "key"], &[])?;
+        let fields = self.fields(at, &["limit", "key"])?;
         let limit = self.require(&fields, "limit")?;
         let limit = self.integer(&limit, 1, u64::from(u32::MAX))?;
         let key = fields.get("key").map(|key| self.expression_field(&key));
@@ -182,6 +182,6 @@ impl Reader {
         let metadata = fields.get("metadata")?;
         // That it must be an object is said by whoever reads the metadata.
         let policy = metadata.child(KEY)?;
-        self.fields(&policy, allowed, &[])
+        self.fields(&policy, allowed)
     }
 }

@@ -66,7 +66,7 @@ impl Reader {
             "secrets",
             "timeouts",
         ];
-        let Some(fields) = self.fields(at, ALLOWED, &[]) else {
+        let Some(fields) = self.fields(at, ALLOWED) else {
             return;
         };
         // First, because the others refer to them.

@@ -15,7 +15,7 @@ const WAYS: [&str; 3] = ["after", "cron", "every"];
 impl Reader {
     /// `schedule` without `on`: one of `every`, `cron` and `after`.
     pub(super) fn schedule(&mut self, at: &Cursor<'_>) -> Option<Schedule> {
-        let fields = self.fields(at, &["after", "cron", "every", "on"], &[])?;
+        let fields = self.fields(at, &["after", "cron", "every", "on"])?;
         let mut ways = WAYS.iter().filter(|way| fields.has(way));
         let (Some(way), None) = (ways.next(), ways.next()) else {
             self.wrong(at, "a schedule says one of 'every', 'cron', 'after' and 'on'");

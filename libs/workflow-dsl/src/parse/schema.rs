@@ -2,7 +2,7 @@
 
 use super::Reader;
 use super::cursor::{Cursor, Fields};
-use super::function::schema_name;
+use super::function::Elsewhere;
 use crate::document::Schemas;
 use crate::node::Content;
 use crate::problem::quoted;
@@ -29,7 +29,7 @@ impl Reader {
     }
 
     fn schema(&mut self, at: &Cursor<'_>) -> Option<Schema> {
-        let fields = self.fields(at, &["format", "document", "resource"], &[])?;
+        let fields = self.fields(at, &["format", "document", "resource"])?;
         if let Some(format) = fields.get("format") {
             let name = self.text(&format)?;
             if name != "json" && !name.starts_with("json:") {
@@ -74,15 +74,7 @@ impl Reader {
 
     /// A schema at an address: it is obtained before a run begins, and until then everything fits.
     fn schema_elsewhere(&mut self, at: &Cursor<'_>) -> Option<Schema> {
-        let resource = self.resource(at)?;
-        let Some(written) = crate::request::Destination::written(&resource.endpoint) else {
-            let message = "the address of a schema and its authentication are written out, without expressions: they are needed before \
-                           there are data; a secret is named by 'use'";
-            self.wrong(at, message);
-            return None;
-        };
-        let name = schema_name(&written.uri);
-        self.external(at, &name, resource.endpoint)?;
+        let name = self.elsewhere(at, Elsewhere::Schema)?;
         let text = self.resources.get(&name)?.clone();
         match crate::data::read(&text) {
             Ok(value) => self.compiled(at, &value),

@@ -175,7 +175,7 @@ impl Reader {
         let mut allowed = vec![kind];
         allowed.extend(own);
         allowed.extend(COMMON);
-        let fields = self.fields(at, &allowed, &[])?;
+        let fields = self.fields(at, &allowed)?;
         Some((kind, fields))
     }
 

@@ -16,7 +16,7 @@ impl Reader {
         const ALLOWED: &[&str] = &[
             "document", "input", "use", "do", "timeout", "output", "schedule", "evaluate",
         ];
-        let fields = self.fields(at, ALLOWED, &[])?;
+        let fields = self.fields(at, ALLOWED)?;
         // First, because it says how everything else is read.
         if let Some(section) = fields.get("evaluate") {
             self.evaluate(&section);
@@ -72,7 +72,7 @@ impl Reader {
             "tags",
             "metadata",
         ];
-        let fields = self.fields(at, ALLOWED, &[])?;
+        let fields = self.fields(at, ALLOWED)?;
         let dsl = self.identity(&fields, "dsl", is_supported_dsl, "must be 1.0.x, such as '1.0.1'");
         let label = "must be 1 to 63 of a-z, 0-9 and '-', with a letter or digit at both ends";
         let namespace = self.identity(&fields, "namespace", muster_api::names::is_dns_label, label);
@@ -129,7 +129,7 @@ impl Reader {
 
     /// `evaluate`: the language is jq; the mode says whether any text may be an expression.
     fn evaluate(&mut self, at: &Cursor<'_>) {
-        let Some(fields) = self.fields(at, &["language", "mode"], &[]) else {
+        let Some(fields) = self.fields(at, &["language", "mode"]) else {
             return;
         };
         for (name, allowed) in [("language", &["jq"] as &[&str]), ("mode", &["strict", "loose"])] {
@@ -165,7 +165,7 @@ impl Reader {
 
     fn shaped(&mut self, fields: &Fields<'_>, section: &str, by: &str) -> Option<Template> {
         let section = fields.get(section)?;
-        let fields = self.fields(&section, &[by, "schema"], &[])?;
+        let fields = self.fields(&section, &[by, "schema"])?;
         let shape = fields.get(by)?;
         match &shape.node.content {
             Content::Text(text) => self.expression(&shape, text).map(Template::Expression),

@@ -7,7 +7,8 @@ use muster_api::workflow::RunStatus;
 use muster_testkit::wait_for;
 use serde_json::{Value, json};
 
-use crate::harness::{Engine, PATIENCE, document};
+use crate::harness::{Engine, PATIENCE, document, reason};
+use crate::service::{Reply, Service};
 
 async fn allowing() -> Engine {
     Engine::start_with(|settings| {
@@ -270,6 +271,42 @@ async fn scripts_see_their_arguments() {
         error.detail.contains("'a b' cannot be the name of a variable"),
         "{error:?}"
     );
+}
+
+#[tokio::test]
+async fn a_script_at_an_address_is_pinned_when_the_run_begins() {
+    let mut engine = Engine::start_with(|settings| {
+        settings.outbound.allow = vec!["127.0.0.0/8".into()];
+        settings.run.script = true;
+    })
+    .await;
+    let service = Service::start(|seen| match seen.path.as_str() {
+        "/hello.py" => Reply::text(200, "print('Hello', who, end='')  # ${ .who }"),
+        _ => Reply::text(404, "no such script"),
+    })
+    .await;
+    let script = |path: &str| {
+        document(&format!(
+            "  - rest: {{wait: PT1S}}\n  - one: {{run: {{script: {{language: python, arguments: {{who: '${{ .who }}'}}, source: {{endpoint: '{}'}}}}}}}}\n",
+            service.url(path)
+        ))
+    };
+    let refused = engine.start_run(&script("/gone.py"), "", "").await.unwrap_err();
+    assert_eq!(reason(&refused), "DEPENDENCY_UNAVAILABLE", "{refused:?}");
+    let message = refused.message();
+    assert!(
+        message.contains("'script http") && message.contains("404"),
+        "{message}"
+    );
+    engine
+        .start_run(&script("/hello.py"), "r", r#"{"who": "Ada"}"#)
+        .await
+        .unwrap();
+    engine.stop().await;
+    drop(service);
+    engine.launch().await;
+    let run = engine.until("r", RunStatus::Completed).await;
+    assert_eq!(run.output_json, r#""Hello Ada""#);
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ struct Agent {
 
 impl Reader {
     pub(super) fn a2a(&mut self, at: &Cursor<'_>) -> Option<A2aCall> {
-        let fields = self.fields(at, &["server", "agentCard", "method", "parameters"], &[])?;
+        let fields = self.fields(at, &["server", "agentCard", "method", "parameters"])?;
         let agent = self.called(&fields);
         let method = self.require(&fields, "method").and_then(|at| {
             let name = self.text(&at)?.to_owned();
@@ -80,7 +80,7 @@ impl Reader {
         if at.child("endpoint").is_none() {
             return self.agent(at);
         }
-        let fields = self.fields(at, &["name", "endpoint"], &[])?;
+        let fields = self.fields(at, &["name", "endpoint"])?;
         self.optional_text(&fields, "name");
         let endpoint = self.require(&fields, "endpoint")?;
         self.agent(&endpoint)
@@ -94,7 +94,7 @@ impl Reader {
                 authentication: None,
             });
         }
-        let fields = self.fields(at, &["uri", "authentication"], &[])?;
+        let fields = self.fields(at, &["uri", "authentication"])?;
         let server = self.require(&fields, "uri").and_then(|uri| {
             let text = self.text(&uri)?;
             self.address(&uri, text)

@@ -42,7 +42,7 @@ impl Reader {
             "subscription",
             "authentication",
         ];
-        let fields = self.fields(at, ALLOWED, &[])?;
+        let fields = self.fields(at, ALLOWED)?;
         if let Some(subscription) = fields.get("subscription") {
             let message = "subscriptions by 'asyncapi' are not supported: no broker comes with Muster; let events come in as CloudEvents \
                            over HTTP";
@@ -56,7 +56,7 @@ impl Reader {
         let (server, variables) = match fields.get("server") {
             None => (None, None),
             Some(server) => {
-                let server = self.fields(&server, &["name", "variables"], &[])?;
+                let server = self.fields(&server, &["name", "variables"])?;
                 let name = self.require(&server, "name")?;
                 let name = self.text(&name)?.to_owned();
                 let variables = server.get("variables").map(|variables| self.mapping(&variables));
@@ -68,7 +68,7 @@ impl Reader {
             Some(protocol) => Some(self.protocol(&protocol)?),
         };
         let message = self.require(&fields, "message")?;
-        let message = self.fields(&message, &["payload", "headers"], &[])?;
+        let message = self.fields(&message, &["payload", "headers"])?;
         let payload = message.get("payload").map(|payload| self.template(&payload));
         let headers = message.get("headers").map(|headers| self.headers(&headers));
         let authentication = fields

@@ -8,11 +8,11 @@ use crate::request::Grpc;
 
 impl Reader {
     pub(super) fn grpc(&mut self, at: &Cursor<'_>) -> Option<GrpcCall> {
-        let fields = self.fields(at, &["proto", "service", "method", "arguments"], &[])?;
+        let fields = self.fields(at, &["proto", "service", "method", "arguments"])?;
         let proto = fields.get("proto").map(|proto| self.resource(&proto));
         let service = self
             .require(&fields, "service")
-            .and_then(|service| self.fields(&service, &["name", "host", "port", "authentication"], &[]));
+            .and_then(|service| self.fields(&service, &["name", "host", "port", "authentication"]));
         let method = self
             .require(&fields, "method")
             .and_then(|method| self.name_of_method(&method));

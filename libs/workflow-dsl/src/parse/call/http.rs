@@ -24,7 +24,7 @@ impl Reader {
         const ALLOWED: &[&str] = &[
             "method", "endpoint", "headers", "query", "body", "output", "redirect",
         ];
-        let fields = self.fields(at, ALLOWED, &[])?;
+        let fields = self.fields(at, ALLOWED)?;
         let method = self
             .require(&fields, "method")
             .and_then(|method| self.http_method(&method));

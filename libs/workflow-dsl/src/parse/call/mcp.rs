@@ -17,7 +17,7 @@ impl Reader {
             "transport",
             "client",
         ];
-        let fields = self.fields(at, ALLOWED, &[])?;
+        let fields = self.fields(at, ALLOWED)?;
         let version = fields
             .get("protocolVersion")
             .map(|version| self.known(&version, "version of MCP", mcp::VERSIONS));
@@ -92,7 +92,7 @@ impl Reader {
     }
 
     fn mcp_client(&mut self, at: &Cursor<'_>) -> Option<(String, String)> {
-        let fields = self.fields(at, &["name", "version"], &[])?;
+        let fields = self.fields(at, &["name", "version"])?;
         let mut part = |name: &str| {
             let field = self.require(&fields, name)?;
             self.text(&field).map(str::to_owned)
@@ -102,7 +102,7 @@ impl Reader {
     }
 
     fn transport(&mut self, at: &Cursor<'_>) -> Option<McpTransport> {
-        let fields = self.fields(at, &["http", "stdio", "options"], &[])?;
+        let fields = self.fields(at, &["http", "stdio", "options"])?;
         if let Some(options) = fields.get("options") {
             for (name, option) in self.object(&options)?.iter() {
                 let message = format!("no such option {}; neither transport has any", quoted(name));
@@ -120,7 +120,7 @@ impl Reader {
     }
 
     fn transport_over_http(&mut self, at: &Cursor<'_>) -> Option<McpTransport> {
-        let fields = self.fields(at, &["endpoint", "headers"], &[])?;
+        let fields = self.fields(at, &["endpoint", "headers"])?;
         let endpoint = self
             .require(&fields, "endpoint")
             .and_then(|endpoint| self.destination(&endpoint, &["http", "https"]));
@@ -134,7 +134,7 @@ impl Reader {
     }
 
     fn transport_over_stdio(&mut self, at: &Cursor<'_>) -> Option<McpTransport> {
-        let fields = self.fields(at, &["command", "arguments", "environment"], &[])?;
+        let fields = self.fields(at, &["command", "arguments", "environment"])?;
         let command = self.require(&fields, "command").and_then(|command| {
             self.text(&command)?;
             self.template(&command)

@@ -15,7 +15,7 @@ impl Reader {
             "output",
             "redirect",
         ];
-        let fields = self.fields(at, ALLOWED, &[])?;
+        let fields = self.fields(at, ALLOWED)?;
         let document = self
             .require(&fields, "document")
             .and_then(|document| self.resource(&document));

@@ -16,7 +16,7 @@ impl Reader {
     /// A question to people.
     pub(super) fn gate(&mut self, at: &Cursor<'_>) -> Option<Gate> {
         const ALLOWED: &[&str] = &["title", "details", "assignees", "deadline", "escalate"];
-        let fields = self.fields(at, ALLOWED, &[])?;
+        let fields = self.fields(at, ALLOWED)?;
         let title = self.require(&fields, "title").and_then(|title| self.line(&title));
         let details = fields.get("details").map(|details| self.template(&details));
         let assignees = self
@@ -38,7 +38,7 @@ impl Reader {
     /// What a run may use before people are asked, and whom. Expressions in it see the input of the run.
     pub(super) fn budget(&mut self, at: &Cursor<'_>) -> Option<Budget> {
         const ALLOWED: &[&str] = &["tokens", "cost", "assignees", "deadline", "escalate"];
-        let fields = self.fields(at, ALLOWED, &[])?;
+        let fields = self.fields(at, ALLOWED)?;
         let tokens = fields
             .get("tokens")
             .map(|tokens| self.integer(&tokens, 1, u64::MAX));
@@ -85,7 +85,7 @@ impl Reader {
     }
 
     fn escalation(&mut self, at: &Cursor<'_>) -> Option<Escalation> {
-        let fields = self.fields(at, &["after", "to"], &[])?;
+        let fields = self.fields(at, &["after", "to"])?;
         let after = self
             .require(&fields, "after")
             .and_then(|after| self.positive_duration(&after));

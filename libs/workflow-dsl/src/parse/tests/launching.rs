@@ -124,11 +124,16 @@ fn what_cannot_be_run() {
         "/script/language",
         &["'js'", "'python'"],
     );
-    refuses_run("{script: {language: js}}", "/script", &["the field 'code'"]);
+    refuses_run("{script: {language: js}}", "/script", &["'code'", "'source'"]);
     refuses_run(
-        "{script: {language: js, source: {uri: 'http://x'}}}",
+        "{script: {language: js, code: x, source: {endpoint: 'http://x'}}}",
         "/script/source",
-        &["not supported yet"],
+        &["give one of them"],
+    );
+    refuses_run(
+        "{script: {language: js, source: {endpoint: {uri: '${ .address }'}}}}",
+        "/script/source",
+        &["the address of a script", "written out"],
     );
     refuses_run(
         "{container: {image: -rm}}",
