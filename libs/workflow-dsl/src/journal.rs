@@ -444,6 +444,12 @@ pub enum EventKind {
         /// Why.
         reason: String,
     },
+    /// The run was due and waited for its turn; what limits its time has moved by that.
+    #[serde(rename = "run.queued")]
+    RunQueued {
+        /// When it was due.
+        since: Timestamp,
+    },
     /// The run is to end in good order: everything in progress fails with an error that tells of it.
     #[serde(rename = "run.cancelling")]
     RunCancelling {
@@ -607,6 +613,7 @@ impl Event {
             EventKind::RunCancelled { .. } => "run.cancelled",
             EventKind::RunPaused { .. } => "run.paused",
             EventKind::RunResumed { .. } => "run.resumed",
+            EventKind::RunQueued { .. } => "run.queued",
             EventKind::RunCancelling { .. } => "run.cancelling",
             EventKind::RunCompensating { .. } => "run.compensating",
             EventKind::CompensationStarted { .. } => "compensation.started",
@@ -653,6 +660,7 @@ impl Event {
             | EventKind::RunFaulted { .. }
             | EventKind::RunPaused { .. }
             | EventKind::RunResumed { .. }
+            | EventKind::RunQueued { .. }
             | EventKind::RunCancelling { .. }
             | EventKind::RunCompensating { .. }
             | EventKind::RunRetried { .. }
@@ -695,6 +703,7 @@ impl Event {
             | EventKind::RunFaulted { .. }
             | EventKind::RunPaused { .. }
             | EventKind::RunResumed { .. }
+            | EventKind::RunQueued { .. }
             | EventKind::RunCancelling { .. }
             | EventKind::RunCompensating { .. }
             | EventKind::RunRetried { .. }

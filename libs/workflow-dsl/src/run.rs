@@ -183,6 +183,11 @@ pub enum Stimulus {
         /// What it cost.
         usage: Usage,
     },
+    /// The run was due and got its turn only now. Of no effect if it is held or has nothing to do with time.
+    Queued {
+        /// When it was due.
+        since: Timestamp,
+    },
     /// Somebody decides. Of no effect if the approval is not open.
     Decide {
         /// Its number in the run.

@@ -35,6 +35,9 @@ use crate::store;
 /// The longest sleep: wall-clock time may be set, so it is looked at again.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 
+/// Time in the line that is worth an entry of the journal: what is shorter counts against the run's limits of time.
+const QUEUED: Duration = Duration::from_secs(1);
+
 /// See [`Executor::timeout`].
 const DEADLINE_SLACK: Duration = Duration::from_secs(1);
 
@@ -125,7 +128,10 @@ impl Executor {
             // What came due meanwhile, or was left undecided by a crash.
             self.inherited = self.wanted(&live).into_iter().map(|(key, _)| key).collect();
             let before = self.wanted(&live);
-            live = self.step(live, vec![Stimulus::Tick]).await?;
+            let late = self.waited_in_line().map(|since| Stimulus::Queued { since });
+            live = self
+                .step(live, late.into_iter().chain([Stimulus::Tick]).collect())
+                .await?;
             self.disown(before, &live);
         }
         loop {
@@ -196,6 +202,13 @@ impl Executor {
                 }
             };
         }
+    }
+
+    /// Since when the run waits for its slot, if that is long enough to matter.
+    fn waited_in_line(&self) -> Option<Timestamp> {
+        let since = self.job.due_since?;
+        let waited = Duration::try_from(self.engine.clock.now().duration_since(since)).ok()?;
+        (waited >= QUEUED).then_some(since)
     }
 
     async fn load(&mut self) -> Result<Option<Live>, Broken> {

@@ -51,6 +51,8 @@ pub(crate) struct Job {
     pub(crate) mailbox: mpsc::Receiver<Command>,
     /// Whether it holds a slot; one that was taken out of its turn does not.
     pub(crate) slot: bool,
+    /// Since when it had been due again, if it was, and waited for the slot.
+    pub(crate) due_since: Option<Timestamp>,
 }
 
 /// What came of a message.
@@ -149,12 +151,14 @@ impl Floor {
             return Some(job);
         }
         let id = state.schedule.next(now)?;
+        let due_since = state.schedule.take_due_since(&id);
         let (sender, mailbox) = mpsc::channel(MAILBOX);
         state.mailboxes.insert(id.clone(), sender);
         Some(Job {
             id,
             mailbox,
             slot: true,
+            due_since,
         })
     }
 
@@ -186,6 +190,7 @@ impl Floor {
                     id: id.clone(),
                     mailbox,
                     slot: false,
+                    due_since: None,
                 });
                 self.bell.notify_one();
                 sent

@@ -205,6 +205,8 @@ struct Entry {
     namespace: Arc<str>,
     claim: Arc<Claim>,
     turn: Turn,
+    /// Since when it is due again and waits for a slot.
+    due_since: Option<Timestamp>,
     /// Whether it has had a slot, and therefore is in its groups.
     begun: bool,
     /// The group that it waits for.
@@ -227,6 +229,8 @@ pub struct Schedule {
     lines: Lines,
     groups: Groups,
     timers: BTreeSet<(Timestamp, RunId)>,
+    /// Runs that have become due since somebody was served.
+    newly_due: Vec<RunId>,
 }
 
 impl Schedule {
@@ -247,6 +251,7 @@ impl Schedule {
             lines: Lines::new(bounds.shares),
             groups: Groups::default(),
             timers: BTreeSet::new(),
+            newly_due: Vec::new(),
         }
     }
 
@@ -346,6 +351,7 @@ impl Schedule {
             namespace: run.namespace,
             claim: run.claim,
             turn,
+            due_since: None,
             begun,
             waits_for: None,
         };
@@ -359,6 +365,9 @@ impl Schedule {
         };
         entry.waits_for = None;
         let (turn, is_ready) = (entry.turn, entry.place == Place::Ready);
+        if is_ready {
+            self.newly_due.push(id.clone());
+        }
         self.lines.change(&entry.namespace, |line| {
             let kind = if is_ready { Kind::Ready } else { Kind::Pending };
             line.insert(kind, turn, id.clone());
@@ -368,6 +377,15 @@ impl Schedule {
     /// The next run to work on, which gets a slot; `None` while there is no run or no slot.
     pub fn next(&mut self, now: Timestamp) -> Option<RunId> {
         self.wake(now);
+        for id in std::mem::take(&mut self.newly_due) {
+            if let Some(entry) = self
+                .entries
+                .get_mut(&id)
+                .filter(|entry| entry.place == Place::Ready)
+            {
+                entry.due_since.get_or_insert(now);
+            }
+        }
         while self.holding < self.slots {
             let last = self.slots - self.holding <= self.slots / KEPT;
             let (namespace, kind, turn, id) = self.lines.take(last.then_some(self.slots))?;
@@ -390,6 +408,11 @@ impl Schedule {
             return Some(id);
         }
         None
+    }
+
+    /// Since when a run that has got a slot had been due. Said once.
+    pub fn take_due_since(&mut self, id: &RunId) -> Option<Timestamp> {
+        self.entries.get_mut(id)?.due_since.take()
     }
 
     /// A run has left a line for good.
@@ -498,6 +521,7 @@ impl Schedule {
             Left::Ended => self.forget(id, &namespace),
             Left::Parked(due) => {
                 entry.place = Place::Parked(due);
+                entry.due_since = None;
                 self.timers.extend(due.map(|due| (due, id.clone())));
                 self.parked += 1;
             }

@@ -150,12 +150,34 @@ impl Run {
         Ok(())
     }
 
-    /// Moves everything that limits the run's time, but for what waits for people alone: its clock stands still anyway.
+    /// The event that says how long the run has waited for its turn, if it says anything.
+    pub(super) fn queued(&self, since: Timestamp) -> Option<EventKind> {
+        (!self.is_paused()).then_some(EventKind::RunQueued { since })
+    }
+
+    /// The run has waited for its turn between these two. What was over when it was due is over, or a run that waits long enough
+    /// each time would never time out.
+    pub(super) fn stand_in_line(&mut self, since: Timestamp, until: Timestamp) {
+        self.postpone_if(|due| due > since, until.duration_since(since));
+    }
+
+    /// Moves everything that limits the run's time.
     pub(super) fn postpone(&mut self, by: SignedDuration) {
+        self.postpone_if(|_| true, by);
+    }
+
+    /// Moves those limits of the run's time, but for what waits for people alone: its clock stands still anyway.
+    fn postpone_if(&mut self, moves: impl Fn(Timestamp) -> bool, by: SignedDuration) {
         if !by.is_positive() {
             return;
         }
-        let later = |time: Timestamp| time.checked_add(by).unwrap_or(Timestamp::MAX);
+        let later = |due: Timestamp| {
+            if moves(due) {
+                due.checked_add(by).unwrap_or(Timestamp::MAX)
+            } else {
+                due
+            }
+        };
         if let Some(due) = self.deadline.filter(|_| self.resting_since.is_none()) {
             self.limit(Some(later(due)));
         }
@@ -166,6 +188,7 @@ impl Run {
         let ids: Vec<u64> = moving.map(|(id, _)| *id).collect();
         for id in ids {
             self.change(id, |activation| {
+                activation.idle = activation.idle.saturating_add(by);
                 activation.deadline = activation.deadline.map(later);
                 if let Body::Try(attempt) = &mut activation.body {
                     attempt.deadline = attempt.deadline.map(later);

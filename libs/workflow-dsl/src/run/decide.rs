@@ -62,6 +62,7 @@ impl Run {
                 },
                 Status::Running,
             ) => Ok(self.hear(activation, (position, &event), now)),
+            (Stimulus::Queued { since }, Status::Running) => Ok(self.queued(since)),
             (
                 wish @ (Stimulus::Pause { .. }
                 | Stimulus::Resume { .. }
@@ -75,6 +76,7 @@ impl Run {
                 | Stimulus::Used { .. }
                 | Stimulus::Decide { .. }
                 | Stimulus::Event { .. }
+                | Stimulus::Queued { .. }
                 | Stimulus::Tick,
                 _,
             ) => Ok(None),

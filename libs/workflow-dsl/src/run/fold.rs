@@ -384,6 +384,10 @@ impl Run {
         match &event.kind {
             EventKind::RunPaused { by, reason } => self.pause(by, reason, time),
             EventKind::RunResumed { .. } => self.resume(time),
+            EventKind::RunQueued { since } => {
+                self.stand_in_line(*since, time);
+                Ok(())
+            }
             EventKind::RunCancelling { by, reason } => self.interrupt(by, reason, time),
             EventKind::RunCompensating {
                 tasks,

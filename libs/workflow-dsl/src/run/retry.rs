@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rand::{Rng, RngExt};
 
 use super::Run;
@@ -86,7 +86,9 @@ pub(super) fn on_error(
             .retry
             .as_ref()
             .filter(|_| !run.is_interrupted(id))
-            .map_or(Ok(None), |retry| due(&view, retry, attempt, random))
+            .map_or(Ok(None), |retry| {
+                due(&view, retry, attempt, activation.idle, random)
+            })
             .and_then(|due| {
                 let Some(due) = due else { return Ok(None) };
                 Ok(Some((due, attempt_deadline(&view, task, view.input, due)?)))
@@ -142,11 +144,12 @@ fn same_kind(wanted: &str, given: &str) -> bool {
     wanted == given || Standard::by_uri(wanted).is_some_and(|kind| Standard::by_uri(given) == Some(kind))
 }
 
-/// When the next attempt begins; none if there is to be none.
+/// When the next attempt begins; none if there is to be none. `idle` is how long the task's clock has stood still.
 fn due(
     view: &View<'_>,
     retry: &Retry,
     attempt: &Try,
+    idle: SignedDuration,
     random: &mut dyn Rng,
 ) -> Result<Option<Timestamp>, Problem> {
     let wanted = retry
@@ -181,7 +184,8 @@ fn due(
         None => Timestamp::MAX,
         Some(limit) => {
             let limit = view.period(limit, view.input, "the duration limit of the retries")?;
-            after(view.started, limit)
+            let limit = after(view.started, limit);
+            limit.checked_add(idle).unwrap_or(Timestamp::MAX)
         }
     };
     Ok((due <= last).then_some(due))

@@ -90,6 +90,7 @@ impl Activation {
             return;
         };
         let later = |due: Timestamp| moved(due, since, time);
+        self.idle = self.idle.saturating_add(time.duration_since(since));
         self.deadline = self.deadline.map(later);
         if let Body::Try(Try { deadline, .. }) = &mut self.body {
             *deadline = deadline.map(later);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::approval::Approval;
@@ -72,6 +72,8 @@ pub(super) struct Activation {
     pub(super) input: Arc<Value>,
     pub(super) started: Timestamp,
     pub(super) deadline: Option<Timestamp>,
+    /// How long its clock has stood still.
+    pub(super) idle: SignedDuration,
     pub(super) scope: Option<Arc<Scope>>,
     pub(super) place: Place,
     /// Position in the log of events from which on what begins inside it hears them.

@@ -477,3 +477,31 @@ fn the_last_slots_are_kept_for_namespaces_that_hold_less_than_half_of_their_shar
     schedule.leave(&id(40), Left::Ended);
     assert_eq!(schedule.next(at(0)), Some(id(45)));
 }
+
+#[test]
+fn a_run_that_is_due_again_says_since_when_it_was() {
+    let mut schedule = schedule(1, 10);
+    for number in [1, 2] {
+        schedule.restore(run(number));
+    }
+    assert_eq!(schedule.next(at(1)), Some(id(1)));
+    assert_eq!(schedule.take_due_since(&id(1)), None, "it has not waited again");
+    schedule.leave(&id(1), Left::Parked(Some(at(10))));
+    assert_eq!(schedule.next(at(2)), Some(id(2)));
+    assert_eq!(schedule.next(at(10)), None);
+    // Told something meanwhile, it keeps its time.
+    assert_eq!(schedule.seize(&id(1)), Seized::Taken);
+    schedule.leave(&id(1), Left::Waits);
+    assert_eq!(schedule.next(at(20)), None);
+    schedule.leave(&id(2), Left::Ended);
+    assert_eq!(schedule.next(at(30)), Some(id(1)));
+    assert_eq!(schedule.take_due_since(&id(1)), Some(at(10)));
+    assert_eq!(schedule.take_due_since(&id(1)), None);
+    // Parked meanwhile, it counts anew.
+    schedule.leave(&id(1), Left::Waits);
+    assert_eq!(schedule.seize(&id(1)), Seized::Taken);
+    schedule.leave(&id(1), Left::Parked(None));
+    schedule.rouse(&id(1));
+    assert_eq!(schedule.next(at(40)), Some(id(1)));
+    assert_eq!(schedule.take_due_since(&id(1)), Some(at(40)));
+}

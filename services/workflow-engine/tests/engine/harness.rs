@@ -115,6 +115,11 @@ impl Engine {
         self.launch().await;
     }
 
+    /// Lets so much time pass, by its own clock. What it sleeps for already is not woken by that.
+    pub fn pass(&self, seconds: i64) {
+        self.clock.seconds.fetch_add(seconds, Ordering::Relaxed);
+    }
+
     /// Where it speaks gRPC and HTTP.
     pub fn address(&self) -> SocketAddr {
         self.running.data

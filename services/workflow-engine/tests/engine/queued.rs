@@ -229,3 +229,39 @@ async fn processes_beyond_the_bound_say_how_many_are_ahead() {
     std::fs::write(&go, "").unwrap();
     engine.until("third", RunStatus::Completed).await;
 }
+
+#[tokio::test]
+async fn the_time_in_line_does_not_count_against_limits_of_time() {
+    let engine = Engine::start_with(|settings| settings.max_concurrent_workflows = 1).await;
+    let limited = document(&format!(
+        "  - hear: {{listen: {{to: {{one: {{with: {{type: go}}}}}}}}}}\n{}",
+        send("weather", "patient")
+    ))
+    .replace("\ndo:", "\ntimeout: {after: PT10M}\ndo:");
+    engine.start_run(&limited, "patient", "").await.unwrap();
+    engine.until("patient", RunStatus::Waiting).await;
+    engine.router.hold();
+    engine
+        .start_run(&document(&send("weather", "x")), "busy", "")
+        .await
+        .unwrap();
+    engine.until_held(1).await;
+    engine.publish("go", json!(1)).await;
+    in_line(&engine, "patient").await;
+    engine.pass(30 * 60);
+    engine.router.release(1);
+    engine.until_held(1).await;
+    engine.router.release_all();
+    engine.until("patient", RunStatus::Completed).await;
+    let history = engine.history("patient").await;
+    let queued: Vec<&proto::HistoryEvent> = history
+        .iter()
+        .filter(|event| event.r#type == "run.queued")
+        .collect();
+    assert_eq!(queued.len(), 1, "{history:?}");
+    let data: serde_json::Value = serde_json::from_str(&queued[0].data_json).unwrap();
+    let since: jiff::Timestamp = data["since"].as_str().unwrap().parse().unwrap();
+    let until = muster_api::time::from_proto(&queued[0].time.unwrap()).unwrap();
+    let waited = until.duration_since(since).as_secs();
+    assert!((1_800..1_860).contains(&waited), "{waited} s");
+}

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::{Mismatch, Opening, Start};
@@ -51,6 +51,7 @@ impl Run {
             input,
             started: time,
             deadline,
+            idle: SignedDuration::ZERO,
             scope: self.scope_inside(parent),
             place: self.place_inside(parent).in_lap(lap),
             hears_from: self.hears_from(parent),

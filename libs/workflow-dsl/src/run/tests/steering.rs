@@ -98,6 +98,50 @@ fn limits_of_time_move_by_the_pause_and_the_end_of_a_wait_does_not() {
 }
 
 #[test]
+fn limits_of_time_move_by_the_time_in_line_unless_they_were_over_before() {
+    let document = format!(
+        "
+        timeout: {{after: PT60S}}
+        do:
+          - both:
+              fork:
+                branches:
+                  - late: {{try: [{{ask: {{{ASK}, timeout: {{after: PT10S}}}}}}], catch: {{}}}}
+                  - ask: {{{ASK}, timeout: {{after: PT30S}}}}
+        "
+    );
+    let mut world = started(&document);
+    let since = world.now + SignedDuration::from_secs(10);
+    world.now = since + SignedDuration::from_secs(100);
+    world.decide(Stimulus::Queued { since });
+    assert_eq!(world.count("run.queued"), 1);
+    assert_eq!(world.count("task.caught late"), 1, "it was due before");
+    world.go_on();
+    world.faults(Standard::Timeout, "/do/0/both/fork/branches/1/ask");
+    assert_eq!(world.elapsed(), 130.0);
+}
+
+#[test]
+fn the_duration_of_retries_moves_by_the_pause() {
+    let document = format!(
+        "do: [{{it: {{try: [{{ask: {{{ASK}, timeout: {{after: PT1S}}}}}}], catch: {{retry: {{delay: PT5S, limit: {{duration: PT8S}}}}}}}}}}]"
+    );
+    let mut world = started(&document);
+    world.now += SignedDuration::from_millis(500);
+    world.decide(pause());
+    world.now += SignedDuration::from_secs(100);
+    world.decide(resume());
+    world.go_on();
+    assert_eq!(
+        world.count("task.retried it"),
+        1,
+        "the second attempt begins at 6 seconds and more than 100"
+    );
+    world.faults(Standard::Timeout, "/do/0/it/try/0/ask");
+    assert_eq!(world.elapsed(), 107.0);
+}
+
+#[test]
 fn a_run_that_has_not_begun_can_be_paused_and_ended() {
     let mut world = World::new("do:\n  - a: {set: {x: 1}}\n");
     world.decide(pause());
