@@ -313,7 +313,7 @@ pub enum EventKind {
         /// Its activation.
         activation: u64,
     },
-    /// The answer of a call says what it cost.
+    /// The answer of a call, or the run that a task has started, says what it cost.
     #[serde(rename = "usage.reported")]
     UsageReported {
         /// JSON pointer of the call.
@@ -322,6 +322,9 @@ pub enum EventKind {
         activation: u64,
         /// What it cost.
         usage: Usage,
+        /// Whether it is what a run that the task has started used: that has counted for its namespace already.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        child: bool,
     },
     /// A pause began.
     #[serde(rename = "wait.started")]

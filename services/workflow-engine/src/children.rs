@@ -22,6 +22,7 @@ use muster_workflow_dsl::journal::{Problem, Standard};
 use muster_workflow_dsl::request::{Child, Request};
 use muster_workflow_dsl::run::{Effect, child_id};
 use muster_workflow_dsl::secret::has_marker;
+use muster_workflow_dsl::usage::Usage;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
@@ -58,9 +59,26 @@ pub(crate) struct Wanted {
     pub(crate) request: Arc<Request>,
 }
 
+/// How a child has ended.
+pub(crate) struct Ended {
+    pub(crate) result: Result<Value, Problem>,
+    /// What it has used.
+    pub(crate) usage: Usage,
+}
+
+impl Ended {
+    /// It has used nothing, or nobody waits for what it uses.
+    fn free(result: Result<Value, Problem>) -> Self {
+        Self {
+            result,
+            usage: Usage::default(),
+        }
+    }
+}
+
 /// What a look at a child has shown.
 enum Seen {
-    Ended(Result<Value, Problem>),
+    Ended(Ended),
     UnderWay,
     Later(Timestamp),
 }
@@ -214,7 +232,7 @@ impl Children {
 
     /// The next thing that is to be decided on, or nothing where only what is under way has changed. Never, while nothing
     /// is under way here.
-    pub(crate) async fn news(&mut self) -> Option<(Key, Result<Value, Problem>)> {
+    pub(crate) async fn news(&mut self) -> Option<(Key, Ended)> {
         let (looks, farewells) = (&mut self.looks, &mut self.farewells);
         let (key, seen) = tokio::select! {
             Some(looked) = looks.next() => looked,
@@ -230,9 +248,9 @@ impl Children {
         }
         let child = self.wanted.get(&key).cloned();
         match seen {
-            Seen::Ended(result) => {
+            Seen::Ended(ended) => {
                 self.wanted.remove(&key);
-                child.map(|_| (key, result))
+                child.map(|_| (key, ended))
             }
             Seen::Later(due) => {
                 self.later.extend(child.map(|_| (key, due)));
@@ -315,11 +333,14 @@ async fn see(engine: &Arc<Engine>, id: &RunId, child: &Child, origin: Parent, pr
     match known {
         Ok(known) if known.parent().is_none_or(|parent| parent.run != run) => {
             let detail = format!("run '{id}' is there and is not of run '{run}'; somebody has taken its id");
-            Seen::Ended(Err(problem(Standard::Runtime, 409, detail)))
+            Seen::Ended(Ended::free(Err(problem(Standard::Runtime, 409, detail))))
         }
-        Ok(_) if !awaited => Seen::Ended(Ok(json!({"run": id}))),
+        Ok(_) if !awaited => Seen::Ended(Ended::free(Ok(json!({"run": id})))),
         Ok(known) if known.status.is_final() => match outcome(engine, &known).await {
-            Ok(result) => Seen::Ended(result),
+            Ok(result) => Seen::Ended(Ended {
+                result,
+                usage: known.spent,
+            }),
             Err(error) => refused(engine, error, child),
         },
         Ok(_) => Seen::UnderWay,
@@ -379,7 +400,7 @@ fn refused(engine: &Engine, error: Error, child: &Child) -> Seen {
         Error::RunExists { .. } => (Standard::Runtime, 409),
         _ => (Standard::Runtime, 500),
     };
-    Seen::Ended(Err(problem(kind, status, detail)))
+    Seen::Ended(Ended::free(Err(problem(kind, status, detail))))
 }
 
 /// How a child has ended, as the answer that its parent waits for.

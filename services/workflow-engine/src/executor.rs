@@ -59,7 +59,7 @@ enum Happening {
     Ended(Key, Result<serde_json::Value, Failure>),
     Heard,
     /// A run that it has started has ended.
-    ChildEnded(Key, Result<serde_json::Value, Problem>),
+    ChildEnded(Key, children::Ended),
     /// What is under way has changed, and nothing is to be decided.
     Changed,
     Due,
@@ -185,13 +185,19 @@ impl Executor {
                 }
                 // The time of a child that is to be tried again.
                 Happening::Due | Happening::Changed => live,
-                Happening::ChildEnded((activation, attempt), result) => {
-                    let ended = Stimulus::CallReturned {
+                Happening::ChildEnded((activation, attempt), ended) => {
+                    let used = (ended.usage != Usage::default()).then_some(Stimulus::Used {
                         activation,
                         attempt,
-                        result,
+                        usage: ended.usage,
+                    });
+                    let returned = Stimulus::CallReturned {
+                        activation,
+                        attempt,
+                        result: ended.result,
                     };
-                    self.step(live, vec![ended]).await?
+                    self.step(live, used.into_iter().chain([returned]).collect())
+                        .await?
                 }
                 Happening::Ended(key, outcome) => {
                     let mut stimuli = returned(key, outcome);
@@ -299,7 +305,7 @@ impl Executor {
             (key, outcome) = self.calls.ended() => Happening::Ended(key, outcome),
             () = std::future::ready(()), if self.listening.has_heard() => Happening::Heard,
             news = self.children.news() => match news {
-                Some((key, outcome)) => Happening::ChildEnded(key, outcome),
+                Some((key, ended)) => Happening::ChildEnded(key, ended),
                 None => Happening::Changed,
             },
             () = timer => Happening::Due,

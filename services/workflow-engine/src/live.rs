@@ -162,7 +162,9 @@ impl Live {
             self.record(event)?;
         }
         let reported = events.iter().filter_map(|event| match &event.kind {
-            EventKind::UsageReported { usage, .. } => Some(*usage),
+            EventKind::UsageReported {
+                usage, child: false, ..
+            } => Some(*usage),
             _ => None,
         });
         self.used += reported.sum();

@@ -256,6 +256,7 @@ impl Run {
                 task,
                 activation,
                 usage,
+                ..
             } => self.count_usage(task, *activation, *usage, time),
             EventKind::ApprovalEscalated {
                 task,

@@ -15,7 +15,7 @@ use super::approval::{self, Approval};
 use super::current::Current;
 use super::fold::Mismatch;
 use super::state::{Body, Cause, Timer};
-use crate::document::{Call, Kind};
+use crate::document::{Call, Kind, Launched};
 use crate::journal::{Breach, EventKind, Own, Problem, Question, Verdict};
 use crate::usage::{Limits, Usage};
 
@@ -57,14 +57,24 @@ impl Spending {
     }
 }
 
+/// Whether tasks of this kind may cost something: calls, and runs of other workflows. The tasks of a function of one's own are
+/// asked about themselves.
+fn costs(kind: &Kind) -> bool {
+    match kind {
+        Kind::Call(call) => !matches!(call, Call::Function(_)),
+        Kind::Run(launch) => matches!(launch.what, Launched::Workflow(_)),
+        _ => false,
+    }
+}
+
 impl Run {
-    /// What the answers of the run have cost.
+    /// What the answers of the run, and the runs that it has waited for, have cost.
     #[must_use]
     pub fn spent(&self) -> Usage {
         self.spending.spent
     }
 
-    /// The day since the epoch of the last report, and what was used on it.
+    /// The day since the epoch of the last report of its own, and what was used on it.
     #[must_use]
     pub fn spent_on_the_last_day(&self) -> (i64, Usage) {
         self.spending.today
@@ -78,13 +88,15 @@ impl Run {
     /// What follows from a report; nothing if it has been counted, or nobody waits for the answer.
     pub(super) fn used(&self, id: u64, attempt: u32, usage: Usage) -> Option<EventKind> {
         let activation = self.activations.get(&id)?;
-        let counts = matches!(activation.body, Body::Call(_))
-            && activation.place.attempt() == attempt
-            && !activation.counted;
+        let Body::Call(request) = &activation.body else {
+            return None;
+        };
+        let counts = activation.place.attempt() == attempt && !activation.counted;
         counts.then(|| EventKind::UsageReported {
             task: Arc::clone(&activation.pointer),
             activation: id,
             usage,
+            child: request.is_delegated(),
         })
     }
 
@@ -96,12 +108,19 @@ impl Run {
         time: Timestamp,
     ) -> Result<(), Mismatch> {
         let activation = self.expect(id, pointer)?;
-        if activation.counted || !matches!(activation.body, Body::Call(_)) {
+        let Body::Call(request) = &activation.body else {
+            return Err(self.mismatch(format!("{pointer} has nothing to report")));
+        };
+        if activation.counted {
             return Err(self.mismatch(format!("{pointer} has reported what it used")));
         }
+        let child = request.is_delegated();
         self.change(id, |activation| activation.counted = true);
         let spending = &mut self.spending;
         spending.spent += usage;
+        if child {
+            return Ok(());
+        }
         let day = time.as_second().div_euclid(DAY);
         if spending.today.0 == day {
             spending.today.1 += usage;
@@ -137,10 +156,8 @@ impl Run {
     /// What happens in place of a call that is about to begin, if something does.
     pub(super) fn hold(&self, current: &Current<'_>) -> Option<EventKind> {
         // The tasks of a function of one's own are asked about themselves.
-        match &current.task.kind {
-            Kind::Call(Call::Function(_)) => return None,
-            Kind::Call(_) => {}
-            _ => return None,
+        if !costs(&current.task.kind) {
+            return None;
         }
         // What was done is taken back whatever it costs.
         if self.control.unwinding.is_some() {
@@ -202,7 +219,7 @@ impl Run {
         if self.spending.open.is_none() {
             return Err(self.mismatch(format!("nothing holds {pointer}")));
         }
-        self.expect_ready(id, pointer, |kind| matches!(kind, Kind::Call(_)))?;
+        self.expect_ready(id, pointer, costs)?;
         self.change(id, |activation| activation.body = Body::Held);
         Ok(())
     }
@@ -219,7 +236,7 @@ impl Run {
                 approval.number
             )));
         }
-        self.expect_ready(id, pointer, |kind| matches!(kind, Kind::Call(_)))?;
+        self.expect_ready(id, pointer, costs)?;
         self.change(id, |activation| activation.body = Body::Held);
         self.timers.extend(timers(&approval));
         self.spending.open = Some(Box::new(approval));

@@ -150,3 +150,39 @@ async fn the_runs_of_a_namespace_share_its_budget_and_others_do_not_notice() {
     engine.reject(&second.approval_id).await.unwrap();
     engine.until("p-2", RunStatus::Faulted).await;
 }
+
+#[tokio::test]
+async fn what_runs_use_that_a_run_has_started_counts_for_it_and_once_for_their_namespace() {
+    let engine = engine(|settings| {
+        let budget = Budget {
+            tokens: 1_000,
+            ..Budget::default()
+        };
+        let namespace = Namespace {
+            budget: Some(budget),
+            ..Namespace::default()
+        };
+        settings.namespaces.insert("test".into(), namespace);
+    })
+    .await;
+    let child = document("test", "").replace("name: costly", "name: child");
+    engine.apply(&child).await;
+    let parent = "document: {dsl: '1.0.0', namespace: test, name: parent, version: '1.0.0', metadata: {muster: {budget: {tokens: 300}}}}\ndo:\n                    - each: {for: {in: '[1, 2, 3]'}, do: [{start: {run: {workflow: {namespace: test, name: child, version: '1.0.0'}}}}]}\n";
+    engine.start_run(parent, "r", "").await.unwrap();
+    let approval = engine.until_asked(1).await.remove(0);
+    assert_eq!(
+        approval.task, "/do/0/each/do/0/start",
+        "before the third child is started"
+    );
+    let asked: serde_json::Value = serde_json::from_str(&approval.details_json).unwrap();
+    assert_eq!(asked["spent"]["tokens"], 360);
+    until_calls(&engine, 6).await;
+    engine.approve(&approval.approval_id).await.unwrap();
+    let run = engine.until("r", RunStatus::Completed).await;
+    assert_eq!(run.usage.unwrap().tokens, 540);
+    until_calls(&engine, 9).await;
+    // Nine calls of 60 tokens, and not twice as much: nobody is asked about the thousand tokens of the namespace.
+    assert_eq!(engine.listed(&[]).await, []);
+    engine.start_run(&document("test", ""), "more", "").await.unwrap();
+    engine.until("more", RunStatus::Completed).await;
+}
