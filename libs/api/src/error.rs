@@ -119,7 +119,7 @@ catalogue! {
     /// The approval was closed, and not as is wanted.
     ApprovalClosed = "APPROVAL_CLOSED", FailedPrecondition, 409, "see how it was closed with `muster approval show`";
     /// Too many runs are queued.
-    TooManyRuns = "TOO_MANY_RUNS", ResourceExhausted, 429, "try again when runs have ended, or raise `engine.max_queued_runs`";
+    TooManyRuns = "TOO_MANY_RUNS", ResourceExhausted, 429, "try again when runs have ended, or raise `max_queued_runs` of `engine`, or of `engine.namespaces.NAME` where the namespace has a limit of its own";
     /// The workflow has no schedule.
     ScheduleNotFound = "SCHEDULE_NOT_FOUND", NotFound, 404, "list the schedules with `muster schedule list`; `schedule` in a document makes one when it is applied";
     /// There are as many schedules as may be.

@@ -177,6 +177,7 @@ impl Engine {
         summary.failure = None;
         summary.ended_at = None;
         summary.marks.retries = run.generation();
+        summary.marks.lined_up = true;
         summary.marks.compensation = None;
         // One that had not begun is started now, which is told then.
         let events = if run.has_begun() {

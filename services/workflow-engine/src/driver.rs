@@ -82,15 +82,15 @@ pub(crate) async fn recover(engine: &Engine) -> Result<(), store::Error> {
         let page = engine.store.unfinished(after.as_ref(), PORTION).await?;
         for entry in page.entries {
             match entry {
-                Ok(summary) if summary.status == Status::Pending => {
+                Ok(summary) if summary.status == Status::Paused && !summary.is_under_way() => {
+                    waiting += 1;
+                    engine.floor.prepare(|schedule| schedule.hold(summary.newcomer()));
+                }
+                Ok(summary) if !summary.is_under_way() => {
                     waiting += 1;
                     engine
                         .floor
                         .prepare(|schedule| schedule.restore(summary.newcomer()));
-                }
-                Ok(summary) if summary.status == Status::Paused && summary.started_at.is_none() => {
-                    waiting += 1;
-                    engine.floor.prepare(|schedule| schedule.hold(summary.newcomer()));
                 }
                 Ok(summary) => {
                     resumed += 1;

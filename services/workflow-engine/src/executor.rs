@@ -123,6 +123,8 @@ impl Executor {
         let Some(mut live) = self.load().await? else {
             return Ok(Outcome::Ended);
         };
+        // Durable with the first thing that it does.
+        live.summary.marks.lined_up &= !self.job.slot;
         if !live.is_new() {
             self.children.remember(children::wanted(&live.effects()));
             // What came due meanwhile, or was left undecided by a crash.

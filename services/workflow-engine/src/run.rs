@@ -215,6 +215,9 @@ pub struct Marks {
     pub forked: Option<Forked>,
     /// How often it has been retried; above zero, parts of its journal do not count.
     pub retries: u32,
+    /// Whether it was retried and has not had a slot since: it is not under way as far as its limits are concerned.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub lined_up: bool,
     /// Who holds it, while it is held.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub paused_by: Option<String>,
@@ -291,6 +294,13 @@ impl Summary {
             Some(Origin::Run(parent)) => Some(parent),
             Some(Origin::Schedule { .. }) | None => None,
         }
+    }
+
+    /// Whether it has had a slot since it was accepted, or retried, and has not ended.
+    #[must_use]
+    pub fn is_under_way(&self) -> bool {
+        let open = !self.status.is_final() && self.status != Status::Pending;
+        open && self.started_at.is_some() && !self.marks.lined_up
     }
 
     /// The run as the schedule is to know it.

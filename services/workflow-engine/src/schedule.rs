@@ -209,8 +209,8 @@ struct Entry {
     due_since: Option<Timestamp>,
     /// Whether it has had a slot, and therefore is in its groups.
     begun: bool,
-    /// The group that it waits for.
-    waits_for: Option<Limit>,
+    /// Whether it waits for one of its groups, beside the line.
+    is_beside: bool,
 }
 
 /// See the module.
@@ -263,14 +263,18 @@ impl Schedule {
         let queued = self.pending + self.reserved;
         // Those for which a slot is free do not wait.
         let free = self.slots.saturating_sub(self.holding + self.ready);
-        let own = self.lines.get(namespace).map_or(0, |line| line.queued);
         let share = self.lines.share(namespace);
+        let (own, in_use) = match self.lines.get(namespace) {
+            Some(line) => (line.queued, line.held + line.ready.len()),
+            None => (0, 0),
+        };
+        let own_free = free.min(share.most_slots.saturating_sub(in_use));
         let (most, kept) = (self.most_pending, self.most_pending / KEPT);
         let namespace_of = || Arc::clone(namespace);
         if queued >= most.saturating_add(free) {
             return Err(Full::Line { queued, most });
         }
-        if own >= share.most_pending.saturating_add(free) {
+        if own >= share.most_pending.saturating_add(own_free) {
             return Err(Full::Namespace {
                 namespace: namespace_of(),
                 queued: own,
@@ -353,7 +357,7 @@ impl Schedule {
             turn,
             due_since: None,
             begun,
-            waits_for: None,
+            is_beside: false,
         };
         self.entries.insert(run.id, entry);
     }
@@ -363,7 +367,7 @@ impl Schedule {
         let Some(entry) = self.entries.get_mut(id) else {
             return;
         };
-        entry.waits_for = None;
+        entry.is_beside = false;
         let (turn, is_ready) = (entry.turn, entry.place == Place::Ready);
         if is_ready {
             self.newly_due.push(id.clone());
@@ -393,9 +397,11 @@ impl Schedule {
                 continue;
             };
             if !entry.begun {
-                if let Some(limit) = self.groups.full(&entry.claim.limits) {
-                    entry.waits_for = Some(limit.clone());
-                    self.groups.wait(&limit.group, turn, id);
+                let claim = Arc::clone(&entry.claim);
+                if let Some(full) = self.groups.full(&claim.limits) {
+                    entry.is_beside = true;
+                    self.groups.wait(&claim.limits, full, turn, id);
+                    self.offer(&claim);
                     continue;
                 }
                 self.groups.join(&entry.claim.limits);
@@ -413,6 +419,13 @@ impl Schedule {
     /// Since when a run that has got a slot had been due. Said once.
     pub fn take_due_since(&mut self, id: &RunId) -> Option<Timestamp> {
         self.entries.get_mut(id)?.due_since.take()
+    }
+
+    /// Runs that wait for the groups of a run that has not joined them, though it might have, get their chance.
+    fn offer(&mut self, claim: &Claim) {
+        for next in self.groups.offer(&claim.limits) {
+            self.line_up(&next);
+        }
     }
 
     /// A run has left a line for good.
@@ -487,9 +500,15 @@ impl Schedule {
                 } else {
                     Kind::Pending
                 };
-                match entry.waits_for.take() {
-                    Some(limit) => self.groups.forget(&limit.group, turn),
-                    None => self.lines.change(&namespace, |line| line.remove(kind, &turn)),
+                let (claim, begun) = (Arc::clone(&entry.claim), entry.begun);
+                if std::mem::take(&mut entry.is_beside) {
+                    self.groups.forget(&claim.limits, turn);
+                } else {
+                    self.lines.change(&namespace, |line| line.remove(kind, &turn));
+                    // It may have been on its way to its groups.
+                    if !begun {
+                        self.offer(&claim);
+                    }
                 }
                 self.no_longer(kind, &namespace);
             }
@@ -573,8 +592,8 @@ impl Schedule {
     #[must_use]
     pub fn hindrance(&self, id: &RunId) -> Option<Hindrance> {
         let entry = self.entries.get(id)?;
-        if let Some(limit) = &entry.waits_for {
-            let ahead = self.groups.ahead(&limit.group, entry.turn);
+        if entry.is_beside {
+            let (limit, ahead) = self.groups.waits_for(&entry.claim.limits, entry.turn)?;
             return Some(Hindrance::Group {
                 limit: limit.clone(),
                 used: self.groups.under_way(&limit.group),

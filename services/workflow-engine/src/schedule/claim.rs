@@ -18,7 +18,7 @@ pub struct Claim {
 }
 
 /// A group of runs of which only so many may be under way: begun and not ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Limit {
     /// Which group, for machines and people: the workflow, and the key if it has one.
     pub group: Arc<str>,

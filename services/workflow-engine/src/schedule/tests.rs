@@ -279,6 +279,83 @@ fn runs_of_a_full_group_let_others_pass_and_follow_in_order() {
 }
 
 #[test]
+fn room_in_a_group_that_the_first_does_not_take_goes_to_the_next() {
+    let mut schedule = schedule(2, 100);
+    for number in 0..3 {
+        schedule.restore(limited(number, "orders", 1));
+    }
+    assert_eq!(schedule.next(at(0)), Some(id(0)));
+    schedule.restore(run(3));
+    assert_eq!(schedule.next(at(0)), Some(id(3)));
+    schedule.leave(&id(0), Left::Ended);
+    // The first that waits for the group is in line again, others are before it, and it is cancelled.
+    schedule.restore(of(HERE, 4, Priority::Urgent));
+    assert_eq!(schedule.next(at(0)), Some(id(4)));
+    assert_eq!(schedule.seize(&id(1)), Seized::Taken);
+    schedule.leave(&id(1), Left::Ended);
+    schedule.leave(&id(3), Left::Ended);
+    assert_eq!(schedule.next(at(0)), Some(id(2)));
+}
+
+#[test]
+fn a_run_whose_other_group_is_full_does_not_keep_the_room_from_those_behind_it() {
+    let keyed = |number: usize, key: &str| {
+        let limit = |group: String, most| Limit {
+            group: group.into(),
+            most,
+        };
+        let claim = Claim {
+            limits: vec![limit("all".into(), 2), limit(format!("all/{key}"), 1)],
+            ..Claim::default()
+        };
+        Newcomer {
+            claim: claim.into(),
+            ..run(number)
+        }
+    };
+    let mut schedule = schedule(5, 100);
+    for (number, key) in ["a", "b", "a", "c"].iter().enumerate() {
+        schedule.restore(keyed(number, key));
+    }
+    assert_eq!(schedule.next(at(0)), Some(id(0)));
+    assert_eq!(schedule.next(at(0)), Some(id(1)));
+    assert_eq!(schedule.next(at(0)), None);
+    schedule.leave(&id(1), Left::Ended);
+    assert_eq!(
+        schedule.next(at(0)),
+        Some(id(3)),
+        "the second of key a waits for the first"
+    );
+    assert_eq!(schedule.next(at(0)), None);
+    schedule.leave(&id(0), Left::Ended);
+    assert_eq!(schedule.next(at(0)), Some(id(2)));
+}
+
+#[test]
+fn a_namespace_that_may_hold_few_slots_does_not_queue_for_the_free_ones_of_all() {
+    let share = Share {
+        most_slots: 1,
+        most_pending: 2,
+        ..Share::default()
+    };
+    let mut schedule = Schedule::new(Bounds {
+        shares: [(HERE.into(), share)].into(),
+        ..bounds(100, 100)
+    });
+    admitted(&mut schedule, 0..1);
+    assert_eq!(schedule.next(at(0)), Some(id(0)));
+    admitted(&mut schedule, 1..3);
+    assert!(matches!(
+        schedule.reserve(&HERE.into()),
+        Err(Full::Namespace {
+            queued: 2,
+            most: 2,
+            ..
+        })
+    ));
+}
+
+#[test]
 fn a_namespace_cannot_fill_the_line_alone() {
     let there: Arc<str> = "there".into();
     let shares = [(
@@ -341,17 +418,27 @@ fn action() -> impl Strategy<Value = Action> {
     ]
 }
 
-/// A run whose namespace, class and group follow from its number.
+/// Limits that overlap in every way.
+const LIMITS: [&[(&str, u32)]; 7] = [
+    &[],
+    &[("a", 1)],
+    &[("both", 2), ("a", 1)],
+    &[("both", 2), ("b", 1)],
+    &[("b", 1), ("both", 3)],
+    &[("both", 1)],
+    &[],
+];
+
+/// A run whose namespace, class and groups follow from its number.
 fn drawn(number: usize) -> Newcomer {
     let claim = Claim {
         priority: Priority::ALL[number % 4],
-        limits: number
-            .is_multiple_of(3)
-            .then(|| Limit {
-                group: format!("group-{}", number % 2).into(),
-                most: 1,
+        limits: LIMITS[number % LIMITS.len()]
+            .iter()
+            .map(|(group, most)| Limit {
+                group: (*group).into(),
+                most: *most,
             })
-            .into_iter()
             .collect(),
     };
     Newcomer {
@@ -396,7 +483,9 @@ proptest! {
         let (slots, limit) = (3, 5);
         let mut schedule = schedule(slots, limit);
         let mut active: Vec<RunId> = Vec::new();
-        let mut alive = 0_usize;
+        let mut begun: BTreeSet<usize> = BTreeSet::new();
+        let mut alive: BTreeSet<usize> = BTreeSet::new();
+        let number = |id: &RunId| id.as_str().trim_start_matches("run-").parse::<usize>().unwrap();
         for (step, action) in actions.into_iter().enumerate() {
             let now = at(step as i64);
             match action {
@@ -404,13 +493,22 @@ proptest! {
                     let newcomer = drawn(step);
                     if schedule.reserve(&newcomer.namespace).is_ok() {
                         schedule.admit(newcomer);
-                        alive += 1;
+                        alive.insert(step);
                     }
                 }
                 Action::Next => {
                     if let Some(next) = schedule.next(now) {
                         prop_assert!(!active.contains(&next), "worked on twice");
+                        begun.insert(number(&next));
                         active.push(next);
+                    } else if schedule.counts().running < slots {
+                        for run in alive.iter().map(|number| id(*number)) {
+                            match schedule.hindrance(&run) {
+                                None => {}
+                                Some(Hindrance::Group { limit, used, .. }) => prop_assert!(used >= limit.most, "{run:?}"),
+                                other => prop_assert!(false, "{run:?} waits for nothing: {other:?}"),
+                            }
+                        }
                     }
                 }
                 Action::Leave(run, how) if !active.is_empty() => {
@@ -420,7 +518,10 @@ proptest! {
                         1 => Left::Parked((step % 2 == 0).then(|| at(step as i64 + 3))),
                         _ => Left::SetAside("why".into()),
                     };
-                    alive -= usize::from(left == Left::Ended);
+                    if left == Left::Ended {
+                        alive.remove(&number(&run));
+                        begun.remove(&number(&run));
+                    }
                     schedule.leave(&run, left);
                 }
                 Action::Seize(run) => {
@@ -435,7 +536,15 @@ proptest! {
             prop_assert!(counts.pending <= limit + slots);
             let seized = active.len() - counts.running;
             let total = counts.running + seized + counts.pending + counts.waiting + counts.set_aside;
-            prop_assert_eq!(total, alive);
+            prop_assert_eq!(total, alive.len());
+            for limit in begun.iter().flat_map(|number| drawn(*number).claim.limits.clone()) {
+                let takers = begun.iter().filter(|number| {
+                    let limits = &drawn(**number).claim.limits;
+                    limits.iter().any(|other| other.group == limit.group)
+                });
+                let most = LIMITS.iter().copied().flatten().filter(|(group, _)| *group == &*limit.group);
+                prop_assert!(takers.count() as u32 <= most.map(|(_, most)| *most).max().unwrap());
+            }
         }
     }
 }

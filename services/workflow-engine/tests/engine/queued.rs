@@ -265,3 +265,33 @@ async fn the_time_in_line_does_not_count_against_limits_of_time() {
     let waited = until.duration_since(since).as_secs();
     assert!((1_800..1_860).contains(&waited), "{waited} s");
 }
+
+#[tokio::test]
+async fn a_retried_run_waits_behind_its_limit_also_after_a_restart() {
+    let mut engine = Engine::start().await;
+    let policy = "concurrency: {limit: 1}";
+    engine.router.script([muster_testkit::Answer::Task(
+        muster_api::a2a::TaskState::Failed,
+        "no luck".into(),
+    )]);
+    engine.start_run(&of("test", policy), "first", "").await.unwrap();
+    engine.until("first", RunStatus::Faulted).await;
+    engine.router.hold();
+    engine.start_run(&of("test", policy), "second", "").await.unwrap();
+    engine.until_held(1).await;
+    engine.retry("first", "").await.unwrap();
+    let one_of_one = "1 of 1 runs are under way, 0 are ahead";
+    assert!(in_line(&engine, "first").await.0.ends_with(one_of_one));
+    engine.restart().await;
+    engine.until_held(1).await;
+    assert!(in_line(&engine, "first").await.0.ends_with(one_of_one));
+    engine.pause("first").await.unwrap();
+    engine.restart().await;
+    engine.until_held(1).await;
+    engine.resume("first").await.unwrap();
+    assert!(in_line(&engine, "first").await.0.ends_with(one_of_one));
+    engine.router.release(1);
+    engine.until("second", RunStatus::Completed).await;
+    engine.router.release_all();
+    engine.until("first", RunStatus::Completed).await;
+}
