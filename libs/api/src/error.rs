@@ -62,6 +62,10 @@ macro_rules! catalogue {
 catalogue! {
     /// A field of the request is missing or malformed.
     InvalidField = "INVALID_FIELD", InvalidArgument, 400, "correct the named field and send the request again";
+    /// Nothing is served at that path.
+    PathNotFound = "PATH_NOT_FOUND", NotFound, 404, "list the methods by gRPC reflection; the paths of plain HTTP are in the `google.api.http` rules of `proto/`";
+    /// The path has other methods.
+    MethodNotAllowed = "METHOD_NOT_ALLOWED", Unimplemented, 405, "use a method that the header `allow` lists";
     /// A page token is not one that this service made.
     InvalidPageToken = "INVALID_PAGE_TOKEN", InvalidArgument, 400, "start again without a page token";
     /// No live agent has that id.
@@ -113,7 +117,7 @@ catalogue! {
     /// The run has not ended.
     RunActive = "RUN_ACTIVE", FailedPrecondition, 409, "wait for its end, or cancel or terminate it";
     /// The run cannot go on from there.
-    RunNotRetryable = "RUN_NOT_RETRYABLE", FailedPrecondition, 409, "go on from an earlier step with `--from`, or fork the run";
+    RunNotRetryable = "RUN_NOT_RETRYABLE", FailedPrecondition, 409, "fork the run from the step that is to run again";
     /// There is no such approval.
     ApprovalNotFound = "APPROVAL_NOT_FOUND", NotFound, 404, "list what is open with `muster approval list`";
     /// The approval was closed, and not as is wanted.
@@ -215,18 +219,39 @@ impl Error {
     }
 }
 
+/// Longest message, in bytes. It goes out twice, in headers that most clients bound to 16 KiB together, and what a caller sent is
+/// repeated in it.
+const LONGEST_MESSAGE: usize = 2_000;
+
+/// Longest fact for programs, in bytes.
+const LONGEST_FACT: usize = 500;
+
+/// The text, cut where it is too long.
+fn shortened(mut text: String, most: usize) -> String {
+    if text.len() > most {
+        text.truncate(text.floor_char_boundary(most));
+        text.push('…');
+    }
+    text
+}
+
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
-        let mut metadata = error.metadata;
+        let message = shortened(error.message, LONGEST_MESSAGE);
+        let mut metadata: HashMap<String, String> = error
+            .metadata
+            .into_iter()
+            .map(|(key, value)| (key, shortened(value, LONGEST_FACT)))
+            .collect();
         metadata.insert("remedy".to_owned(), error.reason.remedy().to_owned());
         let mut details = ErrorDetails::with_error_info(error.reason.name(), DOMAIN, metadata);
         if let Some(field) = error.field {
-            details.add_bad_request_violation(field, error.message.clone());
+            details.add_bad_request_violation(field, message.clone());
         }
         if let Some(delay) = error.retry_after {
             details.set_retry_info(Some(delay));
         }
-        Self::with_error_details(error.reason.code(), error.message, details)
+        Self::with_error_details(error.reason.code(), message, details)
     }
 }
 
@@ -245,6 +270,16 @@ mod tests {
             assert_eq!(status.code(), reason.code());
             assert_eq!(Error::from_status(&status), Some(error));
         }
+    }
+
+    #[test]
+    fn what_a_caller_sent_does_not_make_an_error_too_long_to_be_read() {
+        let error =
+            Error::invalid_field("from", "é".repeat(5_000)).with_metadata("nearest", "x".repeat(5_000));
+        let status = Status::from(error);
+        assert!(status.message().len() <= LONGEST_MESSAGE + 3 && status.message().ends_with('…'));
+        let read = Error::from_status(&status).unwrap();
+        assert!(read.metadata["nearest"].len() <= LONGEST_FACT + 3);
     }
 
     #[test]

@@ -231,7 +231,7 @@ impl Chassis {
                 &[&sets[..], &REFLECTION].concat(),
             ),
             transcoder,
-            self.server.max_body_bytes(),
+            &self.server,
         );
         let router = grpc
             .merge(http)

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -228,12 +230,18 @@ fn check_attribute(name: &str, value: &Value) -> Result<(), Error> {
 fn check_data(fields: &Map<String, Value>) -> Result<(), Error> {
     match (fields.get("data"), fields.get("data_base64")) {
         (Some(_), Some(_)) => Err(Error::new("data", "and 'data_base64' exclude each other")),
-        (_, Some(binary)) if !binary.is_string() => Err(Error::new("data_base64", "must be Base64 text")),
+        (_, Some(binary)) if !binary.as_str().is_some_and(is_base64) => {
+            Err(Error::new("data_base64", "must be Base64 text"))
+        }
         (Some(data), None) if is_deeper(data, DEEPEST_DATA) => {
             Err(Error::new("data", format!("nests more than {DEEPEST_DATA} deep")))
         }
         _ => Ok(()),
     }
+}
+
+fn is_base64(text: &str) -> bool {
+    STANDARD.decode(text).is_ok()
 }
 
 fn is_deeper(value: &Value, levels: usize) -> bool {

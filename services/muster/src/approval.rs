@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::connect::{Endpoints, Service};
 use crate::failure::Failure;
+use crate::listing::Listing;
 use crate::output::Output;
 use crate::workflow::{time, time_json};
 
@@ -147,27 +148,23 @@ async fn list(arguments: ListArguments, endpoints: &Endpoints, output: &Output) 
         namespace: arguments.namespace.unwrap_or_default(),
         ..ListApprovalsRequest::default()
     };
-    let mut approvals: Vec<Approval> = Vec::new();
-    while let Some(missing) = arguments
-        .limit
-        .checked_sub(u32::try_from(approvals.len()).unwrap_or(u32::MAX))
-        .filter(|&missing| missing > 0)
-    {
-        request.page_size = missing.min(100);
+    let Listing {
+        entries: approvals,
+        more,
+    } = Listing::gather(arguments.limit, async |page_size, page_token| {
+        request.page_size = page_size;
+        request.page_token = page_token;
         let page = client
             .list_approvals(request.clone())
             .await
             .map_err(|status| endpoints.failure(Service::Engine, &status))?
             .into_inner();
-        approvals.extend(page.approvals);
-        if page.next_page_token.is_empty() {
-            break;
-        }
-        request.page_token = page.next_page_token;
-    }
+        Ok((page.approvals, page.next_page_token))
+    })
+    .await?;
     if output.is_json() {
         let listed: Vec<Value> = approvals.iter().map(approval_json).collect();
-        output.json(&json!({"approvals": listed}));
+        output.json(&json!({"approvals": listed, "more": more}));
     } else if approvals.is_empty() {
         output.line("no approvals");
     } else {
@@ -181,6 +178,9 @@ async fn list(arguments: ListArguments, endpoints: &Endpoints, output: &Output) 
             ]
         });
         output.table(["APPROVAL", "STATE", "WHO", "SINCE", "WHAT"], rows.collect());
+        if more {
+            output.line("there are more; `--limit` shows them");
+        }
     }
     Ok(())
 }

@@ -8,14 +8,12 @@ use tonic::transport::Channel;
 use crate::cli::{EventCommand, EventFilterArguments, PublishArguments};
 use crate::connect::{Endpoints, Service, channel};
 use crate::failure::Failure;
+use crate::listing::Listing;
 use crate::output::Output;
 use crate::read;
 
 /// Largest file with the data of an event that is read; what the engine takes is less, and it says so.
 const MAX_DATA_BYTES: u64 = 4 << 20;
-
-/// Events on one page of a list.
-const PAGE: u32 = 100;
 
 /// Runs `muster event …`.
 pub async fn run(command: EventCommand, endpoints: &Endpoints, output: &Output) -> Result<(), Failure> {
@@ -119,13 +117,15 @@ async fn list(
     output: &Output,
 ) -> Result<(), Failure> {
     let mut client = client(endpoints)?;
-    let (mut left, mut page_token, mut events) = (limit, String::new(), Vec::new());
-    loop {
+    let Listing {
+        entries: events,
+        more,
+    } = Listing::gather(limit, async |page_size, page_token| {
         let request = proto::ListEventsRequest {
             r#type: filter.r#type.clone().unwrap_or_default(),
             source: filter.source.clone().unwrap_or_default(),
             from_position: filter.from.unwrap_or_default(),
-            page_size: left.min(PAGE),
+            page_size,
             page_token,
         };
         let page = client
@@ -133,16 +133,13 @@ async fn list(
             .await
             .map_err(|status| endpoints.failure(Service::Engine, &status))?
             .into_inner();
-        events.extend(page.events.into_iter().take(left as usize));
-        left = limit.saturating_sub(u32::try_from(events.len()).unwrap_or(u32::MAX));
-        page_token = page.next_page_token;
-        if page_token.is_empty() || left == 0 {
-            break;
-        }
-    }
+        Ok((page.events, page.next_page_token))
+    })
+    .await?;
+    let after = events.last().map(|event| event.position.saturating_add(1));
     if output.is_json() {
         let events: Vec<Value> = events.iter().map(event_json).collect();
-        output.json(&json!({"events": events}));
+        output.json(&json!({"events": events, "more": more}));
         return Ok(());
     }
     let rows = events.into_iter().map(|event| {
@@ -157,6 +154,11 @@ async fn list(
         ]
     });
     output.table(["position", "type", "source", "id", "data"], rows.collect());
+    if let Some(after) = after.filter(|_| more) {
+        output.line(&format!(
+            "there are more, and newer ones; `--from {after}` or `--limit` shows them, `muster event watch` follows"
+        ));
+    }
     Ok(())
 }
 

@@ -11,6 +11,7 @@ mod event;
 mod examples;
 mod failure;
 mod fleet;
+mod listing;
 mod output;
 mod read;
 mod schedule;

@@ -20,7 +20,7 @@ pub async fn run(command: ScheduleCommand, endpoints: &Endpoints, output: &Outpu
     match command {
         ScheduleCommand::List => list(endpoints, output).await,
         ScheduleCommand::Get { name } => {
-            let WorkflowReference { namespace, name, .. } = reference(&name);
+            let (namespace, name) = schedule_name(&name)?;
             let request = GetScheduleRequest { namespace, name };
             let answer = endpoints.schedules()?.get_schedule(request).await;
             print(
@@ -30,7 +30,7 @@ pub async fn run(command: ScheduleCommand, endpoints: &Endpoints, output: &Outpu
             )
         }
         ScheduleCommand::Pause { name, reason } => {
-            let WorkflowReference { namespace, name, .. } = reference(&name);
+            let (namespace, name) = schedule_name(&name)?;
             let request = PauseScheduleRequest {
                 namespace,
                 name,
@@ -44,7 +44,7 @@ pub async fn run(command: ScheduleCommand, endpoints: &Endpoints, output: &Outpu
             )
         }
         ScheduleCommand::Resume { name } => {
-            let WorkflowReference { namespace, name, .. } = reference(&name);
+            let (namespace, name) = schedule_name(&name)?;
             let request = ResumeScheduleRequest { namespace, name };
             let answer = endpoints.schedules()?.resume_schedule(request).await;
             print(
@@ -64,6 +64,21 @@ pub async fn run(command: ScheduleCommand, endpoints: &Endpoints, output: &Outpu
             backfill(&name, (from, to), input, endpoints, output).await
         }
     }
+}
+
+/// The namespace and name of a schedule, which all versions of a workflow share.
+fn schedule_name(text: &str) -> Result<(String, String), Failure> {
+    let WorkflowReference {
+        namespace,
+        name,
+        version,
+    } = reference(text);
+    if version.is_empty() {
+        return Ok((namespace, name));
+    }
+    Err(Failure::usage(format!(
+        "'{text}': a workflow has one schedule, that of its newest version; leave '@{version}' away"
+    )))
 }
 
 async fn list(endpoints: &Endpoints, output: &Output) -> Result<(), Failure> {
@@ -115,7 +130,7 @@ async fn trigger(
     endpoints: &Endpoints,
     output: &Output,
 ) -> Result<(), Failure> {
-    let WorkflowReference { namespace, name, .. } = reference(name);
+    let (namespace, name) = schedule_name(name)?;
     let request = TriggerScheduleRequest {
         namespace,
         name,
@@ -145,7 +160,7 @@ async fn backfill(
     endpoints: &Endpoints,
     output: &Output,
 ) -> Result<(), Failure> {
-    let WorkflowReference { namespace, name, .. } = reference(name);
+    let (namespace, name) = schedule_name(name)?;
     let request = BackfillScheduleRequest {
         namespace,
         name,

@@ -1,7 +1,5 @@
 //! The gRPC face: A2A's service and the router's own, and the only map from errors to statuses.
 
-pub mod oversize;
-
 use std::sync::Arc;
 
 use futures::StreamExt as _;

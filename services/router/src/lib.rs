@@ -50,7 +50,6 @@ use admission::Admission;
 use deduplication::Window;
 use fleet::View;
 use forward::{Forwarder, Parts};
-use grpc::oversize::Oversize;
 use link::Links;
 use metrics::Meters;
 use ownership::Ownership;
@@ -94,7 +93,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
         body_limit: limit.saturating_mul(2),
     };
     let surface = Surface::new(FILE_DESCRIPTOR_SET)
-        .grpc(Oversize::new(a2a, limit))
+        .grpc(a2a)
         .grpc(RouterServiceServer::new(control))
         .http(http::routes(face));
     chassis.serve(listeners, surface).await

@@ -133,7 +133,7 @@ impl Engine {
         self.at_rest(&summary).await?;
         let refused = |why: String| Error::NotRetryable { id: id.clone(), why };
         let Some(ended_at) = summary.ended_at.filter(|_| summary.status != Status::Completed) else {
-            return Err(refused("it has completed".to_owned()));
+            return Err(refused("it has completed, and nothing of it failed".to_owned()));
         };
         if summary.marks.retries >= MOST_GENERATIONS {
             return Err(refused(format!("it has been retried {MOST_GENERATIONS} times")));
@@ -229,7 +229,11 @@ impl Engine {
             wish: muster_workflow_dsl::digest(&format!(
                 "{}\n{}",
                 wish.from,
-                wish.input.clone().unwrap_or_default()
+                match &wish.input {
+                    // As it was where none is given, and not null.
+                    Some(Value::Null) => "null as input".to_owned(),
+                    input => input.clone().unwrap_or_default().to_string(),
+                }
             )),
         };
         if let Some(id) = &wish.id
@@ -287,6 +291,7 @@ impl Engine {
         let mut claim = source.claim.clone();
         let mut edited = wish.input.clone();
         if step.is_none() {
+            record.hears_from = self.events.next_position().await?;
             if let Some(input) = edited.take() {
                 record.input = input;
             }

@@ -6,11 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
 
 use jiff::Timestamp;
-use muster_workflow_dsl::journal::{Event, EventKind, Question};
+use muster_workflow_dsl::journal::{Breach, Event, EventKind, Question};
 use muster_workflow_dsl::run::Run;
+use muster_workflow_dsl::usage::Limits;
 use serde::{Deserialize, Serialize};
 
 use crate::run::{RunId, Summary};
@@ -98,6 +98,12 @@ pub struct Approval {
     pub task: String,
     /// What is asked.
     pub question: Question,
+    /// The budget that is used up, if that is what is asked about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Breach>,
+    /// By how much it was raised, where whoever decided said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raise: Option<Limits>,
     /// Since when.
     pub opened_at: Timestamp,
     /// Whether more people have been asked.
@@ -117,7 +123,7 @@ impl Approval {
         run: &Summary,
         number: u64,
         task: &str,
-        question: &Question,
+        (question, budget): (&Question, Option<&Breach>),
         opened_at: Timestamp,
         escalated: bool,
     ) -> Self {
@@ -131,6 +137,8 @@ impl Approval {
             version: run.version.clone(),
             task: task.to_owned(),
             question: question.clone(),
+            budget: budget.cloned(),
+            raise: None,
             opened_at,
             escalated,
             state: State::Open,
@@ -224,12 +232,12 @@ impl Ledger {
     pub(crate) fn of(run: &Run, summary: &Summary) -> Self {
         let open = run.approvals().map(|approval| {
             let number = approval.number;
-            let (task, question) = (Arc::clone(&approval.task), &approval.question);
+            let asked = (&approval.question, approval.budget.as_ref());
             let known = Approval::new(
                 summary,
                 number,
-                &task,
-                question,
+                &approval.task,
+                asked,
                 approval.opened,
                 approval.escalated,
             );
@@ -255,9 +263,11 @@ impl Ledger {
                     task,
                     approval,
                     question,
+                    budget,
                     ..
                 } => {
-                    let opened = Approval::new(summary, *approval, task, question, time, false);
+                    let asked = (question, budget.as_ref());
+                    let opened = Approval::new(summary, *approval, task, asked, time, false);
                     self.changed.insert(*approval, opened.clone());
                     self.open.insert(*approval, opened);
                 }
@@ -279,6 +289,7 @@ impl Ledger {
                         closed.close(state, time);
                         closed.decided_by.clone_from(&verdict.by);
                         closed.comment.clone_from(&verdict.comment);
+                        closed.raise = verdict.raise;
                         self.changed.insert(*approval, closed);
                     }
                 }
@@ -289,7 +300,17 @@ impl Ledger {
         if let Some(last) = events.last()
             && !self.open.is_empty()
         {
-            let still: BTreeSet<u64> = run.approvals().map(|approval| approval.number).collect();
+            let mut still = BTreeSet::new();
+            for approval in run.approvals() {
+                still.insert(approval.number);
+                // A pause moves its time.
+                if let Some(known) = self.open.get_mut(&approval.number)
+                    && known.question != approval.question
+                {
+                    known.question.clone_from(&approval.question);
+                    self.changed.insert(approval.number, known.clone());
+                }
+            }
             let gone: Vec<u64> = self
                 .open
                 .keys()

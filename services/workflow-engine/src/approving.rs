@@ -3,6 +3,7 @@
 use muster_api::names::suggestion;
 use muster_workflow_dsl::journal::Verdict;
 use muster_workflow_dsl::run::Stimulus;
+use muster_workflow_dsl::usage::Limits;
 
 use crate::approval::{Approval, ApprovalId, Filter, Position, State};
 use crate::engine::Engine;
@@ -45,12 +46,12 @@ impl Engine {
         page_size: u32,
         page_token: &str,
     ) -> Result<(Vec<Approval>, String), Error> {
-        let after: Option<Position> = List::Approvals.cursor(page_token)?;
+        let after: Option<Position> = List::Approvals.cursor(filter, page_token)?;
         let Page { entries, next } = self
             .store
             .approvals(filter, after.as_ref(), page::size(page_size))
             .await?;
-        let next = next.map(|next| List::Approvals.token(&next));
+        let next = next.map(|next| List::Approvals.token(filter, &next));
         Ok((entries, next.unwrap_or_default()))
     }
 
@@ -60,13 +61,17 @@ impl Engine {
     /// There is no such approval, it was closed otherwise, or its run cannot go on.
     pub async fn decide(&self, id: &ApprovalId, verdict: Verdict) -> Result<Approval, Error> {
         let approval = self.approval(id).await?;
+        let raise = verdict.raise;
+        if let Some(raise) = raise {
+            check_raise(&approval, raise)?;
+        }
         let wanted = if verdict.approved {
             State::Approved
         } else {
             State::Rejected
         };
         if approval.state != State::Open {
-            return settled(approval, wanted);
+            return settled(approval, wanted, raise);
         }
         let stimulus = Stimulus::Decide {
             approval: id.number,
@@ -74,15 +79,63 @@ impl Engine {
         };
         match self.act(&id.run, stimulus).await {
             // Another decision, or the end of the run, may have been first.
-            Ok(_) | Err(Error::RunEnded { .. }) => settled(self.approval(id).await?, wanted),
+            Ok(_) | Err(Error::RunEnded { .. }) => settled(self.approval(id).await?, wanted, raise),
             Err(error) => Err(error),
         }
     }
 }
 
-fn settled(approval: Approval, wanted: State) -> Result<Approval, Error> {
+/// Refuses a raise that would do nothing.
+fn check_raise(approval: &Approval, raise: Limits) -> Result<(), Error> {
+    let given = if raise.tokens.is_some() {
+        "raise_tokens"
+    } else {
+        "raise_cost"
+    };
+    let Some(budget) = &approval.budget else {
+        return Err(Error::field(
+            given,
+            "the approval is about no budget; leave it away",
+        ));
+    };
+    for (field, raised, limited) in [
+        (
+            "raise_tokens",
+            raise.tokens.is_some(),
+            budget.limits.tokens.is_some(),
+        ),
+        (
+            "raise_cost",
+            raise.cost_micros.is_some(),
+            budget.limits.cost_micros.is_some(),
+        ),
+    ] {
+        if raised && !limited {
+            return Err(Error::field(
+                field,
+                "the budget has no limit of this kind; leave it away",
+            ));
+        }
+    }
+    let after = match budget.namespace {
+        // Up to there this run may go on.
+        Some(_) => raise.beyond(budget.spent),
+        None => budget.limits.raised(raise),
+    };
+    if after.reached_by(budget.spent) {
+        let message = format!(
+            "the budget would still be used up: {} of {} are used",
+            budget.spent.to_value(),
+            budget.limits.to_value()
+        );
+        return Err(Error::field(given, message));
+    }
+    Ok(())
+}
+
+fn settled(approval: Approval, wanted: State, raise: Option<Limits>) -> Result<Approval, Error> {
     match approval.state {
-        state if state == wanted => Ok(approval),
+        state if state == wanted && (raise.is_none() || raise == approval.raise) => Ok(approval),
         State::Open => Err(Error::Defect(format!(
             "approval '{}' was not decided; try again",
             approval.id

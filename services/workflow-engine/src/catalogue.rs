@@ -189,14 +189,15 @@ impl Catalogue {
     /// # Errors
     /// The token is not one of this list's.
     pub async fn list(&self, page_size: u32, page_token: &str) -> Result<(Vec<Workflow>, String), Error> {
-        let after: Option<WorkflowKey> = List::Workflows.cursor(page_token)?;
+        let after: Option<WorkflowKey> = List::Workflows.cursor(&(), page_token)?;
         let Page { entries, next } = self
             .store
             .workflows(after.as_ref(), page::size(page_size))
             .await?;
         Ok((
             entries,
-            next.map(|next| List::Workflows.token(&next)).unwrap_or_default(),
+            next.map(|next| List::Workflows.token(&(), &next))
+                .unwrap_or_default(),
         ))
     }
 }

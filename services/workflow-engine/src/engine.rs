@@ -436,14 +436,15 @@ impl Engine {
         page_size: u32,
         page_token: &str,
     ) -> Result<(Vec<Summary>, String), Error> {
-        let before: Option<Position> = List::Runs.cursor(page_token)?;
+        let before: Option<Position> = List::Runs.cursor(filter, page_token)?;
         let Page { entries, next } = self
             .store
             .runs(filter, before.as_ref(), page::size(page_size))
             .await?;
         Ok((
             entries,
-            next.map(|next| List::Runs.token(&next)).unwrap_or_default(),
+            next.map(|next| List::Runs.token(filter, &next))
+                .unwrap_or_default(),
         ))
     }
 
@@ -457,7 +458,7 @@ impl Engine {
         page_size: u32,
         page_token: &str,
     ) -> Result<(Vec<Entry>, String), Error> {
-        let from = List::History.cursor::<u64>(page_token)?.unwrap_or(0);
+        let from = List::History.cursor::<u64>(id, page_token)?.unwrap_or(0);
         let length = self.summary(id).await?.history_length;
         let entries = self.store.history(id, from, page::size(page_size)).await?;
         let next = entries
@@ -466,7 +467,8 @@ impl Engine {
             .filter(|next| *next < length);
         Ok((
             entries,
-            next.map(|next| List::History.token(&next)).unwrap_or_default(),
+            next.map(|next| List::History.token(id, &next))
+                .unwrap_or_default(),
         ))
     }
 

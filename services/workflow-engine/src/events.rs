@@ -106,7 +106,18 @@ impl Events {
             };
             complete("specversion", &|| SPECVERSION.to_owned());
             complete("id", &|| uuid::Uuid::now_v7().to_string());
-            complete("time", &|| muster_api::time::rfc3339(self.clock.now()));
+        }
+        self.admit(event)
+    }
+
+    /// An event that is complete, but for its time.
+    ///
+    /// # Errors
+    /// As [`Self::complete`].
+    pub fn admit(&self, mut event: Value) -> Result<CloudEvent, String> {
+        if let Value::Object(fields) = &mut event {
+            let now = || Value::String(muster_api::time::rfc3339(self.clock.now()));
+            fields.entry("time").or_insert_with(now);
         }
         self.bound(muster_api::json::length(&event))?;
         CloudEvent::check(event).map_err(|error| error.to_string())
@@ -178,7 +189,7 @@ impl Events {
         page_size: u32,
         page_token: &str,
     ) -> Result<(Vec<Logged>, String), Error> {
-        let from = List::Events.cursor::<u64>(page_token)?.unwrap_or(from);
+        let from = List::Events.cursor::<u64>(wanted, page_token)?.unwrap_or(from);
         let limit = page::size(page_size);
         let Page { mut entries, next } = self
             .store
@@ -189,7 +200,8 @@ impl Events {
         let next = next.filter(|next| *next < end);
         Ok((
             entries,
-            next.map(|next| List::Events.token(&next)).unwrap_or_default(),
+            next.map(|next| List::Events.token(wanted, &next))
+                .unwrap_or_default(),
         ))
     }
 

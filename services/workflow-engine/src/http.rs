@@ -64,9 +64,10 @@ fn read(events: &Events, headers: &HeaderMap, body: &[u8]) -> Result<Vec<CloudEv
         .unwrap_or_default()
         .trim()
         .to_ascii_lowercase();
-    let complete = |event: Value, what: &str| {
+    // What comes from elsewhere says all that the specification requires: an event without an id could not be known again.
+    let admit = |event: Value, what: &str| {
         events
-            .complete(event)
+            .admit(event)
             .map_err(|message| Refusal::field(format!("{what}: {message}")))
     };
     if let Some(format) = media_type.strip_prefix(BATCHED) {
@@ -83,16 +84,16 @@ fn read(events: &Events, headers: &HeaderMap, body: &[u8]) -> Result<Vec<CloudEv
         }
         let read = batch.into_iter().enumerate();
         return read
-            .map(|(index, event)| complete(event, &format!("event {index}")))
+            .map(|(index, event)| admit(event, &format!("event {index}")))
             .collect();
     }
     if let Some(format) = media_type.strip_prefix(STRUCTURED) {
         supported(format)?;
-        return Ok(vec![complete(parsed(body)?, "the event")?]);
+        return Ok(vec![admit(parsed(body)?, "the event")?]);
     }
     if headers.contains_key("ce-specversion") || headers.contains_key("ce-type") {
         let event = binary::read(headers, &media_type, content_type, body).map_err(Refusal::field)?;
-        return Ok(vec![complete(event, "the event")?]);
+        return Ok(vec![admit(event, "the event")?]);
     }
     let message = format!(
         "there is no CloudEvent here: send `content-type: {STRUCTURED}+json` or `{BATCHED}+json`, or the attributes as headers `ce-*`"
@@ -159,10 +160,6 @@ impl From<Error> for Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let mut response = muster_runtime::refused(self.status);
-        if let Some(http) = self.http {
-            *response.status_mut() = http;
-        }
-        response
+        muster_runtime::refused(self.status, self.http)
     }
 }

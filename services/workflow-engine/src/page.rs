@@ -1,9 +1,12 @@
 //! Pages: opaque cursors over a sort key, stable while entries come and go.
 
+use std::fmt;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use sha2::{Digest as _, Sha256};
 
 /// Entries on a page when the caller does not say.
 const USUAL: usize = 50;
@@ -14,7 +17,7 @@ const LONGEST_TOKEN: usize = 1024;
 
 /// A token that this service did not make, or made for another list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("is not a page token of this list")]
+#[error("is not a page token of this list and this search")]
 pub struct InvalidToken;
 
 /// Which list a token belongs to, so that none is taken for another's.
@@ -46,10 +49,11 @@ impl List {
         }
     }
 
-    /// A token that stands for the place after `cursor`.
+    /// A token that stands for the place after `cursor` of the list that `search` has found.
     #[must_use]
-    pub fn token(self, cursor: &impl Serialize) -> String {
+    pub fn token(self, search: &impl fmt::Debug, cursor: &impl Serialize) -> String {
         let mut bytes = vec![self.tag()];
+        bytes.extend(fingerprint(search));
         bytes.extend(serde_json::to_vec(cursor).expect("cursors are plain text and numbers"));
         URL_SAFE_NO_PAD.encode(bytes)
     }
@@ -57,8 +61,12 @@ impl List {
     /// The place that a token stands for; `None` for the empty token, the start.
     ///
     /// # Errors
-    /// The token is not one of this list's.
-    pub fn cursor<C: DeserializeOwned>(self, token: &str) -> Result<Option<C>, InvalidToken> {
+    /// The token is not one of this list's, or of another search.
+    pub fn cursor<C: DeserializeOwned>(
+        self,
+        search: &impl fmt::Debug,
+        token: &str,
+    ) -> Result<Option<C>, InvalidToken> {
         if token.is_empty() {
             return Ok(None);
         }
@@ -66,13 +74,18 @@ impl List {
             return Err(InvalidToken);
         }
         let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| InvalidToken)?;
-        match bytes.split_first() {
-            Some((tag, cursor)) if *tag == self.tag() => {
-                serde_json::from_slice(cursor).map(Some).map_err(|_| InvalidToken)
-            }
-            _ => Err(InvalidToken),
-        }
+        let cursor = bytes.strip_prefix(&[self.tag()]);
+        let cursor = cursor.and_then(|bytes| bytes.strip_prefix(&fingerprint(search)));
+        serde_json::from_slice(cursor.ok_or(InvalidToken)?)
+            .map(Some)
+            .map_err(|_| InvalidToken)
     }
+}
+
+/// What tells the tokens of one search from those of another.
+fn fingerprint(search: &impl fmt::Debug) -> [u8; 4] {
+    let [first, second, third, fourth, ..] = Sha256::digest(format!("{search:?}")).0;
+    [first, second, third, fourth]
 }
 
 /// How many entries a page has when the caller asks for `wanted`.
@@ -97,17 +110,27 @@ mod tests {
 
     #[test]
     fn a_token_belongs_to_its_list() {
-        let token = List::Runs.token(&(7_i64, "run"));
-        assert_eq!(List::Runs.cursor(&token), Ok(Some((7_i64, "run".to_owned()))));
-        assert_eq!(List::Workflows.cursor::<(i64, String)>(&token), Err(InvalidToken));
-        assert_eq!(List::History.cursor::<u64>(""), Ok(None));
+        let token = List::Runs.token(&"all", &(7_i64, "run"));
+        assert_eq!(
+            List::Runs.cursor(&"all", &token),
+            Ok(Some((7_i64, "run".to_owned())))
+        );
+        assert_eq!(
+            List::Runs.cursor::<(i64, String)>(&"some", &token),
+            Err(InvalidToken)
+        );
+        assert_eq!(
+            List::Workflows.cursor::<(i64, String)>(&"all", &token),
+            Err(InvalidToken)
+        );
+        assert_eq!(List::History.cursor::<u64>(&"all", ""), Ok(None));
     }
 
     proptest! {
         #[test]
         fn no_text_is_taken_for_a_token_by_accident(text in ".{0,40}") {
-            if let Ok(Some((time, id))) = List::Runs.cursor::<(i64, String)>(&text) {
-                prop_assert_eq!(List::Runs.token(&(time, id)), text);
+            if let Ok(Some((time, id))) = List::Runs.cursor::<(i64, String)>(&(), &text) {
+                prop_assert_eq!(List::Runs.token(&(), &(time, id)), text);
             }
         }
     }

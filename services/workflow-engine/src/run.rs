@@ -47,7 +47,9 @@ impl FromStr for RunId {
 
     fn from_str(text: &str) -> Result<Self, InvalidId> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-        if !text.is_empty() && text.len() <= LONGEST_ID && text.bytes().all(allowed) {
+        // Paths of addresses with nothing but dots mean something else.
+        let named = text.bytes().any(|byte| byte != b'.');
+        if named && text.len() <= LONGEST_ID && text.bytes().all(allowed) {
             Ok(Self(text.to_owned()))
         } else {
             Err(InvalidId)

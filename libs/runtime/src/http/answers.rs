@@ -1,11 +1,13 @@
 //! The chassis' own answers: errors as JSON for HTTP, as a status for gRPC.
 
-use axum::Json;
 use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use serde_json::json;
-use tonic::Code;
+use muster_api::error::{Error, Reason};
+use percent_encoding::percent_decode;
+use tonic::{Code, Status};
+
+use crate::transcode::refused;
 
 /// Where a gRPC status is, in the head or in the trailers.
 pub(crate) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -29,10 +31,9 @@ fn content_type(headers: &HeaderMap) -> Option<&str> {
         .and_then(|value| value.to_str().ok())
 }
 
-/// An error as JSON, in the form of `google.rpc`.
-fn http_error(code: StatusCode, status: &str, message: &str) -> Response {
-    let body = json!({"error": {"code": code.as_u16(), "status": status, "message": message}});
-    (code, Json(body)).into_response()
+/// An error as JSON, in the form of `google.rpc`, with another HTTP status than that of its reason where one fits better.
+fn http_error(error: Error, http: Option<StatusCode>) -> Response {
+    refused(error.into(), http)
 }
 
 /// A gRPC error in the response's head ("trailers only").
@@ -57,7 +58,7 @@ pub(super) fn panicked(grpc: bool) -> Response {
     if grpc {
         grpc_error(Code::Internal, PANICKED)
     } else {
-        http_error(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", PANICKED)
+        http_error(Error::new(Reason::Internal, PANICKED), None)
     }
 }
 
@@ -70,19 +71,19 @@ pub(super) fn panicked_trailers() -> HeaderMap {
 pub(super) fn too_large(limit: usize) -> Response {
     let message =
         format!("the body has more than {limit} bytes; send less, or raise `server.max_message_bytes`");
-    http_error(StatusCode::PAYLOAD_TOO_LARGE, "RESOURCE_EXHAUSTED", &message)
+    http_error(Error::new(Reason::MessageTooLarge, message), None)
 }
 
 /// The answer to a body over a limit that the route sets for itself.
 pub(super) fn too_large_here() -> Response {
     let message = "the body has more bytes than this path takes; send less";
-    http_error(StatusCode::PAYLOAD_TOO_LARGE, "RESOURCE_EXHAUSTED", message)
+    http_error(Error::new(Reason::MessageTooLarge, message), None)
 }
 
 /// The answer to a method that the path does not have; the header `allow` goes with it.
 pub(super) fn method_not_allowed(allowed: Option<HeaderValue>) -> Response {
     let message = "the path is there, but not with this method; the header `allow` lists those that are";
-    let mut response = http_error(StatusCode::METHOD_NOT_ALLOWED, "UNIMPLEMENTED", message);
+    let mut response = http_error(Error::new(Reason::MethodNotAllowed, message), None);
     // Of an inner router; the outermost adds its own later.
     if let Some(allowed) = allowed {
         response.headers_mut().insert(header::ALLOW, allowed);
@@ -94,10 +95,11 @@ pub(super) fn method_not_allowed(allowed: Option<HeaderValue>) -> Response {
 pub(super) fn grpc_only(path: &str, has_method: bool) -> Response {
     if has_method {
         let message = format!("{path} speaks gRPC only: POST with content-type application/grpc");
-        http_error(StatusCode::UNSUPPORTED_MEDIA_TYPE, "INVALID_ARGUMENT", &message)
+        let error = Error::invalid_field("content-type", message);
+        http_error(error, Some(StatusCode::UNSUPPORTED_MEDIA_TYPE))
     } else {
-        let message = format!("{path} is no method; list them by reflection");
-        http_error(StatusCode::NOT_FOUND, "NOT_FOUND", &message)
+        let message = format!("{path} is no method");
+        http_error(Error::new(Reason::PathNotFound, message), None)
     }
 }
 
@@ -110,5 +112,29 @@ pub(crate) async fn fallback(request: Request) -> Response {
         );
     }
     let message = format!("{} {} is not served here", request.method(), request.uri().path());
-    http_error(StatusCode::NOT_FOUND, "NOT_FOUND", &message)
+    http_error(Error::new(Reason::PathNotFound, message), None)
+}
+
+/// What tonic says of a gRPC message over the limit.
+const OVERSIZE: &str = "decoded message length too large";
+
+/// A gRPC answer, or MESSAGE_TOO_LARGE in the place of tonic's bare OUT_OF_RANGE: tonic refuses a message over the limit before
+/// any handler sees it, and callers are to find the reason and the remedy. The limit itself stays tonic's, so that nothing larger
+/// is ever held in memory.
+pub(super) fn typed_oversize(response: Response, limit: usize) -> Response {
+    let too_large = response
+        .headers()
+        .get(GRPC_STATUS)
+        .is_some_and(|code| Code::from_bytes(code.as_bytes()) == Code::OutOfRange)
+        && response.headers().get(GRPC_MESSAGE).is_some_and(|message| {
+            percent_decode(message.as_bytes())
+                .decode_utf8_lossy()
+                .contains(OVERSIZE)
+        });
+    if !too_large {
+        return response;
+    }
+    let message = format!("the message is larger than the {limit} bytes that are taken");
+    let refusal = Error::new(Reason::MessageTooLarge, message).with_metadata("limit", limit.to_string());
+    Status::from(refusal).into_http()
 }

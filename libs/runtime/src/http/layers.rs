@@ -16,6 +16,7 @@ use super::body::{Count, Watched, limited, status_of};
 use super::{Contract, answers};
 use crate::clock::SharedClock;
 use crate::metrics::Metrics;
+use crate::server::Config;
 use crate::tasks::panic_message;
 use crate::transcode::{Found, Transcoder};
 
@@ -27,6 +28,7 @@ pub(crate) struct Layers {
     contract: Contract,
     transcoder: Transcoder,
     max_body_bytes: usize,
+    max_message_bytes: usize,
 }
 
 impl Layers {
@@ -35,14 +37,15 @@ impl Layers {
         clock: SharedClock,
         contract: Contract,
         transcoder: Transcoder,
-        max_body_bytes: usize,
+        server: &Config,
     ) -> Self {
         Self {
             metrics,
             clock,
             contract,
             transcoder,
-            max_body_bytes,
+            max_body_bytes: server.max_body_bytes(),
+            max_message_bytes: server.max_message_bytes,
         }
     }
 
@@ -91,7 +94,7 @@ impl Layers {
         let path = request.uri().path();
         if layers.contract.serves(path) {
             return if answers::is_grpc(request.headers()) {
-                next.run(request).await
+                answers::typed_oversize(next.run(request).await, layers.max_message_bytes)
             } else {
                 answers::grpc_only(path, layers.contract.has_method(path))
             };

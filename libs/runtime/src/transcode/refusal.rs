@@ -45,10 +45,11 @@ impl From<Error> for Refusal {
     }
 }
 
-/// A status as the answer to a plain HTTP request: JSON, with the HTTP status that fits.
+/// A status as the answer to a plain HTTP request: JSON, with this HTTP status where the refusal is about HTTP itself, or else
+/// the one that fits.
 #[must_use]
-pub fn refused(status: Status) -> Response {
-    Refusal { status, http: None }.into_response()
+pub fn refused(status: Status, http: Option<StatusCode>) -> Response {
+    Refusal { status, http }.into_response()
 }
 
 /// A field of the request is at fault.

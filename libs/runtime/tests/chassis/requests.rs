@@ -73,6 +73,11 @@ async fn refusals_are_json() {
     let running = start(&server::Config::default(), |_| {});
     let nowhere = http::get(running.data, "/nowhere").await.unwrap();
     assert_eq!(error(&nowhere), (404, 404));
+    let info = &nowhere.json()["error"]["details"][0];
+    assert_eq!(
+        (&info["reason"], &info["domain"]),
+        (&"PATH_NOT_FOUND".into(), &"muster".into())
+    );
     let wrong_method = http::get(running.data, "/echo").await.unwrap();
     assert_eq!(error(&wrong_method), (405, 405));
     assert_eq!(wrong_method.headers["allow"], "POST");

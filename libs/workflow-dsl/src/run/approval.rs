@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::current::{Current, Fault};
@@ -74,6 +74,15 @@ impl Approval {
         self.question.assignees.iter().chain(later).map(String::as_str)
     }
 
+    /// Moves the instants at which something about it is to be decided.
+    fn postpone(&mut self, by: SignedDuration) {
+        let later = |due: Timestamp| due.checked_add(by).unwrap_or(Timestamp::MAX);
+        self.question.deadline = self.question.deadline.map(later);
+        if let Some(escalation) = &mut self.question.escalation {
+            escalation.due = later(escalation.due);
+        }
+    }
+
     /// The instants at which something about it is to be decided.
     pub(super) fn timers(&self) -> [Option<(Timestamp, Cause)>; 2] {
         let escalation = self.question.escalation.as_ref().filter(|_| !self.escalated);
@@ -93,6 +102,24 @@ impl Run {
             _ => None,
         });
         gates.chain(self.spending.open.as_deref())
+    }
+
+    /// Moves the time that people have for what is open.
+    pub(super) fn postpone_approvals(&mut self, by: SignedDuration) {
+        if !by.is_positive() {
+            return;
+        }
+        let gates = self.activations.iter();
+        let gates = gates.filter(|(_, activation)| matches!(activation.body, Body::Asked(_)));
+        let ids: Vec<u64> = gates.map(|(id, _)| *id).collect();
+        for id in ids {
+            self.change(id, |activation| {
+                if let Body::Asked(approval) = &mut activation.body {
+                    approval.postpone(by);
+                }
+            });
+        }
+        self.change_budget_question(|open| open.postpone(by));
     }
 
     fn asked(&self, number: u64) -> Option<(u64, &Activation)> {

@@ -161,9 +161,10 @@ impl Run {
         self.postpone_if(|due| due > since, until.duration_since(since));
     }
 
-    /// Moves everything that limits the run's time.
+    /// Moves everything that limits the run's time, and what people have to decide.
     pub(super) fn postpone(&mut self, by: SignedDuration) {
         self.postpone_if(|_| true, by);
+        self.postpone_approvals(by);
     }
 
     /// Moves those limits of the run's time, but for what waits for people alone: its clock stands still anyway.

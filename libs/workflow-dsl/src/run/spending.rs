@@ -252,11 +252,16 @@ impl Run {
     }
 
     pub(super) fn escalate_budget(&mut self) {
+        self.change_budget_question(|open| open.escalated = true);
+    }
+
+    /// Changes the open question about a budget and keeps its timers true.
+    pub(super) fn change_budget_question(&mut self, change: impl FnOnce(&mut Approval)) {
         if let Some(open) = &mut self.spending.open {
             for timer in timers(open) {
                 self.timers.remove(&timer);
             }
-            open.escalated = true;
+            change(open);
             self.timers.extend(timers(open));
         }
     }

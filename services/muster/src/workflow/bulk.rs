@@ -1,7 +1,7 @@
 //! One thing done to every run that a search finds.
 
 use clap::ValueEnum;
-use muster_api::workflow::{BulkAction, BulkOutcome, BulkRunsRequest, ListRunsRequest};
+use muster_api::workflow::{BulkAction, BulkOutcome, BulkRunsRequest, ListRunsRequest, RunStatus};
 use serde_json::{Value, json};
 
 use super::control::who;
@@ -96,8 +96,16 @@ pub async fn run(arguments: BulkArguments, endpoints: &Endpoints, output: &Outpu
 
 fn line(outcome: &BulkOutcome) -> String {
     match outcome.done {
-        true => format!("{}  {}", outcome.run_id, status_name(outcome.status())),
+        true => format!("{}  {}", outcome.run_id, status(outcome).unwrap_or("deleted")),
         false => format!("{}  {}: {}", outcome.run_id, outcome.reason, outcome.message),
+    }
+}
+
+/// Where the run stands; nothing of one that is gone, or was refused.
+fn status(outcome: &BulkOutcome) -> Option<&'static str> {
+    match outcome.status() {
+        RunStatus::Unspecified => None,
+        status => Some(status_name(status)),
     }
 }
 
@@ -105,7 +113,7 @@ fn outcome_json(outcome: &BulkOutcome) -> Value {
     json!({
         "id": outcome.run_id,
         "done": outcome.done,
-        "status": status_name(outcome.status()),
+        "status": status(outcome),
         "reason": (!outcome.done).then_some(&outcome.reason),
         "message": (!outcome.done).then_some(&outcome.message),
     })

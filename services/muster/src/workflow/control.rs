@@ -113,12 +113,12 @@ fn told(run: Option<Run>, output: &Output) -> Result<(), Failure> {
     runs::print(&run, output)
 }
 
-/// Who asks: as told, else the user of this machine.
+/// Who asks: as told, else the user of this machine, else 'operator'.
 pub(super) fn who(by: Option<String>) -> String {
     let user = || {
         ["USER", "LOGNAME"]
             .into_iter()
-            .find_map(|name| std::env::var(name).ok())
+            .find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()))
     };
-    by.or_else(user).unwrap_or_default()
+    by.or_else(user).unwrap_or_else(|| "operator".to_owned())
 }

@@ -13,6 +13,7 @@ use super::search::Search;
 use crate::cli::RunArguments;
 use crate::connect::{Endpoints, Service};
 use crate::failure::Failure;
+use crate::listing::Listing;
 use crate::output::Output;
 use crate::send::json_argument;
 
@@ -171,25 +172,20 @@ async fn wait(
 pub async fn list(search: Search, limit: u32, endpoints: &Endpoints, output: &Output) -> Result<(), Failure> {
     let mut client = endpoints.engine()?;
     let mut request = search.request()?;
-    let mut runs: Vec<Run> = Vec::new();
-    while let Some(missing) = limit
-        .checked_sub(u32::try_from(runs.len()).unwrap_or(u32::MAX))
-        .filter(|&n| n > 0)
-    {
-        request.page_size = missing.min(100);
+    let Listing { entries: runs, more } = Listing::gather(limit, async |page_size, page_token| {
+        request.page_size = page_size;
+        request.page_token = page_token;
         let page = client
             .list_runs(request.clone())
             .await
             .map_err(|status| endpoints.failure(Service::Engine, &status))?
             .into_inner();
-        runs.extend(page.runs);
-        if page.next_page_token.is_empty() {
-            break;
-        }
-        request.page_token = page.next_page_token;
-    }
+        Ok((page.runs, page.next_page_token))
+    })
+    .await?;
     if output.is_json() {
-        output.json(&json!({"runs": runs.iter().map(run_json).collect::<Vec<_>>()}));
+        let listed: Vec<Value> = runs.iter().map(run_json).collect();
+        output.json(&json!({"runs": listed, "more": more}));
     } else if runs.is_empty() {
         output.line("no runs");
     } else {
@@ -206,6 +202,9 @@ pub async fn list(search: Search, limit: u32, endpoints: &Endpoints, output: &Ou
             })
             .collect();
         output.table(["RUN", "WORKFLOW", "STATUS", "CREATED", "ENDED"], rows);
+        if more {
+            output.line("there are more; `--limit` shows them");
+        }
     }
     Ok(())
 }

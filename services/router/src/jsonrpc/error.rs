@@ -127,6 +127,7 @@ const fn number_of_reason(reason: Reason) -> i32 {
         | Reason::InvalidWorkflow => error_code::INVALID_PARAMS,
         Reason::TaskNotFound => error_code::TASK_NOT_FOUND,
         Reason::InvalidAgentResponse => error_code::INVALID_AGENT_RESPONSE,
+        Reason::PathNotFound | Reason::MethodNotAllowed => error_code::UNSUPPORTED_OPERATION,
         Reason::LeaseNotFound
         | Reason::NodeFull
         | Reason::RegistryFull

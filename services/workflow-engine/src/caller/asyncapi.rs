@@ -9,7 +9,6 @@ use muster_workflow_dsl::document::{ResponseFormat, UriTemplate};
 use muster_workflow_dsl::request::{AsyncApi, Destination, Http, shown};
 use serde_json::{Map, Value};
 
-use super::http::within;
 use super::openapi::{resolved, wrong};
 use super::web::Web;
 use super::{Call, Failure, Kind, Progress};
@@ -22,17 +21,8 @@ impl Web {
         call: &Call,
         progress: &Progress,
     ) -> Result<Value, Failure> {
-        within(call.timeout, &shown(&request.document.endpoint.uri), async {
-            let mut session = self.session(call).await?;
-            let outcome = async {
-                progress.set_note(Some("reads the document that describes the service".to_owned()));
-                let text = self.document(&request.document.endpoint, &mut session).await?;
-                progress.set_note(None);
-                let request = described(&text, request)?;
-                self.http_in(&request, call, progress, &mut session).await
-            };
-            let outcome = outcome.await;
-            outcome.map_err(|failure| session.redaction().failure(failure))
+        self.described(&request.document.endpoint, call, progress, |text, _| {
+            described(text, request)
         })
         .await
     }

@@ -29,14 +29,27 @@ impl Web {
         call: &Call,
         progress: &Progress,
     ) -> Result<Value, Failure> {
-        within(call.timeout, &shown(&request.document.endpoint.uri), async {
+        self.described(&request.document.endpoint, call, progress, |text, address| {
+            described(text, address, request)
+        })
+        .await
+    }
+
+    /// Makes the request that a document says, and returns what is answered.
+    pub(super) async fn described(
+        &self,
+        document: &Destination,
+        call: &Call,
+        progress: &Progress,
+        describe: impl FnOnce(&str, &str) -> Result<Http, Failure>,
+    ) -> Result<Value, Failure> {
+        within(call.timeout, &shown(&document.uri), async {
             let mut session = self.session(call).await?;
             let outcome = async {
                 progress.set_note(Some("reads the document that describes the service".to_owned()));
-                let text = self.document(&request.document.endpoint, &mut session).await?;
+                let text = self.document(document, &mut session).await?;
                 progress.set_note(None);
-                let address = session.text(&request.document.endpoint.uri);
-                let request = described(&text, &address, request)?;
+                let request = describe(&text, &session.text(&document.uri))?;
                 self.http_in(&request, call, progress, &mut session).await
             };
             let outcome = outcome.await;

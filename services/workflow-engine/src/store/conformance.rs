@@ -496,6 +496,8 @@ fn approval(run: &Summary, number: u64, second: i64, state: State) -> Approval {
             deadline: None,
             escalation: None,
         },
+        budget: None,
+        raise: None,
         opened_at: at(second),
         escalated: false,
         state,

@@ -76,14 +76,15 @@ impl Engine {
         page_size: u32,
         page_token: &str,
     ) -> Result<(Vec<Schedule>, String), Error> {
-        let after: Option<Name> = List::Schedules.cursor(page_token)?;
+        let after: Option<Name> = List::Schedules.cursor(&(), page_token)?;
         let Page { entries, next } = self
             .store
             .schedules(after.as_ref(), page::size(page_size))
             .await?;
         Ok((
             entries,
-            next.map(|next| List::Schedules.token(&next)).unwrap_or_default(),
+            next.map(|next| List::Schedules.token(&(), &next))
+                .unwrap_or_default(),
         ))
     }
 

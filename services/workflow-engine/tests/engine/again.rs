@@ -256,3 +256,43 @@ async fn a_run_at_work_can_be_forked_and_a_retried_one_too() {
         assert_eq!((run.output_json.as_str(), run.retries), (r#""c""#, 1), "{id}");
     }
 }
+
+#[tokio::test]
+async fn null_is_another_input_than_none_and_a_long_name_is_no_broken_connection() {
+    let engine = Engine::start().await;
+    engine
+        .start_run(&document("  - a: {set: {n: '${ . }'}}\n"), "r", r#"{"n": 1}"#)
+        .await
+        .unwrap();
+    engine.until("r", RunStatus::Completed).await;
+    engine.fork("r", "", "s", "").await.unwrap();
+    engine.fork("r", "", "s", "").await.unwrap();
+    assert_eq!(
+        reason(&engine.fork("r", "", "s", "null").await.unwrap_err()),
+        "RUN_EXISTS"
+    );
+    let long = engine.fork("r", &"é".repeat(5_000), "", "").await.unwrap_err();
+    assert_eq!(reason(&long), "INVALID_FIELD", "{long:?}");
+    for dots in [".", "..", "..."] {
+        let refused = engine.fork("r", "", dots, "").await.unwrap_err();
+        assert_eq!(reason(&refused), "INVALID_FIELD", "{dots}");
+    }
+}
+
+#[tokio::test]
+async fn a_fork_from_the_beginning_hears_what_comes_from_now_on() {
+    let engine = Engine::start().await;
+    let text = document("  - hear: {listen: {to: {one: {with: {type: go}}}}}\n");
+    engine.start_run(&text, "r", "").await.unwrap();
+    engine.until_blocked("r", "event").await;
+    engine.publish("go", serde_json::json!(1)).await;
+    engine.until("r", RunStatus::Completed).await;
+    engine.fork("r", "", "s", "").await.unwrap();
+    engine.until_blocked("s", "event").await;
+    engine.publish("go", serde_json::json!(2)).await;
+    let run = engine.until("s", RunStatus::Completed).await;
+    assert_eq!(run.output_json, "[2]");
+    engine.fork("r", "hear", "t", "").await.unwrap();
+    let run = engine.until("t", RunStatus::Completed).await;
+    assert_eq!(run.output_json, "[1]", "what the other run could hear");
+}

@@ -186,3 +186,40 @@ async fn what_runs_use_that_a_run_has_started_counts_for_it_and_once_for_their_n
     engine.start_run(&document("test", ""), "more", "").await.unwrap();
     engine.until("more", RunStatus::Completed).await;
 }
+
+#[tokio::test]
+async fn a_raise_that_would_do_nothing_is_refused_and_says_why() {
+    let engine = engine(|_| {}).await;
+    let text = document("test", "budget: {tokens: 100, assignees: [ada]}");
+    engine.start_run(&text, "r", "").await.unwrap();
+    let id = engine.until_asked(1).await.remove(0).approval_id;
+    let raise = async |id: &str, tokens: Option<u64>, cost: Option<f64>| {
+        let request = proto::ApproveRequest {
+            approval_id: id.to_owned(),
+            by: "ada".into(),
+            comment: String::new(),
+            raise_tokens: tokens,
+            raise_cost: cost,
+        };
+        engine.people().await.approve(request).await
+    };
+    for (tokens, cost, words) in [
+        (Some(0), None, "would still be used up"),
+        (Some(20), None, "would still be used up"),
+        (None, Some(5.0), "raise_cost: "),
+    ] {
+        let refused = raise(&id, tokens, cost).await.unwrap_err();
+        assert!(refused.message().contains(words), "{refused:?}");
+        assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+    }
+    raise(&id, Some(21), None).await.unwrap();
+    engine.until("r", RunStatus::Completed).await;
+    raise(&id, Some(21), None).await.unwrap();
+    let refused = raise(&id, Some(100), None).await.unwrap_err();
+    assert_eq!(crate::harness::reason(&refused), "APPROVAL_CLOSED", "{refused:?}");
+    let gate = "document: {dsl: '1.0.0', namespace: test, name: gate, version: '1.0.0'}\ndo:\n  - a: {set: {a: 1}, metadata: {muster: {approval: {title: Go?, assignees: [ada]}}}}\n";
+    engine.start_run(gate, "g", "").await.unwrap();
+    let id = engine.until_asked(1).await.remove(0).approval_id;
+    let refused = raise(&id, Some(7), None).await.unwrap_err();
+    assert!(refused.message().contains("about no budget"), "{refused:?}");
+}

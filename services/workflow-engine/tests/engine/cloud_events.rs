@@ -113,9 +113,27 @@ async fn what_is_no_event_is_refused_with_its_place() {
         (structured, "{".to_owned(), 400, "the body is not JSON"),
         (
             structured,
-            "{\"type\": \"a\"}".to_owned(),
+            "{\"specversion\": \"1.0\", \"id\": \"1\", \"type\": \"a\"}".to_owned(),
             400,
             "'source' is missing",
+        ),
+        (
+            structured,
+            "{\"type\": \"a\", \"source\": \"/http\", \"id\": \"1\"}".to_owned(),
+            400,
+            "'specversion' is missing",
+        ),
+        (
+            structured,
+            "{\"specversion\": \"1.0\", \"type\": \"a\", \"source\": \"/http\"}".to_owned(),
+            400,
+            "'id' is missing",
+        ),
+        (
+            structured,
+            "{\"specversion\": \"1.0\", \"id\": \"1\", \"type\": \"a\", \"source\": \"/http\", \"data_base64\": \"!!!\"}".to_owned(),
+            400,
+            "'data_base64' must be Base64",
         ),
         (batched, "{}".to_owned(), 400, "a batch is a JSON array"),
         (
@@ -131,6 +149,19 @@ async fn what_is_no_event_is_refused_with_its_place() {
         let text = answer["error"]["message"].as_str().unwrap_or_default();
         assert!(text.contains(message), "{answer}");
     }
+    let binary = [
+        ("ce-specversion", "1.0"),
+        ("ce-source", "/http"),
+        ("ce-type", "a"),
+    ];
+    let (status, answer) = post(&engine, &binary, "").await;
+    assert_eq!(status, 400, "{answer}");
+    assert!(
+        answer["error"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("'id' is missing")
+    );
     assert_eq!(
         engine.logged("").await,
         Vec::<Value>::new(),

@@ -90,6 +90,8 @@ fn approvals(run: &Summary, journal: &[Entry]) -> Vec<Approval> {
                 version: run.version.clone(),
                 task: event["task"].as_str().unwrap().to_owned(),
                 question: serde_json::from_value(event.clone()).unwrap(),
+                budget: None,
+                raise: None,
                 opened_at: serde_json::from_value(event["time"].clone()).unwrap(),
                 escalated: false,
                 state: State::Open,

@@ -346,7 +346,7 @@ pub fn container_client(directory: &Path) -> String {
     let path = directory.join("client");
     let asked = directory.join("asked");
     let text = format!(
-        "#!/bin/sh\necho \"$@\" >> {asked}\ncase \"$1\" in\n  ps) cat {listed} 2>/dev/null || true;;\n  rm) ;;\n  run) case \"$*\" in *broken*) echo 'no such image' >&2; exit 125;; \
+        "#!/bin/sh\necho \"$@\" >> {asked}\nfor word; do case \"$word\" in --env-file=*) cat \"${{word#*=}}\" >> {asked};; esac; done\ncase \"$1\" in\n  ps) cat {listed} 2>/dev/null || true;;\n  rm) ;;\n  run) case \"$*\" in *broken*) echo 'no such image' >&2; exit 125;; \
          *slow*) exec sleep 1000;; *) cat; exit 0;; esac;;\nesac\n",
         asked = asked.display(),
         listed = directory.join("listed").display(),
@@ -387,11 +387,23 @@ async fn containers_are_run_by_their_client_and_removed_where_processes_are_kill
         "--rm",
         "--publish=127.0.0.1:8080:80",
         "--volume=/srv/data/x:/x",
-        "--env=A=b",
         "--interactive --entrypoint=sh alpine -c echo $1 sh a",
     ] {
         assert!(line.contains(part), "{part} is not in {line}");
     }
+
+    assert!(!line.contains("A=b"), "everyone sees the command line: {line}");
+    assert!(asked().lines().any(|line| line == "A=b"), "{}", asked());
+    assert!(asked().contains("\nMUSTER_MESSAGE_ID="), "{}", asked());
+    let error = engine
+        .fault(&container(
+            "image: alpine, environment: {KEY: '${ \"one\\ntwo\" }'}",
+        ))
+        .await;
+    assert!(
+        error.status == 400 && error.detail.contains("'KEY' of a container has several lines"),
+        "{error:?}"
+    );
 
     let error = engine.fault(&container("image: broken")).await;
     assert!(

@@ -307,3 +307,40 @@ async fn one_thing_is_done_to_all_that_a_search_finds() {
     assert!(refused.message().starts_with("action: "), "{refused}");
     engine.terminate("bystander").await.unwrap();
 }
+
+#[tokio::test]
+async fn the_token_of_another_search_is_refused() {
+    let engine = Engine::start().await;
+    for id in ["a", "b", "c"] {
+        engine
+            .start_run(&document("  - a: {set: {n: 1}}\n"), id, "")
+            .await
+            .unwrap();
+        engine.until(id, RunStatus::Completed).await;
+    }
+    let list = async |name: &str, page_token: &str| {
+        let request = proto::ListRunsRequest {
+            name: name.to_owned(),
+            page_size: 1,
+            page_token: page_token.to_owned(),
+            ..Default::default()
+        };
+        engine.client.clone().list_runs(request).await
+    };
+    let token = list("test", "").await.unwrap().into_inner().next_page_token;
+    list("test", &token).await.unwrap();
+    let refused = list("", &token).await.unwrap_err();
+    assert_eq!(reason(&refused), "INVALID_PAGE_TOKEN", "{refused:?}");
+    let history = async |id: &str, page_token: &str| {
+        let request = proto::GetHistoryRequest {
+            run_id: id.to_owned(),
+            page_size: 1,
+            page_token: page_token.to_owned(),
+        };
+        engine.client.clone().get_history(request).await
+    };
+    let token = history("a", "").await.unwrap().into_inner().next_page_token;
+    history("a", &token).await.unwrap();
+    let refused = history("b", &token).await.unwrap_err();
+    assert_eq!(reason(&refused), "INVALID_PAGE_TOKEN", "{refused:?}");
+}

@@ -1,5 +1,6 @@
 //! People decide before a task begins: what they are asked, what follows, and whose time it is.
 
+use jiff::SignedDuration;
 use serde_json::json;
 
 use super::world::World;
@@ -115,6 +116,31 @@ fn silence_escalates_and_then_fails() {
             .contains("by ada, bob, boss in time")
     );
     assert_eq!(world.count("approval.escalated pay"), 1);
+}
+
+#[test]
+fn a_pause_gives_people_as_much_more_time() {
+    let mut world = asked(&format!(
+        "do:\n  {}\n",
+        gated(", deadline: PT2H, escalate: {after: PT1H, to: [boss]}")
+    ));
+    world.now += SignedDuration::from_mins(30);
+    world.decide(Stimulus::Pause {
+        by: "ada".into(),
+        reason: String::new(),
+    });
+    world.now += SignedDuration::from_hours(10);
+    world.decide(Stimulus::Resume {
+        by: "ada".into(),
+        reason: String::new(),
+    });
+    assert_eq!(world.count("approval.escalated pay"), 0);
+    world.step();
+    assert_eq!(world.elapsed(), 11.0 * 3600.0);
+    assert_eq!(world.count("approval.escalated pay"), 1);
+    world.go_on();
+    assert_eq!(world.elapsed(), 12.0 * 3600.0);
+    assert_eq!(world.run.error().unwrap().kind, Own::ApprovalExpired.uri());
 }
 
 #[test]

@@ -104,27 +104,6 @@ fn endless_and_huge_statements_are_stopped() {
     let cross = "SELECT count(*) FROM data a, data b, data c, data d, data e, data f, data g, data h, data i, \
                  data j, data k, data l, data m, data n, data o, data p";
     assert_eq!(ask(cross).unwrap_err(), Error::Interrupted);
-    let doubling =
-        "WITH RECURSIVE n(s) AS (SELECT 'xxxxxxxx' UNION ALL SELECT s || s FROM n) SELECT max(s) FROM n";
-    assert_eq!(ask(doubling).unwrap_err(), Error::Memory);
-    let wide = "WITH RECURSIVE s(x) AS (SELECT 'xxxxxxxx' UNION ALL SELECT x || x FROM s LIMIT 16) \
-                SELECT a.x, b.x FROM s a, s b ORDER BY length(a.x) + length(b.x) DESC";
-    assert_eq!(
-        query(&weather(), wide, 1_000, after(5_000)).unwrap_err(),
-        Error::ResultTooLarge
-    );
-}
-
-#[test]
-fn a_statement_cannot_take_all_memory() {
-    // 100,000 strings of half a megabyte would be 50 GB.
-    let hoard = "WITH RECURSIVE s(x) AS (SELECT 'xxxxxxxx' UNION ALL SELECT x || x FROM s LIMIT 17), \
-                 n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000) \
-                 SELECT x || i FROM n, (SELECT x FROM s ORDER BY length(x) DESC LIMIT 1) ORDER BY 1 DESC";
-    assert_eq!(
-        query(&weather(), hoard, 10, Box::new(|| false)).unwrap_err(),
-        Error::Memory
-    );
 }
 
 #[test]

@@ -49,7 +49,7 @@ pub(super) fn prepare(
             shell
         }
         Program::Script { language, code } => script(config, *language, code, process, directory.path())?,
-        Program::Container { .. } => container(config, process, call, now)?,
+        Program::Container { .. } => container(config, process, call, now, directory.path())?,
     };
     command
         .current_dir(directory.path())
@@ -157,6 +157,7 @@ fn container(
     process: &Process,
     call: &Call,
     now: jiff::Timestamp,
+    directory: &Path,
 ) -> Result<Command, Failure> {
     let Program::Container {
         image,
@@ -209,9 +210,7 @@ fn container(
         admit(config, host)?;
         command.arg(format!("--volume={host}:{inside}"));
     }
-    for (name, value) in environment(process, call)? {
-        command.arg(format!("--env={name}={value}"));
-    }
+    command.args(container_environment(&environment(process, call)?, directory)?);
     if process.stdin.is_some() {
         command.arg("--interactive");
     }
@@ -224,6 +223,34 @@ fn container(
     }
     command.args(words(process.arguments.as_ref()));
     Ok(command)
+}
+
+/// Options that give a container its environment: a file, because everyone on the machine sees the command line, and a value
+/// may be a secret. The format of the file has no way to write a value of several lines.
+fn container_environment(
+    environment: &BTreeMap<String, String>,
+    directory: &Path,
+) -> Result<[String; 1], Failure> {
+    let mut text = String::new();
+    for (name, value) in environment {
+        let fits = |byte: u8| byte.is_ascii_graphic();
+        if !name.bytes().all(fits) || name.starts_with('#') {
+            return Err(invalid(format!(
+                "'{name}' cannot be the name of an environment variable of a container"
+            )));
+        }
+        if value.contains(['\n', '\r']) {
+            return Err(invalid(format!(
+                "the environment variable '{name}' of a container has several lines, which its client does not take; encode the \
+                 value, for example as Base64, or pass it as 'stdin'"
+            )));
+        }
+        text.push_str(&format!("{name}={value}\n"));
+    }
+    let file = directory.join("environment");
+    std::fs::write(&file, text)
+        .map_err(|error| broken(format!("the environment cannot be written: {error}")))?;
+    Ok([format!("--env-file={}", file.display())])
 }
 
 /// Whether this path of this machine may be given to a container.

@@ -231,8 +231,8 @@ mod tests {
     proptest! {
         #[test]
         fn positions_sort_like_their_keys_and_come_back(
-            a in (any::<i64>(), "[a-zA-Z0-9._-]{1,20}"),
-            b in (any::<i64>(), "[a-zA-Z0-9._-]{1,20}"),
+            a in (any::<i64>(), "[a-zA-Z0-9._-]{0,19}[a-zA-Z0-9_-]"),
+            b in (any::<i64>(), "[a-zA-Z0-9._-]{0,19}[a-zA-Z0-9_-]"),
         ) {
             let position = |(created_micros, id): (i64, String)| Position { created_micros, id: id.parse().unwrap() };
             let (a, b) = (position(a), position(b));
@@ -241,7 +241,7 @@ mod tests {
         }
 
         #[test]
-        fn no_run_sees_the_journal_of_another(a in "[a-z.]{1,4}", b in "[a-z.]{1,4}", index: u64) {
+        fn no_run_sees_the_journal_of_another(a in "[a-z.]{0,3}[a-z]", b in "[a-z.]{0,3}[a-z]", index: u64) {
             let (a, b): (RunId, RunId) = (a.parse().unwrap(), b.parse().unwrap());
             let key = Journal::entry(&b, index);
             let inside = Journal::start(&a) <= key && key < Journal::end(&a);
