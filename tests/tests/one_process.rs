@@ -213,3 +213,51 @@ async fn bad_documents_are_refused_with_their_place_by_validate_apply_and_run() 
         }
     }
 }
+
+#[tokio::test]
+async fn lists_say_that_there_are_more_and_commands_name_what_is_wrong() {
+    let directory = tempfile::tempdir().unwrap();
+    let dev = Dev::start(&directory.path().join("data")).await;
+    let document = directory.path().join("ask.yaml");
+    let text = "document: { dsl: 1.0.0, namespace: test, name: ask, version: 1.0.0 }\ndo:\n  - a: { set: { n: 1 }, metadata: { muster: { approval: \
+                { title: Go?, assignees: [ ada ] } } } }\n";
+    std::fs::write(&document, text).unwrap();
+    for id in ["one", "two", "three"] {
+        let document = document.to_str().unwrap();
+        for arguments in [
+            ["workflow", "run", document, "--id", id],
+            ["event", "publish", "--type=test.a", "--id", id],
+        ] {
+            assert_eq!(dev.muster(&arguments).await.code, 0);
+        }
+    }
+    for (command, list) in [
+        (["workflow", "runs"], "runs"),
+        (["approval", "list"], "approvals"),
+        (["event", "list"], "events"),
+    ] {
+        for (limit, entries, more) in [("2", 2, true), ("3", 3, false)] {
+            let arguments = [&command[..], &["--limit", limit]].concat();
+            let told = wait_for("all to be listed", PATIENCE, async || {
+                let listed = dev
+                    .muster(&[&arguments[..], &["-o", "json"]].concat())
+                    .await
+                    .json();
+                if listed[list].as_array().map(Vec::len) == Some(entries) && listed["more"] == more {
+                    Ok(())
+                } else {
+                    Err(listed.to_string())
+                }
+            });
+            told.await;
+            let people = dev.muster(&arguments).await.success().stdout;
+            assert_eq!(people.contains("there are more"), more, "{people}");
+        }
+    }
+    let versioned = dev.muster(&["schedule", "get", "test/ask@1.0.0"]).await;
+    assert_eq!(versioned.code, 2, "{versioned:?}");
+    assert!(versioned.stderr.contains("leave '@1.0.0' away"), "{versioned:?}");
+    let long = "a".repeat(9_000);
+    let unknown = dev.muster(&["workflow", "get", &long]).await;
+    assert_eq!(unknown.code, 3, "{unknown:?}");
+}
