@@ -17,6 +17,14 @@ pub struct Listen {
     pub each: Option<Each>,
 }
 
+impl Listen {
+    /// Whether a condition on the events as they were read ends it, while a `foreach` keeps something else of them.
+    #[must_use]
+    pub fn judges_events(&self) -> bool {
+        self.each.is_some() && matches!(self.to.consume, Consume::Any(Until::Condition(_)))
+    }
+}
+
 /// What of an event becomes data of the workflow.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Read {

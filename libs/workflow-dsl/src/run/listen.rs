@@ -136,7 +136,13 @@ impl Current<'_> {
             };
             let value = bounded(value, "the event")?;
             // With a `foreach`, what is kept of the event is known once its tasks have ended.
-            done = listen.each.is_none() && (done | self.is_enough(listen, listening, &value)?);
+            if listen.each.is_none() {
+                can_keep(listening, &value)?;
+                done |= self.is_enough(listen, &listening.items, Some(&value))?;
+            } else {
+                can_judge(listen, listening, &value)?;
+                done = false;
+            }
             item = Some(value);
         }
         Ok(EventKind::EventConsumed {
@@ -172,8 +178,9 @@ impl Current<'_> {
             output: kept,
             context,
         } = self.kept(listen.each.as_ref(), output)?;
-        let done = listening.hearing.is_done(&listen.to)
-            || self.is_enough(listen, listening, kept.as_ref().unwrap_or(output))?;
+        can_keep(listening, kept.as_ref().unwrap_or(output))?;
+        let done =
+            listening.hearing.is_done(&listen.to) || self.is_enough(listen, &listening.events, None)?;
         Ok(EventKind::ItemCompleted {
             task: self.pointer(),
             activation: self.id,
@@ -211,25 +218,45 @@ impl Current<'_> {
         })
     }
 
-    /// Whether the condition that ends the listening holds with one more item. More than a run may keep is refused.
-    fn is_enough(&self, listen: &Listen, listening: &Listening, item: &Arc<Value>) -> Result<bool, Fault> {
-        let bytes = listening.bytes.saturating_add(weight(item));
-        if bytes > LARGEST_VALUE {
-            let detail = format!(
-                "what the task keeps of the events has about {bytes} bytes; {LARGEST_VALUE} is the most, so keep less of each \
-                 with 'foreach.output.as'"
-            );
-            return Err(Problem::standard(Standard::Runtime, detail));
-        }
+    /// Whether the condition that ends the listening holds for these events, as they were read, and one more.
+    fn is_enough(
+        &self,
+        listen: &Listen,
+        events: &[Arc<Value>],
+        more: Option<&Arc<Value>>,
+    ) -> Result<bool, Fault> {
         let Consume::Any(Until::Condition(condition)) = &listen.to.consume else {
             return Ok(false);
         };
-        let mut items = listening.output();
-        if let Value::Array(items) = &mut items {
-            items.push(item.as_ref().clone());
-        }
-        self.view.is_true(condition, &items)
+        let events = events.iter().chain(more).map(|event| event.as_ref().clone());
+        self.view.is_true(condition, &events.collect())
     }
+}
+
+/// Refuses an item with which the task would keep more of the events than a run may.
+fn can_keep(listening: &Listening, item: &Arc<Value>) -> Result<(), Fault> {
+    let bytes = listening.bytes.saturating_add(weight(item));
+    if bytes <= LARGEST_VALUE {
+        return Ok(());
+    }
+    let detail = format!(
+        "what the task keeps of the events has about {bytes} bytes; {LARGEST_VALUE} is the most, so keep less of each \
+         with 'foreach.output.as'"
+    );
+    Err(Problem::standard(Standard::Runtime, detail))
+}
+
+/// Refuses an event with which the list that the condition is judged on would be larger than a run may have it.
+fn can_judge(listen: &Listen, listening: &Listening, event: &Arc<Value>) -> Result<(), Fault> {
+    let bytes = listening.event_bytes.saturating_add(weight(event));
+    if bytes <= LARGEST_VALUE || !listen.judges_events() {
+        return Ok(());
+    }
+    let detail = format!(
+        "the events that 'until' is a condition on have about {bytes} bytes; {LARGEST_VALUE} is the most, so let 'until' end \
+         the listening earlier, or end it by events"
+    );
+    Err(Problem::standard(Standard::Runtime, detail))
 }
 
 impl Run {

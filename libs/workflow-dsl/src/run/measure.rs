@@ -173,6 +173,11 @@ impl Sum {
                     self.value(output);
                 }
             }
+            Body::Listen(listening) => {
+                for value in listening.items.iter().chain(&listening.events) {
+                    self.value(value);
+                }
+            }
             // Errors are short.
             _ => {}
         }

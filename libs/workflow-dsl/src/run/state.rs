@@ -182,6 +182,10 @@ pub(super) struct Listening {
     pub(super) items: Vec<Arc<Value>>,
     /// How large that is, roughly, as JSON.
     pub(super) bytes: usize,
+    /// The events as they were read, where a condition is judged on them and a `foreach` keeps something else.
+    pub(super) events: Vec<Arc<Value>>,
+    /// How large those are, roughly, as JSON.
+    pub(super) event_bytes: usize,
     /// The event that is being worked on.
     pub(super) current: Option<Item>,
     /// Whether it has heard enough.

@@ -60,6 +60,8 @@ impl Run {
                 count: 0,
                 items: Vec::new(),
                 bytes: 2,
+                events: Vec::new(),
+                event_bytes: 2,
                 current: None,
                 done: false,
             }));
@@ -146,6 +148,10 @@ impl Listening {
             self.keep(item);
             return;
         };
+        if listen.judges_events() {
+            self.event_bytes = self.event_bytes.saturating_add(weight(item)).saturating_add(1);
+            self.events.push(Arc::clone(item));
+        }
         self.current = Some(Item {
             value: Arc::clone(item),
             cursor: match &each.tasks {

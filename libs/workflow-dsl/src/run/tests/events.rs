@@ -213,13 +213,52 @@ fn a_foreach_without_tasks_shapes_what_is_kept() {
     let document = "
         do:
           - hear:
-              listen: {to: {any: [{with: {type: a}}], until: 'add > 3'}}
+              listen: {to: {any: [{with: {type: a}}], until: 'map(.n) | add > 3'}}
               foreach: {output: {as: .n}}
         ";
     let world = (1..=4).fold(World::new(document), |world, n| {
         world.publish("a", json!({"n": n}), n)
     });
     world.run(json!(null)).yields(json!([1, 2, 3]));
+}
+
+#[test]
+fn a_condition_is_judged_on_the_events_and_not_on_what_a_foreach_keeps_of_them() {
+    for (read, until) in [
+        ("data", "'${ .[-1].x == 2 }'"),
+        ("envelope", "'${ .[-1].data.x == 2 }'"),
+    ] {
+        let value = if read == "data" { "$e.x" } else { "$e.data.x" };
+        let document = format!(
+            "
+            do:
+              - hear:
+                  listen: {{to: {{any: [{{with: {{type: q}}}}], until: {until}}}, read: {read}}}
+                  foreach: {{item: e, do: [{{s: {{set: {{v: '${{ {value} }}'}}}}}}]}}
+            "
+        );
+        let world = (1..=3).fold(World::new(&document), |world, x| {
+            world.publish("q", json!({"x": x}), x)
+        });
+        world.run(json!(null)).yields(json!([{"v": 1}, {"v": 2}]));
+    }
+}
+
+#[test]
+fn the_events_that_a_condition_is_judged_on_are_bounded() {
+    let document = "
+        do:
+          - hear:
+              listen: {to: {any: [], until: '${ length < 0 }'}}
+              foreach: {output: {as: length}}
+        ";
+    let large = "x".repeat(1 << 20);
+    let world = (0..5).fold(World::new(document), |world, _| {
+        world.publish("a", json!(large), 0)
+    });
+    world
+        .run(json!(null))
+        .faults(Standard::Runtime, "the events that 'until' is a condition on");
 }
 
 #[test]
