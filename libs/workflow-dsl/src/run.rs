@@ -35,6 +35,7 @@ mod fold;
 mod launch;
 mod listen;
 mod measure;
+mod observe;
 mod place;
 mod retry;
 pub mod rewind;
@@ -64,6 +65,8 @@ pub use effect::{Effect, child_id};
 pub use fold::Mismatch;
 use measure::Meter;
 pub use measure::{MOST_BYTES_HELD, MOST_STEPS_AT_ONCE};
+use observe::Observer;
+pub use observe::{InProgress, Observation};
 use spending::{Exhausted, Spending};
 use state::{Activation, Cursor, Timer};
 pub use waiting::{Blocker, BlockerKind};
@@ -129,6 +132,8 @@ pub struct Run {
     secrets: Secrets,
     /// Bytes recorded since what it holds was measured.
     unmeasured: usize,
+    /// What it notes for those who tell of it.
+    observer: Option<Observer>,
 }
 
 /// In which phase a run is.
@@ -269,6 +274,7 @@ impl Run {
             descriptor: OnceLock::new(),
             secrets: Secrets::default(),
             unmeasured: 0,
+            observer: None,
         }
     }
 
@@ -378,7 +384,7 @@ impl Run {
             time,
             kind,
         };
-        self.apply(&event)?;
+        self.observe(&event)?;
         events.push(event);
         Ok(())
     }

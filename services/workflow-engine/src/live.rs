@@ -8,7 +8,7 @@ use muster_workflow_dsl::cloud_event::CloudEvent;
 use muster_workflow_dsl::journal::{Event, EventKind, Problem, Standard};
 use muster_workflow_dsl::request::Request;
 use muster_workflow_dsl::run::spending::Exhausted;
-use muster_workflow_dsl::run::{self, Blocker, Effect, Run, Stimulus};
+use muster_workflow_dsl::run::{self, Blocker, Effect, Observation, Run, Stimulus};
 use muster_workflow_dsl::secret;
 use muster_workflow_dsl::usage::Usage;
 use serde_json::Value;
@@ -108,6 +108,9 @@ impl Live {
     /// As this run, telling so much of what becomes of it.
     pub(crate) fn telling(mut self, lifecycle: Lifecycle) -> Self {
         self.lifecycle = lifecycle;
+        if lifecycle != Lifecycle::None {
+            self.run = self.run.observed();
+        }
         self
     }
 
@@ -158,8 +161,10 @@ impl Live {
             }
             Err(error @ run::Error::Inconsistent(_)) => return Err(Broken::Interpreter(error.to_string())),
         };
+        let mut observations = self.run.observations().into_iter().peekable();
         for event in &events {
-            self.record(event)?;
+            let seen = observations.next_if(|seen| seen.index == event.index);
+            self.record(event, &seen.unwrap_or_default())?;
         }
         let reported = events.iter().filter_map(|event| match &event.kind {
             EventKind::UsageReported {
@@ -240,11 +245,12 @@ impl Live {
         self.run.effects()
     }
 
-    fn record(&mut self, event: &Event) -> Result<(), Broken> {
+    fn record(&mut self, event: &Event, seen: &Observation) -> Result<(), Broken> {
         let bytes = serde_json::to_vec(event).map_err(|error| Broken::Interpreter(error.to_string()))?;
         self.unwritten.push(bytes);
         if self.lifecycle != Lifecycle::None {
-            let told = lifecycle::events(self.lifecycle, &self.summary, event, self.run.output());
+            let output = self.run.output();
+            let told = lifecycle::observed(self.lifecycle, &self.summary, event, output, seen);
             self.untold.extend(told);
         }
         Ok(())

@@ -187,7 +187,7 @@ impl Run {
         if self.control.unwinding.is_some() || !remembered.eq(tasks.iter()) {
             return Err(self.mismatch("these are not the tasks to compensate"));
         }
-        self.activations.clear();
+        self.forget_all();
         self.asking = 0;
         self.spending.open = None;
         self.resting_since = None;

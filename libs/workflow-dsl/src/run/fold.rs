@@ -446,7 +446,7 @@ impl Run {
     /// Forgets all that is in progress.
     fn end(&mut self, status: Status) {
         self.status = status;
-        self.activations.clear();
+        self.forget_all();
         self.asking = 0;
         self.spending.open = None;
         self.ready.clear();

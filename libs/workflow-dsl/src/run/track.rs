@@ -67,11 +67,11 @@ impl Run {
     /// Forgets an activation and all below it; returns what it was.
     pub(in crate::run) fn remove(&mut self, id: u64) -> Option<Activation> {
         self.untrack(id);
-        let removed = self.activations.remove(&id)?;
+        let removed = self.forget(id)?;
         let mut doomed = removed.children();
         while let Some(id) = doomed.pop() {
             self.untrack(id);
-            if let Some(activation) = self.activations.remove(&id) {
+            if let Some(activation) = self.forget(id) {
                 doomed.extend(activation.children());
             }
         }

@@ -330,3 +330,172 @@ async fn what_becomes_of_runs_is_told_where_that_is_wanted() {
     let tasks = engine.logged("io.serverlessworkflow.task.completed.v1").await;
     assert!(tasks.iter().any(|event| event["data"]["task"] == "/do/0/one"));
 }
+
+/// What was told of the tasks of a run: the last part of each pointer with what happened to it, in order.
+async fn told_of_tasks(engine: &Engine, run: &str) -> Vec<(String, Value)> {
+    let events = engine.logged("").await;
+    let of_run = events.into_iter().filter(|event| event["subject"] == run);
+    let told = of_run.filter_map(|event| {
+        let kind = event["type"]
+            .as_str()?
+            .strip_prefix("io.serverlessworkflow.task.")?;
+        let kind = kind.strip_suffix(".v1")?;
+        let task = event["data"]["task"].as_str()?.rsplit('/').next()?;
+        let kind = match event["data"]["status"].as_str() {
+            Some(status) => format!("is {status}"),
+            None => kind.to_owned(),
+        };
+        Some((format!("{task} {kind}"), event["data"].clone()))
+    });
+    told.collect()
+}
+
+async fn telling() -> Engine {
+    Engine::start_with(|settings| {
+        settings.events.lifecycle = muster_workflow_engine::config::Lifecycle::Tasks;
+    })
+    .await
+}
+
+fn lines(told: &[(String, Value)]) -> Vec<&str> {
+    told.iter().map(|(line, _)| line.as_str()).collect()
+}
+
+const RESTS: &str = "  - around: {do: [{rest: {wait: {hours: 1}}}]}\n";
+
+const BEGUN: [&str; 7] = [
+    "around created",
+    "around started",
+    "around is running",
+    "rest created",
+    "rest started",
+    "rest is running",
+    "rest is waiting",
+];
+
+#[tokio::test]
+async fn tasks_that_are_held_go_on_and_are_cancelled_are_told() {
+    let engine = telling().await;
+    engine.start_run(&document(RESTS), "held", "").await.unwrap();
+    engine.until_blocked("held", "timer").await;
+    engine.pause("held").await.unwrap();
+    engine.resume("held").await.unwrap();
+    engine.until_blocked("held", "timer").await;
+    engine.cancel("held").await.unwrap();
+    engine.until("held", RunStatus::Cancelled).await;
+    let told = told_of_tasks(&engine, "held").await;
+    let expected = [
+        "around suspended",
+        "around is suspended",
+        "rest suspended",
+        "rest is suspended",
+        "around resumed",
+        "around is running",
+        "rest resumed",
+        "rest is waiting",
+        "rest cancelled",
+        "rest is cancelled",
+        "around cancelled",
+        "around is cancelled",
+    ];
+    assert_eq!(lines(&told), [&BEGUN[..], &expected[..]].concat());
+    for (line, field) in [
+        ("rest suspended", "suspendedAt"),
+        ("rest resumed", "resumedAt"),
+        ("rest cancelled", "cancelledAt"),
+    ] {
+        let (_, data) = told.iter().find(|(told, _)| told == line).unwrap();
+        assert!(data[field].is_string(), "{data}");
+        assert_eq!(data["workflow"], "test-held.test");
+        assert_eq!(data["task"], "/do/0/around/do/0/rest");
+    }
+}
+
+#[tokio::test]
+async fn tasks_that_end_with_another_are_told_as_cancelled() {
+    let engine = telling().await;
+    engine.start_run(&document(RESTS), "ended", "").await.unwrap();
+    engine.until_blocked("ended", "timer").await;
+    engine.terminate("ended").await.unwrap();
+    engine.until("ended", RunStatus::Cancelled).await;
+    let gone = [
+        "rest cancelled",
+        "rest is cancelled",
+        "around cancelled",
+        "around is cancelled",
+    ];
+    let told = told_of_tasks(&engine, "ended").await;
+    assert_eq!(lines(&told), [&BEGUN[..], &gone[..]].concat());
+
+    let late = format!("{}timeout: {{after: {{milliseconds: 50}}}}\n", document(RESTS));
+    engine.start_run(&late, "late", "").await.unwrap();
+    engine.until("late", RunStatus::Faulted).await;
+    let told = told_of_tasks(&engine, "late").await;
+    assert_eq!(lines(&told), [&BEGUN[..], &gone[..]].concat());
+
+    let race =
+        "  - race: {fork: {compete: true, branches: [{slow: {wait: {hours: 1}}}, {fast: {set: {n: 1}}}]}}\n";
+    engine.start_run(&document(race), "race", "").await.unwrap();
+    assert_eq!(engine.completed("race").await, json!({"n": 1}));
+    let told = told_of_tasks(&engine, "race").await;
+    let end = [
+        "slow cancelled",
+        "slow is cancelled",
+        "fast completed",
+        "fast is completed",
+        "race completed",
+        "race is completed",
+    ];
+    assert_eq!(lines(&told)[lines(&told).len() - end.len()..], end);
+}
+
+#[tokio::test]
+async fn what_every_kind_of_task_yields_is_told_and_what_was_correlated() {
+    let engine = telling().await;
+    let kinds = "
+  - rest: {wait: {milliseconds: 5}}
+  - steps: {do: [{one: {set: {n: 1}}}]}
+  - both: {fork: {branches: [{two: {set: {n: 2}}}]}}
+  - tried: {try: [{three: {set: {n: 3}}}], catch: {}}
+  - hear: {listen: {to: {one: {with: {type: a}, correlate: {key: {from: .data.key}, known: {from: .data.known, expect: k}}}}}, foreach: {do: [{work: {set: {n: 4}}}]}}
+";
+    engine
+        .start_run(&document(&kinds[1..]), "kinds", r#"{"in": 0}"#)
+        .await
+        .unwrap();
+    engine.until_blocked("kinds", "event").await;
+    engine.publish("a", json!({"key": 7, "known": "k"})).await;
+    engine.completed("kinds").await;
+    let told = told_of_tasks(&engine, "kinds").await;
+    for (task, output) in [
+        ("rest", json!({"in": 0})),
+        ("steps", json!({"n": 1})),
+        ("both", json!([{"n": 2}])),
+        ("tried", json!({"n": 3})),
+        ("hear", json!([{"n": 4}])),
+    ] {
+        let line = format!("{task} completed");
+        let (_, data) = told.iter().find(|(told, _)| *told == line).unwrap();
+        assert_eq!(data["output"], output, "{line}");
+    }
+    let phases: Vec<&str> = lines(&told)
+        .into_iter()
+        .filter(|line| line.starts_with("hear is"))
+        .collect();
+    assert_eq!(
+        phases,
+        [
+            "hear is running",
+            "hear is waiting",
+            "hear is running",
+            "hear is completed"
+        ]
+    );
+    let correlated = engine
+        .logged("io.serverlessworkflow.workflow.correlation-completed.v1")
+        .await;
+    assert_eq!(
+        correlated[0]["data"]["correlationKeys"],
+        json!({"key": 7, "known": "k"})
+    );
+}

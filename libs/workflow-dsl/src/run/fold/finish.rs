@@ -67,7 +67,7 @@ impl Run {
         flow: Flow,
     ) {
         if flow == Flow::End {
-            self.activations.clear();
+            self.forget_all();
             self.asking = 0;
             self.timers.retain(|timer| timer.owner.is_none());
             self.ready = [None].into();
