@@ -110,7 +110,7 @@ impl Secrets {
     /// As [`Self::read`], as the failure of a call.
     pub async fn unmarking(&self, grant: &Grant) -> Result<(Unmarking, BTreeMap<String, Value>), Failure> {
         let secrets = self.read(grant).await;
-        let secrets = secrets.map_err(|why| Failure::new(Kind::Configuration, 400, why))?;
+        let secrets = secrets.map_err(|why| Failure::new(Kind::Authorization, 403, why))?;
         Ok((Unmarking::new(&grant.nonce, &secrets), secrets))
     }
 }

@@ -139,7 +139,7 @@ impl<'a> View<'a> {
             "secrets" => {
                 let listed = &self.run.definition.workflow.secrets;
                 let secrets = self.run.secrets.value(listed);
-                Some(secrets.map_err(|why| Problem::standard(Standard::Configuration, why))?)
+                Some(secrets.map_err(|why| Problem::standard(Standard::Authorization, why))?)
             }
             "authorization" => Some(Arc::new(self.authorization())),
             name => Scope::find(self.scope, name).cloned(),

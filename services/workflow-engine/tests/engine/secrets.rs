@@ -124,7 +124,8 @@ async fn a_secret_that_is_not_there_is_named_and_comes_later() {
         ),
     );
     let error = engine.fault(&text).await;
-    assert!(error.r#type.ends_with("/configuration"), "{error:?}");
+    assert!(error.r#type.ends_with("/errors/authorization"), "{error:?}");
+    assert_eq!(error.status, 403);
     assert!(error.detail.contains("test/token"), "{error:?}");
     put(secrets.path(), "token", "now it is");
     engine.output(&text, "").await;
@@ -138,6 +139,18 @@ async fn a_secret_that_is_not_there_is_named_and_comes_later() {
         ),
     );
     engine.output(&none, "").await;
+    // Neither is one obtained that only an expression of the document reads, nor one for the authentication.
+    for tasks in [
+        "  - make: {set: {made: '${ $secrets.absent }'}}\n".to_owned(),
+        format!(
+            "  - ask: {{call: http, with: {{method: get, endpoint: {{uri: '{}', authentication: {{bearer: {{use: absent}}}}}}}}}}\n",
+            service.url("/")
+        ),
+    ] {
+        let error = engine.fault(&with_secrets("absent", &tasks)).await;
+        assert!(error.r#type.ends_with("/errors/authorization"), "{error:?}");
+        assert_eq!(error.status, 403);
+    }
     // Another namespace is granted nothing.
     let error = engine
         .fault(&text.replace("namespace: test", "namespace: other"))

@@ -98,7 +98,7 @@ fn secrets_that_are_not_there_fail_the_task_that_needs_them() {
     let mut world = World::with_agents(CALL, |_| Reply::Silence);
     world.run = run;
     let world = world.run(json!({"id": 1}));
-    world.faults(Standard::Configuration, "nobody has granted 'token'");
+    world.faults(Standard::Authorization, "nobody has granted 'token'");
 }
 
 #[test]
