@@ -125,7 +125,7 @@ pub struct Fork {
     /// Each task is one branch. Their `then` is never [`Flow::Task`]: a branch has no neighbour to go to.
     pub branches: TaskList,
     /// Whether the first branch that completes wins and the others are cancelled. If not, all are awaited and the
-    /// output is the array of theirs.
+    /// output is the array of theirs. In both cases a branch that fails fails the fork: nothing has caught its error.
     pub compete: bool,
 }
 

@@ -111,7 +111,7 @@ impl Reader {
             Kind::Fork(_) => {
                 self.wrong_name(
                     &field,
-                    "branches that compete need no ratio: the first that ends well wins",
+                    "branches that compete need no ratio: the first to end decides, and one that fails fails the fork",
                 );
                 return None;
             }

@@ -93,7 +93,7 @@ fn policies_belong_to_the_tasks_that_can_keep_them() {
             "fork: {compete: true, branches: [{b: {set: {x: 1}}}]}",
             "{minSuccessRatio: 0.5}",
             "/minSuccessRatio",
-            "the first that ends well wins",
+            "the first to end decides",
         ),
         (SET, "{maxIterations: 0}", "/maxIterations", "from 1 to"),
         (

@@ -184,6 +184,33 @@ fn a_failing_branch_fails_the_fork_and_ends_the_others() {
 }
 
 #[test]
+fn a_branch_that_fails_first_fails_a_race_unless_its_error_is_caught() {
+    let race = |first: &str| {
+        let document = format!(
+            "
+            do:
+              - race:
+                  fork:
+                    compete: true
+                    branches:
+                      - first: {first}
+                      - second: {{do: [{{nap: {{wait: PT1S}}}}, {{won: {{set: {{won: second}}}}}}]}}
+            "
+        );
+        World::new(&document).run(json!(null))
+    };
+    let raise = "{raise: {error: {type: 'https://example.com/errors/bad', status: 500}}}";
+    let world = race(raise);
+    assert_eq!(world.run.status(), Status::Faulted);
+    let error = world.run.error().unwrap();
+    assert_eq!(error.kind, "https://example.com/errors/bad");
+    assert_eq!(world.elapsed(), 0.0);
+    // Whoever wants the others to go on lets the branch wait for them.
+    let guarded = format!("{{try: [{{bad: {raise}}}], catch: {{do: [{{out: {{wait: PT1H}}}}]}}}}");
+    race(&guarded).yields(json!({"won": "second"}));
+}
+
+#[test]
 fn a_skipped_branch_does_not_win() {
     let document = "
         do:
