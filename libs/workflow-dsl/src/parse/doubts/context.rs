@@ -1,4 +1,4 @@
-//! `$context` where nothing can have been exported yet, and fields of it that nobody exports.
+//! Fields of `$context` that nobody exports.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use muster_api::names::suggestion;
 use super::super::Reader;
 use super::super::cursor::Cursor;
 use super::super::expressions::Moment;
-use crate::document::{Function, Kind, Task, TaskList, Template, Workflow};
+use crate::document::{Flow, Kind, Task, TaskList, Template, Workflow};
 use crate::expression::Expression;
 use crate::problem::{Place, listed, quoted};
 use crate::rehearsal::every_task;
@@ -16,8 +16,7 @@ use crate::rehearsal::every_task;
 pub(in super::super) struct Reading {
     place: Place,
     pointer: String,
-    moment: Moment,
-    /// The fields it reads; without any, the context as a whole.
+    /// The fields it reads.
     fields: BTreeSet<String>,
 }
 
@@ -25,20 +24,15 @@ impl Reader {
     /// Remembers an expression that reads the context, unless it provides for a context that is not there.
     pub(in super::super) fn note_reading(&mut self, at: &Cursor<'_>, expression: &Expression) {
         let shape = expression.shape();
-        let fields: Vec<Option<&str>> = shape
-            .reads
-            .iter()
-            .filter(|(name, _)| name == "context")
-            .map(|(_, field)| field.as_deref())
-            .collect();
+        let read = shape.reads.iter().filter(|(name, _)| name == "context");
+        let fields: BTreeSet<String> = read.filter_map(|(_, field)| field.clone()).collect();
         if fields.is_empty() || shape.provides || self.scope.moment() == Moment::Export {
             return;
         }
         self.readings.push(Reading {
             place: at.place(),
             pointer: at.pointer.clone(),
-            moment: self.scope.moment(),
-            fields: fields.into_iter().flatten().map(str::to_owned).collect(),
+            fields,
         });
     }
 
@@ -48,128 +42,81 @@ impl Reader {
             return;
         }
         let tasks = every_task(workflow);
-        let exporters: Vec<&&Task> = tasks.iter().filter(|task| task.export.is_some()).collect();
-        // Who calls a function, and what one from elsewhere does, is not looked at.
-        let called = |function: &Function| exports(&function.tasks);
-        let elsewhere = !workflow.external.is_empty() || workflow.functions.iter().any(called);
-        let Some(first) = exporters.first() else {
-            if !elsewhere {
-                for reading in readings {
-                    let message = "'$context' is always null here: no task of this document exports anything; add 'export.as' to one";
-                    self.problems.warning(reading.place, &reading.pointer, message);
-                }
-            }
-            return;
-        };
-        let mut before = Before::default();
-        let extends = workflow.extensions.iter().flat_map(|extension| extension.lists());
-        if !elsewhere && !extends.into_iter().any(exports) {
-            before.list(&workflow.tasks, false);
-        }
-        let fields = known_fields(&exporters).filter(|_| !elsewhere);
+        // What a function from elsewhere exports is not known.
+        let fields = known_fields(tasks.iter().flat_map(|task| exports(task)))
+            .filter(|_| workflow.external.is_empty());
+        let Some(known) = fields else { return };
+        let mut after = After::default();
+        after.list(&workflow.tasks, false);
         let pointers: BTreeSet<&str> = tasks.iter().map(|task| task.pointer.as_str()).collect();
         for reading in readings {
-            let task = enclosing(&reading.pointer, &pointers);
-            let early = task.is_some_and(|task| before.covers(task, reading.moment));
-            let unknown = fields.as_ref().and_then(|known| {
-                let mut unknown = reading
-                    .fields
-                    .iter()
-                    .filter(|field| !known.contains(field.as_str()));
-                unknown.next().map(|field| (field, known))
-            });
-            let message = if early {
-                format!(
-                    "'$context' is null here: the first task that exports anything, {}, comes later",
-                    first.pointer
-                )
-            } else if let Some((field, known)) = unknown {
-                let known = || known.iter().copied();
-                format!(
-                    "the context never has a field {}: what is exported has {}{}",
-                    quoted(field),
-                    listed(known()),
-                    suggestion(field, known())
-                )
-            } else {
+            if !enclosing(&reading.pointer, &pointers).is_some_and(|task| after.tasks.contains(task)) {
+                continue;
+            }
+            let mut unknown = reading.fields.iter();
+            let Some(field) = unknown.find(|field| !known.contains(field.as_str())) else {
                 continue;
             };
+            let message = format!(
+                "the context has no field {} here: what is exported has {}{}",
+                quoted(field),
+                listed(known.iter().copied()),
+                suggestion(field, known.iter().copied())
+            );
             self.problems.warning(reading.place, &reading.pointer, message);
         }
     }
 }
 
-/// The tasks before which nothing can have been exported.
+/// The tasks before which something has been exported for certain. Before that the context is the workflow's input, of which
+/// nothing is known.
 #[derive(Default)]
-struct Before<'w> {
-    /// Those themselves.
+struct After<'w> {
     tasks: BTreeSet<&'w str>,
-    /// Those of them inside which something is exported: what they evaluate at their end may see it.
-    around: BTreeSet<&'w str>,
 }
 
-impl<'w> Before<'w> {
-    fn covers(&self, task: &str, moment: Moment) -> bool {
-        self.tasks.contains(task) && !(moment == Moment::Output && self.around.contains(task))
-    }
-
-    /// Walks a list in order; whether something may have been exported after it.
-    fn list(&mut self, list: &'w TaskList, mut exported: bool) -> bool {
-        exported |= goes_back(list) && exports(list);
+impl<'w> After<'w> {
+    /// Walks a list in order; `exported` says whether something has been exported before it.
+    fn list(&mut self, list: &'w TaskList, mut exported: bool) {
+        let straight = !jumps(list);
         for task in &list.tasks {
-            exported = self.task(task, exported);
-        }
-        exported
-    }
-
-    fn task(&mut self, task: &'w Task, exported: bool) -> bool {
-        let inside = task.lists().into_iter().any(exports);
-        if !exported {
-            self.tasks.insert(&task.pointer);
-            if inside {
-                self.around.insert(&task.pointer);
+            if exported {
+                self.tasks.insert(&task.pointer);
             }
+            for inner in task.lists() {
+                self.list(inner, exported);
+            }
+            exported |= straight && task.export.is_some() && task.condition.is_none();
         }
-        // What comes round again, or runs at the same time, may see what comes later in the text.
-        let again = match &task.kind {
-            Kind::Do(_) => false,
-            Kind::Try(attempt) => attempt.catch.retry.is_some(),
-            _ => true,
-        };
-        let mut exported = exported || inside && again;
-        for list in task.lists() {
-            exported = self.list(list, exported);
-        }
-        exported || task.export.is_some()
     }
 }
 
-/// Whether a `then` leads to a task before, or to the same.
-fn goes_back(list: &TaskList) -> bool {
-    use crate::document::Flow;
-    list.tasks.iter().enumerate().any(|(index, task)| {
-        let back = |flow: Flow| matches!(flow, Flow::Task(target) if target <= index);
+/// Whether a `then` leads to another task than the next one, so that a task may begin without those before it.
+fn jumps(list: &TaskList) -> bool {
+    let jump = |flow: Flow| matches!(flow, Flow::Task(_));
+    list.tasks.iter().any(|task| {
         let by_case = match &task.kind {
-            Kind::Switch(cases) => cases.iter().any(|case| back(case.then)),
+            Kind::Switch(cases) => cases.iter().any(|case| jump(case.then)),
             _ => false,
         };
-        back(task.then) || by_case
+        jump(task.then) || by_case
     })
 }
 
-/// Whether a task of the list, or below it, exports.
-fn exports(list: &TaskList) -> bool {
-    let inside = |task: &Task| task.lists().into_iter().any(exports);
-    list.tasks
-        .iter()
-        .any(|task| task.export.is_some() || inside(task))
+/// What a task makes of the context: at its end, and for each event.
+fn exports(task: &Task) -> impl Iterator<Item = &Template> {
+    let each = match &task.kind {
+        Kind::Listen(listen) => listen.each.as_ref().and_then(|each| each.export.as_ref()),
+        _ => None,
+    };
+    task.export.iter().chain(each)
 }
 
 /// The fields that the context can have, where every export is an object that is written down.
-fn known_fields<'w>(exporters: &[&&'w Task]) -> Option<BTreeSet<&'w str>> {
+fn known_fields<'w>(exports: impl Iterator<Item = &'w Template>) -> Option<BTreeSet<&'w str>> {
     let mut known = BTreeSet::new();
-    for exporter in exporters {
-        match exporter.export.as_ref()? {
+    for export in exports {
+        match export {
             Template::Object(fields) => known.extend(fields.iter().map(|(name, _)| name.as_str())),
             Template::Literal(value) => known.extend(value.as_object()?.keys().map(String::as_str)),
             Template::Expression(_) | Template::Attempt(..) | Template::Array(_) => return None,

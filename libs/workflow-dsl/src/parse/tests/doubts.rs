@@ -138,22 +138,30 @@ fn circles_without_a_way_out() {
 }
 
 #[test]
-fn a_context_that_nobody_has_set() {
+fn fields_of_the_context_that_nobody_exports() {
+    let export = "  - b: {set: '${ . }', export: {as: {total: '${ . }'}}}\n";
     doubts(
-        "  - a: {set: {x: '${ $context.x }'}}\n",
-        "/do/0/a/set/x",
-        &["always null", "'export.as'"],
-    );
-    doubts(
-        "  - a: {set: {x: '${ $context.x }'}}\n  - b: {set: '${ . }', export: {as: {x: '${ . }'}}}\n",
-        "/do/0/a/set/x",
-        &["null here", "/do/1/b", "later"],
-    );
-    doubts(
-        "  - b: {set: '${ . }', export: {as: {total: '${ . }'}}}\n  - a: {set: {x: '${ $context.totl }'}}\n",
+        &format!("{export}  - a: {{set: {{x: '${{ $context.totl }}'}}}}\n"),
         "/do/1/a/set/x",
-        &["never has a field 'totl'", "did you mean 'total'"],
+        &["has no field 'totl' here", "did you mean 'total'"],
     );
+    doubts(
+        &format!("{export}  - a: {{do: [{{c: {{if: $context.x, wait: PT1S}}}}]}}\n"),
+        "/do/1/a/do/0/c/if",
+        &["has no field 'x' here", "'total'"],
+    );
+    // Before anything is exported the context is the workflow's input.
+    is_fine("  - a: {set: {x: '${ $context.x }'}}\n");
+    is_fine(&format!("  - a: {{set: {{x: '${{ $context.x }}'}}}}\n{export}"));
+    let late = "  - a: {set: {x: '${ $context.x }'}}\n";
+    is_fine(&format!("{}{late}", export.replace("{set", "{if: .y, set")));
+    is_fine(&format!(
+        "  - s: {{switch: [{{c: {{when: .y, then: a}}}}]}}\n{export}{late}"
+    ));
+    is_fine(&format!(
+        "  - d: {{do: [{}]}}\n{late}",
+        export.trim().trim_start_matches("- ").replacen("b: ", "{b: ", 1) + "}"
+    ));
     for fine in [
         "  - b: {set: '${ . }', export: {as: {total: '${ . }'}}}\n  - a: {set: {x: '${ $context.total }'}}\n",
         "  - a: {set: {x: '${ $context.x // 0 }'}}\n",

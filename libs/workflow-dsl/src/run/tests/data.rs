@@ -185,3 +185,25 @@ fn values_are_bounded() {
     );
     assert!(matches!(refused, Err(crate::run::Error::Input(_))), "{refused:?}");
 }
+
+#[test]
+fn the_context_is_the_input_of_the_workflow_until_something_is_exported() {
+    let world = World::new(
+        "
+        use: {functions: {inner: {set: {b: '${ $context.k }'}}}}
+        input: {from: '{k: .k, more: true}'}
+        do:
+          - first: {set: {a: '${ $context }'}}
+          - called: {call: inner, output: {as: '$input + .'}}
+          - exports: {set: '${ . }', export: {as: {k: other}}}
+          - last: {set: '${ . + {c: $context.k} }'}
+        output: {as: '. + {d: $context.k}'}
+        ",
+    );
+    world.run(json!({"k": "v", "gone": 1})).yields(json!({
+        "a": {"k": "v", "more": true},
+        "b": "v",
+        "c": "other",
+        "d": "other",
+    }));
+}
