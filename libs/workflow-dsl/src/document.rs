@@ -35,7 +35,7 @@ pub use event::{Consume, Correlation, Each, Filter, Listen, Matcher, Read, Strat
 pub use extension::{Extension, Target};
 pub use launch::{Arguments, Cleanup, Language, Launch, Launched, Process, Program, Pull, Return, Subflow};
 pub use period::Period;
-pub use retry::{Backoff, Jitter, Retry, RetryLimit};
+pub use retry::{Backoff, Jitter, LONGEST_DELAY, MOST_RETRIES, Retry, RetryLimit};
 pub use schedule::{Cron, CronMistake, Schedule};
 pub use task::{Case, Catch, ErrorFilter, ErrorTemplate, Flow, For, Fork, Kind, Task, TaskList, Try};
 pub use template::Template;

@@ -5,6 +5,15 @@ use std::time::Duration;
 use super::Period;
 use crate::expression::Expression;
 
+/// Most retries of one task: what a count may say, and what holds where only a duration limits them.
+pub const MOST_RETRIES: u32 = 10_000;
+
+/// At most so many retries where the policy limits them by nothing.
+const MOST_UNLIMITED_RETRIES: u32 = 1_000;
+
+/// Longest delay before a retry. What grows or is computed beyond it is cut to it.
+pub const LONGEST_DELAY: Duration = Duration::from_secs(30 * 24 * 3600);
+
 /// A retry policy.
 #[derive(Debug, Clone)]
 pub struct Retry {
@@ -43,6 +52,19 @@ pub struct RetryLimit {
     pub attempt_duration: Option<Period>,
     /// `duration`: at most so long for all attempts together.
     pub duration: Option<Period>,
+}
+
+impl RetryLimit {
+    /// How many retries there are at most.
+    #[must_use]
+    pub fn most_retries(&self) -> u32 {
+        let without_count = if self.duration.is_some() {
+            MOST_RETRIES
+        } else {
+            MOST_UNLIMITED_RETRIES
+        };
+        self.attempts.unwrap_or(without_count)
+    }
 }
 
 /// Bounds of the random addition to a delay; where both are known, `from` is not above `to`.

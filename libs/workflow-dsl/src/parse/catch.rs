@@ -3,14 +3,14 @@
 use super::Reader;
 use super::cursor::{Cursor, Fields};
 use super::task::List;
-use crate::document::{Backoff, Catch, ErrorFilter, Jitter, Kind, Retry, RetryLimit, Try};
+use crate::document::{
+    Backoff, Catch, ErrorFilter, Jitter, Kind, LONGEST_DELAY, MOST_RETRIES, Period, Retry, RetryLimit, Try,
+};
+use crate::duration::spoken;
 use crate::node::Content;
 
 /// Name of the variable that holds a caught error.
 pub(super) const DEFAULT_VARIABLE: &str = "error";
-
-/// Most retries of one task.
-const MOST_RETRIES: u64 = 10_000;
 
 impl Reader {
     /// `try` and its `catch`.
@@ -66,14 +66,13 @@ impl Reader {
         let fields = self.fields(at, &["when", "exceptWhen", "delay", "backoff", "limit", "jitter"])?;
         let when = fields.get("when").map(|when| self.expression_field(&when));
         let except_when = fields.get("exceptWhen").map(|when| self.expression_field(&when));
-        let delay = fields.get("delay").map(|delay| self.duration(&delay));
+        let delay = fields.get("delay").map(|delay| self.delay(&delay));
         let backoff = fields.get("backoff").map(|backoff| self.backoff(&backoff));
         let limit = fields.get("limit").map(|limit| self.limit(&limit));
         let jitter = fields.get("jitter").map(|jitter| self.jitter(&jitter));
         let limit = given(limit)?.unwrap_or_default();
         if limit.attempts.is_none() && limit.duration.is_none() {
-            let message =
-                "nothing but a timeout ends these retries; add limit.attempt.count or limit.duration";
+            let message = "nothing but a timeout, or 1,000 of them, ends these retries; add limit.attempt.count or limit.duration";
             self.doubtful(at, message);
         }
         let retry = Retry {
@@ -85,7 +84,48 @@ impl Reader {
             jitter: given(jitter)?,
         };
         self.doubt_pauses(&retry, at);
+        self.doubt_duration(&retry, at);
         Some(retry)
+    }
+
+    /// What is waited before a retry, which has a bound.
+    fn delay(&mut self, at: &Cursor<'_>) -> Option<Period> {
+        let delay = self.duration(at)?;
+        if let Some(fixed) = delay.fixed()
+            && fixed > LONGEST_DELAY
+        {
+            let message = format!(
+                "the delay before a retry is at most {}, to which {} is cut; take a shorter one, or wait in 'catch.do'",
+                spoken(LONGEST_DELAY),
+                spoken(fixed)
+            );
+            self.doubtful(at, message);
+        }
+        Some(delay)
+    }
+
+    /// Warns where the number of retries that a policy has at most ends them before its duration does.
+    fn doubt_duration(&mut self, retry: &Retry, at: &Cursor<'_>) {
+        let (None, Some(duration), Some(delay)) = (
+            retry.limit.attempts,
+            retry.limit.duration.as_ref().and_then(Period::fixed),
+            retry.delay.fixed(),
+        ) else {
+            return;
+        };
+        let longest = delay.saturating_mul(MOST_RETRIES);
+        if retry.backoff == Backoff::Constant
+            && retry.jitter.is_none()
+            && !delay.is_zero()
+            && longest < duration
+        {
+            let message = format!(
+                "10,000 retries end before the limit.duration of {} does: they take {} if attempts fail at once; take a longer delay",
+                spoken(duration),
+                spoken(longest)
+            );
+            self.doubtful(at, message);
+        }
     }
 
     fn backoff(&mut self, at: &Cursor<'_>) -> Option<Backoff> {
@@ -124,7 +164,7 @@ impl Reader {
         if let Some(attempt) = fields.get("attempt") {
             let fields = self.fields(&attempt, &["count", "duration"])?;
             let count = fields.get("count").map(|count| {
-                self.integer(&count, 1, MOST_RETRIES)
+                self.integer(&count, 1, u64::from(MOST_RETRIES))
                     .and_then(|count| u32::try_from(count).ok())
             });
             let duration = fields.get("duration").map(|duration| self.duration(&duration));
@@ -140,7 +180,7 @@ impl Reader {
         let from = self
             .require(&fields, "from")
             .and_then(|from| self.duration(&from));
-        let to = self.require(&fields, "to").and_then(|to| self.duration(&to));
+        let to = self.require(&fields, "to").and_then(|to| self.delay(&to));
         let (from, to) = (from?, to?);
         if let (Some(from), Some(to)) = (from.fixed(), to.fixed())
             && from > to

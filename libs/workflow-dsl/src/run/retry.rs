@@ -12,14 +12,8 @@ use super::evaluate::View;
 use super::state::{Activation, Scope, Try};
 use serde_json::Value;
 
-use crate::document::{Catch, ErrorFilter, Kind, Period, Retry, Task};
+use crate::document::{Catch, ErrorFilter, Kind, LONGEST_DELAY, Period, Retry, Task};
 use crate::journal::{EventKind, Problem, Standard};
-
-/// At most so many retries where the policy gives no number.
-const MOST_RETRIES: u32 = 1_000;
-
-/// Longest delay before a retry.
-const LONGEST_DELAY: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// How long each attempt of a `try` may take.
 pub(super) fn attempt_limit(task: &Task) -> Option<&Period> {
@@ -162,7 +156,7 @@ fn due(
             .map_or(Ok(false), |when| view.is_true(when, view.input))?;
     // The first retry follows the first attempt.
     let number = attempt.attempt;
-    if !wanted || number > retry.limit.attempts.unwrap_or(MOST_RETRIES) {
+    if !wanted || number > retry.limit.most_retries() {
         return Ok(None);
     }
     let jitter = match &retry.jitter {

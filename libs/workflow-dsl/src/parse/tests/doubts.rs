@@ -213,6 +213,22 @@ fn retries_that_cannot_help() {
         "/do/0/a/catch/retry",
         &["nothing is ever tried again", "1 h", "1 min"],
     );
+    let text = document("status: 503", "{delay: {days: 40}, limit: {attempt: {count: 3}}}");
+    doubts(
+        &text,
+        "/do/0/a/catch/retry/delay",
+        &["at most 30 d", "40 d is cut"],
+    );
+    let text = document("status: 503", "{delay: PT1S, limit: {duration: {days: 1}}}");
+    doubts(
+        &text,
+        "/do/0/a/catch/retry",
+        &["10,000 retries end before", "1 d", "10000 s"],
+    );
+    is_fine(&document(
+        "status: 503",
+        "{delay: PT1S, limit: {duration: PT10000S}}",
+    ));
 }
 
 #[test]

@@ -202,6 +202,17 @@ fn retries_without_a_limit_have_one_nevertheless() {
 }
 
 #[test]
+fn a_limit_of_the_duration_holds_also_beyond_a_thousand_retries() {
+    let world = World::with_agents(
+        &guarded("{retry: {delay: PT1S, limit: {duration: PT1500S}}}"),
+        failing(9_999, Standard::Communication),
+    )
+    .run(json!(1));
+    world.faults(Standard::Communication, "as told");
+    assert_eq!(world.calls.len(), 1_501, "the last at 1,500 seconds");
+}
+
+#[test]
 fn jitter_is_recorded_and_within_its_bounds() {
     let catch = "{retry: {delay: PT1S, jitter: {from: PT0.1S, to: PT0.5S}, limit: {attempt: {count: 20}}}}";
     let world = World::with_agents(&guarded(catch), failing(20, Standard::Communication)).run(json!(1));
