@@ -268,7 +268,11 @@ async fn a_program_is_started_where_the_operator_allows_it() {
 
     let error = engine.fault(&program("sh", "echo broken >&2; exit 3", "")).await;
     assert_eq!(error.status, 502, "{error:?}");
-    let error = engine.fault(&program("sh", "echo hello", "")).await;
+    assert!(
+        error.detail.contains("ended") && error.detail.contains("it said: broken"),
+        "{error:?}"
+    );
+    let error = engine.fault(&program("sh", "read asked; echo hello", "")).await;
     assert!(error.detail.contains("no JSON"), "{error:?}");
 }
 

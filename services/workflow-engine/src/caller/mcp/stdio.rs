@@ -5,6 +5,7 @@
 //! conversation is dropped, however that comes about.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -27,6 +28,9 @@ const INHERITED: [&str; 3] = ["PATH", "HOME", "LANG"];
 /// How long a program may take to end by itself.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// How long the complaints of a program that has ended are waited for.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// Most of what a program complains about that is kept.
 const COMPLAINT: usize = 2_000;
 
@@ -36,7 +40,8 @@ pub(super) struct Program {
     output: BufReader<ChildStdout>,
     group: Group,
     complaints: Arc<Mutex<Vec<u8>>>,
-    _reader: JoinSet<()>,
+    /// Keeps the complaints.
+    reader: JoinSet<()>,
     most_bytes: usize,
     target: String,
 }
@@ -110,7 +115,7 @@ impl Program {
             output: BufReader::new(output),
             group: Group { child, id },
             complaints,
-            _reader: reader,
+            reader,
             most_bytes,
             target: command.to_owned(),
         })
@@ -137,7 +142,19 @@ impl Program {
             },
             None => Ok(()),
         };
-        sent.map_err(|error| self.broken(&error.to_string()))
+        match sent {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+                Err(self.over("has ended and does not hear what it is asked").await)
+            }
+            Err(error) => Err(self.broken(&error.to_string())),
+        }
+    }
+
+    /// The program has ended. What it complained about is on its way, unless something that it has left behind holds the pipe.
+    async fn over(&mut self, what: &str) -> Failure {
+        let _ = tokio::time::timeout(LAST_WORDS, self.reader.join_next()).await;
+        self.broken(what)
     }
 
     fn broken(&self, what: &str) -> Failure {
@@ -185,7 +202,7 @@ impl Link for Program {
             let read = (&mut self.output).take(most).read_until(b'\n', &mut line).await;
             match read {
                 Err(error) => return Err(self.broken(&error.to_string())),
-                Ok(0) => return Err(self.broken("ended without an answer")),
+                Ok(0) => return Err(self.over("ended without an answer").await),
                 Ok(_) if !line.ends_with(b"\n") && line.len() >= self.most_bytes => {
                     let detail = format!(
                         "the answer of '{}' is over the limit of {} bytes; ask for less, or raise \
