@@ -47,7 +47,13 @@ async fn a_run_completes_by_itself_after_kill_9_and_a_new_start() {
             == "waiting"
     })
     .await;
+    let engine = [("MUSTER_ENGINE_URL".to_owned(), dev.url("workflow-engine"))];
     dev.process.kill().await;
+    let why = muster(&engine, &["workflow", "why", "pausing", "-o", "json"]).await;
+    assert_eq!(why.code, 5, "{why:?}");
+    let blocker = &why.json()["blockers"][0];
+    assert_eq!(blocker["kind"], "owner-lost", "{why:?}");
+    assert_eq!(blocker["details"]["takeover"], "when it is started again");
 
     let dev = Dev::start(&data).await;
     let run = wait_for("the run to complete by itself", PATIENCE, async || {
