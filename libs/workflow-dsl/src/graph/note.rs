@@ -37,8 +37,8 @@ fn what(task: &Task) -> String {
             }
             line
         }
-        Kind::Fork(fork) if fork.compete => "fork: the first to end wins".to_owned(),
-        Kind::Raise(error) => format!("raise {} {}", error.status, template(&error.kind)),
+        Kind::Fork(fork) if fork.compete => "fork: the first to complete wins".to_owned(),
+        Kind::Raise(error) => format!("raise {} {}", error.status, uri(&error.kind)),
         Kind::Try(attempt) => match &attempt.catch.retry {
             None => "try".to_owned(),
             Some(retry) => match retry.limit.attempts {

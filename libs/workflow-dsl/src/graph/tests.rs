@@ -54,7 +54,7 @@ flowchart TD
             task5>"fail<br/>raise 500 about:blank"]
         end
         subgraph task4part1["catch"]
-            subgraph task6["both<br/>fork: the first to end wins"]
+            subgraph task6["both<br/>fork: the first to complete wins"]
                 task7(["one<br/>wait 1 s"])
                 task8["two<br/>set a, b"]
             end
