@@ -124,6 +124,13 @@ pub enum EventKind {
             skip_serializing_if = "Option::is_none"
         )]
         output: Option<Arc<Value>>,
+        /// The same before its transformation; left out where there is none, or where the state already holds it.
+        #[serde(
+            default,
+            deserialize_with = "present",
+            skip_serializing_if = "Option::is_none"
+        )]
+        raw: Option<Arc<Value>>,
         /// The new context, if the extended task exports one; with `output`.
         #[serde(
             default,

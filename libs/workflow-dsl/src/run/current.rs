@@ -99,6 +99,7 @@ impl Current<'_> {
                 extension,
                 stage: Stage::After,
                 output: recorded,
+                raw: shaped.filter(|_| !known).map(|_| Arc::clone(raw_output)),
                 context,
                 case,
             },
@@ -127,6 +128,7 @@ impl Current<'_> {
                 extension,
                 stage: extended.stage,
                 output: None,
+                raw: None,
                 context: None,
                 case: None,
             };

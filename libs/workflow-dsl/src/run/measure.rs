@@ -169,7 +169,7 @@ impl Sum {
             Body::Try(attempt) => self.cursor(&attempt.cursor),
             Body::Extended(extended) => {
                 self.cursor(&extended.cursor);
-                if let Some(output) = &extended.output {
+                for output in extended.output.iter().chain(&extended.raw_output) {
                     self.value(output);
                 }
             }

@@ -150,6 +150,8 @@ pub(super) struct Extended {
     pub(super) left: bool,
     /// What the task yielded, once it has.
     pub(super) output: Option<Arc<Value>>,
+    /// The same before `output.as`.
+    pub(super) raw_output: Option<Arc<Value>>,
     /// The case that it has taken, if it is a switch.
     pub(super) case: Option<String>,
 }
@@ -336,6 +338,7 @@ impl Extended {
             cursor: Cursor::first(input),
             left: false,
             output: None,
+            raw_output: None,
             case: None,
         }
     }

@@ -19,7 +19,7 @@ impl Run {
         &mut self,
         (pointer, id): (&str, u64),
         (extension, stage): (usize, Stage),
-        output: Option<&Arc<Value>>,
+        (output, raw): (Option<&Arc<Value>>, Option<&Arc<Value>>),
         context: Option<&Arc<Value>>,
         case: Option<&str>,
     ) -> Result<(), Mismatch> {
@@ -49,6 +49,7 @@ impl Run {
                 let input = last.output.as_ref().unwrap_or(&activation.input);
                 Extended {
                     output: last.output.clone(),
+                    raw_output: last.raw_output.clone(),
                     case: last.case.clone(),
                     ..Extended::new(extension, stage, input)
                 }
@@ -56,9 +57,11 @@ impl Run {
             (_, Stage::Before) => return Err(out_of_turn()),
             (_, Stage::After) => {
                 let known = known_output(activation, &task.kind);
+                let raw = raw.or(known.as_ref()).or(output).map(Arc::clone);
                 let output = output.cloned().or(known).ok_or_else(out_of_turn)?;
                 Extended {
                     output: Some(Arc::clone(&output)),
+                    raw_output: raw,
                     case: case.map(str::to_owned),
                     ..Extended::new(extension, stage, &output)
                 }

@@ -126,7 +126,7 @@ impl Run {
                     self,
                     task,
                     &activation.raw_input,
-                    extended.output.as_ref(),
+                    extended.raw_output.as_ref(),
                     activation.started,
                 );
                 Some(Scope::inside(outer, EXTENDED, Arc::new(task)))

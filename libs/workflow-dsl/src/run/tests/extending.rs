@@ -137,3 +137,45 @@ fn what_fails_or_times_out_in_an_extension_fails_the_task() {
         .run(json!({"x": "no"}))
         .faults(Standard::Expression, "no");
 }
+
+#[test]
+fn an_extension_after_a_task_sees_its_output_before_and_after_the_transformation() {
+    const SEES: &str = "call: a2a, with: {server: agent://log, method: message/send, parameters: {message: {parts: [{data: {raw: '${ $task.output }', got: '${ . }'}}]}}}";
+    let document = format!(
+        "
+        use: {{extensions: [{{log: {{extend: all, when: $task.name != \"log\", after: [{{log: {{{SEES}}}}}]}}}}]}}
+        do:
+          - made: {{set: {{n: 1}}, output: {{as: .n}}}}
+          - asked: {{call: a2a, with: {{server: agent://a, method: GetTask, parameters: {{id: x}}}}, output: {{as: .id}}}}
+          - listed: {{fork: {{branches: [{{in: {{set: {{m: 2}}}}}}]}}, output: {{as: length}}}}
+          - plain: {{set: {{k: 3}}}}
+        "
+    );
+    let world = World::new(&document).run(json!({}));
+    world.yields(json!({"k": 3}));
+    let seen = |journal: &[crate::journal::Event]| -> Vec<serde_json::Value> {
+        let mut run = crate::run::Run::new("run-1", super::world::definition(&document));
+        for event in journal {
+            let text = serde_json::to_string(event).unwrap();
+            run.apply(&serde_json::from_str(&text).unwrap()).unwrap();
+        }
+        let calls = journal.iter().filter_map(|event| match &event.kind {
+            crate::journal::EventKind::CallStarted {
+                request: crate::request::Request::A2a(call),
+                ..
+            } => call.parameters.pointer("/message/parts/0/data").cloned(),
+            _ => None,
+        });
+        calls.collect()
+    };
+    assert_eq!(
+        seen(&world.journal),
+        [
+            json!({"raw": {"n": 1}, "got": 1}),
+            json!({"raw": {"id": "x"}, "got": "x"}),
+            json!({"raw": {"m": 2}, "got": {"m": 2}}),
+            json!({"raw": [{"m": 2}], "got": 1}),
+            json!({"raw": {"k": 3}, "got": {"k": 3}}),
+        ]
+    );
+}
