@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use muster_workflow_dsl::document::{ResponseFormat, Scheme};
 use muster_workflow_dsl::request::{Http as Request, shown};
-use reqwest::header::{HeaderMap, HeaderName};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName};
 use reqwest::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
@@ -52,7 +52,7 @@ impl Web {
             outgoing(request, call, session)
         };
         let answer = self.send(authentication, session, finish).await?;
-        output(request, &answer, session)
+        output(request, call, &answer, session)
     }
 }
 
@@ -69,8 +69,37 @@ pub(super) async fn within<T>(
     })
 }
 
+/// What puts secrets in the place of their markers, or leaves the markers.
+trait Fill {
+    fn text(&self, text: &str) -> String;
+    fn value(&self, value: &Value) -> Value;
+}
+
+impl Fill for Session {
+    fn text(&self, text: &str) -> String {
+        Self::text(self, text)
+    }
+
+    fn value(&self, value: &Value) -> Value {
+        Self::value(self, value)
+    }
+}
+
+/// Leaves the markers where they are.
+struct Marked;
+
+impl Fill for Marked {
+    fn text(&self, text: &str) -> String {
+        text.to_owned()
+    }
+
+    fn value(&self, value: &Value) -> Value {
+        value.clone()
+    }
+}
+
 /// The request as it is sent, without its authentication.
-fn outgoing(request: &Request, call: &Call, session: &Session) -> Result<Outgoing, Failure> {
+fn outgoing(request: &Request, call: &Call, session: &impl Fill) -> Result<Outgoing, Failure> {
     let mut url = address(&session.text(&request.endpoint.uri))?;
     if !request.query.is_empty() {
         let mut pairs = url.query_pairs_mut();
@@ -113,7 +142,7 @@ fn outgoing(request: &Request, call: &Call, session: &Session) -> Result<Outgoin
 }
 
 /// What the answer is to the workflow.
-fn output(request: &Request, answer: &Incoming, session: &Session) -> Result<Value, Failure> {
+fn output(request: &Request, call: &Call, answer: &Incoming, session: &Session) -> Result<Value, Failure> {
     let redaction = session.redaction();
     let accepted = answer.status.is_success() || request.redirect && answer.status.is_redirection();
     if !accepted {
@@ -123,17 +152,55 @@ fn output(request: &Request, answer: &Incoming, session: &Session) -> Result<Val
         ResponseFormat::Raw => Ok(content::raw(&answer.body, redaction).into()),
         ResponseFormat::Content => content::decode(&answer.body, &answer.headers, redaction),
         ResponseFormat::Response => Ok(json!({
-            // As the document has it: with markers where secrets stand.
-            "request": {
-                "method": request.method.to_ascii_lowercase(),
-                "uri": request.endpoint.uri,
-                "headers": request.headers,
-            },
+            "request": asked(request, call, session),
             "statusCode": answer.status.as_u16(),
             "headers": redaction.value(headers(&answer.headers)),
             "content": content::decode(&answer.body, &answer.headers, redaction)?,
         })),
     }
+}
+
+/// The request as it was sent, with markers where secrets stand. Headers of the document keep their names as written.
+fn asked(request: &Request, call: &Call, session: &Session) -> Value {
+    let mut sent: Map<String, Value> = request
+        .headers
+        .iter()
+        .map(|(name, value)| (name.clone(), value.as_str().into()))
+        .collect();
+    let mut add = |name: &str, value: Value| {
+        if !sent.keys().any(|known| known.eq_ignore_ascii_case(name)) {
+            sent.insert(name.to_owned(), value);
+        }
+    };
+    // A digest answers what the service asks for, and is made anew each time.
+    let authentication = request.endpoint.authentication.as_ref();
+    if let Some(scheme) = authentication.map(|given| given.scheme)
+        && scheme != Scheme::Digest
+    {
+        let value = format!("{} {}", scheme.in_header(), session.authorization());
+        add(AUTHORIZATION.as_str(), value.into());
+    }
+    // An address that is a secret as a whole is none before it is known.
+    let mut uri = request.endpoint.uri.clone();
+    if let Ok(outgoing) = outgoing(request, call, &Marked) {
+        if let Value::Object(headers) = headers(&outgoing.headers) {
+            for (name, value) in headers {
+                add(&name, value);
+            }
+        }
+        let mut url = outgoing.url;
+        url.set_fragment(None);
+        // What is no part of the address that is sent; fails for addresses that cannot have any.
+        let _ = url.set_username("");
+        let _ = url.set_password(None);
+        // The tilde may stand for itself everywhere, and does in markers, which are known by it.
+        uri = url.to_string().replace("%7E", "~");
+    }
+    json!({
+        "method": request.method.to_ascii_lowercase(),
+        "uri": uri,
+        "headers": sent,
+    })
 }
 
 /// Headers by name; those that come several times are joined, as HTTP has it.

@@ -46,6 +46,12 @@ impl Session {
         self.unmarking.value(value)
     }
 
+    /// What stands for what the header `Authorization` says after the scheme.
+    #[must_use]
+    pub fn authorization(&self) -> &str {
+        &self.authorization
+    }
+
     /// What takes secrets out of what comes back.
     #[must_use]
     pub fn redaction(&self) -> &Redaction {

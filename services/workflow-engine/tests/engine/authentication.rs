@@ -84,6 +84,32 @@ async fn reusable_authentications_and_what_was_sent() {
         service.seen()[0].json(),
         json!({"again": "t0ken-value", "scheme": "Bearer"})
     );
+    // What was sent is told with markers in the place of secrets.
+    let text = text
+        .replace(
+            "output: {as: '${ {scheme: $authorization.scheme} }'}",
+            "output: {as: .request}",
+        )
+        .replace(
+            "method: post",
+            "method: post\n        output: response\n        query: {key: '${ $secrets.token }'}",
+        );
+    let request = engine.output(&text, "").await;
+    let sent = service.seen().last().unwrap().clone();
+    assert_eq!(
+        (sent.header("authorization"), sent.query.as_str()),
+        ("Bearer t0ken-value", "key=t0ken-value")
+    );
+    let shown = request["headers"]["authorization"].as_str().unwrap();
+    assert!(shown.starts_with("Bearer muster-secret~"), "{shown}");
+    assert!(
+        request["uri"]
+            .as_str()
+            .unwrap()
+            .contains("?key=muster-secret~token~"),
+        "{request}"
+    );
+    assert!(!request.to_string().contains("t0ken-value"), "{request}");
 }
 
 /// A service that asks for a digest, and checks it as RFC 7616 says.

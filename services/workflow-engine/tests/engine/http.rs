@@ -109,6 +109,18 @@ async fn the_output_is_what_the_document_asks_for() {
         response["request"],
         json!({"method": "get", "uri": service.url("/json"), "headers": {"a": "b"}})
     );
+    let more = ", output: response, query: {q: [x y, z]}, headers: {X-More: 1}, body: {n: 5}";
+    let text = ask(&service, "/json?fixed=1", more).replace("method: get", "method: post");
+    let request = &engine.output(&text, "").await["request"];
+    assert_eq!(request["uri"], service.url("/json?fixed=1&q=x+y&q=z"));
+    assert_eq!(
+        request["headers"],
+        json!({
+            "X-More": "1",
+            "content-type": "application/json",
+            "idempotency-key": service.seen().last().unwrap().header("idempotency-key"),
+        })
+    );
 }
 
 #[tokio::test]
