@@ -148,6 +148,65 @@ pub(super) fn join(value: Value, separator: Value) -> ValR<Value> {
     Ok(Value::text(joined))
 }
 
+/// The text without what it begins with; as in jq, whatever is no text, or begins otherwise, stays as it is.
+pub(super) fn without_start(value: Value, start: Value) -> ValR<Value> {
+    let rest = match (&value, &start) {
+        (Value::Text(text), Value::Text(start)) => text.strip_prefix(start.as_str()),
+        _ => None,
+    };
+    Ok(rest.map(|rest| Value::text(rest.to_owned())).unwrap_or(value))
+}
+
+/// The text without what it ends with, under the same conditions.
+pub(super) fn without_end(value: Value, end: Value) -> ValR<Value> {
+    let rest = match (&value, &end) {
+        (Value::Text(text), Value::Text(end)) => text.strip_suffix(end.as_str()),
+        _ => None,
+    };
+    Ok(rest.map(|rest| Value::text(rest.to_owned())).unwrap_or(value))
+}
+
+/// Where in a sorted array the value is; where it is not, -1 minus the place at which it would be.
+pub(super) fn position(value: Value, wanted: Value) -> ValR<Value> {
+    let Value::Array(array) = &value else {
+        return Err(Error::typ(value, "array"));
+    };
+    let comparisons = u64::from(usize::BITS - array.items().len().leading_zeros());
+    budget::spend(comparisons.saturating_mul(1 + wanted.size() / 8));
+    let index = |place: usize| i64::try_from(place).unwrap_or(i64::MAX);
+    Ok(Value::Int(match array.items().binary_search(&wanted) {
+        Ok(place) => index(place),
+        Err(place) => -1 - index(place),
+    }))
+}
+
+/// The bytes of a text in Base32 (RFC 4648).
+pub(super) fn base32(value: Value) -> ValR<Value> {
+    const ALPHABET: [char; 32] = [
+        'A', 'B', 'C', 'D', 'E', 'F', 'G', 'H', 'I', 'J', 'K', 'L', 'M', 'N', 'O', 'P', 'Q', 'R', 'S', 'T',
+        'U', 'V', 'W', 'X', 'Y', 'Z', '2', '3', '4', '5', '6', '7',
+    ];
+    let Value::Text(text) = &value else {
+        return Err(Error::typ(value, "string"));
+    };
+    budget::spend_bytes(text.len());
+    let mut encoded = String::new();
+    for group in text.as_bytes().chunks(5) {
+        let bits = (0..5).fold(0_u64, |bits, index| {
+            (bits << 8) | u64::from(group.get(index).copied().unwrap_or_default())
+        });
+        let used = (group.len() * 8).div_ceil(5);
+        encoded.extend((0..8).map(|place| {
+            let five = usize::try_from((bits >> (35 - 5 * place)) & 31).unwrap_or_default();
+            match ALPHABET.get(five) {
+                Some(letter) if place < used => *letter,
+                _ => '=',
+            }
+        }));
+    }
+    Ok(Value::text(encoded))
+}
+
 /// Arrays inside the array are replaced by their elements, down to this depth.
 pub(super) fn flatten(value: Value, depth: i64) -> ValR<Value> {
     fn flat(array: &Array, depth: i64, into: &mut Vec<Value>) {

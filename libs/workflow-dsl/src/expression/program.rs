@@ -1,5 +1,6 @@
 //! From text to a program of jaq, and from a program to a value.
 
+use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -48,6 +49,7 @@ fn on_stack<T: Send>(size: usize, source: &str, work: impl FnOnce() -> T + Send)
 
 /// Compiles the text of an expression.
 pub(super) fn compile(source: &str) -> Result<Program, Error> {
+    let source = &*joined(source);
     on_stack(PARSER_STACK, source, || {
         let tokens = Lexer::new(source).lex().map_err(|errors| {
             let (expected, found) = errors
@@ -61,6 +63,48 @@ pub(super) fn compile(source: &str) -> Result<Program, Error> {
         let checked = check::expression(term, &LIBRARY).map_err(|refusal| refused(source, refusal))?;
         assemble(source, checked, shape)
     })?
+}
+
+/// The text with each pair of escapes of one character, such as `\ud83d\ude00`, replaced by the character: jaq reads escapes one by
+/// one. As in jq, half of a pair stands for the replacement character.
+fn joined(source: &str) -> Cow<'_, str> {
+    if !source.contains("\\u") {
+        return Cow::Borrowed(source);
+    }
+    let mut text = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some(start) = rest.find('\\') {
+        let (before, escape) = rest.split_at(start);
+        text.push_str(before);
+        let first = unit(escape);
+        let second = first.and_then(|_| unit(escape.get(ESCAPE..)?));
+        let (replaced, length) = match (first, second) {
+            (Some(first @ 0xD800..=0xDBFF), Some(second @ 0xDC00..=0xDFFF)) => {
+                let pair = char::decode_utf16([first, second]).next();
+                (pair.and_then(Result::ok), 2 * ESCAPE)
+            }
+            (Some(0xD800..=0xDFFF), _) => (Some(char::REPLACEMENT_CHARACTER), ESCAPE),
+            // Whatever follows a backslash belongs to it, another backslash too.
+            _ => (None, 1 + escape.chars().nth(1).map_or(0, char::len_utf8)),
+        };
+        let (kept, behind) = escape.split_at_checked(length).unwrap_or((escape, ""));
+        match replaced {
+            Some(character) => text.push(character),
+            None => text.push_str(kept),
+        }
+        rest = behind;
+    }
+    text.push_str(rest);
+    Cow::Owned(text)
+}
+
+/// Length of an escape such as `\ud83d`.
+const ESCAPE: usize = 6;
+
+/// The unit of UTF-16 that the escape at the beginning of the text stands for.
+fn unit(text: &str) -> Option<u16> {
+    let digits = text.strip_prefix("\\u")?.get(..4)?;
+    u16::from_str_radix(digits, 16).ok()
 }
 
 fn parse<'s>(source: &'s str, tokens: &[Token<&'s str>]) -> Result<Term<&'s str>, Error> {

@@ -305,3 +305,174 @@ fn the_world_is_out_of_reach() {
         refused(text, name);
     }
 }
+
+#[test]
+fn escapes_of_characters_that_need_two_are_one_character() {
+    yields(r#""\ud83d\ude00!""#, json!(null), json!("😀!"));
+    yields(r#""a\u00fc\n\"\uD83D\uDE00""#, json!(null), json!("aü\n\"😀"));
+    yields(r#""\ud83d-\ude00""#, json!(null), json!("\u{fffd}-\u{fffd}"));
+    yields(r#""\\ud83d\\ude00""#, json!(null), json!(r"\ud83d\ude00"));
+    yields(r#""\(.a)\ud83d\ude00""#, json!({"a": "\\"}), json!("\\😀"));
+    assert!(Expression::compile(r#""\ud8"#).is_err());
+}
+
+#[test]
+fn whole_numbers_of_64_bits_stay_exact() {
+    for number in [9_007_199_254_740_993_i64, i64::MAX, i64::MIN] {
+        yields("${ .n }", json!({"n": number}), json!(number));
+        yields("[.n] | tojson | fromjson[0]", json!({"n": number}), json!(number));
+    }
+    yields(".n", json!({"n": u64::MAX}), json!(18_446_744_073_709_551_615.0));
+}
+
+#[test]
+fn what_is_no_text_is_trimmed_by_nothing() {
+    yields(
+        "[[1, 2], {}, 5, null, true] | map(ltrimstr(\"x\"), rtrimstr(1))",
+        json!(null),
+        json!([[1, 2], [1, 2], {}, {}, 5, 5, null, null, true, true]),
+    );
+    yields(
+        "[ltrimstr(\"a\"), rtrimstr(\"b\"), ltrimstr(1), ltrimstr(\"b\")]",
+        json!("ab"),
+        json!(["b", "a", "ab", "ab"]),
+    );
+}
+
+#[test]
+fn values_as_streams() {
+    let value = json!({"a": [1, {"b": 2}], "c": []});
+    yields(
+        "[tostream]",
+        value.clone(),
+        json!([
+            [["a", 0], 1],
+            [["a", 1, "b"], 2],
+            [["a", 1, "b"]],
+            [["a", 1]],
+            [["c"], []],
+            [["c"]],
+        ]),
+    );
+    for value in [value, json!(5), json!([]), json!([[[1]], {"x": {}}])] {
+        yields("fromstream(tostream)", value.clone(), value);
+    }
+    yields(
+        "[fromstream(.[] | tostream)]",
+        json!([1, {"a": [2]}]),
+        json!([1, {"a": [2]}]),
+    );
+    yields(
+        "[1 | truncate_stream([[0], 1], [[1, 0], 2], [[1, 0]], [[1]])]",
+        json!(null),
+        json!([[[0], 2], [[0]]]),
+    );
+    yields(
+        ". as $all | fromstream(1 | truncate_stream($all | tostream))",
+        json!([1, [2, 3]]),
+        json!([2, 3]),
+    );
+    yields(
+        "[leaf_paths]",
+        json!({"a": 1, "b": {"c": 2}}),
+        json!([["a"], ["b", "c"]]),
+    );
+}
+
+#[test]
+fn searching_joining_and_formatting() {
+    yields(
+        "[bsearch(1, 3, 0, 2, 9)]",
+        json!([1, 3, 5]),
+        json!([0, 1, -1, -2, -4]),
+    );
+    refused("\"abc\" | bsearch(1)", "cannot use");
+    yields("[IN(.[]; 2, 3), IN(.[]; 4)]", json!([1, 2]), json!([true, false]));
+    let people = json!([{"id": 1}, {"id": 2}]);
+    yields(
+        "{\"1\": \"a\"} as $names | JOIN($names; .id | tostring)",
+        people.clone(),
+        json!([[{"id": 1}, "a"], [{"id": 2}, null]]),
+    );
+    yields(
+        "{\"1\": {x: 5}} as $names | [JOIN($names; .[]; .id | tostring; add)]",
+        people,
+        json!([{"id": 1, "x": 5}, {"id": 2}]),
+    );
+    for (name, expected) in [
+        ("text", "[1,\"a b\"]"),
+        ("json", "[1,\"a b\"]"),
+        ("csv", "1,\"a b\""),
+        ("tsv", "1\ta b"),
+        ("sh", "1 'a b'"),
+        ("uri", "%5B1%2C%22a%20b%22%5D"),
+        ("base64", "WzEsImEgYiJd"),
+        ("base32", "LMYSYITBEBRCEXI="),
+    ] {
+        yields(&format!("format(\"{name}\")"), json!([1, "a b"]), json!(expected));
+    }
+    refused("format(\"xml\")", "xml is not a valid format");
+    yields(
+        "@base32",
+        json!("This is a message"),
+        json!("KRUGS4ZANFZSAYJANVSXG43BM5SQ===="),
+    );
+}
+
+#[test]
+fn more_mathematics() {
+    yields(
+        "[fma(2; 3; 4), logb, significand, nextafter(1; 1), drem(5; 3), scalb(1; 3)]",
+        json!(8),
+        json!([10, 3, 1, 1, -1, 8]),
+    );
+    yields(
+        "[j0, j1, (1 | lgamma, gamma, tgamma), (2 | y0 > 0.5, y1 < 0)]",
+        json!(0),
+        json!([1, 0, 0, 0, 1, true, true]),
+    );
+}
+
+#[test]
+fn what_jq_has_and_expressions_do_not_is_refused() {
+    for text in [
+        "$__loc__",
+        ". as [$a] ?// $a | $a",
+        "jn(1; 2)",
+        "yn(1; 2)",
+        "lgamma_r",
+        "builtins",
+    ] {
+        assert!(Expression::compile(text).is_err(), "{text}");
+    }
+}
+
+/// What jq 1.6 has and what needs nothing from outside.
+#[test]
+fn the_functions_of_jq_are_there() {
+    let one = "acos acosh add all any arrays ascii ascii_downcase ascii_upcase asin asinh atan atanh booleans cbrt ceil combinations \
+               cos cosh date empty exp exp10 exp2 expm1 explode fabs finites first flatten floor from_entries fromdate \
+               fromdateiso8601 fromjson gamma gmtime implode infinite isinfinite isnan isnormal iterables j0 j1 keys \
+               keys_unsorted last leaf_paths length lgamma localtime log log10 log1p log2 logb ltrimstr(1) max min mktime nan \
+               nearbyint normals not now null nulls numbers objects paths pow10 recurse recurse_down reverse rint round scalars \
+               significand sin sinh sort sqrt strings tan tanh tgamma to_entries todate todateiso8601 tojson tonumber \
+               tostream tostring transpose trunc type unique utf8bytelength values y0 y1 @text @json @csv @tsv @html @uri @sh \
+               @base64 @base64d @base32 any(.) all(.) any(.;.) all(.;.) ascii bsearch(1) capture(\"a\") capture(\"a\";\"g\") \
+               combinations(2) contains(1) copysign(1;2) atan2(1;2) del(.) delpaths([]) drem(1;2) endswith(\"a\") error \
+               error(.) fdim(1;2) first(.) flatten(1) fma(1;2;3) fmax(1;2) fmin(1;2) fmod(1;2) format(\"csv\") frexp \
+               fromstream(.) getpath([]) group_by(.) gsub(\"a\";\"b\") gsub(\"a\";\"b\";\"g\") has(1) IN(.) IN(.;.) \
+               in(.) INDEX(.) INDEX(.;.) index(1) indices(1) inside(1) isempty(.) isvalid(.) JOIN({};.) JOIN({};.;.) \
+               JOIN({};.;.;.) join(\",\") last(.) ldexp(1;2) limit(1;.) map(.) map_values(.) match(\"a\") \
+               match(\"a\";\"g\") max_by(.) min_by(.) modf nextafter(1;2) nexttoward(1;2) nth(1) nth(1;.) path(.) paths(.) \
+               pow(1;2) range(1) range(1;2) range(1;2;3) recurse(.) recurse(.;.) repeat(.) rindex(1) rtrimstr(1) scalb(1;2) \
+               scalbln(1;2) scan(\"a\") select(.) setpath([];1) sort_by(.) split(\"a\") split(\"a\";\"g\") \
+               splits(\"a\") splits(\"a\";\"g\") startswith(\"a\") strflocaltime(\"a\") strftime(\"a\") strptime(\"a\") \
+               sub(\"a\";\"b\") sub(\"a\";\"b\";\"g\") test(\"a\") test(\"a\";\"g\") truncate_stream(.) unique_by(.) \
+               until(.;.) walk(.) while(.;.) with_entries(.) dateadd(1;2) datesub(1;2)";
+    let missing: Vec<String> = one
+        .split_whitespace()
+        .filter_map(|call| Expression::compile(call).err())
+        .map(|error| error.to_string())
+        .collect();
+    assert_eq!(missing, Vec::<String>::new());
+}
