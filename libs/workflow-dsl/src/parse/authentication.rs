@@ -37,6 +37,9 @@ const CLIENT_AUTHENTICATIONS: [&str; 5] = [
 
 const ENCODINGS: [&str; 2] = ["application/x-www-form-urlencoded", "application/json"];
 
+/// Why a client without an id is refused.
+const CLIENT_ID: &str = "a client says who it is: add 'client.id', or 'client: {authentication: none}' where the authority asks for none";
+
 impl Reader {
     /// An authentication where a call needs one: the name of one of `use.authentications`, or one.
     pub(super) fn authentication(&mut self, at: &Cursor<'_>) -> Option<Authentication> {
@@ -138,8 +141,9 @@ impl Reader {
                 }
             }
         }
-        if let Some(client) = fields.get("client") {
-            self.client(&client);
+        match fields.get("client") {
+            Some(client) => self.client(&client),
+            None => self.wrong_name(&fields.at, CLIENT_ID),
         }
         if let Some(request) = fields.get("request")
             && let Some(request) = self.fields(&request, &["encoding"])
@@ -214,6 +218,9 @@ impl Reader {
             }
         }
         let Some(method) = fields.get("authentication") else {
+            if !fields.has("id") {
+                self.wrong_name(&fields.at, CLIENT_ID);
+            }
             return;
         };
         self.one_of(&method, &CLIENT_AUTHENTICATIONS, "client authentication");

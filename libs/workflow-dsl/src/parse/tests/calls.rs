@@ -119,8 +119,10 @@ fn authentications() {
         "{digest: {username: a, password: '${ .p }'}}",
         "{bearer: {token: '${ .t }'}}",
         "{oauth2: {authority: 'https://a/{realm}', grant: client_credentials, client: {id: a, secret: '${ .s }'}, endpoints: {token: /t}, scopes: [a], audiences: [b], issuers: [c], request: {encoding: application/json}}}",
-        "{oidc: {authority: 'https://a', grant: password, username: a, password: '${ .p }'}}",
-        "{oauth2: {authority: 'https://a', grant: '${ .g }'}}",
+        "{oidc: {authority: 'https://a', grant: password, client: {id: a}, username: a, password: '${ .p }'}}",
+        "{oauth2: {authority: 'https://a', grant: '${ .g }', client: {id: a}}}",
+        "{oauth2: {authority: 'https://a', grant: client_credentials, client: {authentication: none}}}",
+        "{oauth2: {authority: 'https://a', grant: client_credentials, client: {authentication: '${ .how }'}}}",
     ] {
         fits(&with_tasks(&authenticated(good)));
     }
@@ -143,28 +145,36 @@ fn authentications() {
             &["no such secret 'token'", "'use.secrets' lists none"],
         ),
         (
-            "{oauth2: {grant: client_credentials}}",
+            "{oauth2: {grant: client_credentials, client: {id: a}}}",
             &["the field 'authority'"],
         ),
         (
-            "{oauth2: {authority: 'https://a', grant: authorization_code}}",
+            "{oauth2: {authority: 'https://a', grant: authorization_code, client: {id: a}}}",
             &["needs a person at a browser"],
         ),
         (
-            "{oauth2: {authority: 'https://a', grant: clientcredentials}}",
+            "{oauth2: {authority: 'https://a', grant: clientcredentials, client: {id: a}}}",
             &["did you mean 'client_credentials'"],
         ),
         (
-            "{oauth2: {authority: 'https://a', grant: refresh_token}}",
+            "{oauth2: {authority: 'https://a', grant: refresh_token, client: {id: a}}}",
             &["needs 'subject'", "'subject.token'"],
         ),
         (
-            "{oidc: {authority: 'https://a', grant: client_credentials, endpoints: {}}}",
+            "{oidc: {authority: 'https://a', grant: client_credentials, client: {id: a}, endpoints: {}}}",
             &["no such field 'endpoints'"],
         ),
         (
             "{oauth2: {authority: 'https://a', grant: client_credentials, client: {id: a, authentication: private_key_jwt}}}",
             &["needs 'client.assertion'"],
+        ),
+        (
+            "{oauth2: {authority: 'https://a', grant: client_credentials}}",
+            &["add 'client.id'", "{authentication: none}"],
+        ),
+        (
+            "{oidc: {authority: 'https://a', grant: client_credentials, client: {}}}",
+            &["add 'client.id'"],
         ),
     ] {
         let complaints = complaints(&with_tasks(&authenticated(authentication)));
