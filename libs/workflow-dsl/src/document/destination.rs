@@ -44,8 +44,8 @@ impl Uri {
     }
 }
 
-/// Text with variables in braces, such as `https://example.com/pets/{petId}`: the simple string expansion of RFC 6570. A
-/// variable names a field of the task's input, as it stands.
+/// Text with variables in braces, such as `https://example.com/pets/{petId}`: of RFC 6570 the simple expansion, `{name}` and
+/// `{first,second}`, and the reserved one, `{+path}`. A variable names a field of the task's input, as it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UriTemplate {
     parts: Vec<Part>,
@@ -54,24 +54,63 @@ pub struct UriTemplate {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Part {
     Text(String),
-    Variable(String),
+    Variables {
+        names: Vec<String>,
+        /// Whether characters with a meaning in addresses, such as the slash, stay as they are.
+        reserved: bool,
+    },
+}
+
+impl Part {
+    /// What stands between two braces.
+    fn variables(text: &str) -> Result<Self, String> {
+        const OPERATORS: [char; 11] = ['#', '.', '/', ';', '?', '&', '=', '!', '@', '|', ','];
+        let (reserved, list) = match text.strip_prefix('+') {
+            Some(list) => (true, list),
+            None => (false, text),
+        };
+        if list.starts_with(OPERATORS) {
+            return Err(format!(
+                "'{{{text}}}' is not supported: there are {{name}}, {{first,second}} and {{+name}}, which keeps slashes; write the \
+                 characters between variables themselves, as in /{{id}}?q={{word}}"
+            ));
+        }
+        let names: Vec<String> = list.split(',').map(str::to_owned).collect();
+        let shaped = |name: &String| {
+            let cut = name.rsplit_once(':').is_some_and(|(_, length)| {
+                !length.is_empty() && length.bytes().all(|byte| byte.is_ascii_digit())
+            });
+            name.ends_with('*') || cut
+        };
+        if let Some(name) = names.iter().find(|name| shaped(name)) {
+            return Err(format!(
+                "'{{{name}}}' is not supported: a variable is replaced by its whole value; shape the value in 'input.from'"
+            ));
+        }
+        if names.iter().any(String::is_empty) {
+            return Err(format!(
+                "'{{{text}}}' names no variable; variables are written as {{name}}"
+            ));
+        }
+        Ok(Self::Variables { names, reserved })
+    }
 }
 
 impl UriTemplate {
     /// Reads the template.
     ///
     /// # Errors
-    /// A brace has no partner, or there is nothing between two.
+    /// A brace has no partner, or there is no variable between two, or more than this knows.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut parts = Vec::new();
         let mut rest = text;
         while let Some(start) = rest.find(['{', '}']) {
             let (before, after) = rest.split_at(start);
-            let variable = after
+            let variables = after
                 .strip_prefix('{')
                 .and_then(|after| after.split_once('}'))
-                .filter(|(name, _)| !name.is_empty() && !name.contains('{'));
-            let Some((name, behind)) = variable else {
+                .filter(|(names, _)| !names.is_empty() && !names.contains('{'));
+            let Some((names, behind)) = variables else {
                 return Err(format!(
                     "in the address '{text}' a brace stands alone; variables are written as {{name}}"
                 ));
@@ -79,7 +118,7 @@ impl UriTemplate {
             if !before.is_empty() {
                 parts.push(Part::Text(before.to_owned()));
             }
-            parts.push(Part::Variable(name.to_owned()));
+            parts.push(Part::variables(names)?);
             rest = behind;
         }
         if !rest.is_empty() {
@@ -105,20 +144,29 @@ impl UriTemplate {
     pub fn expand(&self, values: &Value) -> Result<String, String> {
         let mut text = String::new();
         for part in &self.parts {
-            match part {
-                Part::Text(literal) => text.push_str(literal),
-                Part::Variable(name) => match values.get(name) {
-                    None | Some(Value::Null) => {}
-                    Some(Value::String(value)) => encode(&mut text, value),
-                    Some(value @ (Value::Number(_) | Value::Bool(_))) => {
-                        encode(&mut text, &value.to_string())
-                    }
+            let (names, reserved) = match part {
+                Part::Text(literal) => {
+                    text.push_str(literal);
+                    continue;
+                }
+                Part::Variables { names, reserved } => (names, *reserved),
+            };
+            let mut first = true;
+            for name in names {
+                let value = match values.get(name) {
+                    None | Some(Value::Null) => continue,
+                    Some(Value::String(value)) => value.clone(),
+                    Some(value @ (Value::Number(_) | Value::Bool(_))) => value.to_string(),
                     Some(Value::Array(_) | Value::Object(_)) => {
                         return Err(format!(
-                            "'{{{name}}}' in the address is replaced by text, a number or a boolean, not by an array or an object"
+                            "'{{{name}}}' is replaced by text, a number or a boolean, not by an array or an object"
                         ));
                     }
-                },
+                };
+                if !std::mem::take(&mut first) {
+                    text.push(',');
+                }
+                encode(&mut text, &value, reserved);
             }
         }
         Ok(text)
@@ -129,18 +177,23 @@ impl fmt::Display for UriTemplate {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.parts.iter().try_for_each(|part| match part {
             Part::Text(text) => formatter.write_str(text),
-            Part::Variable(name) => write!(formatter, "{{{name}}}"),
+            Part::Variables { names, reserved } => {
+                let operator = if *reserved { "+" } else { "" };
+                write!(formatter, "{{{operator}{}}}", names.join(","))
+            }
         })
     }
 }
 
-/// Appends `value` with everything but unreserved characters percent-encoded.
-fn encode(text: &mut String, value: &str) {
+/// Appends `value` with everything but unreserved characters percent-encoded, and but reserved ones where those are kept.
+fn encode(text: &mut String, value: &str, reserved: bool) {
     const HEXADECIMAL: [char; 16] = [
         '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F',
     ];
+    const RESERVED: &[u8] = b":/?#[]@!$&'()*+,;=";
     for byte in value.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+        let plain = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+        if plain || reserved && RESERVED.contains(&byte) {
             text.push(char::from(byte));
         } else {
             text.push('%');
@@ -168,6 +221,37 @@ mod tests {
         let error = template.expand(&json!({"n": []})).unwrap_err();
         assert!(error.contains("'{n}'"), "{error}");
         assert_eq!(UriTemplate::parse("http://h").unwrap().fixed(), Some("http://h"));
+    }
+
+    #[test]
+    fn several_variables_and_reserved_characters() {
+        let values = json!({"a": "x/y", "b": 2, "path": "p/q r?"});
+        for (text, expected) in [
+            ("/{a,b}", "/x%2Fy,2"),
+            ("/{none,b,a}", "/2,x%2Fy"),
+            ("/{none}", "/"),
+            ("/{+path}", "/p/q%20r?"),
+            ("/{+a,b}", "/x/y,2"),
+        ] {
+            let template = UriTemplate::parse(text).unwrap();
+            assert_eq!(template.expand(&values).unwrap(), expected, "{text}");
+            assert_eq!(template.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_is_not_supported_is_refused_with_what_is() {
+        for (text, said) in [
+            ("http://h{/a}", "'{/a}' is not supported"),
+            ("http://h{?a,b}", "as in /{id}?q={word}"),
+            ("http://h/{a:3}", "'{a:3}' is not supported"),
+            ("http://h/{a*}", "its whole value"),
+            ("http://h/{a,}", "names no variable"),
+            ("http://h/{+}", "names no variable"),
+        ] {
+            let error = UriTemplate::parse(text).unwrap_err();
+            assert!(error.contains(said), "{text}: {error}");
+        }
     }
 
     #[test]

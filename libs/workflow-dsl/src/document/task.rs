@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::policy::TaskPolicy;
-use super::{Call, Launch, Listen, Period, Retry, Schemas, Template};
+use super::{Call, Launch, Listen, Period, Retry, Schemas, Template, Uri};
 use crate::expression::Expression;
 
 /// Tasks that run one after the other: a `do`, or the tasks of a `try` or of a `catch`.
@@ -173,8 +173,8 @@ pub struct ErrorFilter {
 /// An error to raise, before its expressions are evaluated.
 #[derive(Debug, Clone)]
 pub struct ErrorTemplate {
-    /// `type`: a URI.
-    pub kind: Template,
+    /// `type`: a URI, perhaps with variables in it.
+    pub kind: Uri,
     /// `status`, 100 to 599.
     pub status: u16,
     /// `instance`; by default the pointer of the task that raises the error.

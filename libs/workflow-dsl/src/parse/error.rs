@@ -2,7 +2,7 @@
 
 use super::Reader;
 use super::cursor::{Cursor, Fields};
-use crate::document::{ErrorFilter, ErrorTemplate, Kind, Template};
+use crate::document::{ErrorFilter, ErrorTemplate, Kind, Template, Uri, UriTemplate};
 use crate::node::Content;
 use crate::problem::quoted;
 
@@ -44,7 +44,7 @@ impl Reader {
         })
     }
 
-    fn error_type(&mut self, at: &Cursor<'_>) -> Option<Template> {
+    fn error_type(&mut self, at: &Cursor<'_>) -> Option<Uri> {
         let text = self.text(at)?;
         if super::embedded(text).is_none() && !is_uri_reference(text) {
             let example = "https://serverlessworkflow.io/spec/1.0.0/errors/validation";
@@ -57,7 +57,13 @@ impl Reader {
             );
             return None;
         }
-        self.template(at)
+        match self.template(at)? {
+            Template::Literal(_) => UriTemplate::parse(text)
+                .map(Uri::Template)
+                .map_err(|message| self.wrong(at, message))
+                .ok(),
+            computed => Some(Uri::Computed(computed)),
+        }
     }
 
     fn status(&mut self, at: &Cursor<'_>) -> Option<u16> {
@@ -69,14 +75,30 @@ impl Reader {
     /// `catch.errors`.
     pub(super) fn error_filter(&mut self, at: &Cursor<'_>) -> Option<ErrorFilter> {
         let fields = self.fields(at, &["with"])?;
-        let with = self.require(&fields, "with")?;
+        // Without a filter every error fits.
+        let Some(with) = fields.get("with") else {
+            return Some(ErrorFilter::default());
+        };
         let fields = self.fields(
             &with,
             &["type", "status", "instance", "title", "detail", "details"],
         )?;
+        if fields.entries.is_empty() {
+            let message = "this names nothing, so that every error fits; name what errors must have, such as {status: 503}, or leave \
+                           'errors' away";
+            self.doubtful(&with, message);
+        }
         let status = fields.get("status").map(|status| self.status(&status));
         let [kind, instance, title, detail, details] =
             ["type", "instance", "title", "detail", "details"].map(|name| self.constant(&fields, name));
+        if let Some(kind) = &kind
+            && kind.contains('{')
+            && let Some(field) = fields.get("type")
+        {
+            let message = "a filter compares the type as it stands: what is in braces is replaced where an error is raised, and not \
+                           here; for types that differ use 'when' of the catch";
+            self.doubtful(&field, message);
+        }
         if detail.is_some() && details.is_some() {
             self.wrong(&with, "'detail' and 'details' mean the same; give one of them");
         }

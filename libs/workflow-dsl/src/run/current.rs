@@ -9,7 +9,7 @@ use super::evaluate::{View, bounded, fits};
 use super::fold::known_output;
 use super::retry;
 use super::state::{Activation, Body, Extended};
-use crate::document::{Case, ErrorTemplate, Kind, Task, Template};
+use crate::document::{Case, ErrorTemplate, Kind, Task, Template, Uri};
 use crate::journal::{EventKind, Problem, Stage, Standard};
 
 /// Why there is no event where one must be: the task fails with this.
@@ -218,7 +218,12 @@ impl Current<'_> {
         };
         let optional = |template: &Option<Template>| template.as_ref().map(text).transpose();
         let problem = Problem {
-            kind: text(&template.kind)?,
+            kind: match &template.kind {
+                Uri::Template(kind) => kind.expand(&self.activation.input).map_err(|what| {
+                    Problem::standard(Standard::Expression, format!("the type of the error: {what}"))
+                })?,
+                Uri::Computed(kind) => text(kind)?,
+            },
             status: template.status,
             instance: optional(&template.instance)?,
             title: optional(&template.title)?,

@@ -36,7 +36,7 @@ impl Reader {
 
     /// The error that a task raises.
     pub(super) fn doubt_error_type(&mut self, error: &ErrorTemplate, at: &Cursor<'_>) {
-        let literal = error.kind.literal().and_then(|kind| kind.as_str());
+        let literal = error.kind.fixed();
         let place = at.descend("/raise/error");
         // A name stands for a definition, which has a place of its own.
         if let (Some(kind), Content::Object(_)) = (literal, &place.node.content) {

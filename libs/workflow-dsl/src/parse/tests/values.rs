@@ -11,11 +11,6 @@ fn tries_and_errors() {
         &["the field 'catch' of 'a'"],
     );
     refuses_tasks(
-        &catch("{errors: {}}"),
-        "3:44 /do/0/a/catch/errors",
-        &["the field 'with'"],
-    );
-    refuses_tasks(
         &catch("{errors: {with: {status: '500'}}}"),
         "3:68 /do/0/a/catch/errors/with/status",
         &["from 100 to 599"],

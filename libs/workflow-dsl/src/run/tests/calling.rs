@@ -105,7 +105,7 @@ fn secrets_that_are_not_there_fail_the_task_that_needs_them() {
 fn arguments_that_make_no_request_fail_the_task() {
     for (with, detail) in [
         ("endpoint: '${ 5 }'", "the address must be text"),
-        ("endpoint: 'http://h/{list}'", "'{list}' in the address"),
+        ("endpoint: 'http://h/{list}'", "'{list}' is replaced by text"),
         (
             "endpoint: 'http://h', headers: '${ [1] }'",
             "the headers must be an object",

@@ -259,3 +259,23 @@ fn errors_from_outside_are_cut_to_size() {
     let world = world.run(json!(null));
     assert!(world.run.error().unwrap().detail.as_ref().unwrap().len() < 5_000);
 }
+
+#[test]
+fn variables_in_the_type_of_an_error_are_replaced() {
+    let raise = "do: [{a: {raise: {error: {type: 'https://e.com/{a}/{b,c}', status: 418}}}}]";
+    let world = World::new(raise).run(json!({"a": "x y", "b": 1, "c": true}));
+    assert_eq!(world.run.error().unwrap().kind, "https://e.com/x%20y/1,true");
+    World::new(raise)
+        .run(json!({"a": []}))
+        .faults(Standard::Expression, "the type of the error: '{a}'");
+    let reused = "
+        use: {errors: {bad: {type: 'https://e.com/{a}', status: 418}}}
+        do:
+          - guarded:
+              try: [{a: {raise: {error: bad}}}]
+              catch: {errors: {with: {type: 'https://e.com/x'}}, do: [{done: {set: {done: true}}}]}
+    ";
+    World::new(reused)
+        .run(json!({"a": "x"}))
+        .yields(json!({"done": true}));
+}
