@@ -1,14 +1,14 @@
 //! `emit`, `listen` and what both say of events.
 
 use regex::RegexBuilder;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Reader;
 use super::catch::given;
 use super::cursor::{Cursor, Fields};
 use super::expressions::Moment;
 use super::task::List;
-use crate::cloud_event::is_attribute_name;
+use crate::cloud_event::{CloudEvent, SPECVERSION, is_attribute_name};
 use crate::document::{
     Consume, Correlation, Each, Filter, Kind, Listen, Matcher, Read, Strategy, Template, Until,
 };
@@ -37,6 +37,21 @@ const READS: [(&str, Read); 3] = [
     ("raw", Read::Raw),
 ];
 
+/// Attributes of an event that are text, of which an emitted one may be computed as another scalar.
+const BECOME_TEXT: [&str; 6] = ["id", "source", "type", "subject", "datacontenttype", "dataschema"];
+
+/// Attributes of an event that are text.
+const TEXTS: [&str; 8] = [
+    "id",
+    "source",
+    "type",
+    "subject",
+    "datacontenttype",
+    "dataschema",
+    "time",
+    "specversion",
+];
+
 /// The strategies of the language.
 const STRATEGIES: [&str; 3] = ["one", "all", "any"];
 
@@ -54,7 +69,7 @@ impl Reader {
             complete &= self.require(&properties, required).is_some();
         }
         for (name, field) in properties.iter() {
-            complete &= self.property(name, &field);
+            complete &= self.property(name, &field) && self.emitted(name, &field);
         }
         let event = self.template(&with)?;
         complete.then_some(Kind::Emit(event))
@@ -87,6 +102,49 @@ impl Reader {
             }
             _ => true,
         }
+    }
+
+    /// Whether an event that is emitted can have this value, if that is written down.
+    fn emitted(&mut self, name: &str, at: &Cursor<'_>) -> bool {
+        let written = match &at.node.content {
+            _ if name == "data" => return true,
+            Content::Text(text) if super::embedded(text).is_some() || self.loose => return true,
+            _ => at.node.to_value(),
+        };
+        let value = match written {
+            Value::Number(_) | Value::Bool(_) if BECOME_TEXT.contains(&name) => {
+                self.doubt_text(name, &written, at);
+                Value::from(written.to_string())
+            }
+            Value::String(text) => {
+                if matches!(name, "source" | "dataschema") && text.contains('{') {
+                    let message = "this stays as it is: an event has no variables in braces; make it one expression, such as \
+                                   ${ \"https://example.com/\" + .id }";
+                    self.doubtful(at, message);
+                }
+                Value::from(text)
+            }
+            other => other,
+        };
+        // The other attributes are those of an event that is right.
+        let mut event = json!({"specversion": SPECVERSION, "id": "id", "source": "/", "type": "type"});
+        event[name] = value;
+        match CloudEvent::check(event) {
+            Ok(_) => true,
+            Err(error) => {
+                self.wrong(at, error.to_string());
+                false
+            }
+        }
+    }
+
+    /// Warns of what is no text where an event has text.
+    fn doubt_text(&mut self, name: &str, written: &Value, at: &Cursor<'_>) {
+        let message = format!(
+            "{} of an event is text, which {written} is not; write '{written}' in quotes",
+            quoted(name)
+        );
+        self.doubtful(at, message);
     }
 
     /// `listen`, with its `foreach`.
@@ -284,6 +342,11 @@ impl Reader {
         let mut matchers = Vec::with_capacity(fields.entries.len());
         for (name, field) in fields.iter() {
             let fits = self.property(name, &field);
+            if TEXTS.contains(&name)
+                && let Content::Number(_) | Content::Bool(_) = field.node.content
+            {
+                self.doubt_text(name, &field.node.to_value(), &field);
+            }
             let matcher = self.matcher(&field, name == "data").filter(|_| fits);
             matchers.push(matcher.map(|matcher| (name.to_owned(), matcher)));
         }

@@ -2,8 +2,8 @@
 
 use crate::document::{Call, FunctionCall};
 use crate::node::Content;
-use crate::parse::Reader;
 use crate::parse::cursor::{Cursor, Fields};
+use crate::parse::{Reader, embedded};
 use crate::problem::{listed, quoted};
 
 impl Reader {
@@ -23,7 +23,17 @@ impl Reader {
         let arguments = match fields.get("with") {
             None => None,
             Some(with) => match &with.node.content {
-                Content::Object(_) | Content::Text(_) => Some(self.template(&with)?),
+                Content::Object(_) => Some(self.template(&with)?),
+                Content::Text(text) => {
+                    if embedded(text).is_none() && !self.loose {
+                        let message = format!(
+                            "the arguments of a function are an object; its input is the text {} here",
+                            quoted(text)
+                        );
+                        self.doubtful(&with, message);
+                    }
+                    Some(self.template(&with)?)
+                }
                 _ => {
                     let found = with.node.kind();
                     self.wrong(

@@ -8,7 +8,7 @@ fn refuses_tasks(tasks: &str, pointer: &str, words: &[&str]) {
     let [(place, message)] = complaints.as_slice() else {
         panic!("expected one complaint at {pointer}, found {complaints:#?} in {tasks}");
     };
-    let (_, actual) = place.split_once(' ').unwrap();
+    let (_, actual) = place.rsplit_once(' ').unwrap();
     assert_eq!(actual, pointer, "{message} in {tasks}");
     for word in words {
         assert!(message.contains(word), "{word:?} is not in {message:?}");
@@ -44,6 +44,66 @@ fn what_is_emitted_is_an_event() {
         "  - a: {emit: {event: {with: {type: t, source: s}, cc: x}}}\n",
         "/do/0/a/emit/event/cc",
         &["no such field 'cc'"],
+    );
+    for (attribute, words) in [
+        (
+            "time: zzz",
+            &["'time' must be a time such as '2026-03-01T12:00:00Z'"][..],
+        ),
+        ("time: 5", &["'time' must be text"]),
+        ("specversion: '2.0'", &["must be '1.0'"]),
+        ("dataschema: 'no uri at all'", &["must be a URI, without spaces"]),
+        ("big: 99999999999", &["whole number of 32 bits"]),
+    ] {
+        let (name, _) = attribute.split_once(':').unwrap();
+        refuses_tasks(
+            &format!("  - a: {{emit: {{event: {{with: {{type: t, source: s, {attribute}}}}}}}}}\n"),
+            &format!("/do/0/a/emit/event/with/{name}"),
+            words,
+        );
+    }
+    refuses_tasks(
+        "  - a: {emit: {event: {with: {type: t, source: 'not a uri at all %%'}}}}\n",
+        "/do/0/a/emit/event/with/source",
+        &["'source' must be a URI"],
+    );
+}
+
+#[test]
+fn what_an_event_has_as_text_is_written_as_text() {
+    let warns = |tasks: &str, pointer: &str, words: &str| {
+        refuses_tasks(tasks, pointer, &[words]);
+        assert!(crate::parse(&with_tasks(tasks)).is_ok(), "{tasks}");
+    };
+    for (attribute, words) in [
+        (
+            "type: 5, source: s",
+            "'type' of an event is text, which 5 is not; write '5' in quotes",
+        ),
+        ("type: t, source: true", "write 'true' in quotes"),
+        ("type: t, source: s, id: 5", "'id' of an event is text"),
+        (
+            "type: t, source: s, dataschema: 5",
+            "'dataschema' of an event is text",
+        ),
+        ("type: t, source: 'https://a.b/{a}'", "no variables in braces"),
+    ] {
+        let name = if attribute.contains("{a}") || attribute.contains("true") {
+            "source"
+        } else {
+            let (before, _) = attribute.split_once(": 5").unwrap();
+            before.rsplit(' ').next().unwrap()
+        };
+        warns(
+            &format!("  - a: {{emit: {{event: {{with: {{{attribute}}}}}}}}}\n"),
+            &format!("/do/0/a/emit/event/with/{name}"),
+            words,
+        );
+    }
+    warns(
+        "  - a: {listen: {to: {one: {with: {type: 5}}}}}\n",
+        "/do/0/a/listen/to/one/with/type",
+        "'type' of an event is text",
     );
 }
 
