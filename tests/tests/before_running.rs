@@ -157,6 +157,7 @@ async fn a_document_with_doubts_is_accepted_and_one_with_errors_is_not() {
     assert_eq!(refused.code, 2);
     let problems: Value = refused.json();
     assert_eq!(problems["problems"].as_array().unwrap().len(), 2, "{problems}");
+    assert_eq!(problems["leftOut"], 0);
     for command in ["graph", "test"] {
         let mut arguments = vec!["workflow", command, &paths[1]];
         arguments.extend((command == "test").then_some(paths[0].as_str()));
@@ -166,4 +167,34 @@ async fn a_document_with_doubts_is_accepted_and_one_with_errors_is_not() {
             "{refused:?}"
         );
     }
+}
+
+#[tokio::test]
+async fn more_problems_than_are_shown_are_counted() {
+    let header = "document: {dsl: 1.0.3, namespace: test, name: a, version: 1.0.0}\ndo:\n";
+    let tasks: String = (0..250).map(|n| format!("  - a{n}: {{sett: {{}}}}\n")).collect();
+    let (_directory, paths) = files(&[("many.yaml", &format!("{header}{tasks}")), ("empty.yaml", "")]);
+    let refused = run(&["workflow", "validate", &paths[0]]).await;
+    assert_eq!(refused.code, 2);
+    assert!(
+        refused.stdout.contains(": and 150 more; correct these first"),
+        "{refused:?}"
+    );
+    let refused = run(&["workflow", "validate", &paths[0], "-o", "json"]).await;
+    let told: Value = refused.json();
+    assert_eq!(told["problems"].as_array().unwrap().len(), 100);
+    assert_eq!(told["leftOut"], 150);
+    assert!(
+        refused.stderr.contains("100 errors, and 150 more problems"),
+        "{refused:?}"
+    );
+    // Whatever is empty is told what belongs into it.
+    let good = format!("{header}  - a: {{set: {{x: 1}}}}\n");
+    let (_more, others) = files(&[("good.yaml", &good)]);
+    let refused = run(&["workflow", "test", &others[0], &paths[1]]).await;
+    assert_eq!(refused.code, 2);
+    assert!(
+        refused.stdout.contains("a file of cases needs the list 'cases'"),
+        "{refused:?}"
+    );
 }

@@ -17,7 +17,7 @@ pub fn read(text: &str) -> Result<Value, String> {
         return Ok(value);
     }
     let mut problems = Problems::default();
-    match node::read(text, &mut problems) {
+    match node::read(text, "a value is needed", &mut problems) {
         Some(node) if !problems.has_errors() => Ok(node.to_value()),
         _ => {
             let first = (&problems).into_iter().next();

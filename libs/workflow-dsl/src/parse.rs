@@ -102,7 +102,7 @@ pub(crate) fn embedded(text: &str) -> Option<&str> {
 
 fn read(text: &str, resources: &Resources) -> (Option<Workflow>, Problems) {
     let mut problems = Problems::default();
-    let Some(root) = node::read(text, &mut problems) else {
+    let Some(root) = node::read(text, "a workflow needs 'document' and 'do'", &mut problems) else {
         return (None, problems);
     };
     let mut reader = Reader::new(problems, resources.clone());

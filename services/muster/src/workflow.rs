@@ -104,26 +104,53 @@ fn validate(file: &Path, output: &Output) -> Result<(), Failure> {
         .filter(|problem| problem.severity == Severity::Error)
         .count();
     if output.is_json() {
-        let listed: Vec<Value> = problems.as_slice().iter().map(problem_json).collect();
-        output.json(&json!({"file": file.display().to_string(), "valid": errors == 0, "problems": listed}));
+        output.json(&problems_json(file, &problems));
     } else {
-        for problem in &problems {
-            output.line(&format!("{}:{problem}", file.display()));
-        }
+        list(file, &problems, output);
         if errors == 0 {
             output.line(&format!("{}: valid", file.display()));
         }
     }
-    refused(file, errors)
+    refused(file, errors, problems.omitted())
 }
 
-/// The failure of a file with so many errors; none if there are none.
-fn refused(file: &Path, errors: usize) -> Result<(), Failure> {
-    match errors {
-        0 => Ok(()),
-        1 => Err(Failure::usage(format!("{}: 1 error", file.display()))),
-        more => Err(Failure::usage(format!("{}: {more} errors", file.display()))),
+/// The failure of a file with so many errors, and so many problems that are not listed; none if there are no errors.
+fn refused(file: &Path, errors: usize, left_out: usize) -> Result<(), Failure> {
+    let errors = match errors {
+        0 => return Ok(()),
+        1 => "1 error".to_owned(),
+        more => format!("{more} errors"),
+    };
+    let more = match left_out {
+        0 => String::new(),
+        1 => ", and 1 more problem".to_owned(),
+        more => format!(", and {more} more problems"),
+    };
+    Err(Failure::usage(format!("{}: {errors}{more}", file.display())))
+}
+
+/// Prints each problem, and how many are not kept.
+fn list(file: &Path, problems: &Problems, output: &Output) {
+    let file = file.display();
+    for problem in problems {
+        output.line(&format!("{file}:{problem}"));
     }
+    match problems.omitted() {
+        0 => {}
+        more => output.line(&format!(
+            "{file}: and {more} more; correct these first, and validate again"
+        )),
+    }
+}
+
+fn problems_json(file: &Path, problems: &Problems) -> Value {
+    let listed: Vec<Value> = problems.as_slice().iter().map(problem_json).collect();
+    json!({
+        "file": file.display().to_string(),
+        "valid": !problems.has_errors(),
+        "problems": listed,
+        "leftOut": problems.omitted(),
+    })
 }
 
 /// Reads a document that is to be used here and not by a server; its problems are printed.
@@ -134,15 +161,12 @@ fn definition(file: &Path, output: &Output) -> Result<Definition, Failure> {
 /// Prints what is wrong with a file, and makes a failure of it.
 fn explained(file: &Path, problems: &Problems, output: &Output) -> Failure {
     if output.is_json() {
-        let listed: Vec<Value> = problems.as_slice().iter().map(problem_json).collect();
-        output.json(&json!({"file": file.display().to_string(), "valid": false, "problems": listed}));
+        output.json(&problems_json(file, problems));
     } else {
-        for problem in problems {
-            output.line(&format!("{}:{problem}", file.display()));
-        }
+        list(file, problems, output);
     }
     let errors = problems.errors().count();
-    match refused(file, errors) {
+    match refused(file, errors, problems.omitted()) {
         Err(failure) => failure,
         Ok(()) => Failure::usage(format!("{}: refused", file.display())),
     }

@@ -45,6 +45,7 @@ impl WorkflowService for Service {
         let problems = self.engine.catalogue().validate(&document).await?;
         Ok(Response::new(proto::ValidateWorkflowResponse {
             problems: convert::problems(&problems),
+            left_out: u32::try_from(problems.omitted()).unwrap_or(u32::MAX),
         }))
     }
 

@@ -20,8 +20,8 @@ const MOST_TEXT: usize = 4 * MOST_BYTES;
 const START: Place = Place { line: 1, column: 1 };
 
 /// Reads the one document in `text`. Says everything that is wrong with it to `problems`; `None` if there is no
-/// tree to go on with.
-pub(crate) fn read(text: &str, problems: &mut Problems) -> Option<Node> {
+/// tree to go on with. `needs` is what a text without anything in it is told.
+pub(crate) fn read(text: &str, needs: &str, problems: &mut Problems) -> Option<Node> {
     if text.len() > MOST_BYTES {
         let message = format!(
             "the document has {} bytes; at most {MOST_BYTES} are allowed",
@@ -47,11 +47,7 @@ pub(crate) fn read(text: &str, problems: &mut Problems) -> Option<Node> {
         }
     }
     if builder.root.is_none() {
-        problems.error(
-            START,
-            "",
-            "the document is empty; a workflow needs 'document' and 'do'",
-        );
+        problems.error(START, "", format!("the document is empty; {needs}"));
     }
     builder.root
 }

@@ -37,7 +37,7 @@ const STATUSES: [(&str, Status); 4] = [
 /// Reads the cases of a workflow.
 pub(crate) fn cases(text: &str, workflow: &Workflow) -> Result<Vec<Case>, Problems> {
     let mut problems = Problems::default();
-    let Some(root) = node::read(text, &mut problems) else {
+    let Some(root) = node::read(text, "a file of cases needs the list 'cases'", &mut problems) else {
         return Err(problems);
     };
     let mut script = Script {

@@ -228,7 +228,11 @@ impl Reader {
     fn read_function(&mut self, name: &str, text: &str) -> (Option<Function>, Problems) {
         let before = std::mem::take(&mut self.problems);
         let mut problems = Problems::default();
-        let root = node::read(text, &mut problems);
+        let root = node::read(
+            text,
+            "a function is a task, such as {set: {text: hello}}",
+            &mut problems,
+        );
         self.problems = problems;
         let function = root.and_then(|root| {
             let at = Cursor {

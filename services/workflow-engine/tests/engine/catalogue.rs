@@ -230,4 +230,12 @@ async fn a_bad_document_is_refused_everywhere_with_its_places() {
         checked.problems.iter().all(|problem| problem.severity != "error"),
         "{checked:?}"
     );
+    assert_eq!(checked.left_out, 0);
+    let many: String = (0..250).map(|n| format!("  - a{n}: {{sett: {{}}}}\n")).collect();
+    let request = proto::ValidateWorkflowRequest {
+        document: document(&many),
+    };
+    let checked = engine.client.clone().validate_workflow(request).await.unwrap();
+    let checked = checked.into_inner();
+    assert_eq!((checked.problems.len(), checked.left_out), (100, 150));
 }

@@ -99,7 +99,7 @@ proptest! {
         let text = if pretty { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) };
         let text = text.expect("JSON");
         let mut problems = Problems::default();
-        let node = node::read(&text, &mut problems);
+        let node = node::read(&text, "", &mut problems);
         prop_assert_eq!(node.map(|node| node.to_value()), Some(value), "{}\n{}", problems, text);
     }
 }
