@@ -25,7 +25,7 @@ pub(super) struct Functions {
     pub(super) names: Vec<String>,
     pub(super) defined: Vec<Function>,
     /// Addresses of catalogs by name; none for one that is wrong.
-    catalogs: BTreeMap<String, Option<Destination>>,
+    pub(super) catalogs: BTreeMap<String, Option<Destination>>,
     external: Vec<External>,
 }
 
@@ -175,6 +175,7 @@ impl Reader {
             self.wrong(at, message);
             return None;
         };
+        self.reusable.note_use("catalogs", catalog);
         let known = self.reusable.functions.catalogs.get(catalog).cloned();
         let Some(known) = known else {
             let names: Vec<String> = self.reusable.functions.catalogs.keys().cloned().collect();
@@ -293,10 +294,9 @@ impl Reader {
 
     /// The functions, and what the document refers to and does not contain.
     pub(super) fn take_functions(&mut self, resources: &Resources) -> (Vec<Function>, Vec<External>) {
-        let Functions {
-            defined, external, ..
-        } = std::mem::take(&mut self.reusable.functions);
-        let missing = external.into_iter();
+        let functions = &mut self.reusable.functions;
+        let defined = std::mem::take(&mut functions.defined);
+        let missing = std::mem::take(&mut functions.external).into_iter();
         let missing = missing.filter(|external| !resources.contains_key(&external.name));
         (defined, missing.collect())
     }

@@ -49,6 +49,7 @@ impl Reusable {
             names("retries", self.retries.keys().collect()),
             names("errors", self.errors.keys().collect()),
             names("authentications", self.authentications.keys().collect()),
+            names("catalogs", self.functions.catalogs.keys().collect()),
         ]
         .concat()
     }

@@ -350,3 +350,42 @@ fn doubts_stand_beside_errors() {
     let places: Vec<&str> = found.iter().map(|(place, _)| place.as_str()).collect();
     assert_eq!(places, ["warning 3:13 /do/0/a/if", "4:18 /do/1/b/set/x"]);
 }
+
+#[test]
+fn filters_of_errors_that_name_nothing() {
+    let tasks = |errors: &str| {
+        format!(
+            "  - a: {{try: [{{b: {{wait: PT1S}}}}], catch: {{errors: {errors}, do: [{{c: {{set: {{x: 1}}}}}}]}}}}\n"
+        )
+    };
+    is_fine(&tasks("{}"));
+    doubts(
+        &tasks("{with: {}}"),
+        "/do/0/a/catch/errors/with",
+        &["every error fits", "leave 'errors' away"],
+    );
+}
+
+#[test]
+fn braces_in_the_type_of_a_filter_and_arguments_that_are_text() {
+    doubts(
+        "  - a: {try: [{b: {wait: PT1S}}], catch: {errors: {with: {type: 'https://e.com/{x}'}}}}\n",
+        "/do/0/a/catch/errors/with/type",
+        &["compares the type as it stands", "'when' of the catch"],
+    );
+    let header = "document: {dsl: '1.0.1', namespace: default, name: sample, version: '1.0.0'}";
+    doubts(
+        &format!(
+            "{header}\nuse: {{functions: {{f: {{set: {{x: 1}}}}}}}}\ndo: [{{a: {{call: f, with: zzz}}}}]\n"
+        ),
+        "/do/0/a/with",
+        &["an object", "the text 'zzz'"],
+    );
+    doubts(
+        &format!(
+            "{header}\nuse: {{catalogs: {{c: {{endpoint: 'https://a.b'}}}}}}\ndo: [{{a: {{set: {{x: 1}}}}}}]\n"
+        ),
+        "/use/catalogs/c",
+        &["nothing in this document uses this definition"],
+    );
+}
