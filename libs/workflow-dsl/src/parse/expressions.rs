@@ -262,6 +262,11 @@ impl Reader {
     pub(super) fn template(&mut self, at: &Cursor<'_>) -> Option<Template> {
         match &at.node.content {
             Content::Text(text) => match embedded(text) {
+                // What fails in loose mode stands for itself, with braces as without.
+                Some(source) if self.loose => {
+                    let expression = self.expression(at, source)?;
+                    Some(Template::Attempt(expression, text.clone()))
+                }
                 Some(source) => self.expression(at, source).map(Template::Expression),
                 None if self.loose => Some(match self.tentative(at, text) {
                     Some(expression) => Template::Attempt(expression, text.clone()),

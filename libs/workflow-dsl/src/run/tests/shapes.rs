@@ -78,6 +78,7 @@ fn loose_text_is_an_expression_or_stays_text() {
                 sum: .x + 1
                 text: hello, world
                 braces: ${ .x }
+                within: ${ .x | error }
                 number: '42'
                 failing: .x | error
                 unknown: $nothing
@@ -87,9 +88,13 @@ fn loose_text_is_an_expression_or_stays_text() {
     )
     .run(json!({"x": 1}))
     .yields(json!({
-        "sum": 2, "text": "hello, world", "braces": 1, "number": 42, "failing": ".x | error", "unknown": "$nothing",
+        "sum": 2, "text": "hello, world", "braces": 1, "number": 42, "failing": ".x | error", "within": "${ .x | error }", "unknown": "$nothing",
         "url": "https://example.com/a",
     }));
+    // A condition must be one.
+    World::new("evaluate: {mode: loose}\ndo: [{a: {if: '${ .x | error }', set: {x: 1}}}]\n")
+        .run(json!({"x": "no"}))
+        .faults(Standard::Expression, "no");
 }
 
 #[test]
