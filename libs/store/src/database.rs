@@ -59,6 +59,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// What has been committed by now.
+    pub(crate) fn snapshot(&self) -> fjall::Snapshot {
+        self.engine.snapshot()
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

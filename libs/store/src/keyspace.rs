@@ -1,8 +1,14 @@
 //! Reading: one key, or a range in either direction.
+//!
+//! The engine applies a batch key by key, and its plain reads see those that are there already. Therefore everything is read
+//! through a snapshot: a batch is seen whole or not at all, and whoever has seen it sees it in every later read. A reader that took
+//! half of a batch for the whole would find gaps where there are none, and go past what it has not seen.
 
 use std::ops::{Bound, RangeBounds};
 use std::path::PathBuf;
 use std::sync::Arc;
+
+use fjall::Readable as _;
 
 use crate::Error;
 use crate::database::Shared;
@@ -35,8 +41,9 @@ impl Keyspace {
     /// A file cannot be read or is damaged.
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>, Error> {
         let value = self
-            .engine
-            .get(key)
+            .shared
+            .snapshot()
+            .get(&self.engine, key)
             .map_err(|error| Error::engine(self.shared.path(), "read", error))?;
         Ok(value.map(|value| value.to_vec()))
     }
@@ -51,7 +58,7 @@ impl Keyspace {
         let engine = if is_empty(&range) {
             None
         } else {
-            Some(self.engine.range::<Vec<u8>, _>(range))
+            Some(self.shared.snapshot().range::<Vec<u8>, _>(&self.engine, range))
         };
         Entries {
             engine,
@@ -62,7 +69,7 @@ impl Keyspace {
 
     /// The entries whose keys start with `prefix`, like [`Self::range`].
     pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Entries {
-        let engine = Some(self.engine.prefix(prefix));
+        let engine = Some(self.shared.snapshot().prefix(&self.engine, prefix));
         Entries {
             engine,
             path: self.shared.path().to_owned(),

@@ -279,3 +279,42 @@ async fn what_does_not_belong_among_the_files_is_an_error_and_not_a_panic() {
         assert!(error.to_string().contains(stray), "{error}");
     }
 }
+
+/// Keys of a batch, all with the same value.
+const WIDTH: usize = 200;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a_batch_is_seen_whole_or_not_at_all() {
+    let directory = tempfile::tempdir().unwrap();
+    let database = open(directory.path()).unwrap();
+    let keyspace = database.keyspace("wide").unwrap();
+    let key = |number: usize| format!("{number:04}");
+    let commit = async |value: u64| {
+        let mut batch = Batch::new();
+        for number in 0..WIDTH {
+            batch.put(&keyspace, key(number), value.to_string());
+        }
+        database.commit(batch).await.unwrap();
+    };
+    commit(0).await;
+    let done = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let (told, read) = (std::sync::Arc::clone(&done), keyspace.clone());
+    let reader = tokio::task::spawn_blocking(move || {
+        let mut reads = 0_u64;
+        while !told.load(std::sync::atomic::Ordering::SeqCst) {
+            let number = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap().parse::<u64>().unwrap();
+            let before = number(read.get(format!("{:04}", WIDTH / 2)).unwrap().unwrap());
+            let seen: Vec<u64> = read.prefix("").map(|entry| number(entry.unwrap().1)).collect();
+            assert_eq!(seen.len(), WIDTH);
+            assert!(seen.iter().all(|value| *value == seen[0]), "{seen:?}");
+            assert!(seen[0] >= before, "{} after {before}", seen[0]);
+            reads += 1;
+        }
+        reads
+    });
+    for value in 1..400 {
+        commit(value).await;
+    }
+    done.store(true, std::sync::atomic::Ordering::SeqCst);
+    assert!(reader.await.unwrap() > 0);
+}
