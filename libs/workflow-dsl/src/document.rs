@@ -30,6 +30,7 @@ pub use call::{
     A2aCall, AsyncApiCall, AsyncApiTarget, Call, Endpoint, EndpointError, External, Function, FunctionCall,
     GrpcCall, HttpCall, McpCall, McpTransport, Method, OpenApiCall, ResponseFormat, Server,
 };
+pub(crate) use destination::encode;
 pub use destination::{Destination, ExternalResource, Uri, UriTemplate};
 pub use event::{Consume, Correlation, Each, Filter, Listen, Matcher, Read, Strategy, Until};
 pub use extension::{Extension, Target};

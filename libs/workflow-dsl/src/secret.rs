@@ -23,8 +23,13 @@ use serde_json::{Map, Value};
 use sha2::Sha256;
 use uuid::Uuid;
 
+use crate::document::encode;
+
 /// How each marker begins. All characters of a marker are unreserved in addresses and headers.
 const BEGIN: &str = "muster-secret~";
+
+/// What stands for `~` in a marker that is a part of an address: what it stands for is to be percent-encoded as well.
+const ENCODED: &str = "%7E";
 
 /// Hexadecimal digits of the MAC: 128 bits.
 const DIGITS: usize = 32;
@@ -228,6 +233,39 @@ impl Unmarking {
         }
     }
 
+    /// The address with secrets in the place of markers. A marker that was encoded as a part of the address stands for the secret
+    /// encoded in the same way, so that no secret ends a path or begins a query.
+    #[must_use]
+    pub fn address(&self, text: &str) -> String {
+        let begin = BEGIN.replace('~', ENCODED);
+        let mut result = String::new();
+        let mut rest = text;
+        while let Some((before, behind)) = rest.split_once(&begin) {
+            result.push_str(before);
+            let known = behind.split_once(ENCODED).and_then(|(name, behind)| {
+                let (digits, behind) = behind.split_at_checked(DIGITS)?;
+                let secret = self.0.get(&format!("{BEGIN}{name}~{digits}~"))?;
+                Some((secret, behind.strip_prefix(ENCODED)?))
+            });
+            rest = match known {
+                Some((Value::String(secret), behind)) => {
+                    encode(&mut result, secret, false);
+                    behind
+                }
+                Some((secret, behind)) => {
+                    encode(&mut result, &secret.to_string(), false);
+                    behind
+                }
+                None => {
+                    result.push_str(&begin);
+                    behind
+                }
+            };
+        }
+        result.push_str(rest);
+        self.text(&result).into_owned()
+    }
+
     /// The value with secrets in the place of markers; a text that is one marker becomes what the secret is. Names of fields are
     /// left as they are.
     #[must_use]
@@ -281,6 +319,26 @@ fn markers(text: &str) -> impl Iterator<Item = (usize, &str)> {
         let marker = text.get(start..start + BEGIN.len() + end + 1)?;
         fits.then_some((start, marker))
     })
+}
+
+/// A part of an address that was percent-encoded; the markers in it say so.
+#[must_use]
+pub fn encoded(part: String) -> String {
+    if part.contains(BEGIN) {
+        part.replace('~', ENCODED)
+    } else {
+        part
+    }
+}
+
+/// The address with its markers as they are elsewhere, to be shown.
+#[must_use]
+pub fn plain(address: &str) -> String {
+    if address.contains(&BEGIN.replace('~', ENCODED)) {
+        address.replace(ENCODED, "~")
+    } else {
+        address.to_owned()
+    }
 }
 
 /// Whether something in the value has the form of a marker.

@@ -5,6 +5,7 @@ use std::fmt;
 use serde_json::Value;
 
 use super::{Authentication, Template};
+use crate::secret::encoded;
 
 /// An address on the network, and how to authenticate there.
 #[derive(Debug, Clone)]
@@ -166,7 +167,9 @@ impl UriTemplate {
                 if !std::mem::take(&mut first) {
                     text.push(',');
                 }
-                encode(&mut text, &value, reserved);
+                let mut part = String::new();
+                encode(&mut part, &value, reserved);
+                text.push_str(&if reserved { part } else { encoded(part) });
             }
         }
         Ok(text)
@@ -186,7 +189,7 @@ impl fmt::Display for UriTemplate {
 }
 
 /// Appends `value` with everything but unreserved characters percent-encoded, and but reserved ones where those are kept.
-fn encode(text: &mut String, value: &str, reserved: bool) {
+pub(crate) fn encode(text: &mut String, value: &str, reserved: bool) {
     const HEXADECIMAL: [char; 16] = [
         '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F',
     ];

@@ -73,6 +73,7 @@ pub struct Resource {
 /// An address for people: without what may be secret in it.
 #[must_use]
 pub fn shown(uri: &str) -> String {
+    let uri = crate::secret::plain(uri);
     let bare = uri.split(['?', '#']).next().unwrap_or_default();
     match bare.split_once("://") {
         Some((scheme, rest)) => {

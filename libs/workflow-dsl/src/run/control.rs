@@ -220,6 +220,7 @@ impl Run {
         if self.is_paused() {
             self.resume(time)?;
         }
+        self.withdraw_budget_question();
         let error = Arc::new(cancellation(by, reason));
         self.control.cancelling = Some(Cancelling {
             by: by.to_owned(),

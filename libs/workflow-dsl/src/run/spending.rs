@@ -159,8 +159,8 @@ impl Run {
         if !costs(&current.task.kind) {
             return None;
         }
-        // What was done is taken back whatever it costs.
-        if self.control.unwinding.is_some() {
+        // What was done is taken back, and what is cancelled is handled, whatever it costs: nobody is to be asked about the end.
+        if self.control.unwinding.is_some() || self.control.cancelling.is_some() {
             return None;
         }
         let (task, activation) = (current.pointer(), current.id);
@@ -263,6 +263,15 @@ impl Run {
             }
             change(open);
             self.timers.extend(timers(open));
+        }
+    }
+
+    /// Nobody needs to know any more.
+    pub(super) fn withdraw_budget_question(&mut self) {
+        if let Some(open) = self.spending.open.take() {
+            for timer in timers(&open) {
+                self.timers.remove(&timer);
+            }
         }
     }
 

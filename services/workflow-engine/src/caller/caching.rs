@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use jiff::SignedDuration;
 use muster_runtime::clock::SharedClock;
 use muster_workflow_dsl::request::Request;
+use muster_workflow_dsl::secret::has_marker;
 use muster_workflow_dsl::usage;
 use serde_json::Value;
 
@@ -63,7 +64,8 @@ impl Caller for Caching {
             Err(error) => tracing::warn!(%error, "cannot look for a kept answer"),
         }
         let answer = self.inner.call(call, progress).await?;
-        if let Some(worth) = worth_keeping(&answer) {
+        let is_agent = matches!(*call.request, Request::A2a(_));
+        if let Some(worth) = worth_keeping(&answer, is_agent) {
             let ttl = SignedDuration::try_from(kept.ttl).unwrap_or(SignedDuration::ZERO);
             let until = self.clock.now().checked_add(ttl).unwrap_or(jiff::Timestamp::MAX);
             if let Err(error) = self.store.keep_answer(&kept.key, &worth, until).await {
@@ -78,10 +80,12 @@ impl Caller for Caching {
     }
 }
 
-/// The answer as it is kept, if it is final and not too large.
-fn worth_keeping(answer: &Value) -> Option<Value> {
-    let state = answer.pointer("/status/state").and_then(Value::as_str);
-    if state.is_some_and(|state| state != "TASK_STATE_COMPLETED")
+/// The answer as it is kept, if it is final and not too large. One that holds a secret has the marker of this run in its place,
+/// which says nothing to another run.
+fn worth_keeping(answer: &Value, is_agent: bool) -> Option<Value> {
+    let is_open = |state: &str| is_agent && state != "TASK_STATE_COMPLETED";
+    if last_state(answer).is_some_and(is_open)
+        || has_marker(answer)
         || muster_api::json::length(answer) > LARGEST
     {
         return None;
@@ -95,6 +99,23 @@ fn worth_keeping(answer: &Value) -> Option<Value> {
         }
     }
     Some(answer)
+}
+
+/// The state of the task that an agent has answered with: at once, or last of all in a stream.
+fn last_state(answer: &Value) -> Option<&str> {
+    fn state(value: &Value) -> Option<&str> {
+        let places = [
+            "/status/state",
+            "/task/status/state",
+            "/statusUpdate/status/state",
+        ];
+        let mut found = places.iter().filter_map(|place| value.pointer(place));
+        found.next()?.as_str()
+    }
+    match answer {
+        Value::Array(events) => events.iter().rev().find_map(state),
+        answer => state(answer),
+    }
 }
 
 fn forget_cost(answer: &mut Value) {
@@ -114,18 +135,32 @@ mod tests {
     #[test]
     fn only_good_ends_are_kept_and_without_what_they_cost() {
         let done = json!({"status": {"state": "TASK_STATE_COMPLETED"}, "metadata": {usage::KEY: {"tokens": 1}, "x": 1}});
-        let kept = worth_keeping(&done).unwrap();
+        let kept = worth_keeping(&done, true).unwrap();
         assert_eq!(kept["metadata"], json!({"x": 1}));
         for part in ["task", "message", "statusUpdate"] {
             let streamed = json!([{"artifactUpdate": {}}, {part: done}]);
-            let kept = worth_keeping(&streamed).unwrap();
+            let kept = worth_keeping(&streamed, true).unwrap();
             assert_eq!(kept[1][part]["metadata"], json!({"x": 1}));
         }
+        let open = json!({"status": {"state": "TASK_STATE_INPUT_REQUIRED"}});
+        assert_eq!(worth_keeping(&open, true), None);
         assert_eq!(
-            worth_keeping(&json!({"status": {"state": "TASK_STATE_INPUT_REQUIRED"}})),
+            worth_keeping(&open, false),
+            Some(open.clone()),
+            "what is no agent's is no task"
+        );
+        for last in [json!({"task": open}), json!({"statusUpdate": open})] {
+            assert_eq!(
+                worth_keeping(&json!([{"task": done}, last, {"artifactUpdate": {}}]), true),
+                None
+            );
+        }
+        assert_eq!(worth_keeping(&json!("x".repeat(LARGEST)), true), None);
+        assert_eq!(worth_keeping(&json!({"any": 1}), true), Some(json!({"any": 1})));
+        let marker = muster_workflow_dsl::secret::Nonce::fresh().marker(&["token"]);
+        assert_eq!(
+            worth_keeping(&json!({"echo": format!("Bearer {marker}")}), false),
             None
         );
-        assert_eq!(worth_keeping(&json!("x".repeat(LARGEST))), None);
-        assert_eq!(worth_keeping(&json!({"any": 1})), Some(json!({"any": 1})));
     }
 }

@@ -71,11 +71,16 @@ pub(super) async fn within<T>(
 
 /// What puts secrets in the place of their markers, or leaves the markers.
 trait Fill {
+    fn address(&self, text: &str) -> String;
     fn text(&self, text: &str) -> String;
     fn value(&self, value: &Value) -> Value;
 }
 
 impl Fill for Session {
+    fn address(&self, text: &str) -> String {
+        Self::address(self, text)
+    }
+
     fn text(&self, text: &str) -> String {
         Self::text(self, text)
     }
@@ -89,6 +94,10 @@ impl Fill for Session {
 struct Marked;
 
 impl Fill for Marked {
+    fn address(&self, text: &str) -> String {
+        muster_workflow_dsl::secret::plain(text)
+    }
+
     fn text(&self, text: &str) -> String {
         text.to_owned()
     }
@@ -100,7 +109,7 @@ impl Fill for Marked {
 
 /// The request as it is sent, without its authentication.
 fn outgoing(request: &Request, call: &Call, session: &impl Fill) -> Result<Outgoing, Failure> {
-    let mut url = address(&session.text(&request.endpoint.uri))?;
+    let mut url = address(&session.address(&request.endpoint.uri))?;
     if !request.query.is_empty() {
         let mut pairs = url.query_pairs_mut();
         for (name, value) in &request.query {

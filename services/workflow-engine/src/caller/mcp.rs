@@ -151,7 +151,7 @@ impl Mcp {
                 "the server is not reached over HTTP",
             ));
         };
-        let url = web::address(&session.text(&endpoint.uri))?;
+        let url = web::address(&session.address(&endpoint.uri))?;
         let mut sent = HeaderMap::new();
         for (name, value) in headers {
             let (name, value) = web::header(name, &session.text(value))?;

@@ -49,7 +49,7 @@ impl Web {
                 progress.set_note(Some("reads the document that describes the service".to_owned()));
                 let text = self.document(document, &mut session).await?;
                 progress.set_note(None);
-                let request = describe(&text, &session.text(&document.uri))?;
+                let request = describe(&text, &session.address(&document.uri))?;
                 self.http_in(&request, call, progress, &mut session).await
             };
             let outcome = outcome.await;

@@ -40,6 +40,12 @@ impl Session {
         self.unmarking.text(text).into_owned()
     }
 
+    /// The address as it goes out.
+    #[must_use]
+    pub fn address(&self, text: &str) -> String {
+        self.unmarking.address(text)
+    }
+
     /// The value as it goes out.
     #[must_use]
     pub fn value(&self, value: &Value) -> Value {

@@ -1,14 +1,14 @@
 //! Keeping secrets out of what comes back.
 //!
 //! Services repeat what they are sent: in echoes, in errors, in links. Wherever a secret of the run stands in an answer, its marker is
-//! put in its place, also where it stands percent-encoded or escaped. What a service computes from a secret cannot be
-//! recognised. Fields of a secret that say what is public, such as a user's name, are not looked for.
+//! put in its place, also where each of its characters stands as it is, percent-encoded, as in a form, escaped as in JSON or as in
+//! HTML: programs differ in which characters they write in which way, so the characters are compared, and not whole forms of the
+//! secret. What a service computes from a secret cannot be recognised. Fields of a secret that say what is public, such as a user's name, are not looked for.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use muster_workflow_dsl::secret::Nonce;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value};
 
 use super::SHORTEST;
@@ -53,19 +53,7 @@ impl Redaction {
         if secret.len() < SHORTEST {
             return;
         }
-        let escaped = Value::from(secret).to_string();
-        let form: String = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect();
-        let mut forms = vec![
-            secret.to_owned(),
-            utf8_percent_encode(secret, NON_ALPHANUMERIC).to_string(),
-            utf8_percent_encode(secret, percent_encoding::CONTROLS).to_string(),
-            form,
-            escaped.trim_matches('"').to_owned(),
-        ];
-        forms.sort();
-        forms.dedup();
-        let known = forms.into_iter().map(|form| (form, marker.to_owned()));
-        self.known.extend(known);
+        self.known.push((secret.to_owned(), marker.to_owned()));
         self.known
             .sort_by_key(|(secret, _)| std::cmp::Reverse(secret.len()));
     }
@@ -100,15 +88,15 @@ impl Redaction {
             let found = self
                 .known
                 .iter()
-                .find(|(secret, _)| rest.starts_with(secret.as_bytes()));
-            let Some((secret, marker)) = found else {
+                .find_map(|(secret, marker)| Some((written(rest, secret)?, marker)));
+            let Some((length, marker)) = found else {
                 at += 1;
                 continue;
             };
             let clean = clean.get_or_insert_with(Vec::new);
             clean.extend_from_slice(bytes.get(from..at).unwrap_or_default());
             clean.extend_from_slice(marker.as_bytes());
-            at += secret.len();
+            at += length;
             from = at;
         }
         match clean {
@@ -157,6 +145,119 @@ impl Redaction {
     }
 }
 
+/// How many of the first bytes are the secret, however its characters are written. What a character can be written as may
+/// begin with the character itself, as `&amp;` does, so all ways are followed.
+fn written(bytes: &[u8], secret: &str) -> Option<usize> {
+    let first = secret.chars().next()?;
+    if character_written(bytes, first) == [None, None] {
+        return None;
+    }
+    let mut ends = vec![0];
+    for character in secret.chars() {
+        let mut next = Vec::new();
+        for end in ends {
+            for length in character_written(bytes.get(end..)?, character)
+                .into_iter()
+                .flatten()
+            {
+                next.push(end + length);
+            }
+        }
+        next.sort_unstable();
+        next.dedup();
+        if next.is_empty() {
+            return None;
+        }
+        ends = next;
+    }
+    ends.last().copied()
+}
+
+/// How many of the first bytes are the character: as it is, and in another way.
+fn character_written(bytes: &[u8], character: char) -> [Option<usize>; 2] {
+    let mut buffer = [0; 4];
+    let plain = character.encode_utf8(&mut buffer).as_bytes();
+    let other = match bytes.first() {
+        Some(b'+') if character == ' ' => Some(1),
+        Some(b'%') => percent_encoded(bytes, plain),
+        Some(b'\\') => escaped(bytes, character),
+        Some(b'&') => entity(bytes, character),
+        _ => None,
+    };
+    [bytes.starts_with(plain).then_some(plain.len()), other]
+}
+
+/// `%C3%BC`.
+fn percent_encoded(bytes: &[u8], plain: &[u8]) -> Option<usize> {
+    for (index, byte) in plain.iter().enumerate() {
+        let digits = bytes.get(3 * index..)?.strip_prefix(b"%")?.get(..2)?;
+        if hexadecimal(digits)? != u32::from(*byte) {
+            return None;
+        }
+    }
+    Some(3 * plain.len())
+}
+
+/// An escape of JSON and of programming languages.
+fn escaped(bytes: &[u8], character: char) -> Option<usize> {
+    const SHORT: [(u8, char); 9] = [
+        (b'"', '"'),
+        (b'\\', '\\'),
+        (b'/', '/'),
+        (b'\'', '\''),
+        (b'b', '\u{8}'),
+        (b'f', '\u{c}'),
+        (b'n', '\n'),
+        (b'r', '\r'),
+        (b't', '\t'),
+    ];
+    let short = *bytes.get(1)?;
+    if short != b'u' {
+        return SHORT.contains(&(short, character)).then_some(2);
+    }
+    let mut units = [0; 2];
+    let units = character.encode_utf16(&mut units);
+    for (index, unit) in units.iter().enumerate() {
+        let digits = bytes.get(6 * index..)?.strip_prefix(b"\\u")?.get(..4)?;
+        if hexadecimal(digits)? != u32::from(*unit) {
+            return None;
+        }
+    }
+    Some(6 * units.len())
+}
+
+/// An entity of HTML.
+fn entity(bytes: &[u8], character: char) -> Option<usize> {
+    const LONGEST: usize = 12;
+    const NAMED: [(&[u8], char); 5] = [
+        (b"amp", '&'),
+        (b"lt", '<'),
+        (b"gt", '>'),
+        (b"quot", '"'),
+        (b"apos", '\''),
+    ];
+    let end = bytes.iter().take(LONGEST).position(|byte| *byte == b';')?;
+    let name = bytes.get(1..end)?;
+    let is_it = match name.strip_prefix(b"#") {
+        None => NAMED.contains(&(name, character)),
+        Some(number) => {
+            let number = match number.strip_prefix(b"x").or_else(|| number.strip_prefix(b"X")) {
+                Some(digits) => hexadecimal(digits),
+                None => std::str::from_utf8(number)
+                    .ok()
+                    .and_then(|digits| digits.parse().ok()),
+            };
+            number == Some(u32::from(character))
+        }
+    };
+    is_it.then_some(end + 1)
+}
+
+fn hexadecimal(digits: &[u8]) -> Option<u32> {
+    let digits = std::str::from_utf8(digits).ok()?;
+    u32::from_str_radix(digits, 16).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -183,5 +284,33 @@ mod tests {
             back[format!("echo {}", nonce.marker(&["token"]))][1],
             nonce.marker(&["db", "password"])
         );
+    }
+
+    #[test]
+    fn a_secret_is_recognised_however_its_characters_are_written() {
+        let nonce = Nonce::fresh();
+        let secret = "S<e&c/r\"e+t=ü 😀'";
+        let redaction = Redaction::new(&nonce, &BTreeMap::from([("key".to_owned(), json!(secret))]));
+        let marker = nonce.marker(&["key"]);
+        for written in [
+            secret,
+            "S\\u003ce\\u0026c/r\\\"e+t=\\u00fc \\uD83D\\ude00\\'",
+            "S<e&c\\/r\\u0022e\\u002Bt=ü 😀'",
+            "S%3Ce%26c%2Fr%22e%2Bt%3D%C3%BC%20%F0%9F%98%80%27",
+            "S<e&c/r%22e+t=%c3%bc%20%f0%9f%98%80'",
+            "S%3Ce%26c%2Fr%22e%2Bt%3D%C3%BC+%F0%9F%98%80%27",
+            "S&lt;e&amp;c/r&quot;e+t=&#252; &#x1F600;&#39;",
+            "S%3Ce&amp;c/r\\u0022e+t=%c3%bc+😀&apos;",
+        ] {
+            let text = redaction.text(format!("before {written} behind"));
+            assert_eq!(text, format!("before {marker} behind"), "{written}");
+        }
+        let plain = Redaction::new(
+            &nonce,
+            &BTreeMap::from([("key".to_owned(), json!("x&amp;y%20\\n"))]),
+        );
+        assert_eq!(plain.text("x&amp;y%20\\n".to_owned()), marker);
+        let other = "S<e&c/r\\u0022e+t=\\u00fd";
+        assert_eq!(redaction.text(other.to_owned()), other);
     }
 }

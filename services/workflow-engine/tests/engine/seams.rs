@@ -217,6 +217,37 @@ async fn a_run_over_its_budget_that_is_cancelled_or_fails_compensates_all_the_sa
     }
 }
 
+#[tokio::test]
+async fn a_handler_of_a_cancelled_run_is_not_held_by_the_budget() {
+    let mut engine = Engine::start().await;
+    engine.router.fall_back_to(costly());
+    let call = |agent: &str| send(agent, "x").replace('\n', "\n          ");
+    let tasks = send("one", "a")
+        + &send("two", "b")
+        + &format!(
+            "  - guarded:\n      try:\n          {}\n      catch:\n        errors: {{with: {{status: 499}}}}\n        do:\n          {}\n",
+            call("three").trim(),
+            call("clean").trim()
+        );
+    let text = document(&tasks).replace(
+        "version: '1.0.0'",
+        "version: '1.0.0', metadata: {muster: {budget: {tokens: 100}}}",
+    );
+    engine.start_run(&text, "r", "").await.unwrap();
+    engine.until_blocked("r", "budget").await;
+    engine.router.hold();
+    engine.cancel("r").await.unwrap();
+    engine.until_held(1).await;
+    assert_eq!(engine.listed(&[]).await, [], "nobody is asked any more");
+    engine.restart().await;
+    engine.until_held(1).await;
+    engine.router.release_all();
+    engine.until("r", RunStatus::Cancelled).await;
+    let mut agents = called(&engine);
+    agents.dedup();
+    assert_eq!(agents, ["one", "two", "clean"]);
+}
+
 const EACH: &str = "
   - hear:
       listen: {to: {any: [{with: {type: order}}], until: {one: {with: {type: closing}}}}}

@@ -198,3 +198,43 @@ async fn a_secret_does_not_go_into_a_message_to_an_agent() {
     assert!(error.r#type.ends_with("/configuration"), "{error:?}");
     assert!(engine.router.calls().is_empty());
 }
+
+#[tokio::test]
+async fn a_secret_in_an_address_is_encoded_and_recognised_however_it_comes_back() {
+    let secret = "a/b#c?d<e>&\"fü g";
+    let (engine, _secrets) = engine(&[("odd", secret)]).await;
+    let service = Service::start(|seen| {
+        let escaped = seen.path.replace("%3C", "\\u003c").replace("%26", "&amp;");
+        Reply::json(&json!({"path": seen.path, "query": seen.query, "escaped": escaped}))
+    })
+    .await;
+    let tasks = format!(
+        "  - ask:\n      call: http\n      input: {{from: '${{ {{t: $secrets.odd}} }}'}}\n      with: {{method: get, endpoint: '{}', query: {{q: '${{          .t }}'}}}}\n",
+        service.url("/echo/{t}")
+    );
+    let run = engine
+        .start_run(&with_secrets("odd", &tasks), "r", "")
+        .await
+        .unwrap();
+    let run = engine
+        .until(&run.run_id, muster_api::workflow::RunStatus::Completed)
+        .await;
+    let seen = service.seen().remove(0);
+    assert_eq!(seen.path, "/echo/a%2Fb%23c%3Fd%3Ce%3E%26%22f%C3%BC%20g");
+    let sent: Vec<(String, String)> = url::form_urlencoded::parse(seen.query.as_bytes())
+        .into_owned()
+        .collect();
+    assert_eq!(sent, [("q".to_owned(), secret.to_owned())]);
+    let output: Value = serde_json::from_str(&run.output_json).unwrap();
+    for (field, begins) in [
+        ("path", "/echo/muster-secret~odd~"),
+        ("query", "q=muster-secret~odd~"),
+        ("escaped", "/echo/muster-secret~odd~"),
+    ] {
+        assert!(output[field].as_str().unwrap().starts_with(begins), "{output}");
+    }
+    let story = story(&engine, "r").await;
+    for part in ["c%3Fd", "c?d", "u003ce", "fü"] {
+        assert!(!story.contains(part), "{part}: {story}");
+    }
+}

@@ -1,5 +1,6 @@
 //! Where a parameter of an operation goes, and how it is written there.
 
+use muster_workflow_dsl::secret::encoded;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
@@ -122,11 +123,11 @@ impl Parameter {
                 self.name
             )));
         }
-        let encoded: Vec<String> = texts
+        let parts: Vec<String> = texts
             .iter()
-            .map(|text| utf8_percent_encode(text, RESERVED).to_string())
+            .map(|text| encoded(utf8_percent_encode(text, RESERVED).to_string()))
             .collect();
-        Ok(encoded.join(","))
+        Ok(parts.join(","))
     }
 
     /// The value as parameters of a query.

@@ -70,7 +70,7 @@ impl Web {
         }
         // What one may read is not read to another: the key holds what the reader shows, with markers that are the run's own.
         let shown_credentials = serde_json::to_string(&at.authentication).unwrap_or_default();
-        let key = muster_workflow_dsl::digest(&format!("{} {shown_credentials}", session.text(&at.uri)));
+        let key = muster_workflow_dsl::digest(&format!("{} {shown_credentials}", session.address(&at.uri)));
         let may_share = at.authentication.is_none();
         if let Some(text) = self.resources.get(&key).filter(|_| may_share) {
             return Ok(text);
@@ -78,7 +78,7 @@ impl Web {
         let finish = |session: &Session| {
             Ok(Outgoing {
                 method: Method::GET,
-                url: address(&session.text(&at.uri))?,
+                url: address(&session.address(&at.uri))?,
                 headers: HeaderMap::new(),
                 body: None,
             })
