@@ -307,6 +307,58 @@ async fn the_log_is_followed_from_a_position_or_from_now() {
     assert_eq!(data(&mut live).await, json!(3));
 }
 
+/// Events of one request, of requests one after the other, and of publishers.
+const AT_ONCE: u64 = 50;
+const IN_A_ROW: u64 = 10;
+const PUBLISHERS: u64 = 3;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn whoever_follows_the_log_while_many_publish_misses_nothing() {
+    let engine = Engine::start().await;
+    let all = PUBLISHERS * IN_A_ROW * (AT_ONCE + 1);
+    let text = document(&format!(
+        "  - hear: {{listen: {{to: {{any: [{{with: {{type: a}}}}], until: 'length == {all}'}}}}, output: {{as: 'map(.n) | unique | length'}}}}\n"
+    ));
+    engine.start_run(&text, "listener", "").await.unwrap();
+    engine.until_blocked("listener", "event").await;
+    let mut work = tokio::task::JoinSet::new();
+    for follower in 0..3 {
+        let request = proto::WatchEventsRequest {
+            r#type: if follower == 0 { String::new() } else { "a".into() },
+            from_position: Some(1),
+            ..Default::default()
+        };
+        let mut stream = engine.events().watch_events(request).await.unwrap().into_inner();
+        work.spawn(async move {
+            for expected in 1..=all {
+                let event = stream.message().await.unwrap().unwrap().event.unwrap();
+                assert_eq!(event.position, expected, "follower {follower}");
+            }
+        });
+    }
+    for publisher in 0..PUBLISHERS {
+        let mut events = engine.events();
+        work.spawn(async move {
+            for request in 0..2 * IN_A_ROW {
+                // A large one and a small one in turns.
+                let count = if request % 2 == 0 { AT_ONCE } else { 1 };
+                let published = (0..count).map(|index| {
+                    let number = (publisher * 2 * IN_A_ROW + request) * AT_ONCE + index;
+                    json!({"source": "/tests", "type": "a", "id": number.to_string(), "data": {"n": number}})
+                        .to_string()
+                });
+                let request = proto::PublishEventsRequest {
+                    events_json: published.collect(),
+                };
+                events.publish_events(request).await.unwrap();
+            }
+        });
+    }
+    let ended = tokio::time::timeout(2 * PATIENCE, work.join_all()).await;
+    ended.expect("all is published and heard");
+    assert_eq!(engine.completed("listener").await, json!(all));
+}
+
 #[tokio::test]
 async fn what_becomes_of_runs_is_told_where_that_is_wanted() {
     let engine = Engine::start_with(|settings| {
