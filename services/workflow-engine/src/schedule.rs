@@ -451,7 +451,7 @@ impl Schedule {
         }
     }
 
-    /// A run that was parked joins the line, at its end.
+    /// A run that is due again joins the line, at its end.
     fn get_ready(&mut self, id: &RunId) {
         if let Some(entry) = self.entries.get_mut(id) {
             entry.place = Place::Ready;
@@ -475,12 +475,8 @@ impl Schedule {
             if let Some(due) = due {
                 self.timers.remove(&(due, id.clone()));
             }
-            entry.place = Place::Ready;
-            entry.turn.1 = self.sequence;
-            self.sequence += 1;
             self.parked = self.parked.saturating_sub(1);
-            self.ready += 1;
-            self.line_up(id);
+            self.get_ready(id);
         }
         self.place(id)
     }
@@ -559,15 +555,12 @@ impl Schedule {
             return;
         };
         if entry.begun {
-            entry.place = Place::Ready;
-            entry.turn.1 = self.sequence;
-            self.sequence += 1;
-            self.ready += 1;
-        } else {
-            entry.place = Place::Pending;
-            self.pending += 1;
-            self.lines.change(&entry.namespace, |line| line.queued += 1);
+            self.get_ready(id);
+            return;
         }
+        entry.place = Place::Pending;
+        self.pending += 1;
+        self.lines.change(&entry.namespace, |line| line.queued += 1);
         self.line_up(id);
     }
 

@@ -155,7 +155,6 @@ impl Run {
 
     /// What happens in place of a call that is about to begin, if something does.
     pub(super) fn hold(&self, current: &Current<'_>) -> Option<EventKind> {
-        // The tasks of a function of one's own are asked about themselves.
         if !costs(&current.task.kind) {
             return None;
         }

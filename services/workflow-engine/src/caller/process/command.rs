@@ -210,7 +210,7 @@ fn container(
         admit(config, host)?;
         command.arg(format!("--volume={host}:{inside}"));
     }
-    command.args(container_environment(&environment(process, call)?, directory)?);
+    command.arg(container_environment(&environment(process, call)?, directory)?);
     if process.stdin.is_some() {
         command.arg("--interactive");
     }
@@ -225,12 +225,12 @@ fn container(
     Ok(command)
 }
 
-/// Options that give a container its environment: a file, because everyone on the machine sees the command line, and a value
+/// The option that gives a container its environment: a file, because everyone on the machine sees the command line, and a value
 /// may be a secret. The format of the file has no way to write a value of several lines.
 fn container_environment(
     environment: &BTreeMap<String, String>,
     directory: &Path,
-) -> Result<[String; 1], Failure> {
+) -> Result<String, Failure> {
     let mut text = String::new();
     for (name, value) in environment {
         let fits = |byte: u8| byte.is_ascii_graphic();
@@ -250,7 +250,7 @@ fn container_environment(
     let file = directory.join("environment");
     std::fs::write(&file, text)
         .map_err(|error| broken(format!("the environment cannot be written: {error}")))?;
-    Ok([format!("--env-file={}", file.display())])
+    Ok(format!("--env-file={}", file.display()))
 }
 
 /// Whether this path of this machine may be given to a container.
