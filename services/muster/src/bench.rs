@@ -43,10 +43,11 @@ pub struct FairnessArguments {
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub queued: u32,
     /// Runs that are measured, each time.
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(10..=10_000))]
+    #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u32).range(10..=10_000))]
     pub probes: u32,
-    /// Milliseconds between two of them.
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    /// Milliseconds between two of them. As many slots as the agent takes of these are in use: no slot is kept for a namespace that
+    /// holds half of its share or more.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     pub every: u64,
     /// Milliseconds that the agent takes, on average.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=60_000))]
