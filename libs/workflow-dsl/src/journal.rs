@@ -14,6 +14,7 @@
 //! The JSON form is stable: `type` names the event, fields are only added. [`FORMAT`] counts the changes that an older
 //! reader would misunderstand.
 
+pub mod chain;
 mod error;
 mod question;
 

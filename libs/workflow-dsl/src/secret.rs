@@ -55,6 +55,10 @@ impl Nonce {
         Self(format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple()).into())
     }
 
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
     /// Whether there is none: of runs from before there were secrets.
     #[must_use]
     pub fn is_empty(&self) -> bool {

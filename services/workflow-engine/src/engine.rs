@@ -352,6 +352,7 @@ impl Engine {
             started_at: None,
             ended_at: None,
             history_length: 0,
+            chain: None,
             spent: Usage::default(),
             claim,
             marks: Marks::default(),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use muster_workflow_dsl::Resources;
+use muster_workflow_dsl::journal::chain::Chain;
 use muster_workflow_dsl::secret::Nonce;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -161,6 +162,20 @@ pub struct Record {
     pub hears_from: u64,
 }
 
+impl Record {
+    /// Where the chain over the run's journal begins.
+    #[must_use]
+    pub fn chain(&self) -> Chain {
+        let json = |value: serde_json::Result<Vec<u8>>| value.expect("plain data can be written");
+        Chain::begin(&[
+            ("id", self.id.as_str().as_bytes()),
+            ("document", self.document.as_bytes()),
+            ("input", &json(serde_json::to_vec(&self.input))),
+            ("resources", &json(serde_json::to_vec(&self.resources))),
+        ])
+    }
+}
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_zero(value: &u64) -> bool {
     *value == 0
@@ -191,6 +206,9 @@ pub struct Summary {
     pub ended_at: Option<Timestamp>,
     /// How many entries its journal has.
     pub history_length: u64,
+    /// What stands for all of them, and for what the run is pinned to; none of runs that an earlier release has written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chain: Option<Chain>,
     /// What its calls have cost.
     #[serde(default)]
     pub spent: Usage,

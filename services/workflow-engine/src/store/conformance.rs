@@ -38,6 +38,7 @@ pub(crate) fn run(id: &str, second: i64) -> (Record, Summary) {
         started_at: None,
         ended_at: None,
         history_length: 0,
+        chain: None,
         spent: Usage::default(),
         claim: Claim::default(),
         marks: Marks::default(),

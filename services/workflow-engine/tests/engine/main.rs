@@ -23,6 +23,7 @@ mod examples;
 mod fairness;
 mod fleet;
 mod functions;
+mod golden;
 mod grpc_calls;
 mod grpc_service;
 mod harness;
