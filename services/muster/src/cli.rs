@@ -285,6 +285,8 @@ pub enum WorkflowCommand {
         /// The run's id.
         run: String,
     },
+    /// Check that a run's journal is still what was written.
+    Verify(workflow::Verification),
     /// Hold a run: nothing new starts, and its time does not count.
     Pause(Steering),
     /// Let a run go on that is held.

@@ -7,6 +7,7 @@ mod graph;
 mod rehearsal;
 mod runs;
 mod search;
+mod verify;
 mod why;
 
 use std::path::Path;
@@ -28,6 +29,7 @@ pub use catalogue::reference;
 pub use graph::Picture;
 pub use runs::{run_json, start_and_wait, status_name, time, time_json};
 pub use search::Search;
+pub use verify::Verification;
 
 /// Largest document that is read; what the parser takes is less, and it says so with a place.
 const MAX_DOCUMENT_BYTES: u64 = 4 << 20;
@@ -85,6 +87,7 @@ pub async fn run(command: WorkflowCommand, endpoints: &Endpoints, output: &Outpu
         WorkflowCommand::History { run } => runs::history(run, endpoints, output).await,
         WorkflowCommand::Watch { run } => runs::watch(run, endpoints, output).await,
         WorkflowCommand::Why { run } => why::run(run, endpoints, output).await,
+        WorkflowCommand::Verify(arguments) => verify::run(arguments, endpoints, output).await,
         WorkflowCommand::Bulk(arguments) => bulk::run(arguments, endpoints, output).await,
         command => control::run(command, endpoints, output).await,
     }

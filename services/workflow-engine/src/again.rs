@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use muster_api::names::suggestion;
 use muster_workflow_dsl::Definition;
+use muster_workflow_dsl::journal::chain::Chain;
 use muster_workflow_dsl::run::Run;
 use muster_workflow_dsl::run::rewind::{Again, MOST_GENERATIONS, Refused, Trail};
 use serde_json::Value;
@@ -44,6 +45,7 @@ struct Past<'e> {
     record: Record,
     definition: Arc<Definition>,
     run: Run,
+    chain: Chain,
     trail: Trail,
 }
 
@@ -98,10 +100,10 @@ impl Engine {
         let definition = parsed
             .map_err(|problems| Broken::Damaged(format!("its document is refused: {problems}")))
             .map_err(Error::from)?;
-        let journal = Journal::open(&*self.store, summary).await?;
+        let journal = Journal::open(&*self.store, &record, summary).await?;
         let mut run = Run::new(id.as_str().to_owned(), Arc::clone(&definition));
         let mut trail = Trail::default();
-        journal
+        let chain = journal
             .fold(&mut run, journal.length(), |run, event| trail.observe(run, event))
             .await?;
         Ok(Past {
@@ -109,6 +111,7 @@ impl Engine {
             record,
             definition,
             run,
+            chain,
             trail,
         })
     }
@@ -167,7 +170,8 @@ impl Engine {
         let event = run
             .retry(again, self.clock.now())
             .map_err(|mismatch| Error::Defect(mismatch.to_string()))?;
-        let entry = serde_json::to_vec(&event).map_err(|error| Error::Defect(error.to_string()))?;
+        let entries = vec![serde_json::to_vec(&event).map_err(|error| Error::Defect(error.to_string()))?];
+        summary.chain = Some(live::extended(past.chain, &entries, &past.record)?);
 
         let newcomer = summary.newcomer();
         let reservation = self.floor.reserve(Arc::clone(&newcomer.namespace))?;
@@ -189,7 +193,7 @@ impl Engine {
         let step = Step {
             summary: summary.clone(),
             first_index,
-            entries: vec![entry],
+            entries,
             output: None,
             // What was withdrawn when the run ended is open again.
             approvals: Ledger::of(&run, &summary).into_open(),
@@ -318,6 +322,7 @@ impl Engine {
         entries.push(serde_json::to_vec(&event).map_err(|error| Error::Defect(error.to_string()))?);
         let summary = Summary {
             history_length: entries.len() as u64,
+            chain: Some(live::extended(record.chain(), &entries, &record)?),
             marks: Marks {
                 labels: source.marks.labels.clone(),
                 forked: Some(forked.clone()),

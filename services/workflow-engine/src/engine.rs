@@ -252,6 +252,7 @@ impl Engine {
             resources,
             hears_from,
         };
+        summary.chain = Some(record.chain());
         match self.accept(record, summary.clone(), None).await {
             Ok(()) => self.view(summary).await,
             // Somebody else was first with this id.

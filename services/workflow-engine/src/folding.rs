@@ -2,16 +2,21 @@
 //!
 //! A run that was retried has spans in its journal that do not count any more. Which ones is decided by a look at the
 //! whole journal before it is folded; runs that were never retried, nearly all, are spared that look.
+//!
+//! Whoever folds a journal to its end also follows its chain of digests: one that is not what was written is damaged, and
+//! nobody acts upon it.
 
 use std::ops::Range;
 
 use muster_workflow_dsl::journal::Event;
+use muster_workflow_dsl::journal::chain::Chain;
 use muster_workflow_dsl::run::Run;
 use muster_workflow_dsl::run::rewind::skipped;
+use muster_workflow_dsl::secret::Nonce;
 use serde::Deserialize;
 
 use crate::live::Broken;
-use crate::run::{Entry, RunId, Summary};
+use crate::run::{Entry, Record, RunId, Summary};
 use crate::store::Store;
 
 /// Entries read at once.
@@ -23,6 +28,11 @@ pub(crate) struct Journal<'s> {
     id: RunId,
     length: u64,
     skipped: Vec<Range<u64>>,
+    nonce: Nonce,
+    /// The chain before the first entry.
+    beginning: Chain,
+    /// What it is to be after the last one, if that is known.
+    expected: Option<Chain>,
 }
 
 /// What is read of an entry to find out what counts.
@@ -35,12 +45,19 @@ struct Outline {
 
 impl<'s> Journal<'s> {
     /// The journal of this run, as far as its summary says that it goes.
-    pub(crate) async fn open(store: &'s dyn Store, summary: &Summary) -> Result<Self, Broken> {
+    pub(crate) async fn open(
+        store: &'s dyn Store,
+        record: &Record,
+        summary: &Summary,
+    ) -> Result<Self, Broken> {
         let mut journal = Self {
             store,
             id: summary.id.clone(),
             length: summary.history_length,
             skipped: Vec::new(),
+            nonce: record.nonce.clone(),
+            beginning: record.chain(),
+            expected: summary.chain,
         };
         if summary.marks.retries > 0 {
             let mut retries = Vec::new();
@@ -58,27 +75,34 @@ impl<'s> Journal<'s> {
         Ok(journal)
     }
 
-    /// Folds what counts of the entries before `end`; `watch` sees each event before the run does.
+    /// Folds what counts of the entries before `end`; `watch` sees each event before the run does. Returns the chain there.
     pub(crate) async fn fold(
         &self,
         run: &mut Run,
         end: u64,
         mut watch: impl FnMut(&Run, &Event) + Send,
-    ) -> Result<(), Broken> {
-        let mut from = 0;
-        let none = end..end;
-        let spans = self.skipped.iter().filter(|span| span.end <= end);
-        for span in spans.chain(std::iter::once(&none)) {
-            self.read(from, span.start, |entry| {
-                let event: Event = parsed(&entry)?;
-                watch(run, &event);
-                run.apply(&event)
-                    .map_err(|mismatch| damaged(&entry, &mismatch.to_string()))
-            })
-            .await?;
-            from = span.end;
+    ) -> Result<Chain, Broken> {
+        let spans: Vec<_> = self.skipped.iter().filter(|span| span.end <= end).collect();
+        let mut chain = self.beginning;
+        self.read(0, end, |entry| {
+            let extended = chain.extended(&entry.bytes, &self.nonce);
+            chain = extended.map_err(|error| damaged(&entry, &error.to_string()))?;
+            if spans.iter().any(|span| span.contains(&entry.index)) {
+                return Ok(());
+            }
+            let event: Event = parsed(&entry)?;
+            watch(run, &event);
+            run.apply(&event)
+                .map_err(|mismatch| damaged(&entry, &mismatch.to_string()))
+        })
+        .await?;
+        match self.expected {
+            Some(expected) if end == self.length && expected != chain => Err(Broken::Damaged(format!(
+                "its journal, or what it is pinned to, is not what was written: the chain of digests ends with {chain}, and \
+                 {expected} was written"
+            ))),
+            _ => Ok(chain),
         }
-        Ok(())
     }
 
     /// The entries before `end`, as they are.

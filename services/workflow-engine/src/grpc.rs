@@ -18,6 +18,7 @@ use tonic::{Request, Response, Status};
 use crate::catalogue::Reference;
 use crate::controls::Wish;
 use crate::engine::{Doing, Engine};
+use crate::verify::Verified;
 pub use approvals::Approvals;
 pub use events::EventLog;
 pub use schedules::Schedules;
@@ -277,6 +278,23 @@ impl WorkflowService for Service {
         let blockers = self.engine.explain(&id).await?;
         Ok(Response::new(proto::ExplainRunResponse {
             blockers: blockers.into_iter().map(convert::blocker).collect(),
+        }))
+    }
+
+    async fn verify_run(
+        &self,
+        request: Request<proto::VerifyRunRequest>,
+    ) -> Result<Response<proto::VerifyRunResponse>, Status> {
+        let id = convert::run_id(&request.into_inner().run_id)?;
+        let Verified {
+            entries,
+            chain,
+            problems,
+        } = self.engine.verify(&id).await?;
+        Ok(Response::new(proto::VerifyRunResponse {
+            entries,
+            chain: chain.map(String::from).unwrap_or_default(),
+            problems,
         }))
     }
 

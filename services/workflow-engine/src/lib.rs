@@ -64,6 +64,7 @@ pub mod schedule;
 pub mod secrets;
 pub mod store;
 pub mod timetable;
+pub mod verify;
 pub mod version;
 pub mod watching;
 

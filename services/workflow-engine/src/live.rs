@@ -5,6 +5,7 @@
 
 use jiff::Timestamp;
 use muster_workflow_dsl::cloud_event::CloudEvent;
+use muster_workflow_dsl::journal::chain::Chain;
 use muster_workflow_dsl::journal::{Event, EventKind, Problem, Standard};
 use muster_workflow_dsl::request::Request;
 use muster_workflow_dsl::run::spending::Exhausted;
@@ -45,6 +46,8 @@ pub(crate) enum Broken {
 /// See the module.
 pub(crate) struct Live {
     pub(crate) summary: Summary,
+    /// That of what is written.
+    chain: Chain,
     record: Record,
     run: Run,
     unwritten: Vec<Vec<u8>>,
@@ -72,11 +75,12 @@ impl Live {
             .await
             .map_err(|problems| Broken::Damaged(format!("its document is refused: {problems}")))?;
         let mut run = Run::new(id.as_str().to_owned(), definition).hearing_from(record.hears_from);
-        let journal = Journal::open(store, &summary).await?;
-        journal.fold(&mut run, journal.length(), |_, _| {}).await?;
+        let journal = Journal::open(store, &record, &summary).await?;
+        let chain = journal.fold(&mut run, journal.length(), |_, _| {}).await?;
         Ok(Some(Self {
             approvals: Ledger::of(&run, &summary),
             summary,
+            chain,
             record,
             run,
             unwritten: Vec::new(),
@@ -205,6 +209,8 @@ impl Live {
         let entries = std::mem::take(&mut self.unwritten);
         let first_index = self.summary.history_length;
         self.summary.history_length += entries.len() as u64;
+        self.chain = extended(self.chain, &entries, &self.record)?;
+        self.summary.chain = Some(self.chain);
         let output = self.run.output().cloned();
         store
             .append(Step {
@@ -282,6 +288,14 @@ impl Live {
     pub(crate) fn waiting(&self, now: Timestamp) -> Vec<Blocker> {
         self.run.waiting(now)
     }
+}
+
+/// The chain with these entries more.
+pub(crate) fn extended(chain: Chain, entries: &[Vec<u8>], record: &Record) -> Result<Chain, store::Error> {
+    let mut entries = entries.iter();
+    entries
+        .try_fold(chain, |chain, entry| chain.extended(entry, &record.nonce))
+        .map_err(|error| store::Error::Damaged(format!("what is to be written {error}")))
 }
 
 fn failure(problem: &Problem) -> Failure {

@@ -379,6 +379,7 @@ async fn a_child_whose_parent_has_ended_in_a_crash_is_ended_at_the_next_start() 
                 status: Status::Pending,
                 started_at: None,
                 history_length: 0,
+                chain: Some(record.chain()),
                 created_at: SystemClock::default().now(),
                 origin: Some(Origin::Run(Parent {
                     run: parent.parse().unwrap(),

@@ -44,6 +44,8 @@ async fn cut(store: &Embedded, id: &str, first: usize) -> Vec<String> {
             ended_at: None,
             failure: None,
             history_length: 0,
+            // That of the whole journal is not that of its beginnings.
+            chain: None,
             ..summary.clone()
         };
         store.create_run(&record, &beginning).await.unwrap();

@@ -48,5 +48,6 @@ mod service;
 mod starting;
 mod steering;
 mod transcoding;
+mod verifying;
 mod why;
 mod why_details;
