@@ -48,6 +48,7 @@ async fn the_bench_of_workflows_measures_every_kind_of_step() {
 async fn what_cannot_be_measured_is_refused() {
     for (arguments, told) in [
         (["--steps", "11"], "multiple of 10"),
+        (["--steps", "10000"], "fewer than 10000 steps of `set`"),
         (["--clients", "0"], "0 is not in 1..=1000"),
         (["--kind", "nothing"], "possible values"),
         (["--data-dir", "/nowhere"], "/nowhere"),

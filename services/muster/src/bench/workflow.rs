@@ -43,6 +43,9 @@ const LONGEST: Duration = Duration::from_secs(600);
 /// Starts of runs that are under way at once while runs are parked.
 const STARTERS: u32 = 64;
 
+/// The engine ends a run that computes so many tasks without a call between them.
+const MOST_COMPUTED: u32 = 10_000;
+
 /// The counter of the engine that counts steps that are calls.
 const CALLS: &str = "workflow_calls_total";
 
@@ -110,6 +113,11 @@ pub struct Case {
 
 /// Runs `muster bench workflow`.
 pub async fn run(arguments: Arguments, output: &Output) -> Result<(), Failure> {
+    let longest = arguments.steps.iter().max().copied().unwrap_or_default();
+    if longest >= MOST_COMPUTED && arguments.kind.iter().any(|kind| !kind.is_call()) {
+        let told = format!("--steps {longest}: a run computes fewer than {MOST_COMPUTED} steps of `set`");
+        return Err(Failure::usage(told).with_remedy("name fewer steps, or other kinds of steps with --kind"));
+    }
     let directory = directory(arguments.data_dir.as_deref())?;
     let disk = parts::disk(directory.path()).await?;
     let call = bare_call(&arguments, directory.path()).await?;
