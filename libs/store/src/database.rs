@@ -53,6 +53,7 @@ pub(crate) struct Shared {
     writer: Option<JoinHandle<()>>,
     engine: fjall::Database,
     failure: Failure,
+    format: Format,
     limits: Limits,
     path: PathBuf,
     _directory: DataDirectory,
@@ -117,6 +118,7 @@ impl Database {
                 writer: Some(writer),
                 engine,
                 failure,
+                format,
                 limits,
                 path,
                 _directory: directory,
@@ -129,6 +131,10 @@ impl Database {
     /// # Errors
     /// Its files cannot be made or read.
     pub fn keyspace(&self, name: &'static str) -> Result<Keyspace, Error> {
+        self.keyspace_named(name)
+    }
+
+    pub(crate) fn keyspace_named(&self, name: &str) -> Result<Keyspace, Error> {
         let memtable = self.shared.limits.memtable_bytes;
         let engine = guarded(&self.shared.path, "open a keyspace", || {
             self.shared.engine.keyspace(name, || {
@@ -179,6 +185,14 @@ impl Database {
     #[must_use]
     pub fn failure(&self) -> Option<CommitError> {
         self.shared.failure.get()
+    }
+
+    pub(crate) fn engine(&self) -> &fjall::Database {
+        &self.shared.engine
+    }
+
+    pub(crate) fn format(&self) -> Format {
+        self.shared.format
     }
 
     /// The directory of the engine's files.

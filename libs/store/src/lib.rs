@@ -14,11 +14,13 @@
 //! - **Formats are checked first.** A plain `format` file names what the directory holds and in which version; a
 //!   newer version or another service's directory is refused before anything is opened or changed.
 //! - **Damage is reported, a torn end is repaired.** See [`journal`](mod@crate::journal).
+//! - **A backup is one moment.** [`Database::back_up`] streams all of it while it works; see [`backup`](mod@crate::backup).
 //!
 //! Rejected: SQLite (a C library in every service, and one writer that syncs per transaction), an own file format
 //! (recovery and compaction are where such formats lose data), a commit timer that waits for more callers (it
 //! delays the lone caller and gains nothing, because the fsync itself is the gathering time).
 
+pub mod backup;
 mod batch;
 mod commit;
 mod database;
