@@ -185,12 +185,12 @@ impl Database {
     }
 }
 
-/// Reads a whole backup from `from`, called `path` in errors, and writes it to `to` as it is.
+/// Reads a whole backup from `from` and writes it to `to` as it is. The paths are what the two are called in errors.
 ///
 /// # Errors
 /// It is not a whole and unaltered backup, or one of the two refuses. What was written to `to` is of no use then.
-pub fn copy(from: impl Read, path: &Path, to: impl Write) -> Result<Summary, Error> {
-    let mut reader = Reader::begin(from, path, to)?;
+pub fn copy(from: impl Read, path: &Path, to: impl Write, to_path: &Path) -> Result<Summary, Error> {
+    let mut reader = Reader::begin(from, path, to, to_path)?;
     while reader.block()?.is_some() {}
     reader.finish()
 }
@@ -201,7 +201,7 @@ pub fn copy(from: impl Read, path: &Path, to: impl Write) -> Result<Summary, Err
 /// The backup is not whole, unaltered and of this format, the directory is not empty, or something cannot be written. The
 /// directory is as it was then.
 pub fn restore(from: impl Read, path: &Path, format: Format, directory: &Path) -> Result<Summary, Error> {
-    let mut reader = Reader::begin(from, path, std::io::sink())?;
+    let mut reader = Reader::begin(from, path, std::io::sink(), path)?;
     reader.expect(format)?;
     let place = Place::reserve(directory)?;
     fill(&mut reader, format, &place.draft())?;

@@ -250,20 +250,22 @@ pub(crate) enum Block<'a> {
 /// Reads a backup, and writes it on as it is.
 pub(crate) struct Reader<R, W> {
     from: R,
-    to: W,
     path: PathBuf,
+    to: W,
+    to_path: PathBuf,
     tally: Tally,
     content: Vec<u8>,
     ended: bool,
 }
 
 impl<R: Read, W: Write> Reader<R, W> {
-    /// Reads up to what the backup is of.
-    pub(crate) fn begin(from: R, path: &Path, to: W) -> Result<Self, Error> {
+    /// Reads up to what the backup is of. The paths are what the two are called in errors.
+    pub(crate) fn begin(from: R, path: &Path, to: W, to_path: &Path) -> Result<Self, Error> {
         let mut reader = Self {
             from,
-            to,
             path: path.to_owned(),
+            to,
+            to_path: to_path.to_owned(),
             tally: Tally::new(),
             content: Vec::new(),
             ended: false,
@@ -369,7 +371,7 @@ impl<R: Read, W: Write> Reader<R, W> {
         // Whoever has not seen the end has not seen that all of it is as it was written.
         while self.block()?.is_some() {}
         let flushed = self.to.flush();
-        flushed.map_err(|error| Error::io(&self.path, "write the backup", error))?;
+        flushed.map_err(|error| Error::io(&self.to_path, "write the backup", error))?;
         Ok(self.tally.summary())
     }
 
@@ -458,7 +460,7 @@ impl<R: Read, W: Write> Reader<R, W> {
     fn pass(&mut self, bytes: &[u8]) -> Result<(), Error> {
         self.tally.add(bytes);
         let written = self.to.write_all(bytes);
-        written.map_err(|error| Error::io(&self.path, "write the backup", error))
+        written.map_err(|error| Error::io(&self.to_path, "write the backup", error))
     }
 
     fn cut_off(&self) -> Error {
