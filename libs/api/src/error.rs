@@ -128,6 +128,10 @@ catalogue! {
     ScheduleNotFound = "SCHEDULE_NOT_FOUND", NotFound, 404, "list the schedules with `muster schedule list`; `schedule` in a document makes one when it is applied";
     /// There are as many schedules as may be.
     TooManySchedules = "TOO_MANY_SCHEDULES", ResourceExhausted, 429, "apply a newer version without `schedule` of a workflow that needs none";
+    /// A backup is being taken.
+    BackupRunning = "BACKUP_RUNNING", ResourceExhausted, 429, "try again when the other backup has ended";
+    /// Nobody took a backup's bytes.
+    BackupStalled = "BACKUP_STALLED", Aborted, 409, "write the backup to a disk, or over a network, that takes it without long pauses";
     /// The store cannot write.
     StoreUnavailable = "STORE_UNAVAILABLE", Unavailable, 503, "see the service's log: disk full, damaged file or lost store";
     /// The service is shutting down.

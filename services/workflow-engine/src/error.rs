@@ -1,5 +1,7 @@
 //! Why the engine refuses a request.
 
+use std::time::Duration;
+
 use muster_workflow_dsl::Problems;
 
 use crate::approval::{ApprovalId, State};
@@ -127,6 +129,15 @@ pub enum Error {
         /// Why.
         why: String,
     },
+    /// A backup is being taken.
+    #[error("another backup is being taken")]
+    BackupRunning,
+    /// Whoever asked for a backup does not take it.
+    #[error("the backup was broken off: nothing of it was taken for {} s", .0.as_secs())]
+    BackupStalled(Duration),
+    /// A backup cannot be made.
+    #[error("the backup was broken off: {0}")]
+    Backup(muster_store::backup::Error),
     /// The store refuses.
     #[error(transparent)]
     Store(#[from] store::Error),

@@ -1,6 +1,7 @@
 //! The engine over gRPC: decode, ask the engine, encode.
 
 mod approvals;
+mod backups;
 mod control;
 mod convert;
 mod events;
@@ -20,6 +21,7 @@ use crate::controls::Wish;
 use crate::engine::{Doing, Engine};
 use crate::verify::Verified;
 pub use approvals::Approvals;
+pub use backups::Backups;
 pub use events::EventLog;
 pub use schedules::Schedules;
 

@@ -44,6 +44,7 @@ mod subscriptions;
 
 pub mod again;
 pub mod approval;
+pub mod backup;
 pub mod bulk;
 pub mod caller;
 pub mod catalogue;
@@ -72,6 +73,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use muster_api::workflow::approval_service_server::ApprovalServiceServer;
+use muster_api::workflow::backup_service_server::BackupServiceServer;
 use muster_api::workflow::event_service_server::EventServiceServer;
 use muster_api::workflow::schedule_service_server::ScheduleServiceServer;
 use muster_api::workflow::workflow_service_server::WorkflowServiceServer;
@@ -80,6 +82,7 @@ use muster_runtime::{Chassis, Error, Listeners, Shutdown, Surface, data_director
 
 pub use config::Config;
 
+use backup::Backups;
 use caller::Callers;
 use caller::caching::Caching;
 use caller::direct::Direct;
@@ -123,7 +126,13 @@ pub async fn run_by(
     if let Some(clock) = clock {
         chassis.clock = clock;
     }
-    let store: Arc<dyn Store> = Arc::new(open_store(&settings).await?);
+    let store = open_store(&settings).await?;
+    let backups = Backups::new(
+        store.database().clone(),
+        Arc::clone(&chassis.clock),
+        chassis.shutdown.clone(),
+    );
+    let store: Arc<dyn Store> = Arc::new(store);
     let outbound = Outbound::new(&settings.outbound).map_err(|error| Error::Other(error.to_string()))?;
     let secrets = Arc::new(Secrets::new(settings.secrets.clone()));
     let web = Arc::new(Web::new(
@@ -249,6 +258,7 @@ pub async fn run_by(
             ScheduleServiceServer::new(grpc::Schedules::new(Arc::clone(&engine)))
                 .max_decoding_message_size(most_bytes),
         )
+        .grpc(BackupServiceServer::new(grpc::Backups::new(backups)).max_decoding_message_size(most_bytes))
         .grpc(ApprovalServiceServer::new(grpc::Approvals::new(engine)).max_decoding_message_size(most_bytes))
         .http(http::routes(events));
     chassis.serve(listeners, surface).await

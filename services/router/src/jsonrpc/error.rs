@@ -150,6 +150,8 @@ const fn number_of_reason(reason: Reason) -> i32 {
         | Reason::TooManyRuns
         | Reason::ScheduleNotFound
         | Reason::TooManySchedules
+        | Reason::BackupRunning
+        | Reason::BackupStalled
         | Reason::StoreUnavailable
         | Reason::ShuttingDown
         | Reason::DependencyUnavailable

@@ -53,7 +53,13 @@ impl From<Error> for Status {
                 .into(),
             Error::ScheduleNotFound { .. } => ApiError::new(Reason::ScheduleNotFound, message).into(),
             Error::TooManySchedules { .. } => ApiError::new(Reason::TooManySchedules, message).into(),
-            Error::SetAside { .. } => ApiError::new(Reason::StoreUnavailable, message).into(),
+            Error::BackupRunning => ApiError::new(Reason::BackupRunning, message)
+                .with_retry_after(LINE_RETRY)
+                .into(),
+            Error::BackupStalled(_) => ApiError::new(Reason::BackupStalled, message).into(),
+            Error::Backup(_) | Error::SetAside { .. } => {
+                ApiError::new(Reason::StoreUnavailable, message).into()
+            }
             Error::Store(store::Error::Damaged(_) | store::Error::Unavailable(_)) => {
                 ApiError::new(Reason::StoreUnavailable, message).into()
             }

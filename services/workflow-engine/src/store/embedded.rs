@@ -30,7 +30,8 @@ use crate::off_thread::off_thread;
 use crate::run::{Entry, Position, Record, RunId, Summary};
 use crate::store::{Error, Filter, Page, Step, Store, Unfinished, Workflow, WorkflowKey};
 
-const FORMAT: Format = Format {
+/// What the directory holds, and in which version.
+pub const FORMAT: Format = Format {
     name: "workflow-engine",
     version: 1,
 };
@@ -76,6 +77,12 @@ impl Embedded {
             events,
             database,
         })
+    }
+
+    /// The database, for backups.
+    #[must_use]
+    pub fn database(&self) -> &Database {
+        &self.database
     }
 
     async fn read<T: Send + 'static>(

@@ -7,6 +7,7 @@ mod again;
 mod agents_by_url;
 mod approvals;
 mod authentication;
+mod backups;
 mod budgets;
 mod caching;
 mod calls;
