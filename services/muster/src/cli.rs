@@ -14,7 +14,7 @@ use crate::bench::{self, BenchCommand};
 use crate::connect::Endpoints;
 use crate::failure::Failure;
 use crate::output::{Format, Output};
-use crate::{agents, demo, dev, event, schedule, send, status, task, workflow};
+use crate::{agents, backup, demo, dev, event, schedule, send, status, task, workflow};
 
 /// A control plane for fleets of AI agents: registry, router, durable workflows.
 #[derive(Debug, Parser)]
@@ -88,6 +88,32 @@ enum Command {
     /// Look at and steer the schedules of workflows.
     #[command(subcommand)]
     Schedule(ScheduleCommand),
+    /// Copy the engine's store into a file, while it works.
+    Backup(BackupArguments),
+    /// Make a data directory of a backup, for an engine that is started on it.
+    Restore(RestoreArguments),
+}
+
+/// Arguments of `muster backup`.
+#[derive(Debug, Args)]
+pub struct BackupArguments {
+    /// The file to write; `-` for standard output.
+    #[arg(value_name = "FILE")]
+    pub file: String,
+    /// Replace the file if it is there.
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Arguments of `muster restore`.
+#[derive(Debug, Args)]
+pub struct RestoreArguments {
+    /// The backup; `-` for standard input.
+    #[arg(value_name = "FILE")]
+    pub file: String,
+    /// The directory to make: one that is not there yet, or empty.
+    #[arg(value_name = "DIRECTORY")]
+    pub directory: PathBuf,
 }
 
 /// Which ports `dev` listens on.
@@ -545,6 +571,8 @@ async fn dispatch(cli: Cli, output: &Output) -> Result<(), Failure> {
         Command::Bench(command) => bench::run(command, output).await,
         Command::Event(command) => event::run(command, &endpoints, output).await,
         Command::Schedule(command) => schedule::run(command, &endpoints, output).await,
+        Command::Backup(arguments) => backup::back_up(arguments, &endpoints, output).await,
+        Command::Restore(arguments) => backup::restore(arguments, output).await,
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod agents;
 mod approval;
+mod backup;
 mod bench;
 mod cli;
 mod connect;

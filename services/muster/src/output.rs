@@ -62,6 +62,11 @@ impl Output {
         let _closed = writeln!(out, "{}", printable(text)).and_then(|()| out.flush());
     }
 
+    /// A line beside the output, on standard error: where standard output carries something else.
+    pub fn aside(&self, text: &str) {
+        let _closed = writeln!(std::io::stderr().lock(), "{}", printable(text));
+    }
+
     /// A heading for people; bold on a terminal.
     pub fn heading(&self, text: &str) {
         self.line("");
