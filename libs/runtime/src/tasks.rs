@@ -51,6 +51,12 @@ impl Tasks {
         (tasks, receiver)
     }
 
+    /// Tasks of a part that lives without a chassis, as in a simulation: nobody hears of the end of an essential one.
+    #[must_use]
+    pub fn unsupervised(shutdown: Shutdown) -> Self {
+        Self::new(shutdown).0
+    }
+
     /// Spawns a task without which the service is not one. It returns when a shutdown was asked for, as soon as it
     /// has finished what it must: the service waits for it until the drain's deadline, then cuts it. When it
     /// returns, fails or panics before a shutdown, the service ends with its name and reason. One that has nothing
@@ -97,6 +103,11 @@ impl Tasks {
             }
         };
         self.ordinary.spawn(task, || {});
+    }
+
+    /// Waits until the essential tasks have ended, or for so long.
+    pub async fn idle(&self, most: Duration) {
+        self.finish(Instant::now() + most).await;
     }
 
     /// Waits for the essential tasks until `deadline`.

@@ -4,7 +4,7 @@
 //! wanted any more is abandoned, and the other side is told where there is a way to. Everything is owned here and ends
 //! with it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ pub(crate) struct Calls {
     clock: SharedClock,
     meter: Arc<Meter>,
     tasks: JoinSet<Ended>,
-    in_flight: HashMap<Key, InFlight>,
+    in_flight: BTreeMap<Key, InFlight>,
     farewells: JoinSet<()>,
 }
 
@@ -48,14 +48,14 @@ impl Calls {
             clock,
             meter,
             tasks: JoinSet::new(),
-            in_flight: HashMap::new(),
+            in_flight: BTreeMap::new(),
             farewells: JoinSet::new(),
         }
     }
 
     /// Makes the calls in flight those that are wanted.
     pub(crate) fn follow(&mut self, wanted: impl IntoIterator<Item = (Key, Call)>) {
-        let mut keep = HashSet::new();
+        let mut keep = BTreeSet::new();
         for (key, call) in wanted {
             keep.insert(key);
             if !self.in_flight.contains_key(&key) {

@@ -8,7 +8,7 @@
 //! Where the parent stops waiting, for whatever reason, the child is cancelled. A crash between the two is made good
 //! when the engine starts ([`reconcile`]).
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -94,13 +94,13 @@ pub(crate) struct Children {
     /// Those that were wanted when the parent was loaded, before anything was decided.
     remembered: Vec<Wanted>,
     /// Those that are wanted.
-    wanted: HashMap<Key, Wanted>,
+    wanted: BTreeMap<Key, Wanted>,
     /// Those that are being looked at.
-    looking: HashSet<Key>,
+    looking: BTreeSet<Key>,
     /// Those of them that are to be looked at again, because what is seen may have changed meanwhile.
-    again: HashSet<Key>,
+    again: BTreeSet<Key>,
     /// Those of them that are not wanted any more.
-    leaving: HashMap<Key, Wanted>,
+    leaving: BTreeMap<Key, Wanted>,
     looks: FuturesUnordered<BoxFuture<'static, (Key, Seen)>>,
     /// Those that nobody waits for any more, until they know it.
     farewells: FuturesUnordered<BoxFuture<'static, ()>>,
@@ -117,10 +117,10 @@ impl Children {
             depth: 1,
             priority: Priority::default(),
             remembered: Vec::new(),
-            wanted: HashMap::new(),
-            looking: HashSet::new(),
-            again: HashSet::new(),
-            leaving: HashMap::new(),
+            wanted: BTreeMap::new(),
+            looking: BTreeSet::new(),
+            again: BTreeSet::new(),
+            leaving: BTreeMap::new(),
             looks: FuturesUnordered::new(),
             farewells: FuturesUnordered::new(),
             later: BTreeMap::new(),
@@ -135,7 +135,7 @@ impl Children {
 
     /// Lets those go that are not wanted any more.
     pub(crate) fn dismiss_all_but(&mut self, wanted: &[Wanted]) {
-        let keep: HashSet<Key> = wanted.iter().map(|child| child.key).collect();
+        let keep: BTreeSet<Key> = wanted.iter().map(|child| child.key).collect();
         let gone: Vec<Key> = self
             .wanted
             .keys()
@@ -235,6 +235,7 @@ impl Children {
     pub(crate) async fn news(&mut self) -> Option<(Key, Ended)> {
         let (looks, farewells) = (&mut self.looks, &mut self.farewells);
         let (key, seen) = tokio::select! {
+            biased;
             Some(looked) = looks.next() => looked,
             Some(()) = farewells.next() => return None,
             else => std::future::pending().await,
@@ -286,11 +287,9 @@ impl Children {
         while let Some((key, _)) = self.looks.next().await {
             self.looking.remove(&key);
         }
-        let all: Vec<Wanted> = self
-            .wanted
-            .drain()
-            .chain(self.leaving.drain())
-            .map(|(_, child)| child)
+        let all: Vec<Wanted> = std::mem::take(&mut self.wanted)
+            .into_values()
+            .chain(std::mem::take(&mut self.leaving).into_values())
             .chain(self.remembered.drain(..))
             .collect();
         for child in all {
@@ -474,7 +473,7 @@ impl Engine {
 /// # Errors
 /// The store cannot be read.
 pub(crate) async fn reconcile(engine: &Engine) -> Result<(), store::Error> {
-    let mut families: HashMap<RunId, Vec<RunId>> = HashMap::new();
+    let mut families: BTreeMap<RunId, Vec<RunId>> = BTreeMap::new();
     let mut after: Option<Position> = None;
     loop {
         let page = engine.store.unfinished(after.as_ref(), PORTION).await?;
@@ -492,12 +491,12 @@ pub(crate) async fn reconcile(engine: &Engine) -> Result<(), store::Error> {
         }
     }
     for (parent, children) in families {
-        let keep: HashSet<RunId> = match Live::load(&*engine.store, &engine.definitions, &parent).await {
+        let keep: BTreeSet<RunId> = match Live::load(&*engine.store, &engine.definitions, &parent).await {
             Ok(Some(live)) => wanted(&live.effects())
                 .into_iter()
                 .map(|child| child.id)
                 .collect(),
-            Ok(None) => HashSet::new(),
+            Ok(None) => BTreeSet::new(),
             // People have to look at it, and at its children with it.
             Err(_) => continue,
         };

@@ -33,10 +33,11 @@ pub(crate) async fn drive(engine: Arc<Engine>) {
         engine.meter.counts(engine.floor.counts());
         let due = engine.floor.next_due().unwrap_or(Timestamp::MAX);
         tokio::select! {
+            biased;
             () = engine.shutdown.requested() => break,
+            Some(ended) = work.executors.join_next_with_id() => work.clear_up(&engine, ended),
             () = engine.floor.rung() => {}
             () = sleep_until(&*engine.clock, due) => {}
-            Some(ended) = work.executors.join_next_with_id() => work.clear_up(&engine, ended),
         }
     }
     engine.floor.close();

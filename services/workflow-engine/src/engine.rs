@@ -36,6 +36,7 @@ use crate::live::Broken;
 use crate::metrics::{Meter, Totals};
 use crate::off_thread::off_thread;
 use crate::page::{self, List};
+use crate::random::SharedRandom;
 use crate::run::{Entry, Marks, Origin, Position, Record, RunId, Status, Summary};
 use crate::schedule::{Claim, Counts, Limit, NamespaceCounts, Place};
 use crate::secrets::Secrets;
@@ -54,6 +55,7 @@ pub struct Engine {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) caller: Arc<dyn Caller>,
     pub(crate) clock: SharedClock,
+    pub(crate) random: SharedRandom,
     pub(crate) settings: config::Engine,
     pub(crate) secrets: Arc<Secrets>,
     externals: Externals,
@@ -67,7 +69,7 @@ pub struct Engine {
     pub(crate) timetable: Timetable,
     pub(crate) shutdown: Shutdown,
     catalogue: Catalogue,
-    tasks: Tasks,
+    pub(crate) tasks: Tasks,
 }
 
 /// What [`Engine::new`] needs.
@@ -80,6 +82,8 @@ pub struct Parts {
     pub caller: Arc<dyn Caller>,
     /// Time.
     pub clock: SharedClock,
+    /// Chance.
+    pub random: SharedRandom,
     /// Settings.
     pub settings: config::Engine,
     /// Where secrets come from.
@@ -155,6 +159,7 @@ impl Engine {
             events,
             caller,
             clock,
+            random,
             settings,
             secrets,
             web,
@@ -176,6 +181,7 @@ impl Engine {
             store,
             caller,
             clock,
+            random,
             settings,
             externals: Externals::new(web, Arc::clone(&secrets)),
             secrets,

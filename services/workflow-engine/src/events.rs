@@ -15,10 +15,11 @@ use muster_workflow_dsl::cloud_event::{CloudEvent, SPECVERSION};
 use muster_workflow_dsl::hearing::Interest;
 use parking_lot::Mutex;
 use serde_json::Value;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
 use crate::config;
 use crate::error::Error;
+use crate::news::{Follower, News};
 use crate::off_thread::off_thread;
 use crate::page::{self, List};
 use crate::run::RunId;
@@ -64,7 +65,7 @@ pub struct Events {
     settings: config::Events,
     subscriptions: Mutex<Subscriptions>,
     /// Changes when the log has grown.
-    news: watch::Sender<()>,
+    news: Arc<News>,
     tasks: Tasks,
     shutdown: Shutdown,
 }
@@ -84,7 +85,7 @@ impl Events {
             clock,
             settings,
             subscriptions: Mutex::default(),
-            news: watch::Sender::new(()),
+            news: Arc::default(),
             tasks,
             shutdown,
         }
@@ -165,12 +166,12 @@ impl Events {
 
     /// The log has grown.
     pub(crate) fn ring(&self) {
-        self.news.send_replace(());
+        self.news.ring();
     }
 
     /// Changes whenever the log has grown.
-    pub(crate) fn news(&self) -> watch::Receiver<()> {
-        self.news.subscribe()
+    pub(crate) fn news(&self) -> Follower {
+        self.news.follow()
     }
 
     /// One after the last position that can be seen.
@@ -275,18 +276,20 @@ impl Events {
     pub(crate) async fn keep_telling(self: Arc<Self>, wake: impl Fn(&RunId) + Send + 'static) {
         let mut news = self.news();
         while !self.shutdown.is_requested() {
-            news.borrow_and_update();
+            news.catch_up();
             match self.tell(&wake).await {
                 Ok(true) => continue,
                 Ok(false) => {
                     tokio::select! {
+                        biased;
                         () = self.shutdown.requested() => {}
-                        _ = news.changed() => {}
+                        () = news.changed() => {}
                     }
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the log of events cannot be read; those who listen wait");
                     tokio::select! {
+                        biased;
                         () = self.shutdown.requested() => {}
                         () = tokio::time::sleep(PAUSE) => {}
                     }
@@ -349,6 +352,7 @@ impl Events {
                 Err(error) => tracing::warn!(%error, "cannot forget old events"),
             }
             tokio::select! {
+                biased;
                 () = self.shutdown.requested() => {}
                 () = tokio::time::sleep(SWEEP) => {}
             }
@@ -359,7 +363,7 @@ impl Events {
 struct Watcher {
     events: Arc<Events>,
     wanted: Wanted,
-    news: watch::Receiver<()>,
+    news: Follower,
     next: u64,
     read: VecDeque<Logged>,
 }
@@ -371,7 +375,7 @@ impl Watcher {
                 return Ok(logged);
             }
             // Marked as seen before the store is read, so that a later change wakes us.
-            self.news.borrow_and_update();
+            self.news.catch_up();
             let kinds = self.wanted.kinds();
             let page = self
                 .events
@@ -389,8 +393,9 @@ impl Watcher {
                 continue;
             }
             tokio::select! {
+                biased;
                 () = self.events.shutdown.requested() => return Err(Error::ShuttingDown),
-                changed = self.news.changed() => changed.map_err(|_| Error::Defect("the log has ended".to_owned()))?,
+                () = self.news.changed() => {}
             }
         }
     }

@@ -376,7 +376,8 @@ impl Executor {
             let (namespace, now) = (&live.summary.namespace, self.engine.clock.now());
             let exhausted = self.engine.budgets.exhausted(namespace, now, live.used());
             live.know_namespace(exhausted);
-            live = live.decide(stimulus, self.engine.clock.now()).await?;
+            let seed = self.engine.random.number();
+            live = live.decide(stimulus, self.engine.clock.now(), seed).await?;
         }
         if live.has_unwritten() {
             let clock = &self.engine.clock;

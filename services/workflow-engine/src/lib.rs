@@ -34,9 +34,11 @@ mod feed;
 mod floor;
 mod folding;
 mod history;
+mod life;
 mod lifecycle;
 mod listening;
 mod live;
+mod news;
 mod off_thread;
 mod retention;
 mod starters;
@@ -60,6 +62,7 @@ pub mod labels;
 pub mod metrics;
 pub mod outbound;
 pub mod page;
+pub mod random;
 pub mod run;
 pub mod schedule;
 pub mod secrets;
@@ -96,6 +99,7 @@ use engine::{Engine, Parts};
 use events::Events;
 use off_thread::off_thread;
 use outbound::Outbound;
+use random::SystemRandom;
 use secrets::Secrets;
 use store::Store;
 use store::embedded::Embedded;
@@ -183,6 +187,7 @@ pub async fn run_by(
             clock: Arc::clone(&chassis.clock),
         }),
         clock: Arc::clone(&chassis.clock),
+        random: Arc::new(SystemRandom),
         settings: settings.clone(),
         secrets,
         web,
@@ -205,44 +210,7 @@ pub async fn run_by(
             async move { healthy }
         });
     chassis.check_disk(settings.data_directory.clone());
-    let driven = Arc::clone(&engine);
-    chassis.tasks.essential("driver", async move {
-        driver::drive(driven).await;
-        Ok::<(), std::convert::Infallible>(())
-    });
-    let told = Arc::clone(&engine);
-    let tell = Arc::clone(&events).keep_telling(move |run| told.floor.rouse(run));
-    chassis.tasks.essential("events", async move {
-        tell.await;
-        Ok::<(), std::convert::Infallible>(())
-    });
-    let starting = Arc::clone(&engine).keep_starting();
-    chassis.tasks.essential("starts on events", async move {
-        starting.await;
-        Ok::<(), std::convert::Infallible>(())
-    });
-    chassis
-        .tasks
-        .spawn("event retention", Arc::clone(&events).keep_forgetting());
-    let scheduled = Arc::clone(&engine);
-    chassis.tasks.essential("schedules", async move {
-        timetable::drive(scheduled).await;
-        Ok::<(), std::convert::Infallible>(())
-    });
-    let reunited = Arc::clone(&engine);
-    chassis.tasks.spawn("reconcile children", async move {
-        if let Err(error) = children::reconcile(&reunited).await {
-            tracing::warn!(%error, "runs that nobody waits for any more may go on");
-        }
-    });
-    let retention = Duration::from_secs(settings.retention_seconds);
-    let sweep = retention::keep_sweeping(
-        store,
-        Arc::clone(&chassis.clock),
-        retention,
-        chassis.shutdown.clone(),
-    );
-    chassis.tasks.spawn("retention", sweep);
+    life::begin(&engine);
 
     let most_bytes = config.server.max_message_bytes;
     let surface = Surface::new(muster_api::FILE_DESCRIPTOR_SET)

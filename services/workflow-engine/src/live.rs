@@ -12,6 +12,8 @@ use muster_workflow_dsl::run::spending::Exhausted;
 use muster_workflow_dsl::run::{self, Blocker, Effect, Observation, Run, Stimulus};
 use muster_workflow_dsl::secret;
 use muster_workflow_dsl::usage::Usage;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
 use serde_json::Value;
 
 use crate::approval::Ledger;
@@ -144,13 +146,15 @@ impl Live {
         self.record.input.clone()
     }
 
-    /// Lets the interpreter decide. What it decides is to be written before it is acted upon.
-    pub(crate) async fn decide(self, stimulus: Stimulus, now: Timestamp) -> Result<Self, Broken> {
-        off_thread(move || self.decide_now(stimulus, now)).await
+    /// Lets the interpreter decide. What it decides is to be written before it is acted upon; what it leaves to chance
+    /// follows from the seed.
+    pub(crate) async fn decide(self, stimulus: Stimulus, now: Timestamp, seed: u64) -> Result<Self, Broken> {
+        off_thread(move || self.decide_now(stimulus, now, seed)).await
     }
 
-    fn decide_now(mut self, stimulus: Stimulus, now: Timestamp) -> Result<Self, Broken> {
-        let events = match self.run.decide(stimulus, now, &mut rand::rng()) {
+    fn decide_now(mut self, stimulus: Stimulus, now: Timestamp, seed: u64) -> Result<Self, Broken> {
+        let mut random = StdRng::seed_from_u64(seed);
+        let events = match self.run.decide(stimulus, now, &mut random) {
             Ok(events) => events,
             Err(run::Error::Input(what)) => {
                 let error = Problem::standard(Standard::Validation, format!("the input {what}"));

@@ -45,6 +45,7 @@ pub(crate) async fn keep_sweeping(
             tracing::warn!(%error, "cannot forget what was used long ago");
         }
         tokio::select! {
+            biased;
             () = shutdown.requested() => {}
             () = tokio::time::sleep(EVERY) => {}
         }

@@ -195,7 +195,7 @@ impl Engine {
         }
         let mut news = self.events.news();
         while !self.shutdown.is_requested() {
-            news.borrow_and_update();
+            news.catch_up();
             let known: Vec<Arc<Starter>> = self.starters.known.lock().values().cloned().collect();
             let (mut more, mut refused) = (false, false);
             for starter in known {
@@ -217,8 +217,9 @@ impl Engine {
                 continue;
             }
             tokio::select! {
+                biased;
                 () = self.shutdown.requested() => {}
-                _ = news.changed() => {}
+                () = news.changed() => {}
                 () = self.starters.changed.notified() => {}
             }
         }
@@ -227,6 +228,7 @@ impl Engine {
     /// Waits a little; whether the service stops.
     async fn rest(&self) -> bool {
         tokio::select! {
+            biased;
             () = self.shutdown.requested() => true,
             () = tokio::time::sleep(PAUSE) => false,
         }

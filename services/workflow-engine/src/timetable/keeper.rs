@@ -123,6 +123,7 @@ pub(crate) async fn drive(engine: Arc<Engine>) {
     while let Err(error) = load(&engine).await {
         tracing::error!(%error, "the schedules cannot be read; they are tried again");
         tokio::select! {
+            biased;
             () = engine.shutdown.requested() => return,
             () = tokio::time::sleep(PATIENCE) => {}
         }
@@ -145,6 +146,7 @@ pub(crate) async fn drive(engine: Arc<Engine>) {
         }
         let due = engine.timetable.next_due().unwrap_or(Timestamp::MAX);
         tokio::select! {
+            biased;
             () = engine.shutdown.requested() => return,
             () = engine.timetable.bell.notified() => {}
             () = sleep_until(&*engine.clock, due) => {}

@@ -1,0 +1,48 @@
+//! What an engine does by itself as long as it lives. The same in a service and in a simulation.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::engine::Engine;
+use crate::{children, driver, retention, timetable};
+
+/// Begins all of it. To be done once [`driver::recover`] has put the runs of an earlier life back on the floor.
+pub(crate) fn begin(engine: &Arc<Engine>) {
+    let (tasks, events) = (&engine.tasks, &engine.events);
+    let driven = Arc::clone(engine);
+    tasks.essential("driver", async move {
+        driver::drive(driven).await;
+        Ok::<(), Infallible>(())
+    });
+    let told = Arc::clone(engine);
+    let tell = Arc::clone(events).keep_telling(move |run| told.floor.rouse(run));
+    tasks.essential("events", async move {
+        tell.await;
+        Ok::<(), Infallible>(())
+    });
+    let starting = Arc::clone(engine).keep_starting();
+    tasks.essential("starts on events", async move {
+        starting.await;
+        Ok::<(), Infallible>(())
+    });
+    tasks.spawn("event retention", Arc::clone(events).keep_forgetting());
+    let scheduled = Arc::clone(engine);
+    tasks.essential("schedules", async move {
+        timetable::drive(scheduled).await;
+        Ok::<(), Infallible>(())
+    });
+    let reunited = Arc::clone(engine);
+    tasks.spawn("reconcile children", async move {
+        if let Err(error) = children::reconcile(&reunited).await {
+            tracing::warn!(%error, "runs that nobody waits for any more may go on");
+        }
+    });
+    let sweep = retention::keep_sweeping(
+        Arc::clone(&engine.store),
+        Arc::clone(&engine.clock),
+        Duration::from_secs(engine.settings.retention_seconds),
+        engine.shutdown.clone(),
+    );
+    tasks.spawn("retention", sweep);
+}
