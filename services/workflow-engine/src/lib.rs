@@ -66,6 +66,8 @@ pub mod random;
 pub mod run;
 pub mod schedule;
 pub mod secrets;
+#[cfg(any(test, feature = "simulation"))]
+pub mod simulation;
 pub mod store;
 pub mod timetable;
 pub mod verify;

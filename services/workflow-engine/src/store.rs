@@ -13,6 +13,7 @@ pub(crate) mod conformance;
 pub mod embedded;
 pub mod events;
 mod filter;
+pub mod memory;
 pub mod schedules;
 pub mod spending;
 

@@ -22,7 +22,7 @@ impl Emitter {
         Self { events }
     }
 
-    pub(super) async fn call(&self, request: &request::Emit) -> Result<Value, Failure> {
+    pub(crate) async fn call(&self, request: &request::Emit) -> Result<Value, Failure> {
         let published = self.events.publish(vec![request.event.clone()]).await;
         published.map_err(|error| failure(&error))?;
         Ok(request.event.to_value())

@@ -1,0 +1,113 @@
+//! Those who are called, and the network between them and the engine.
+//!
+//! What an agent answers follows from the message id, which is what idempotency asks of it; how long it takes follows from the
+//! life too, so that no two lives are alike. A lost answer, a duplicate and a slow network are all the same to the engine: the
+//! answer comes late, or not before the life ends.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use muster_runtime::clock::Clock;
+use muster_workflow_dsl::request::Request;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::chance::decided;
+use super::clock::Virtual;
+use super::sabotage::Sabotage;
+use super::world::World;
+use crate::caller::emit::Emitter;
+use crate::caller::{Call, Caller, Failure, Kind, Progress};
+use crate::events::Events;
+
+/// The agents as one life meets them.
+pub(crate) struct Agents {
+    world: Arc<World>,
+    clock: Virtual,
+    life: usize,
+    emitter: Emitter,
+    /// The last message that was answered.
+    answered: Mutex<Option<Uuid>>,
+}
+
+impl Agents {
+    pub(crate) fn new(world: Arc<World>, clock: Virtual, life: usize, events: Arc<Events>) -> Self {
+        Self {
+            world,
+            clock,
+            life,
+            emitter: Emitter::new(events),
+            answered: Mutex::default(),
+        }
+    }
+
+    fn decided(&self, what: &str, message: Uuid) -> u64 {
+        decided(self.world.plan.seed, &[&what, &message])
+    }
+
+    async fn answer(&self, agent: &str, message: Uuid, call: &Call) -> Result<Value, Failure> {
+        let chosen = decided(self.world.plan.seed, &[&"latency", &self.life, &message]);
+        // One of eight is slow, or is lost on its way and sent again.
+        let latency = if chosen % 8 == 0 {
+            5_000 + chosen / 8 % 10_000
+        } else {
+            1 + chosen / 8 % 800
+        };
+        if agent == "silent" {
+            tokio::time::sleep(call.timeout).await;
+            return Err(Failure::new(Kind::Timeout, 408, "no answer in time"));
+        }
+        tokio::time::sleep(Duration::from_millis(latency)).await;
+        let mut number = self.decided("answer", message);
+        if self.world.is_sabotaged(Sabotage::AnswersAnew) && call.resent {
+            number = number.wrapping_add(1);
+        }
+        if agent == "flaky" && number % 5 < 2 {
+            let (kind, status) = if number % 2 == 0 {
+                (Kind::Communication, 503)
+            } else {
+                (Kind::Runtime, 500)
+            };
+            return Err(Failure::new(kind, status, "as it happens"));
+        }
+        Ok(json!({"n": number % 7}))
+    }
+}
+
+#[async_trait]
+impl Caller for Agents {
+    async fn call(&self, call: &Call, _progress: &Progress) -> Result<Value, Failure> {
+        let mut message = call.message_id;
+        if self.world.is_sabotaged(Sabotage::RaisesAttempt) && call.resent {
+            message = Uuid::new_v5(&message, b"another attempt");
+        }
+        let target = call.request.target();
+        let witness = &self.world.witness;
+        if self.world.is_sabotaged(Sabotage::RepeatsRecorded)
+            && let Some(before) = self.answered.lock().take()
+        {
+            let _again = witness.called(self.clock.now(), before, &target);
+        }
+        let _in_flight = witness.called(self.clock.now(), message, &target);
+        if self.world.is_sabotaged(Sabotage::CallsTwice) {
+            let _again = witness.called(self.clock.now(), message, &target);
+        }
+        let answer = match &*call.request {
+            Request::A2a(request) => {
+                let agent = request.endpoint.to_string();
+                let agent = agent.trim_start_matches("agent://");
+                self.answer(agent, message, call).await
+            }
+            Request::Emit(request) => self.emitter.call(request).await,
+            _ => Err(Failure::new(Kind::Configuration, 501, "nobody simulates that")),
+        };
+        *self.answered.lock() = Some(message);
+        answer
+    }
+
+    async fn stop(&self, _call: &Call, _progress: &Progress) -> Result<(), Failure> {
+        Ok(())
+    }
+}
