@@ -14,6 +14,7 @@ use crate::bench::{self, BenchCommand};
 use crate::connect::Endpoints;
 use crate::failure::Failure;
 use crate::output::{Format, Output};
+use crate::sim::{self, SimArguments};
 use crate::{agents, backup, demo, dev, event, schedule, send, status, task, workflow};
 
 /// A control plane for fleets of AI agents: registry, router, durable workflows.
@@ -82,6 +83,8 @@ enum Command {
     /// Measure what is promised, on this machine.
     #[command(subcommand)]
     Bench(BenchCommand),
+    /// Simulate lives of the workflow engine with crashes and faults, out of seeds; needs no server.
+    Sim(SimArguments),
     /// Publish events to the runs that listen for them, and look at the log.
     #[command(subcommand)]
     Event(EventCommand),
@@ -569,6 +572,7 @@ async fn dispatch(cli: Cli, output: &Output) -> Result<(), Failure> {
         Command::Workflow(command) => workflow::run(command, &endpoints, output).await,
         Command::Approval(command) => approval::run(command, &endpoints, output).await,
         Command::Bench(command) => bench::run(command, output).await,
+        Command::Sim(arguments) => sim::run(&arguments, output),
         Command::Event(command) => event::run(command, &endpoints, output).await,
         Command::Schedule(command) => schedule::run(command, &endpoints, output).await,
         Command::Backup(arguments) => backup::back_up(arguments, &endpoints, output).await,

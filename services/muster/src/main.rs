@@ -17,6 +17,7 @@ mod output;
 mod read;
 mod schedule;
 mod send;
+mod sim;
 mod status;
 mod task;
 mod workflow;
