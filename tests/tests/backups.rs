@@ -34,7 +34,8 @@ async fn a_fleet_that_is_restored_goes_on_with_its_runs() {
     std::fs::write(place.path().join("later.yaml"), LATER).unwrap();
     let data = place.path().join("data");
     let dev = Dev::start(&data).await;
-    dev.shell(place.path(), "muster workflow run later.yaml --id later")
+    let _started = dev
+        .shell(place.path(), "muster workflow run later.yaml --id later")
         .await
         .success();
     let told = dev
@@ -52,7 +53,7 @@ async fn a_fleet_that_is_restored_goes_on_with_its_runs() {
     assert!(digest.starts_with(told["sha256"].as_str().unwrap()), "{digest}");
     // The same through a pipe, in both directions.
     let piped = "muster backup - | cat > piped.backup; cat piped.backup | muster restore - again";
-    dev.shell(place.path(), piped).await.success();
+    let _piped = dev.shell(place.path(), piped).await.success();
     dev.process.kill().await;
     std::fs::remove_dir_all(&data).unwrap();
 
@@ -92,7 +93,7 @@ async fn a_backup_that_cannot_be_written_leaves_nothing_and_the_engine_works_on(
     let dev = Dev::start(&place.path().join("data")).await;
     for id in ["a", "b", "c", "d"] {
         let run = format!("muster workflow run later.yaml --id {id}");
-        dev.shell(place.path(), &run).await.success();
+        let _started = dev.shell(place.path(), &run).await.success();
     }
     let before = names(place.path());
     // The system refuses to make the file longer than 1 KiB, as a full disk does.
@@ -123,7 +124,8 @@ async fn a_backup_that_cannot_be_written_leaves_nothing_and_the_engine_works_on(
         .await;
     assert_eq!(failed.code, 5, "{failed:?}");
     assert_eq!(names(place.path()), before);
-    dev.shell(place.path(), "muster backup whole.backup")
+    let _backed_up = dev
+        .shell(place.path(), "muster backup whole.backup")
         .await
         .success();
 }
