@@ -86,7 +86,7 @@ pub struct Arguments {
 
 fn steps(text: &str) -> Result<u32, String> {
     let steps: u32 = text.parse().map_err(|_| "is not a number".to_owned())?;
-    let whole = steps <= WRITTEN_OUT || steps % WRITTEN_OUT == 0;
+    let whole = steps <= WRITTEN_OUT || steps.is_multiple_of(WRITTEN_OUT);
     if (1..=10_000).contains(&steps) && whole {
         Ok(steps)
     } else {

@@ -146,15 +146,12 @@ pub fn print(rows: &[Row], output: &Output) {
         let used = |name: &str| {
             let found = row.used.iter().find(|(known, _)| *known == name);
             found.map_or_else(String::new, |(_, used)| {
-                format!(
-                    "{:.0} µs",
-                    self::Row::per_step(row, used.processor.as_secs_f64() * 1e6)
-                )
+                format!("{:.0} µs", row.per_step(used.processor.as_secs_f64() * 1e6))
             })
         };
         let engine = row.used.iter().find(|(name, _)| *name == "engine");
         let written = engine.map_or(0, |(_, used)| used.written);
-        let mebibytes = |memory: Memory| format!("{:.0} MiB", number(memory.resident) / 1048576.0);
+        let mebibytes = |memory: Memory| format!("{:.0} MiB", number(memory.resident) / f64::from(1 << 20));
         [
             case(row),
             row.case.clients.to_string(),
