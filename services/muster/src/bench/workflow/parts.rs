@@ -15,7 +15,7 @@ use crate::connect::{Endpoints, Service};
 use crate::failure::Failure;
 
 /// How often each is done.
-const TIMES: usize = 500;
+const TIMES: usize = 200;
 
 /// What is appended before each sync: about what a step writes.
 const BLOCK: usize = 4096;
