@@ -15,13 +15,16 @@ use serde_json::{Value, json};
 use crate::failure::Failure;
 use crate::output::Output;
 
+/// Seeds where nothing is said.
+const SEEDS: u64 = 1_000;
+
 /// Arguments of `muster sim`.
 #[derive(Debug, Args)]
 pub struct SimArguments {
-    /// How many seeds, from the first on.
-    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
-    pub seeds: u64,
-    /// The first seed; alone, it is the only one.
+    /// How many seeds, from the first on; default: 1,000, or the one that is named.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub seeds: Option<u64>,
+    /// The first seed; default: 0.
     #[arg(long, value_name = "SEED")]
     pub seed: Option<u64>,
     /// Threads; default: one for each core.
@@ -34,9 +37,9 @@ pub struct SimArguments {
 
 /// Runs `muster sim`.
 pub fn run(arguments: &SimArguments, output: &Output) -> Result<(), Failure> {
-    let (first, count) = match arguments.seed {
-        Some(seed) if arguments.seeds == 1_000 => (seed, 1),
-        seed => (seed.unwrap_or_default(), arguments.seeds),
+    let (first, count) = match (arguments.seed, arguments.seeds) {
+        (Some(seed), None) => (seed, 1),
+        (seed, seeds) => (seed.unwrap_or_default(), seeds.unwrap_or(SEEDS)),
     };
     let clock = SystemClock::default();
     let jobs = arguments.jobs.map_or_else(

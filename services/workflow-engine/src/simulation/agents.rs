@@ -50,7 +50,7 @@ impl Agents {
     async fn answer(&self, agent: &str, message: Uuid, call: &Call) -> Result<Value, Failure> {
         let chosen = decided(self.world.plan.seed, &[&"latency", &self.life, &message]);
         // One of eight is slow, or is lost on its way and sent again.
-        let latency = if chosen % 8 == 0 {
+        let latency = if chosen.is_multiple_of(8) {
             5_000 + chosen / 8 % 10_000
         } else {
             1 + chosen / 8 % 800
@@ -65,7 +65,7 @@ impl Agents {
             number = number.wrapping_add(1);
         }
         if agent == "flaky" && number % 5 < 2 {
-            let (kind, status) = if number % 2 == 0 {
+            let (kind, status) = if number.is_multiple_of(2) {
                 (Kind::Communication, 503)
             } else {
                 (Kind::Runtime, 500)

@@ -135,7 +135,7 @@ impl Disk {
         }
         let time = |what: &str| {
             let chosen = decided(self.world.plan.seed, &[&what, &self.life, &number]);
-            Duration::from_millis(if chosen % 16 == 0 {
+            Duration::from_millis(if chosen.is_multiple_of(16) {
                 chosen / 16 % 2_000
             } else {
                 chosen / 16 % 4

@@ -338,7 +338,7 @@ async fn decide(world: &World, engine: &Arc<Engine>, clock: Virtual) {
         let mut again = listed.is_err();
         for approval in listed.map(|(approvals, _)| approvals).unwrap_or_default() {
             let chosen = decided(world.plan.seed, &[&"approval", &approval.id.run, &approval.task]);
-            if chosen % 6 == 0 {
+            if chosen.is_multiple_of(6) {
                 continue;
             }
             let verdict = Verdict {

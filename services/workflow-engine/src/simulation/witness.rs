@@ -186,7 +186,8 @@ impl Seen {
                 activation,
                 until,
             } => {
-                if self.due.insert(*activation, *until).is_some() {
+                let before = self.due.insert(*activation, *until);
+                if before.is_some() {
                     return Err((Invariant::TimersFireOnce, format!("{task} waits twice")));
                 }
             }
