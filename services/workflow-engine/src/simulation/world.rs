@@ -6,10 +6,10 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
-use super::plan::{Act, Plan};
+use super::plan::{Act, Plan, Planned};
 use super::sabotage::Sabotage;
 use super::witness::{Invariant, Witness};
-use crate::run::{RunId, Summary};
+use crate::run::RunId;
 use crate::store::memory::{Kept, Memory};
 
 /// See the module.
@@ -58,14 +58,12 @@ impl World {
         self.sabotage == Some(sabotage)
     }
 
-    /// Whether somebody ends it, or the run that has started it: then it ends as it happens to.
-    fn is_cut(&self, runs: &BTreeMap<RunId, Kept>, summary: &Summary) -> bool {
-        let mut id = &summary.id;
-        while let Some(parent) = runs.get(id).and_then(|run| run.summary.parent()) {
-            id = &parent.run;
-        }
-        let planned = self.plan.runs.iter().find(|run| run.id == *id);
-        planned.is_some_and(|run| run.acts.iter().any(|(_, act)| *act == Act::Cancel))
+    /// The runs whose ends do not depend on how long anything takes. Those that somebody cancels end as it happens to; so do
+    /// those that runs start, beside a branch that fails: where their ends matter, they are in the ends of these.
+    fn comparable(&self) -> impl Iterator<Item = &RunId> {
+        let is_cancelled = |run: &&Planned| run.acts.iter().any(|(_, act)| *act == Act::Cancel);
+        let runs = self.plan.runs.iter().filter(move |run| !is_cancelled(run));
+        runs.map(|run| &run.id)
     }
 
     /// Runs end as they do in a life without faults.
@@ -73,20 +71,15 @@ impl World {
         let now = self.progress.lock().now;
         let difference = self.memory.with(|mine| {
             calm.memory.with(|calm| {
-                let counts = |runs: &BTreeMap<RunId, Kept>| {
-                    let kept = runs.values().filter(|run| !self.is_cut(runs, &run.summary));
-                    let ends = kept.map(|run| (run.summary.id.clone(), end(run)));
-                    ends.collect::<BTreeMap<_, _>>()
-                };
-                let (mine, theirs) = (counts(&mine.runs), counts(&calm.runs));
-                let ids = mine.keys().chain(theirs.keys());
-                let mut ids = ids.filter(|id| mine.get(*id) != theirs.get(*id));
+                let said = |runs: &BTreeMap<RunId, Kept>, id| runs.get(id).map(end).unwrap_or_default();
+                let mut ids = self
+                    .comparable()
+                    .filter(|id| said(&mine.runs, id) != said(&calm.runs, id));
                 ids.next().map(|id| {
-                    let said = |ends: &BTreeMap<RunId, String>| ends.get(id).cloned().unwrap_or_default();
                     format!(
                         "run {id} ended as {:?}, and as {:?} without faults",
-                        said(&mine),
-                        said(&theirs)
+                        said(&mine.runs, id),
+                        said(&calm.runs, id)
                     )
                 })
             })
@@ -99,16 +92,8 @@ impl World {
     }
 }
 
+/// Which of several errors ends a run is a matter of time; that one does is not.
 fn end(run: &Kept) -> String {
-    let output = run.output.as_ref().map(ToString::to_string).unwrap_or_default();
-    let failure = run
-        .summary
-        .failure
-        .as_ref()
-        .map(|failure| format!("{} {} {}", failure.kind, failure.status, failure.instance));
-    format!(
-        "{} {output}{}",
-        run.summary.status.name(),
-        failure.unwrap_or_default()
-    )
+    let output = run.output.as_ref().map(ToString::to_string);
+    format!("{} {}", run.summary.status.name(), output.unwrap_or_default())
 }
