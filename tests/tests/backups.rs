@@ -83,7 +83,7 @@ async fn a_fleet_that_is_restored_goes_on_with_its_runs() {
         }
     })
     .await;
-    assert_eq!(run["output"], serde_json::json!(["2014-03-02"]));
+    assert_eq!(run["output"], serde_json::json!(["2014-03-01", "2014-03-02"]));
 }
 
 #[tokio::test]
