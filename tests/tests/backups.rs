@@ -1,5 +1,7 @@
 //! `muster backup` and `muster restore` as an operator uses them, on a `muster dev` that works.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::path::Path;
 
 use muster_testkit::wait_for;
