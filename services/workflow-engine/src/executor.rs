@@ -377,7 +377,7 @@ impl Executor {
             let exhausted = self.engine.budgets.exhausted(namespace, now, live.used());
             live.know_namespace(exhausted);
             let seed = self.engine.random.number();
-            live = live.decide(stimulus, self.engine.clock.now(), seed).await?;
+            live = live.decide(stimulus, &self.engine.clock, seed).await?;
         }
         if live.has_unwritten() {
             let clock = &self.engine.clock;

@@ -1,9 +1,13 @@
 //! A run in memory: what it is pinned to, its summary, and the interpreter's state folded from the journal.
 //!
-//! Decisions are made off the async threads, because an expression may compute for a while. What is decided is kept
-//! as unwritten entries until [`Live::write`] has made them durable; nothing of it may be acted upon before.
+//! Decisions that may compute for a while are made off the async threads ([`Pace`]). What is decided is kept as unwritten
+//! entries until [`Live::write`] has made them durable; nothing of it may be acted upon before.
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
+use muster_runtime::clock::{Clock, SharedClock};
 use muster_workflow_dsl::cloud_event::CloudEvent;
 use muster_workflow_dsl::journal::chain::Chain;
 use muster_workflow_dsl::journal::{Event, EventKind, Problem, Standard};
@@ -60,6 +64,37 @@ pub(crate) struct Live {
     lifecycle: Lifecycle,
     /// What is to be told once it is written.
     untold: Vec<CloudEvent>,
+    pace: Pace,
+}
+
+/// How long its decisions have taken: where to make the next one.
+///
+/// Handing a decision to another thread and back costs more than nearly all of them take. But an expression may compute for a
+/// while, and requests must not wait for it. So a run begins on the pool, and decides in place once it has been quick several
+/// times in a row. What one decision may compute is bounded; one that is slow all the same sends its run back to the pool.
+#[derive(Debug, Default)]
+struct Pace {
+    quick_in_a_row: u8,
+}
+
+impl Pace {
+    /// What is quick: not much more than the way to another thread and back.
+    const QUICK: Duration = Duration::from_micros(500);
+
+    /// So many are enough to decide in place.
+    const ENOUGH: u8 = 3;
+
+    fn is_quick(&self) -> bool {
+        self.quick_in_a_row >= Self::ENOUGH
+    }
+
+    fn took(&mut self, time: Duration) {
+        self.quick_in_a_row = if time <= Self::QUICK {
+            self.quick_in_a_row.saturating_add(1)
+        } else {
+            0
+        };
+    }
 }
 
 impl Live {
@@ -89,6 +124,7 @@ impl Live {
             used: Usage::default(),
             lifecycle: Lifecycle::None,
             untold: Vec::new(),
+            pace: Pace::default(),
         }))
     }
 
@@ -148,8 +184,24 @@ impl Live {
 
     /// Lets the interpreter decide. What it decides is to be written before it is acted upon; what it leaves to chance
     /// follows from the seed.
-    pub(crate) async fn decide(self, stimulus: Stimulus, now: Timestamp, seed: u64) -> Result<Self, Broken> {
-        off_thread(move || self.decide_now(stimulus, now, seed)).await
+    pub(crate) async fn decide(
+        self,
+        stimulus: Stimulus,
+        clock: &SharedClock,
+        seed: u64,
+    ) -> Result<Self, Broken> {
+        if self.pace.is_quick() {
+            return self.decide_timed(stimulus, &**clock, seed);
+        }
+        let clock = Arc::clone(clock);
+        off_thread(move || self.decide_timed(stimulus, &*clock, seed)).await
+    }
+
+    fn decide_timed(self, stimulus: Stimulus, clock: &dyn Clock, seed: u64) -> Result<Self, Broken> {
+        let start = clock.monotonic();
+        let mut live = self.decide_now(stimulus, clock.now(), seed)?;
+        live.pace.took(clock.monotonic().saturating_sub(start));
+        Ok(live)
     }
 
     fn decide_now(mut self, stimulus: Stimulus, now: Timestamp, seed: u64) -> Result<Self, Broken> {
@@ -313,7 +365,7 @@ fn failure(problem: &Problem) -> Failure {
 }
 
 fn compensation(report: run::Compensation) -> Compensation {
-    let texts = |tasks: Vec<std::sync::Arc<str>>| {
+    let texts = |tasks: Vec<Arc<str>>| {
         let texts = tasks.into_iter().take(MOST_POINTERS);
         texts.map(|task| task.to_string()).collect()
     };
@@ -342,5 +394,25 @@ pub(crate) fn status(run: &Run) -> Status {
                 .any(|effect| matches!(effect, Effect::Call { request, .. } if !request.is_delegated()));
             if calls { Status::Running } else { Status::Waiting }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_is_quick_for_a_while_decides_in_place_until_it_is_slow() {
+        let mut pace = Pace::default();
+        for _ in 0..Pace::ENOUGH {
+            assert!(!pace.is_quick());
+            pace.took(Pace::QUICK);
+        }
+        for _ in 0..1_000 {
+            assert!(pace.is_quick());
+            pace.took(Duration::ZERO);
+        }
+        pace.took(Pace::QUICK * 2);
+        assert!(!pace.is_quick());
     }
 }

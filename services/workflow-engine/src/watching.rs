@@ -74,19 +74,25 @@ impl Watcher {
                 return Ok(Update::Entry(entry));
             }
             // Marked as seen before the store is read, so that a later change wakes us.
-            self.news.borrow_and_update();
-            self.read = self
-                .engine
-                .store
-                .history(&self.id, self.next_index, PORTION)
-                .await?
-                .into();
-            if !self.read.is_empty() {
-                continue;
+            let news = *self.news.borrow_and_update();
+            // Nothing has been told before the first change; from then on the store is asked only for what is there.
+            let is_first = news == Reached::default();
+            if is_first || news.length > self.next_index {
+                self.read = self
+                    .engine
+                    .store
+                    .history(&self.id, self.next_index, PORTION)
+                    .await?
+                    .into();
+                if !self.read.is_empty() {
+                    continue;
+                }
             }
-            let view = self.engine.get(&self.id).await?;
-            if view.summary.status.is_final() && view.summary.history_length <= self.next_index {
-                return Ok(Update::Ended(Box::new(view)));
+            if is_first || news.ended {
+                let view = self.engine.get(&self.id).await?;
+                if view.summary.status.is_final() && view.summary.history_length <= self.next_index {
+                    return Ok(Update::Ended(Box::new(view)));
+                }
             }
             tokio::select! {
                 () = self.engine.shutdown.requested() => return Err(Error::ShuttingDown),
