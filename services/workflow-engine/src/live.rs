@@ -177,6 +177,16 @@ impl Live {
             })
     }
 
+    /// Where the run stands by its journal.
+    pub(crate) fn status(&self) -> Status {
+        status(&self.run)
+    }
+
+    /// What it resulted in by its journal, once it is completed.
+    pub(crate) fn output(&self) -> Option<&Value> {
+        self.run.output()
+    }
+
     /// The input the run was accepted with.
     pub(crate) fn input(&self) -> Value {
         self.record.input.clone()

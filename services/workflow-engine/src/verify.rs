@@ -5,13 +5,12 @@
 //! follows from it. Nothing is repaired: a journal that was altered is for people to look at.
 
 use muster_workflow_dsl::journal::chain::Chain;
-use muster_workflow_dsl::run::Run;
 
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::folding::Journal;
-use crate::live::{self, Broken};
-use crate::run::{RunId, Status, Summary};
+use crate::live::{Broken, Live};
+use crate::run::{RunId, Status};
+use crate::store;
 
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,11 +29,16 @@ impl Engine {
     /// # Errors
     /// There is no such run, or the store cannot be read.
     pub async fn verify(&self, id: &RunId) -> Result<Verified, Error> {
-        let summary = self.summary(id).await?;
-        let problems = match self.refold(&summary).await {
-            Ok(run) => self.differences(&summary, &run).await?,
+        let mut summary = self.summary(id).await?;
+        let problems = match Live::load(&*self.store, &self.definitions, id).await {
+            Ok(Some(live)) => {
+                let problems = self.differences(&live).await?;
+                summary = live.summary;
+                problems
+            }
+            Ok(None) => vec!["what it is pinned to is gone".to_owned()],
             Err(Broken::Damaged(what) | Broken::Interpreter(what)) => vec![what],
-            Err(Broken::Store(error @ crate::store::Error::Damaged(_))) => vec![error.to_string()],
+            Err(Broken::Store(error @ store::Error::Damaged(_))) => vec![error.to_string()],
             Err(Broken::Store(error)) => return Err(error.into()),
         };
         Ok(Verified {
@@ -44,25 +48,11 @@ impl Engine {
         })
     }
 
-    /// The run as its journal tells it.
-    async fn refold(&self, summary: &Summary) -> Result<Run, Broken> {
-        let id = &summary.id;
-        let record = self.store.record(id).await?;
-        let record = record.ok_or_else(|| Broken::Damaged("what it is pinned to is gone".to_owned()))?;
-        let definition = self
-            .definitions
-            .pinned(&record.document, &record.resources)
-            .await
-            .map_err(|problems| Broken::Damaged(format!("its document is refused: {problems}")))?;
-        let mut run = Run::new(id.as_str().to_owned(), definition).hearing_from(record.hears_from);
-        let journal = Journal::open(&*self.store, &record, summary).await?;
-        journal.fold(&mut run, journal.length(), |_, _| {}).await?;
-        Ok(run)
-    }
-
-    async fn differences(&self, summary: &Summary, run: &Run) -> Result<Vec<String>, Error> {
+    /// Where what is listed is not what the journal says.
+    async fn differences(&self, live: &Live) -> Result<Vec<String>, Error> {
+        let summary = &live.summary;
         let mut problems = Vec::new();
-        let status = live::status(run);
+        let status = live.status();
         if status != summary.status {
             problems.push(format!(
                 "it is listed as {}, and its journal says {}",
@@ -71,7 +61,7 @@ impl Engine {
             ));
         }
         // A retried run has the output of its last end only.
-        if status == Status::Completed && self.store.output(&summary.id).await?.as_ref() != run.output() {
+        if status == Status::Completed && self.store.output(&summary.id).await?.as_ref() != live.output() {
             problems.push("its output is not the one of its journal".to_owned());
         }
         Ok(problems)
