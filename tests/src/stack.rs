@@ -164,6 +164,25 @@ impl Dev {
         Self::start_with(directory, &[]).await
     }
 
+    /// Waits until the run has completed; the run.
+    ///
+    /// # Panics
+    /// When it does not complete.
+    pub async fn completed(&self, run_id: &str) -> Value {
+        wait_for(&format!("{run_id} to complete"), PATIENCE, async || {
+            let run = self
+                .muster(&["workflow", "show", run_id, "-o", "json"])
+                .await
+                .json();
+            if run["status"] == "completed" {
+                Ok(run)
+            } else {
+                Err(run.to_string())
+            }
+        })
+        .await
+    }
+
     /// Starts it with further arguments.
     ///
     /// # Panics

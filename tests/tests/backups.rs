@@ -4,8 +4,7 @@
 
 use std::path::Path;
 
-use muster_testkit::wait_for;
-use muster_tests::{Dev, PATIENCE};
+use muster_tests::Dev;
 
 /// A pause, a real call.
 const LATER: &str = r#"
@@ -73,18 +72,7 @@ async fn a_fleet_that_is_restored_goes_on_with_its_runs() {
     assert_eq!(again["keyspaces"], told["keyspaces"]);
 
     let dev = Dev::start(&place.path().join("restored")).await;
-    let run = wait_for("the run to complete", PATIENCE, async || {
-        let run = dev
-            .muster(&["workflow", "show", "later", "-o", "json"])
-            .await
-            .json();
-        if run["status"] == "completed" {
-            Ok(run)
-        } else {
-            Err(run.to_string())
-        }
-    })
-    .await;
+    let run = dev.completed("later").await;
     assert_eq!(run["output"], serde_json::json!(["2014-03-01", "2014-03-02"]));
 }
 

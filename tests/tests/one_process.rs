@@ -56,18 +56,7 @@ async fn a_run_completes_by_itself_after_kill_9_and_a_new_start() {
     assert_eq!(blocker["details"]["takeover"], "when it is started again");
 
     let dev = Dev::start(&data).await;
-    let run = wait_for("the run to complete by itself", PATIENCE, async || {
-        let run = dev
-            .muster(&["workflow", "show", "pausing", "-o", "json"])
-            .await
-            .json();
-        if run["status"] == "completed" {
-            Ok(run)
-        } else {
-            Err(run.to_string())
-        }
-    })
-    .await;
+    let run = dev.completed("pausing").await;
     assert_eq!(run["output"]["before"], run["output"]["after"]);
     assert!(run["output"]["before"].is_array(), "{run}");
     let history = dev
