@@ -162,7 +162,7 @@ impl Database {
     /// # Errors
     /// A file of the database cannot be read, or `to` refuses; what was written then is refused by [`restore`].
     pub fn back_up(&self, now: Timestamp, to: impl Write) -> Result<Summary, Error> {
-        let snapshot = self.engine().snapshot();
+        let snapshot = self.snapshot();
         let mut names: Vec<String> = self
             .engine()
             .list_keyspace_names()

@@ -13,6 +13,7 @@ use fjall::PersistMode;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::batch::{Expected, Write};
+use crate::visible::Visible;
 use crate::{Batch, CommitError, journal};
 
 /// The engine keeps a key's length in two bytes.
@@ -53,6 +54,7 @@ type Key = (u64, Vec<u8>);
 
 pub(crate) struct Writer {
     pub(crate) engine: fjall::Database,
+    pub(crate) visible: Visible,
     pub(crate) directory: PathBuf,
     pub(crate) queue: mpsc::Receiver<Request>,
     pub(crate) failure: Failure,
@@ -129,6 +131,7 @@ impl Writer {
             merged
                 .commit()
                 .map_err(|error| self.failure.set(&self.directory, error.to_string()))?;
+            self.visible.advance(&self.engine);
         }
         Ok(results)
     }

@@ -10,6 +10,7 @@ use muster_runtime::data_directory::DataDirectory;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::commit::{Failure, LONGEST_KEY, Request, Writer};
+use crate::visible::Visible;
 use crate::{Batch, CommitError, Error, Format, Keyspace, journal, layout};
 
 /// Where the engine's own files are, below the data directory.
@@ -52,6 +53,7 @@ pub(crate) struct Shared {
     requests: Option<mpsc::Sender<Request>>,
     writer: Option<JoinHandle<()>>,
     engine: fjall::Database,
+    visible: Visible,
     failure: Failure,
     format: Format,
     limits: Limits,
@@ -62,7 +64,7 @@ pub(crate) struct Shared {
 impl Shared {
     /// What has been committed by now.
     pub(crate) fn snapshot(&self) -> fjall::Snapshot {
-        self.engine.snapshot()
+        self.visible.snapshot()
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -100,9 +102,11 @@ impl Database {
                 .open()
         })?;
         let (requests, queue) = mpsc::channel(limits.queued_batches.max(1));
+        let visible = Visible::of(&engine);
         let failure = Failure::default();
         let writer = Writer {
             engine: engine.clone(),
+            visible: visible.clone(),
             directory: path.clone(),
             queue,
             failure: failure.clone(),
@@ -117,6 +121,7 @@ impl Database {
                 requests: Some(requests),
                 writer: Some(writer),
                 engine,
+                visible,
                 failure,
                 format,
                 limits,
@@ -189,6 +194,10 @@ impl Database {
 
     pub(crate) fn engine(&self) -> &fjall::Database {
         &self.shared.engine
+    }
+
+    pub(crate) fn snapshot(&self) -> fjall::Snapshot {
+        self.shared.snapshot()
     }
 
     pub(crate) fn format(&self) -> Format {

@@ -1,8 +1,6 @@
 //! Reading: one key, or a range in either direction.
 //!
-//! The engine applies a batch key by key, and its plain reads see those that are there already. Therefore everything is read
-//! through a snapshot: a batch is seen whole or not at all, and whoever has seen it sees it in every later read. A reader that took
-//! half of a batch for the whole would find gaps where there are none, and go past what it has not seen.
+//! A batch is seen whole or not at all, and whoever has seen it sees it in every later read; see [`visible`](mod@crate::visible).
 
 use std::ops::{Bound, RangeBounds};
 use std::path::PathBuf;

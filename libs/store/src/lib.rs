@@ -29,6 +29,7 @@ mod format;
 pub mod journal;
 mod keyspace;
 mod layout;
+mod visible;
 
 pub use batch::Batch;
 pub use database::{Database, Limits};

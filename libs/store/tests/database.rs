@@ -14,8 +14,12 @@ const FORMAT: Format = Format {
 };
 
 fn open(path: &Path) -> Result<Database, Error> {
+    open_with(path, Limits::default())
+}
+
+fn open_with(path: &Path, limits: Limits) -> Result<Database, Error> {
     let directory = muster_runtime::data_directory::open(path).expect("the directory can be used");
-    Database::open(directory, FORMAT, Limits::default())
+    Database::open(directory, FORMAT, limits)
 }
 
 async fn put(database: &Database, keyspace: &Keyspace, key: &str, value: &str) -> Result<(), CommitError> {
@@ -286,7 +290,12 @@ const WIDTH: usize = 200;
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn a_batch_is_seen_whole_or_not_at_all() {
     let directory = tempfile::tempdir().unwrap();
-    let database = open(directory.path()).unwrap();
+    // Small tables in memory, so that they are written to files all the time, beside the batches.
+    let limits = Limits {
+        memtable_bytes: 16 * 1024,
+        ..Limits::default()
+    };
+    let database = open_with(directory.path(), limits).unwrap();
     let keyspace = database.keyspace("wide").unwrap();
     let key = |number: usize| format!("{number:04}");
     let commit = async |value: u64| {
