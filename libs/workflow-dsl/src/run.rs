@@ -39,6 +39,7 @@ mod observe;
 mod place;
 mod retry;
 pub mod rewind;
+pub mod snapshot;
 pub mod spending;
 mod standing;
 mod state;
@@ -50,6 +51,7 @@ use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
 use rand::Rng;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::cloud_event::CloudEvent;
@@ -137,7 +139,7 @@ pub struct Run {
 }
 
 /// In which phase a run is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Status {
     /// Nothing has been recorded yet.
     Pending,

@@ -10,6 +10,7 @@
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::current::{Current, Fault};
@@ -38,7 +39,7 @@ const LARGEST_DETAILS: usize = 64 * 1024;
 const MOST_OPEN: usize = 1_000;
 
 /// A question that is open.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Approval {
     /// Its number in the run: the index of the event that opened it.
     pub number: u64,

@@ -13,9 +13,11 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use muster_api::json;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::place::Place;
+use super::snapshot::shared;
 use super::state::{Activation, Cursor, Scope};
 use super::{Mismatch, Run};
 use crate::document::{Task, TaskList, Workflow};
@@ -31,18 +33,21 @@ pub const MOST_COMPENSATION_BYTES: usize = 64 << 20;
 pub(crate) const VARIABLE: &str = "compensated";
 
 /// A completed task that can be compensated.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Completed {
     pub(super) task: Arc<str>,
     pub(super) activation: u64,
+    #[serde(with = "shared::value")]
     input: Arc<Value>,
+    #[serde(with = "shared::value")]
     output: Arc<Value>,
+    #[serde(with = "shared::scope")]
     scope: Option<Arc<Scope>>,
     place: Place,
 }
 
 /// A run that takes back what it did.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Unwinding {
     /// The error that the run fails with afterwards; none if it was cancelled.
     pub(super) cause: Option<Problem>,
@@ -52,7 +57,7 @@ pub(super) struct Unwinding {
 }
 
 /// What became of the compensations of a run.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Compensation {
     /// Tasks that were taken back, in that order.
     pub done: Vec<Arc<str>>,

@@ -12,6 +12,7 @@
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
 
 use super::compensate::{Completed, Unwinding};
 use super::state::{Body, Branch, Cause, Cursor, Fork, Timer, Try};
@@ -26,7 +27,7 @@ pub const CANCELLATION: &str = "urn:muster:error:cancelled";
 const CANCELLATION_STATUS: u16 = 499;
 
 /// What has been asked of a run, and what it remembers for it.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Control {
     pub(super) paused: Option<Paused>,
     pub(super) cancelling: Option<Cancelling>,
@@ -42,7 +43,7 @@ pub(super) struct Control {
 }
 
 /// That a run is held.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Paused {
     pub(super) by: String,
     pub(super) reason: String,
@@ -50,7 +51,7 @@ pub(super) struct Paused {
 }
 
 /// That a run is to end in good order.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Cancelling {
     pub(super) by: String,
     pub(super) reason: String,

@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::journal::Stage;
@@ -15,7 +16,7 @@ use crate::journal::Stage;
 const NAMESPACE: Uuid = Uuid::from_u128(0x6f0d_5a52_3a0b_4c5e_9d5c_0f4b_7c1e_2a91);
 
 /// Which execution of a task is meant.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Place {
     /// Indexes of the iterations around the task, outermost first.
     pub(super) iterations: Arc<[u64]>,

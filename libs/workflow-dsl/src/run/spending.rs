@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::Run;
@@ -26,7 +27,7 @@ pub const OPERATORS: &str = "operators";
 const DAY: i64 = 24 * 60 * 60;
 
 /// What a run has used, and what was decided about it.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Spending {
     spent: Usage,
     /// The day since the epoch of the last report, and what was used on it.

@@ -3,22 +3,25 @@
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::approval::Approval;
 use super::place::Place;
+use super::snapshot::shared;
 use crate::hearing::{Hearing, Interest};
 use crate::journal::{Problem, Stage};
 use crate::request::Request;
 
 /// Where the execution of a list of tasks is.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) enum Cursor {
     /// A task is to be started.
     Start {
         /// Its position in the list.
         position: usize,
         /// Its raw input.
+        #[serde(with = "shared::value")]
         input: Arc<Value>,
         /// How often the flow has gone back in this list.
         lap: u32,
@@ -31,7 +34,7 @@ pub(super) enum Cursor {
         lap: u32,
     },
     /// The list has ended with this output.
-    Done(Arc<Value>),
+    Done(#[serde(with = "shared::value")] Arc<Value>),
     /// A task of the list has failed.
     Failed(Arc<Problem>),
 }
@@ -59,7 +62,7 @@ impl Cursor {
 }
 
 /// A task that has started and not ended.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Activation {
     /// The task around it.
     pub(super) parent: Option<u64>,
@@ -67,13 +70,16 @@ pub(super) struct Activation {
     pub(super) position: usize,
     pub(super) pointer: Arc<str>,
     /// What the task was given.
+    #[serde(with = "shared::value")]
     pub(super) raw_input: Arc<Value>,
     /// What `input.from` made of it.
+    #[serde(with = "shared::value")]
     pub(super) input: Arc<Value>,
     pub(super) started: Timestamp,
     pub(super) deadline: Option<Timestamp>,
     /// How long its clock has stood still.
     pub(super) idle: SignedDuration,
+    #[serde(with = "shared::scope")]
     pub(super) scope: Option<Arc<Scope>>,
     pub(super) place: Place,
     /// Position in the log of events from which on what begins inside it hears them.
@@ -96,7 +102,7 @@ pub(super) struct Scope {
 }
 
 /// How far a task is.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Body {
     /// It has started; what its kind needs is to be evaluated.
     Ready,
@@ -129,7 +135,7 @@ pub(super) enum Body {
 }
 
 /// A function of one's own that has been called.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Function {
     /// Its name.
     pub(super) name: String,
@@ -138,7 +144,7 @@ pub(super) struct Function {
 }
 
 /// A task around which an extension runs.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Extended {
     /// Before or after the task.
     pub(super) stage: Stage,
@@ -149,42 +155,50 @@ pub(super) struct Extended {
     /// Whether `then: exit` has left them, so that the task itself is not to run.
     pub(super) left: bool,
     /// What the task yielded, once it has.
+    #[serde(with = "shared::maybe_value")]
     pub(super) output: Option<Arc<Value>>,
     /// The same before `output.as`.
+    #[serde(with = "shared::maybe_value")]
     pub(super) raw_output: Option<Arc<Value>>,
     /// The case that it has taken, if it is a switch.
     pub(super) case: Option<String>,
 }
 
 /// A `for` whose collection is known.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Loop {
     /// The items, an array.
+    #[serde(with = "shared::value")]
     pub(super) items: Arc<Value>,
     /// Iterations that have ended; the index of the current one.
     pub(super) done: usize,
     /// Input of the next iteration: the output of the last one.
+    #[serde(with = "shared::value")]
     pub(super) input: Arc<Value>,
     /// Where the current iteration is; none between two.
     pub(super) cursor: Option<Cursor>,
 }
 
 /// A `listen` that has begun.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Listening {
     /// Position in the log of events of the next one to look at.
     pub(super) from: u64,
     /// How far its strategy has come.
     pub(super) hearing: Hearing,
     /// What may concern it now.
+    /// Follows from the others; made again.
+    #[serde(skip)]
     pub(super) interests: Arc<[Interest]>,
     /// How many events it has consumed, those that end it not counted.
     pub(super) count: usize,
     /// What it keeps of them.
+    #[serde(with = "shared::values")]
     pub(super) items: Vec<Arc<Value>>,
     /// How large that is, roughly, as JSON.
     pub(super) bytes: usize,
     /// The events as they were read, where a condition is judged on them and a `foreach` keeps something else.
+    #[serde(with = "shared::values")]
     pub(super) events: Vec<Arc<Value>>,
     /// How large those are, roughly, as JSON.
     pub(super) event_bytes: usize,
@@ -195,9 +209,10 @@ pub(super) struct Listening {
 }
 
 /// An event for which the tasks of a `foreach` run.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Item {
     /// What was read of it.
+    #[serde(with = "shared::value")]
     pub(super) value: Arc<Value>,
     /// Where its tasks are.
     pub(super) cursor: Cursor,
@@ -216,25 +231,25 @@ impl Listening {
 }
 
 /// A `fork`.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Fork {
     /// Some branch has not ended.
     Running(Vec<Branch>),
     /// The output.
-    Done(Arc<Value>),
+    Done(#[serde(with = "shared::value")] Arc<Value>),
     /// A branch has failed.
     Failed(Arc<Problem>),
 }
 
 /// A branch of a `fork`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) enum Branch {
     /// To be started.
     Waiting,
     /// Its activation.
     Running(u64),
     /// Its output.
-    Done(Arc<Value>),
+    Done(#[serde(with = "shared::value")] Arc<Value>),
     /// It has failed, and the others go on.
     Failed,
     /// The run was cancelled before it had an output.
@@ -242,7 +257,7 @@ pub(super) enum Branch {
 }
 
 /// A `try`.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Try {
     /// Number of the current attempt, from 1.
     pub(super) attempt: u32,
@@ -259,7 +274,7 @@ pub(super) struct Try {
 }
 
 /// An instant at which something is to be decided. The earliest first; of those at one instant the outermost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct Timer {
     pub(super) due: Timestamp,
     /// Whose timer it is; none for the run itself.
@@ -268,7 +283,7 @@ pub(super) struct Timer {
 }
 
 /// What a timer is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) enum Cause {
     /// The task, or the run, times out.
     Deadline,

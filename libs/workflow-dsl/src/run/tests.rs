@@ -16,6 +16,7 @@ mod outward;
 mod replay;
 mod rewinding;
 mod shapes;
+mod snapshots;
 mod steering;
 mod timing;
 mod world;

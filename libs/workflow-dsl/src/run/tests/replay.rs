@@ -128,7 +128,7 @@ fn listen() -> impl Strategy<Value = String> {
 }
 
 /// Events that come whatever a run does.
-fn log(world: World) -> World {
+pub(super) fn log(world: World) -> World {
     [
         ("a", 1, 0),
         ("b", 1, 500),
@@ -169,7 +169,7 @@ fn catch() -> impl Strategy<Value = &'static str> {
     ])
 }
 
-fn document() -> impl Strategy<Value = Arc<Definition>> {
+pub(super) fn document() -> impl Strategy<Value = Arc<Definition>> {
     let tasks = prop::collection::vec(task(), 1..4);
     (tasks, any::<bool>(), extensions()).prop_map(|(tasks, limited, extensions)| {
         let tasks = tasks
@@ -238,7 +238,7 @@ fn extensions() -> impl Strategy<Value = String> {
 }
 
 /// Agents that react to a message as a function of it and of a seed, as real ones do that deduplicate.
-fn agents(seed: u64) -> impl Fn(&Called) -> Reply {
+pub(super) fn agents(seed: u64) -> impl Fn(&Called) -> Reply {
     move |called| {
         let (high, low) = called.message_id.as_u64_pair();
         let dice = (high ^ low ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
@@ -259,7 +259,7 @@ fn agents(seed: u64) -> impl Fn(&Called) -> Reply {
 }
 
 /// People who decide, or do not, as a function of the question and of a seed.
-fn people(seed: u64, prompt: bool) -> impl Fn(&Approval) -> Option<(bool, i64)> {
+pub(super) fn people(seed: u64, prompt: bool) -> impl Fn(&Approval) -> Option<(bool, i64)> {
     move |approval| {
         let dice = (approval.number ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         let delay = if prompt {
@@ -291,7 +291,7 @@ fn emitted(whole: &World, again: &mut World) {
     again.log.extend(whole.log.iter().skip(known).cloned());
 }
 
-fn outcome(run: &Run) -> (Status, Option<&Value>, Option<&crate::journal::Problem>) {
+pub(super) fn outcome(run: &Run) -> (Status, Option<&Value>, Option<&crate::journal::Problem>) {
     (run.status(), run.output(), run.error())
 }
 
@@ -351,7 +351,7 @@ fn wish(number: u8) -> Stimulus {
 
 /// Lets the run go on to its end, with wishes after so many steps. A run that is held and has nothing else to wait for
 /// is let go.
-fn steered(world: &mut World, wishes: &[(usize, u8)]) {
+pub(super) fn steered(world: &mut World, wishes: &[(usize, u8)]) {
     for step in 0..5_000 {
         for (_, number) in wishes.iter().filter(|(at, _)| *at == step) {
             world.decide(wish(*number));
@@ -367,7 +367,7 @@ fn steered(world: &mut World, wishes: &[(usize, u8)]) {
 }
 
 /// Retries the run if it can be.
-fn retried(world: &mut World) {
+pub(super) fn retried(world: &mut World) {
     if !matches!(world.run.status(), Status::Faulted | Status::Cancelled) {
         return;
     }
