@@ -47,14 +47,16 @@ struct Past<'e> {
     run: Run,
     chain: Chain,
     trail: Trail,
+    /// Whether the beginning of its history is gone.
+    is_cut: bool,
 }
 
 impl Past<'_> {
     /// The run as it was before the entry with this index.
-    async fn before(&self, id: &RunId, index: u64) -> Result<Run, Broken> {
-        let mut run = Run::new(id.as_str().to_owned(), Arc::clone(&self.definition));
-        self.journal.fold(&mut run, index, |_, _| {}).await?;
-        Ok(run)
+    async fn before(&self, index: u64) -> Result<Run, Broken> {
+        let mut folded = self.journal.earliest(&self.definition).await?;
+        self.journal.fold(&mut folded, index, |_, _| {}).await?;
+        Ok(folded.run)
     }
 
     /// The pointer of a step that has begun, by its pointer or its name.
@@ -72,7 +74,15 @@ impl Past<'_> {
                     Some(task.name.as_str())
                 });
                 let nearest = suggestion(wanted, names.chain(self.trail.tasks()));
-                let message = format!("no step '{wanted}' of the run has begun{nearest}");
+                let since = if self.is_cut {
+                    format!(
+                        " since entry {}, where what is left of its history can be folded from",
+                        self.journal.earliest_index()
+                    )
+                } else {
+                    String::new()
+                };
+                let message = format!("no step '{wanted}' of the run has begun{since}{nearest}");
                 Err(Error::field("from", message))
             }
             several => {
@@ -96,23 +106,26 @@ impl Engine {
             suggestion: String::new(),
         };
         let record = self.store.record(id).await?.ok_or_else(gone)?;
-        let parsed = self.definitions.get(&record.document).await;
+        let parsed = self.definitions.pinned(&record.document, &record.resources).await;
         let definition = parsed
             .map_err(|problems| Broken::Damaged(format!("its document is refused: {problems}")))
             .map_err(Error::from)?;
         let journal = Journal::open(&*self.store, &record, summary).await?;
-        let mut run = Run::new(id.as_str().to_owned(), Arc::clone(&definition));
+        let mut folded = journal.earliest(&definition).await?;
         let mut trail = Trail::default();
-        let chain = journal
-            .fold(&mut run, journal.length(), |run, event| trail.observe(run, event))
+        journal
+            .fold(&mut folded, journal.length(), |run, event| {
+                trail.observe(run, event);
+            })
             .await?;
         Ok(Past {
             journal,
             record,
             definition,
-            run,
-            chain,
+            run: folded.run,
+            chain: folded.mark.chain,
             trail,
+            is_cut: summary.cut.is_some(),
         })
     }
 
@@ -151,12 +164,20 @@ impl Engine {
             Some(step) => past.trail.start_of(step),
             None => past.trail.end(),
         };
-        let to = to.ok_or_else(|| Error::Defect(format!("run '{id}' has ended without an end")))?;
+        let to = match to {
+            Some(to) => to,
+            None if past.is_cut => {
+                return Err(refused(
+                    "what it failed of is before what is left of its history".to_owned(),
+                ));
+            }
+            None => return Err(Error::Defect(format!("run '{id}' has ended without an end"))),
+        };
         if let Some(task) = past.trail.undone_before(to) {
             let why = format!("{task} was compensated; it can go on from there or from a step before");
             return Err(refused(why));
         }
-        let mut run = past.before(id, to).await?;
+        let mut run = past.before(to).await?;
         let again = Again {
             length: past.journal.length(),
             next_activation: past.run.next_activation(),
@@ -199,6 +220,7 @@ impl Engine {
             approvals: Ledger::of(&run, &summary).into_open(),
             spent: None,
             events,
+            snapshot: None,
         };
         match self.store.reopen(step, ended_at).await {
             // Somebody else has retried or deleted it.
@@ -279,6 +301,14 @@ impl Engine {
         forked: &Forked,
     ) -> Result<(Record, Step), Error> {
         let past = self.past(source).await?;
+        if past.is_cut && !wish.from.is_empty() {
+            let message = format!(
+                "run '{}' has outgrown its history, and what came before the step is gone; fork it from the beginning (leave \
+                 'from' empty), or retry it",
+                source.id
+            );
+            return Err(Error::field("from", message));
+        }
         let mut record = Record {
             id: id.clone(),
             ..past.record.clone()
@@ -310,7 +340,11 @@ impl Engine {
             };
             claim = self.claim(&past.definition, &start).await?;
         }
-        let mut run = past.before(id, index).await?;
+        // Nothing of the other's past is needed to begin at the beginning.
+        let mut run = match index {
+            0 => Run::new(id.as_str(), Arc::clone(&past.definition)),
+            index => past.before(index).await?,
+        };
         let now = self.clock.now();
         let event = run
             .fork(source.id.as_str(), wish.by.clone(), step.as_deref(), edited, now)
@@ -335,6 +369,7 @@ impl Engine {
             approvals: Ledger::of(&run, &summary).into_open(),
             spent: None,
             events: lifecycle::events(self.events.lifecycle(), &summary, &event, None),
+            snapshot: None,
             summary,
             first_index: 0,
             entries,

@@ -53,6 +53,12 @@ pub struct Engine {
     pub agent_wait_seconds: u64,
     /// How long ended runs are kept.
     pub retention_seconds: u64,
+    /// The state of a run is kept beside its journal once at least so many entries were written since the last time, and as
+    /// soon as they are worth it: whoever takes the run up reads the state and what came after it.
+    pub snapshot_entries: u64,
+    /// Of a run whose journal grows longer than this, at least so many of its last entries are kept, and at most about twice
+    /// as many; earlier ones are forgotten while it goes on. Steps that began in them cannot be retried or forked from.
+    pub history_entries: u64,
     /// Largest document, input and answer of an agent; half of a message, because a run is read with both its
     /// input and its output.
     pub max_payload_bytes: usize,
@@ -226,6 +232,8 @@ impl Default for Engine {
             call_timeout_seconds: 300,
             agent_wait_seconds: 15,
             retention_seconds: 30 * DAY,
+            snapshot_entries: 256,
+            history_entries: 20_000,
             max_payload_bytes: 2 * MIB,
             outbound: outbound::Config::default(),
             mcp_stdio_commands: Vec::new(),
@@ -347,6 +355,8 @@ impl Engine {
         within("engine.call_timeout_seconds", self.call_timeout_seconds, 1, DAY);
         within("engine.agent_wait_seconds", self.agent_wait_seconds, 0, DAY);
         within("engine.retention_seconds", self.retention_seconds, 60, 3650 * DAY);
+        within("engine.snapshot_entries", self.snapshot_entries, 16, 1_000_000);
+        within("engine.history_entries", self.history_entries, 500, 1_000_000_000);
         within(
             "engine.events.max_event_bytes",
             self.events.max_event_bytes as u64,

@@ -359,6 +359,7 @@ impl Engine {
             started_at: None,
             ended_at: None,
             history_length: 0,
+            cut: None,
             chain: None,
             spent: Usage::default(),
             claim,
@@ -468,7 +469,7 @@ impl Engine {
     ) -> Result<(Vec<Entry>, String), Error> {
         let from = List::History.cursor::<u64>(id, page_token)?.unwrap_or(0);
         let length = self.summary(id).await?.history_length;
-        let entries = self.store.history(id, from, page::size(page_size)).await?;
+        let entries = self.entries(id, from, page::size(page_size)).await?;
         let next = entries
             .last()
             .map(|last| last.index + 1)
@@ -478,6 +479,24 @@ impl Engine {
             next.map(|next| List::History.token(id, &next))
                 .unwrap_or_default(),
         ))
+    }
+
+    /// Reads entries of a run's journal from index `from` on, or from the first that is left.
+    pub(crate) async fn entries(&self, id: &RunId, from: u64, limit: usize) -> Result<Vec<Entry>, Error> {
+        let mut first = self.summary(id).await?.first_entry();
+        loop {
+            match self.store.history(id, from.max(first), limit).await {
+                Ok(entries) => return Ok(entries),
+                Err(error) => {
+                    // Some may have been forgotten since.
+                    let now = self.summary(id).await?.first_entry();
+                    if now == first {
+                        return Err(error.into());
+                    }
+                    first = now;
+                }
+            }
+        }
     }
 
     /// Lets a run react to something and returns it as it is then, durably.

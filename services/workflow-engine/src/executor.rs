@@ -29,14 +29,18 @@ use crate::feed::Reached;
 use crate::floor::{Command, Job};
 use crate::listening::{Listening, Wish};
 use crate::live::{Broken, Live};
+use crate::run::RunId;
 use crate::schedule::Left;
-use crate::store;
+use crate::store::{self, Store};
 
 /// The longest sleep: wall-clock time may be set, so it is looked at again.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 
 /// Time in the line that is worth an entry of the journal: what is shorter counts against the run's limits of time.
 const QUEUED: Duration = Duration::from_secs(1);
+
+/// Entries are forgotten in portions of so many.
+const FORGOTTEN_AT_ONCE: usize = 1_000;
 
 /// See [`Executor::timeout`].
 const DEADLINE_SLACK: Duration = Duration::from_secs(1);
@@ -380,15 +384,23 @@ impl Executor {
             live = live.decide(stimulus, &self.engine.clock, seed).await?;
         }
         if live.has_unwritten() {
+            live = live
+                .ready_to_be_saved(self.engine.settings.snapshot_entries)
+                .await;
             let clock = &self.engine.clock;
             let start = clock.monotonic();
             let told = live.has_untold();
-            let (day, used) = live.write(&*self.engine.store).await?;
+            let (day, used) = live
+                .write(&*self.engine.store, self.engine.settings.history_entries)
+                .await?;
             self.engine.budgets.add(&live.summary.namespace, day, used);
             if told {
                 self.engine.events.ring();
             }
             self.engine.meter.step(clock.monotonic().saturating_sub(start));
+            if let Some(first) = live.take_cut() {
+                forget_entries(&*self.engine.store, &self.job.id, first).await?;
+            }
             let ended = live.summary.status.is_final();
             self.engine.feed.publish(
                 &self.job.id,
@@ -405,6 +417,13 @@ impl Executor {
         }
         Ok(live)
     }
+}
+
+/// Forgets the entries before this one. A crash in between leaves some for the next time, or for when the run is
+/// forgotten: nobody asks for them.
+async fn forget_entries(store: &dyn Store, id: &RunId, first: u64) -> Result<(), store::Error> {
+    while store.forget_entries(id, first, FORGOTTEN_AT_ONCE).await? > 0 {}
+    Ok(())
 }
 
 /// What the run wants to listen for.

@@ -1,4 +1,7 @@
-//! Folding runs from their journals, where not every entry counts.
+//! Folding runs from their journals, where not every entry counts and not every one is there.
+//!
+//! A run is taken up from its latest snapshot where it has one that fits, and else from the earliest state that can be
+//! folded: that of a run which has not begun, or the base of one whose history was cut (see [`crate::snapshot`]).
 //!
 //! A run that was retried has spans in its journal that do not count any more. Which ones is decided by a look at the
 //! whole journal before it is folded; runs that were never retried, nearly all, are spared that look.
@@ -7,7 +10,9 @@
 //! nobody acts upon it.
 
 use std::ops::Range;
+use std::sync::Arc;
 
+use muster_workflow_dsl::Definition;
 use muster_workflow_dsl::journal::Event;
 use muster_workflow_dsl::journal::chain::Chain;
 use muster_workflow_dsl::run::Run;
@@ -16,8 +21,9 @@ use muster_workflow_dsl::secret::Nonce;
 use serde::Deserialize;
 
 use crate::live::Broken;
-use crate::run::{Entry, Record, RunId, Summary};
-use crate::store::Store;
+use crate::run::{Cut, Entry, Mark, Record, RunId, Summary};
+use crate::snapshot::{Growth, Snapshot};
+use crate::store::{SnapshotKind, Store};
 
 /// Entries read at once.
 const PORTION: usize = 500;
@@ -27,12 +33,24 @@ pub(crate) struct Journal<'s> {
     store: &'s dyn Store,
     id: RunId,
     length: u64,
+    retries: u32,
+    cut: Option<Cut>,
     skipped: Vec<Range<u64>>,
     nonce: Nonce,
-    /// The chain before the first entry.
+    /// The chain before the first entry there ever was.
     beginning: Chain,
-    /// What it is to be after the last one, if that is known.
+    hears_from: u64,
+    /// What the chain is to be after the last entry, if that is known.
     expected: Option<Chain>,
+}
+
+/// A run on its way through its journal.
+pub(crate) struct Folded {
+    pub(crate) run: Run,
+    /// Up to where it is folded.
+    pub(crate) mark: Mark,
+    /// What was folded since its last snapshot.
+    pub(crate) growth: Growth,
 }
 
 /// What is read of an entry to find out what counts.
@@ -54,15 +72,18 @@ impl<'s> Journal<'s> {
             store,
             id: summary.id.clone(),
             length: summary.history_length,
+            retries: summary.marks.retries,
+            cut: summary.cut,
             skipped: Vec::new(),
             nonce: record.nonce.clone(),
             beginning: record.chain(),
+            hears_from: record.hears_from,
             expected: summary.chain,
         };
         if summary.marks.retries > 0 {
             let mut retries = Vec::new();
             journal
-                .read(0, journal.length, |entry| {
+                .read(journal.earliest_index(), journal.length, |entry| {
                     let outline: Outline = parsed(&entry)?;
                     if outline.kind == "run.retried" {
                         retries.extend(outline.to.map(|to| (entry.index, to)));
@@ -75,18 +96,83 @@ impl<'s> Journal<'s> {
         Ok(journal)
     }
 
-    /// Folds what counts of the entries before `end`; `watch` sees each event before the run does. Returns the chain there.
+    /// From where on the journal can be folded.
+    pub(crate) fn earliest_index(&self) -> u64 {
+        self.cut.map_or(0, |cut| cut.base.index)
+    }
+
+    /// The run in the last state that is kept of it.
+    pub(crate) async fn latest(&self, definition: &Arc<Definition>) -> Result<Folded, Broken> {
+        let restored = match self.latest_snapshot().await? {
+            Some(Ok(snapshot)) => self.restored(definition, &snapshot),
+            Some(Err(why)) => Err(why),
+            None => return self.earliest(definition).await,
+        };
+        match restored {
+            Ok(folded) => Ok(folded),
+            Err(why) => {
+                tracing::warn!(run = %self.id, why, "a snapshot cannot be used; the journal is folded");
+                self.earliest(definition).await
+            }
+        }
+    }
+
+    /// The last state that is kept of the run, if it is still a state of it; or what is wrong with it.
+    pub(crate) async fn latest_snapshot(&self) -> Result<Option<Result<Snapshot, String>>, Broken> {
+        let bytes = self.store.snapshot(&self.id, SnapshotKind::Latest).await?;
+        let snapshot = bytes.map(|bytes| Snapshot::read(&bytes));
+        let indexes = self.earliest_index()..=self.length;
+        // What was retried since may have gone back to before it.
+        let fits =
+            |snapshot: &Snapshot| snapshot.retries == self.retries && indexes.contains(&snapshot.mark.index);
+        Ok(snapshot.filter(|snapshot| snapshot.as_ref().map_or(true, fits)))
+    }
+
+    /// The run in the first state from which on its journal can be folded.
+    pub(crate) async fn earliest(&self, definition: &Arc<Definition>) -> Result<Folded, Broken> {
+        let Some(cut) = self.cut else {
+            let run = Run::new(self.id.as_str(), Arc::clone(definition)).hearing_from(self.hears_from);
+            return Ok(Folded {
+                run,
+                mark: Mark {
+                    index: 0,
+                    chain: self.beginning,
+                },
+                growth: Growth::default(),
+            });
+        };
+        let damaged = |what: String| Broken::Damaged(format!("the base of its history: {what}"));
+        let bytes = self.store.snapshot(&self.id, SnapshotKind::Base).await?;
+        let bytes = bytes.ok_or_else(|| damaged("it is gone".to_owned()))?;
+        let snapshot = Snapshot::read(&bytes).map_err(damaged)?;
+        if snapshot.mark != cut.base {
+            return Err(damaged("it is of another entry".to_owned()));
+        }
+        self.restored(definition, &snapshot).map_err(damaged)
+    }
+
+    fn restored(&self, definition: &Arc<Definition>, snapshot: &Snapshot) -> Result<Folded, String> {
+        let run = Run::restored(self.id.as_str(), Arc::clone(definition), &snapshot.state);
+        Ok(Folded {
+            run: run.map_err(|error| error.to_string())?,
+            mark: snapshot.mark,
+            growth: Growth::saved(snapshot.state.len()),
+        })
+    }
+
+    /// Folds what counts of the entries from where the run is to before `end`; `watch` sees each event before the run does.
     pub(crate) async fn fold(
         &self,
-        run: &mut Run,
+        folded: &mut Folded,
         end: u64,
         mut watch: impl FnMut(&Run, &Event) + Send,
-    ) -> Result<Chain, Broken> {
+    ) -> Result<(), Broken> {
         let spans: Vec<_> = self.skipped.iter().filter(|span| span.end <= end).collect();
-        let mut chain = self.beginning;
-        self.read(0, end, |entry| {
-            let extended = chain.extended(&entry.bytes, &self.nonce);
-            chain = extended.map_err(|error| damaged(&entry, &error.to_string()))?;
+        self.read(folded.mark.index, end, |entry| {
+            let Folded { run, mark, growth } = &mut *folded;
+            mark.chain = self.extended(mark.chain, &entry)?;
+            mark.index = entry.index + 1;
+            growth.add(entry.bytes.len());
             if spans.iter().any(|span| span.contains(&entry.index)) {
                 return Ok(());
             }
@@ -97,12 +183,41 @@ impl<'s> Journal<'s> {
         })
         .await?;
         match self.expected {
-            Some(expected) if end == self.length && expected != chain => Err(Broken::Damaged(format!(
-                "its journal, or what it is pinned to, is not what was written: the chain of digests ends with {chain}, and \
-                 {expected} was written"
-            ))),
-            _ => Ok(chain),
+            Some(expected) if end == self.length && expected != folded.mark.chain => {
+                Err(Broken::Damaged(format!(
+                    "its journal, or what it is pinned to, is not what was written: the chain of digests ends with {}, and \
+                     {expected} was written",
+                    folded.mark.chain
+                )))
+            }
+            _ => Ok(()),
         }
+    }
+
+    /// Checks the entries that are there and cannot be folded any more, against the chain alone.
+    pub(crate) async fn check_before_base(&self) -> Result<(), Broken> {
+        let Some(Cut { first, base }) = self.cut else {
+            return Ok(());
+        };
+        let mut chain = first.chain;
+        self.read(first.index, base.index, |entry| {
+            chain = self.extended(chain, &entry)?;
+            Ok(())
+        })
+        .await?;
+        if chain == base.chain {
+            return Ok(());
+        }
+        Err(Broken::Damaged(format!(
+            "its entries {} to {} are not what was written",
+            first.index,
+            base.index.saturating_sub(1)
+        )))
+    }
+
+    fn extended(&self, chain: Chain, entry: &Entry) -> Result<Chain, Broken> {
+        let extended = chain.extended(&entry.bytes, &self.nonce);
+        extended.map_err(|error| damaged(entry, &error.to_string()))
     }
 
     /// The entries before `end`, as they are.

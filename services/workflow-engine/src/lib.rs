@@ -41,6 +41,7 @@ mod live;
 mod news;
 mod off_thread;
 mod retention;
+mod snapshot;
 mod starters;
 mod subscriptions;
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use muster_runtime::clock::{Clock, SharedClock};
+use muster_workflow_dsl::Definition;
 use muster_workflow_dsl::cloud_event::CloudEvent;
 use muster_workflow_dsl::journal::chain::Chain;
 use muster_workflow_dsl::journal::{Event, EventKind, Problem, Standard};
@@ -24,13 +25,14 @@ use crate::approval::Ledger;
 use crate::caller::Kept;
 use crate::config::Lifecycle;
 use crate::definitions::Definitions;
-use crate::folding::Journal;
+use crate::folding::{Folded, Journal};
 use crate::lifecycle;
 use crate::off_thread::off_thread;
-use crate::run::{Compensation, Failure, Record, RunId, Status, Summary};
+use crate::run::{Compensation, Cut, Failure, Mark, Record, RunId, Status, Summary};
 use crate::secrets::{Grant, Secrets};
+use crate::snapshot::{self, Growth, Snapshot};
 use crate::store::spending::Spent;
-use crate::store::{self, Step, Store};
+use crate::store::{self, Saved, Step, Store};
 
 /// How many pointers of each list of compensations are kept with a summary.
 const MOST_POINTERS: usize = 100;
@@ -65,6 +67,11 @@ pub(crate) struct Live {
     /// What is to be told once it is written.
     untold: Vec<CloudEvent>,
     pace: Pace,
+    growth: Growth,
+    /// The state after what is unwritten, where it is to be kept.
+    state: Option<Vec<u8>>,
+    /// Whether entries can be forgotten since the last write.
+    was_cut: bool,
 }
 
 /// How long its decisions have taken: where to make the next one.
@@ -104,6 +111,51 @@ impl Live {
         definitions: &Definitions,
         id: &RunId,
     ) -> Result<Option<Self>, Broken> {
+        Self::folded(store, definitions, id, async |journal, definition| {
+            let mut folded = journal.latest(definition).await?;
+            journal.fold(&mut folded, journal.length(), |_, _| {}).await?;
+            Ok(folded)
+        })
+        .await
+    }
+
+    /// The same from all that is left of the journal, all of it checked.
+    pub(crate) async fn checked(
+        store: &dyn Store,
+        definitions: &Definitions,
+        id: &RunId,
+    ) -> Result<Option<Self>, Broken> {
+        Self::folded(store, definitions, id, async |journal, definition| {
+            journal.check_before_base().await?;
+            let kept = journal.latest_snapshot().await?.transpose();
+            let kept = kept.map_err(|why| Broken::Damaged(format!("the state that is kept of it: {why}")))?;
+            let mut agrees = true;
+            let mut compare = |run: &Run| {
+                if let Some(kept) = kept.as_ref().filter(|kept| kept.mark.index == run.next_index()) {
+                    agrees &= kept.state == run.snapshot();
+                }
+            };
+            let mut folded = journal.earliest(definition).await?;
+            journal
+                .fold(&mut folded, journal.length(), |run, _| compare(run))
+                .await?;
+            compare(&folded.run);
+            if agrees {
+                return Ok(folded);
+            }
+            Err(Broken::Damaged(
+                "the state that is kept of it is not the one of its journal".to_owned(),
+            ))
+        })
+        .await
+    }
+
+    async fn folded(
+        store: &dyn Store,
+        definitions: &Definitions,
+        id: &RunId,
+        fold: impl AsyncFnOnce(&Journal<'_>, &Arc<Definition>) -> Result<Folded, Broken>,
+    ) -> Result<Option<Self>, Broken> {
         let (Some(record), Some(summary)) = (store.record(id).await?, store.summary(id).await?) else {
             return Ok(None);
         };
@@ -111,15 +163,17 @@ impl Live {
             .pinned(&record.document, &record.resources)
             .await
             .map_err(|problems| Broken::Damaged(format!("its document is refused: {problems}")))?;
-        let mut run = Run::new(id.as_str().to_owned(), definition).hearing_from(record.hears_from);
         let journal = Journal::open(store, &record, &summary).await?;
-        let chain = journal.fold(&mut run, journal.length(), |_, _| {}).await?;
+        let Folded { run, mark, growth } = fold(&journal, &definition).await?;
         Ok(Some(Self {
             approvals: Ledger::of(&run, &summary),
             summary,
-            chain,
+            chain: mark.chain,
             record,
             run,
+            growth,
+            state: None,
+            was_cut: false,
             unwritten: Vec::new(),
             used: Usage::default(),
             lifecycle: Lifecycle::None,
@@ -266,9 +320,71 @@ impl Live {
         summary.marks.compensation = self.run.compensation().map(compensation);
     }
 
-    /// Makes what was decided durable.
+    /// As this run, with its state ready to be kept by the next write, if `fewest_entries` were written since the last one
+    /// and it is worth it.
+    pub(crate) async fn ready_to_be_saved(mut self, fewest_entries: u64) -> Self {
+        for entry in &self.unwritten {
+            self.growth.add(entry.len());
+        }
+        let ends = self.summary.status.is_final();
+        if ends || !self.growth.is_due(fewest_entries) || self.summary.marks.retries != self.run.generation()
+        {
+            return self;
+        }
+        off_thread(move || {
+            let state = self.run.snapshot();
+            let written: usize = self.unwritten.iter().map(Vec::len).sum();
+            self.growth = Growth::saved(state.len());
+            // One that is too large now may not be so once it holds less.
+            self.state = Some(state).filter(|state| state.len() + written <= snapshot::MOST_BYTES);
+            self
+        })
+        .await
+    }
+
+    /// Keeps the state with this step, and cuts the history where it has outgrown its bound.
+    fn save(&mut self, most_entries: u64) -> Result<Option<Saved>, store::Error> {
+        let Some(state) = self.state.take() else {
+            return Ok(None);
+        };
+        let mark = Mark {
+            index: self.summary.history_length,
+            chain: self.chain,
+        };
+        let last = self.summary.cut.map(|cut| cut.base);
+        let since = last.map_or(0, |base| base.index);
+        let is_base = mark.index.saturating_sub(since) >= most_entries;
+        if is_base {
+            let first = last.unwrap_or_else(|| Mark {
+                index: 0,
+                chain: self.record.chain(),
+            });
+            self.was_cut = first.index > 0;
+            self.summary.cut = Some(Cut { first, base: mark });
+        }
+        let snapshot = Snapshot {
+            mark,
+            retries: self.run.generation(),
+            state,
+        };
+        let bytes = snapshot.to_bytes();
+        let bytes =
+            bytes.map_err(|error| store::Error::Damaged(format!("a snapshot cannot be written: {error}")))?;
+        Ok(Some(Saved { bytes, is_base }))
+    }
+
+    /// Index of the first entry that is to be kept, where others are to be forgotten since the last question.
+    pub(crate) fn take_cut(&mut self) -> Option<u64> {
+        std::mem::take(&mut self.was_cut).then(|| self.summary.first_entry())
+    }
+
+    /// Makes what was decided durable. A history is cut where it has `most_entries` since the last cut.
     /// Says what the run used since the last time, and on which day.
-    pub(crate) async fn write(&mut self, store: &dyn Store) -> Result<(i64, Usage), store::Error> {
+    pub(crate) async fn write(
+        &mut self,
+        store: &dyn Store,
+        most_entries: u64,
+    ) -> Result<(i64, Usage), store::Error> {
         let used = std::mem::take(&mut self.used);
         let (day, usage) = self.run.spent_on_the_last_day();
         let spent = (used != Usage::default()).then_some(Spent { day, usage });
@@ -277,6 +393,7 @@ impl Live {
         self.summary.history_length += entries.len() as u64;
         self.chain = extended(self.chain, &entries, &self.record)?;
         self.summary.chain = Some(self.chain);
+        let snapshot = self.save(most_entries)?;
         let output = self.run.output().cloned();
         store
             .append(Step {
@@ -287,6 +404,7 @@ impl Live {
                 approvals: self.approvals.take_changed(),
                 spent,
                 events: std::mem::take(&mut self.untold),
+                snapshot,
             })
             .await?;
         Ok((day, used))

@@ -93,6 +93,7 @@ mod tests {
                     approvals: Vec::new(),
                     spent: None,
                     events: Vec::new(),
+                    snapshot: None,
                 };
                 store.append(step).await.unwrap();
             }

@@ -209,6 +209,9 @@ pub struct Summary {
     /// What stands for all of them, and for what the run is pinned to; none of runs that an earlier release has written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chain: Option<Chain>,
+    /// Where its history begins, if not at the first entry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut: Option<Cut>,
     /// What its calls have cost.
     #[serde(default)]
     pub spent: Usage,
@@ -301,6 +304,12 @@ pub struct Parent {
 }
 
 impl Summary {
+    /// Index of the first entry that there is.
+    #[must_use]
+    pub fn first_entry(&self) -> u64 {
+        self.cut.map_or(0, |cut| cut.first.index)
+    }
+
     /// The run that waits for the end of this one.
     #[must_use]
     pub fn awaiting_parent(&self) -> Option<&Parent> {
@@ -350,6 +359,24 @@ pub struct Position {
     pub created_micros: i64,
     /// Tells runs of the same microsecond apart.
     pub id: RunId,
+}
+
+/// A place in a journal, and what stands for everything before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// How many entries are before it.
+    pub index: u64,
+    /// The chain there.
+    pub chain: Chain,
+}
+
+/// Where the history of a run begins that has outgrown its bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cut {
+    /// What is before it is forgotten.
+    pub first: Mark,
+    /// The state at this place is kept: from here on the journal can be folded.
+    pub base: Mark,
 }
 
 /// One entry of a journal, as bytes: the store does not read them.

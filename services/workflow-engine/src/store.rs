@@ -3,7 +3,7 @@
 //! Nothing is acknowledged before it is durable. The journal is the truth about a run; the summary is written in
 //! the same atomic step as the entries it sums up, so the two cannot disagree. An append names the index that it
 //! expects to be next, checked by the store at the moment of writing: whoever believes to own a run that somebody
-//! else has taken further is refused.
+//! else has taken further is refused. A state that is kept beside the journal saves reading it from the beginning.
 
 mod again;
 pub mod answers;
@@ -96,6 +96,26 @@ pub struct Step {
     pub spent: Option<Spent>,
     /// Events that become durable with the step, and are in the log from some moment after it on.
     pub events: Vec<CloudEvent>,
+    /// The state after the step, where it is kept.
+    pub snapshot: Option<Saved>,
+}
+
+/// A state of a run, as bytes: the store does not read them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Saved {
+    /// The state. It replaces the run's latest one.
+    pub bytes: Vec<u8>,
+    /// Whether it replaces the run's base as well.
+    pub is_base: bool,
+}
+
+/// Which state of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SnapshotKind {
+    /// The last one.
+    Latest,
+    /// The one from which on the history can be folded that is left.
+    Base,
 }
 
 /// Some of a list, and where it goes on.
@@ -154,6 +174,12 @@ pub trait Store:
 
     /// Reads entries of a journal from index `from` on: at most `limit` and, beyond the first, [`HISTORY_BYTES`].
     async fn history(&self, id: &RunId, from: u64, limit: usize) -> Result<Vec<Entry>, Error>;
+
+    /// Reads a state of a run that was kept.
+    async fn snapshot(&self, id: &RunId, which: SnapshotKind) -> Result<Option<Vec<u8>>, Error>;
+
+    /// Forgets entries of a journal before index `before`, at most `limit`; says how many.
+    async fn forget_entries(&self, id: &RunId, before: u64, limit: usize) -> Result<usize, Error>;
 
     /// Lists runs, newest first, from before `before`.
     async fn runs(

@@ -2,7 +2,9 @@
 //!
 //! The journal is read from its first entry: it has no gaps, each entry fits what was before, the chain of digests over all of
 //! them and over what the run is pinned to ends where the last write said that it ends, and where the run stands is what
-//! follows from it. Nothing is repaired: a journal that was altered is for people to look at.
+//! follows from it. Of a history that was cut, what is left is read: its first entries are checked against the chain, and those
+//! after its base are folded as well. The last state that is kept is the one that the journal gives there. Nothing is repaired:
+//! a journal that was altered is for people to look at.
 
 use muster_workflow_dsl::journal::chain::Chain;
 
@@ -30,7 +32,7 @@ impl Engine {
     /// There is no such run, or the store cannot be read.
     pub async fn verify(&self, id: &RunId) -> Result<Verified, Error> {
         let mut summary = self.summary(id).await?;
-        let problems = match Live::load(&*self.store, &self.definitions, id).await {
+        let problems = match Live::checked(&*self.store, &self.definitions, id).await {
             Ok(Some(live)) => {
                 let problems = self.differences(&live).await?;
                 summary = live.summary;

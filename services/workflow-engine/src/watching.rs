@@ -78,12 +78,8 @@ impl Watcher {
             // Nothing has been told before the first change; from then on the store is asked only for what is there.
             let is_first = news == Reached::default();
             if is_first || news.length > self.next_index {
-                self.read = self
-                    .engine
-                    .store
-                    .history(&self.id, self.next_index, PORTION)
-                    .await?
-                    .into();
+                let read = self.engine.entries(&self.id, self.next_index, PORTION);
+                self.read = read.await?.into();
                 if !self.read.is_empty() {
                     continue;
                 }

@@ -175,7 +175,8 @@ impl Trail {
     #[must_use]
     pub fn undone_before(&self, index: u64) -> Option<&str> {
         let undone = self.compensated.iter().filter_map(|(task, activation)| {
-            let start = self.started.get(activation).copied()?;
+            // One of which nothing is known began before what is left of the journal.
+            let start = self.started.get(activation).copied().unwrap_or(0);
             (start < index).then_some((start, task))
         });
         undone.min_by_key(|(start, _)| *start).map(|(_, task)| &**task)

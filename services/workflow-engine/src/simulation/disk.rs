@@ -24,13 +24,16 @@ use super::world::World;
 use crate::approval::{self, Approval, ApprovalId};
 use crate::definitions::Definitions;
 use crate::run::{Entry, Position, Record, RunId, Status, Summary};
+use crate::snapshot::Snapshot;
 use crate::store::answers::Answers;
 use crate::store::approvals::Approvals;
 use crate::store::events::{Added, EventLog, Logged, Room, StarterState};
 use crate::store::memory::Memory;
 use crate::store::schedules::Schedules;
 use crate::store::spending::Spending;
-use crate::store::{Again, Error, Filter, Page, Step, Store, Unfinished, Workflow, WorkflowKey};
+use crate::store::{
+    Again, Error, Filter, Page, SnapshotKind, Step, Store, Unfinished, Workflow, WorkflowKey,
+};
 use crate::timetable::{Name, Schedule};
 
 /// How long a store that takes no more writes is left alone with it.
@@ -156,12 +159,15 @@ impl Disk {
     }
 
     async fn write_step(&self, memory: &Memory, mut step: Step) -> Result<(), Error> {
-        let whole = step.clone();
+        let mut whole = step.clone();
         if self.world.is_sabotaged(Sabotage::SkipsEntry) && step.entries.len() > 2 && step.first_index > 0 {
             step.entries.remove(1);
         }
         if self.world.is_sabotaged(Sabotage::RepeatsTimer) {
             repeat_timer(&mut step);
+        }
+        if self.world.is_sabotaged(Sabotage::KeepsOldState) {
+            keep_old_state(memory, &mut whole).await?;
         }
         memory.append(whole).await?;
         self.world.witness.committed(self.clock.now(), &step);
@@ -185,6 +191,23 @@ impl Disk {
                 .created(self.clock.now(), summary, record.hears_from, definition);
         }
     }
+}
+
+/// Puts the state that was kept before in the place of the one that is kept now.
+async fn keep_old_state(memory: &Memory, step: &mut Step) -> Result<(), Error> {
+    let id = &step.summary.id;
+    let old = memory.snapshot(id, SnapshotKind::Latest).await?;
+    let read = |bytes: &Vec<u8>| Snapshot::read(bytes).ok();
+    if let Some(saved) = &mut step.snapshot
+        && let (Some(old), Some(new)) = (old.as_ref().and_then(read), read(&saved.bytes))
+    {
+        let false_one = Snapshot {
+            state: old.state,
+            ..new
+        };
+        saved.bytes = false_one.to_bytes().unwrap_or_default();
+    }
+    Ok(())
 }
 
 /// Writes the end of a wait twice.
@@ -281,6 +304,16 @@ impl Store for Disk {
     async fn history(&self, id: &RunId, from: u64, limit: usize) -> Result<Vec<Entry>, Error> {
         self.read().await;
         self.memory.history(id, from, limit).await
+    }
+
+    async fn snapshot(&self, id: &RunId, which: SnapshotKind) -> Result<Option<Vec<u8>>, Error> {
+        self.read().await;
+        self.memory.snapshot(id, which).await
+    }
+
+    async fn forget_entries(&self, id: &RunId, before: u64, limit: usize) -> Result<usize, Error> {
+        self.commit(async |memory| memory.forget_entries(id, before, limit).await)
+            .await
     }
 
     async fn runs(

@@ -110,6 +110,9 @@ fn settings(world: &World) -> config::Engine {
         namespaces: [("b".to_owned(), share)].into(),
         workflow_timeout_seconds: 30 * 24 * 60 * 60,
         call_timeout_seconds: 60,
+        // Runs are short, and are to be put away and taken up all the same.
+        snapshot_entries: 1 + world.plan.seed % 4,
+        history_entries: 4 + world.plan.seed % 16,
         ..config::Engine::default()
     }
 }

@@ -37,11 +37,13 @@ pub enum Sabotage {
     ForgetsGroups,
     /// A call that is sent again is answered otherwise.
     AnswersAnew,
+    /// The state that is kept of a run is older than it says.
+    KeepsOldState,
 }
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::ForgetsAcknowledged,
         Self::ForgetsEvent,
         Self::AcknowledgesEarly,
@@ -56,5 +58,6 @@ impl Sabotage {
         Self::MiscountsNamespace,
         Self::ForgetsGroups,
         Self::AnswersAnew,
+        Self::KeepsOldState,
     ];
 }

@@ -48,6 +48,7 @@ fn broken_by(sabotage: Sabotage) -> &'static [Invariant] {
             &[Invariant::LimitsHold]
         }
         Sabotage::AnswersAnew => &[Invariant::OutputsAgree],
+        Sabotage::KeepsOldState => &[Invariant::RecordedStepsStay, Invariant::RunsEnd],
     }
 }
 

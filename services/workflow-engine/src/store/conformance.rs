@@ -13,7 +13,9 @@ use crate::run::{Marks, Position, Record, RunId, Status, Summary};
 use crate::schedule::Claim;
 use crate::store::events::{FIRST_POSITION, Logged, Room, StarterState};
 use crate::store::spending::Spent;
-use crate::store::{Error, Filter, HISTORY_BYTES, Page, Span, Step, Store, Workflow, WorkflowKey};
+use crate::store::{
+    Error, Filter, HISTORY_BYTES, Page, Saved, SnapshotKind, Span, Step, Store, Workflow, WorkflowKey,
+};
 
 /// A run created `second` seconds after the epoch.
 pub(crate) fn run(id: &str, second: i64) -> (Record, Summary) {
@@ -39,6 +41,7 @@ pub(crate) fn run(id: &str, second: i64) -> (Record, Summary) {
         ended_at: None,
         history_length: 0,
         chain: None,
+        cut: None,
         spent: Usage::default(),
         claim: Claim::default(),
         marks: Marks::default(),
@@ -66,6 +69,7 @@ fn step(before: &Summary, entries: &[&str], status: Status) -> Step {
         approvals: Vec::new(),
         spent: None,
         events: Vec::new(),
+        snapshot: None,
     }
 }
 
@@ -73,6 +77,7 @@ fn step(before: &Summary, entries: &[&str], status: Status) -> Step {
 pub(crate) async fn check<S: Store>(open: impl AsyncFn() -> S) {
     catalogue(&open).await;
     journal(&open).await;
+    kept_states(&open).await;
     fences(&open().await).await;
     lists(&open().await).await;
     portions(&open().await).await;
@@ -174,6 +179,63 @@ async fn journal<S: Store>(open: &impl AsyncFn() -> S) {
     assert_eq!(store.output(&"nobody".parse().unwrap()).await.unwrap(), None);
     assert_eq!(store.record(&"nobody".parse().unwrap()).await.unwrap(), None);
     assert_eq!(store.health(), Ok(()));
+}
+
+async fn kept_states<S: Store>(open: &impl AsyncFn() -> S) {
+    let (record, created) = run("long", 15);
+    let (id, store) = (record.id.clone(), open().await);
+    let saved = |text: &str, is_base| {
+        let bytes = text.as_bytes().to_vec();
+        Some(Saved { bytes, is_base })
+    };
+    store.create_run(&record, &created).await.unwrap();
+    for kind in [SnapshotKind::Latest, SnapshotKind::Base] {
+        assert_eq!(store.snapshot(&id, kind).await.unwrap(), None);
+    }
+    let first = Step {
+        snapshot: saved("first", true),
+        ..step(&created, &["0", "1", "2"], Status::Running)
+    };
+    store.append(first.clone()).await.unwrap();
+    let second = Step {
+        snapshot: saved("second", false),
+        ..step(&first.summary, &["3"], Status::Running)
+    };
+    store.append(second.clone()).await.unwrap();
+    let refused = Step {
+        snapshot: saved("refused", true),
+        ..first.clone()
+    };
+    store.append(refused).await.unwrap_err();
+    // A step without a state leaves those that are kept.
+    let last = step(&second.summary, &["4"], Status::Completed);
+    store.append(last).await.unwrap();
+    drop(store);
+
+    let store = open().await;
+    let kept = async |kind| store.snapshot(&id, kind).await.unwrap();
+    assert_eq!(kept(SnapshotKind::Latest).await.as_deref(), Some(&b"second"[..]));
+    assert_eq!(kept(SnapshotKind::Base).await.as_deref(), Some(&b"first"[..]));
+    assert_eq!(store.forget_entries(&id, 3, 2).await.unwrap(), 2);
+    assert_eq!(store.forget_entries(&id, 3, 2).await.unwrap(), 1);
+    assert_eq!(store.forget_entries(&id, 3, 2).await.unwrap(), 0);
+    let entries = store.history(&id, 3, 10).await.unwrap();
+    let indexes: Vec<u64> = entries.iter().map(|entry| entry.index).collect();
+    assert_eq!(indexes, [3, 4]);
+    let gone = store.history(&id, 0, 10).await.unwrap_err();
+    assert!(matches!(gone, Error::Damaged(_)), "{gone}");
+    assert_eq!(
+        store
+            .forget_entries(&"nobody".parse().unwrap(), 3, 2)
+            .await
+            .unwrap(),
+        0
+    );
+
+    store.forget_run(&id).await.unwrap();
+    for kind in [SnapshotKind::Latest, SnapshotKind::Base] {
+        assert_eq!(kept(kind).await, None);
+    }
 }
 
 async fn fences(store: &impl Store) {

@@ -28,7 +28,9 @@ use self::events::Tail;
 use self::keys::{Catalogue, Journal, Runs};
 use crate::off_thread::off_thread;
 use crate::run::{Entry, Position, Record, RunId, Summary};
-use crate::store::{Error, Filter, Page, Step, Store, Unfinished, Workflow, WorkflowKey};
+use crate::store::{
+    Error, Filter, Page, Saved, SnapshotKind, Step, Store, Unfinished, Workflow, WorkflowKey,
+};
 
 /// What the directory holds, and in which version.
 pub const FORMAT: Format = Format {
@@ -111,6 +113,7 @@ impl Embedded {
             approvals,
             spent,
             events,
+            snapshot,
         } = step;
         let id = &summary.id;
         batch.expect_value(&self.runs, Runs::Head.of(id), first_index.to_be_bytes());
@@ -123,6 +126,12 @@ impl Embedded {
         batch.put(&self.runs, Runs::Summary.of(id), encode(&summary)?);
         if let Some(output) = output {
             batch.put(&self.journals, Journal::Output.of(id), encode(&output)?);
+        }
+        if let Some(Saved { bytes, is_base }) = snapshot {
+            if is_base {
+                batch.put(&self.journals, Journal::Base.of(id), bytes.clone());
+            }
+            batch.put(&self.journals, Journal::Latest.of(id), bytes);
         }
         self.put_approvals(&mut batch, &approvals)?;
         if let Some(spent) = &spent {
@@ -274,6 +283,26 @@ impl Store for Embedded {
         self.read(move |store| store.history_now(&id, from, limit)).await
     }
 
+    async fn snapshot(&self, id: &RunId, which: SnapshotKind) -> Result<Option<Vec<u8>>, Error> {
+        let key = Journal::snapshot(which).of(id);
+        self.read(move |store| store.journals.get(key).map_err(damaged))
+            .await
+    }
+
+    async fn forget_entries(&self, id: &RunId, before: u64, limit: usize) -> Result<usize, Error> {
+        let run = id.clone();
+        let keys = self
+            .read(move |store| store.entries_before(&run, before, limit))
+            .await?;
+        let mut batch = Batch::new();
+        let count = keys.len();
+        for key in keys {
+            batch.remove(&self.journals, key);
+        }
+        self.commit(batch, &format!("run '{id}'")).await?;
+        Ok(count)
+    }
+
     async fn runs(
         &self,
         filter: &Filter,
@@ -399,6 +428,7 @@ mod tests {
                 approvals: Vec::new(),
                 spent: None,
                 events: Vec::new(),
+                snapshot: None,
             })
             .await
             .unwrap();

@@ -22,7 +22,8 @@ use self::events::Log;
 use crate::approval::{Approval, ApprovalId};
 use crate::run::{Entry, Position, Record, RunId, Summary};
 use crate::store::{
-    Again, Error, Filter, HISTORY_BYTES, Page, Step, Store, Unfinished, Workflow, WorkflowKey,
+    Again, Error, Filter, HISTORY_BYTES, Page, Saved, SnapshotKind, Step, Store, Unfinished, Workflow,
+    WorkflowKey,
 };
 use crate::timetable::{Name, Schedule};
 use crate::version;
@@ -58,8 +59,18 @@ type Place = (String, String, Vec<u8>);
 pub(crate) struct Kept {
     pub(crate) record: Record,
     pub(crate) summary: Summary,
+    /// How many entries before those that are there have been forgotten.
+    pub(crate) first: u64,
     pub(crate) entries: Vec<Vec<u8>>,
     pub(crate) output: Option<Value>,
+    latest: Option<Vec<u8>>,
+    base: Option<Vec<u8>>,
+}
+
+impl Kept {
+    fn length(&self) -> u64 {
+        self.first + self.entries.len() as u64
+    }
 }
 
 fn place(key: &WorkflowKey) -> Option<Place> {
@@ -93,6 +104,8 @@ impl State {
         let length = run.entries.len().saturating_sub(entries);
         run.entries.truncate(length);
         run.output = None;
+        // Later than the entries that are left.
+        run.latest = None;
         let position = before.position();
         if let Some(ended_at) = run.summary.ended_at {
             self.ended.remove(&(ended_at.as_microsecond(), before.id.clone()));
@@ -122,8 +135,11 @@ impl State {
         let run = Kept {
             record: record.clone(),
             summary: summary.clone(),
+            first: 0,
             entries,
             output: None,
+            latest: None,
+            base: None,
         };
         self.runs.insert(record.id.clone(), run);
         Ok(())
@@ -131,10 +147,7 @@ impl State {
 
     /// Whether the journal ends right before the step.
     fn check(&self, step: &Step) -> Result<(), Error> {
-        let length = self
-            .runs
-            .get(&step.summary.id)
-            .map(|run| run.entries.len() as u64);
+        let length = self.runs.get(&step.summary.id).map(Kept::length);
         if length == Some(step.first_index) {
             return Ok(());
         }
@@ -151,6 +164,7 @@ impl State {
             approvals,
             spent,
             events,
+            snapshot,
             ..
         } = step;
         self.note(&summary, approvals, events);
@@ -165,6 +179,12 @@ impl State {
         if let Some(run) = self.runs.get_mut(&summary.id) {
             run.entries.extend(entries);
             run.output = output.or(run.output.take());
+            if let Some(Saved { bytes, is_base }) = snapshot {
+                if is_base {
+                    run.base = Some(bytes.clone());
+                }
+                run.latest = Some(bytes);
+            }
             run.summary = summary;
         }
         Ok(())
@@ -326,11 +346,18 @@ impl Store for Memory {
     }
 
     async fn history(&self, id: &RunId, from: u64, limit: usize) -> Result<Vec<Entry>, Error> {
-        Ok(self.with(|state| {
-            let entries = state.runs.get(id).map_or(&[][..], |run| &run.entries[..]);
-            let skipped = usize::try_from(from).unwrap_or(usize::MAX);
+        self.with(|state| {
+            let Some(run) = state.runs.get(id) else {
+                return Ok(Vec::new());
+            };
+            let Some(skipped) = from.checked_sub(run.first) else {
+                return Err(Error::Damaged(format!(
+                    "the journal of run '{id}' has no entry {from}"
+                )));
+            };
+            let skipped = usize::try_from(skipped).unwrap_or(usize::MAX);
             let (mut portion, mut bytes_read) = (Vec::new(), 0);
-            for (index, bytes) in (0..).zip(entries).skip(skipped).take(limit) {
+            for (index, bytes) in (run.first..).zip(&run.entries).skip(skipped).take(limit) {
                 bytes_read += bytes.len();
                 if !portion.is_empty() && bytes_read > HISTORY_BYTES {
                     break;
@@ -338,7 +365,30 @@ impl Store for Memory {
                 let bytes = bytes.clone();
                 portion.push(Entry { index, bytes });
             }
-            portion
+            Ok(portion)
+        })
+    }
+
+    async fn snapshot(&self, id: &RunId, which: SnapshotKind) -> Result<Option<Vec<u8>>, Error> {
+        Ok(self.with(|state| {
+            let run = state.runs.get(id)?;
+            match which {
+                SnapshotKind::Latest => run.latest.clone(),
+                SnapshotKind::Base => run.base.clone(),
+            }
+        }))
+    }
+
+    async fn forget_entries(&self, id: &RunId, before: u64, limit: usize) -> Result<usize, Error> {
+        Ok(self.with(|state| {
+            let Some(run) = state.runs.get_mut(id) else {
+                return 0;
+            };
+            let old = usize::try_from(before.saturating_sub(run.first)).unwrap_or(usize::MAX);
+            let count = old.min(limit).min(run.entries.len());
+            run.entries.drain(..count);
+            run.first += count as u64;
+            count
         }))
     }
 

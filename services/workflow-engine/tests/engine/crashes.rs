@@ -67,6 +67,7 @@ async fn cut(store: &Embedded, id: &str, first: usize) -> Vec<String> {
                 approvals: approvals(&beginning_of, &journal[..length]),
                 spent: None,
                 events: Vec::new(),
+                snapshot: None,
             };
             store.append(step).await.unwrap();
         }

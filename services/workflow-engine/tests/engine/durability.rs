@@ -187,6 +187,7 @@ async fn a_damaged_run_is_set_aside_and_the_others_go_on() {
             approvals: Vec::new(),
             spent: None,
             events: Vec::new(),
+            snapshot: None,
         })
         .await
         .unwrap();

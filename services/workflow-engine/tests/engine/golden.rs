@@ -149,6 +149,7 @@ async fn goes_on(golden: Golden) {
             approvals: Vec::new(),
             spent: None,
             events: Vec::new(),
+            snapshot: None,
         };
         store.append(step).await.unwrap();
     }

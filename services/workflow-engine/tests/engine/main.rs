@@ -46,6 +46,7 @@ mod seams;
 mod searching;
 mod secrets;
 mod service;
+mod snapshots;
 mod starting;
 mod steering;
 mod transcoding;

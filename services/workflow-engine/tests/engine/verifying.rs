@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::harness::{Engine, document, send};
 
 impl Engine {
-    async fn verify(&self, id: &str) -> proto::VerifyRunResponse {
+    pub async fn verify(&self, id: &str) -> proto::VerifyRunResponse {
         let request = proto::VerifyRunRequest {
             run_id: id.to_owned(),
         };
@@ -21,7 +21,7 @@ impl Engine {
     }
 
     /// Checks that all is as it was written; the chain.
-    async fn intact(&self, id: &str) -> String {
+    pub async fn intact(&self, id: &str) -> String {
         let answer = self.verify(id).await;
         assert_eq!(answer.problems, Vec::<String>::new(), "{id}");
         assert_eq!(answer.entries, self.run(id).await.history_length);
@@ -31,12 +31,12 @@ impl Engine {
 }
 
 /// The files of an engine that has stopped, for whoever wants to alter them.
-struct Files {
-    database: Database,
+pub struct Files {
+    pub database: Database,
 }
 
 impl Files {
-    fn open(engine: &Engine) -> Self {
+    pub fn open(engine: &Engine) -> Self {
         let directory = muster_runtime::data_directory::open(engine.data_directory()).unwrap();
         let format = Format {
             name: "workflow-engine",

@@ -543,6 +543,7 @@ async fn a_damaged_run_says_what_is_damaged_and_so_does_its_parent() {
             approvals: Vec::new(),
             spent: None,
             events: Vec::new(),
+            snapshot: None,
         };
         store.append(step).await.unwrap();
     }

@@ -6,7 +6,7 @@
 use jiff::Timestamp;
 
 use crate::run::{Position, RunId};
-use crate::store::WorkflowKey;
+use crate::store::{SnapshotKind, WorkflowKey};
 use crate::version;
 
 /// Separates parts; sorts before everything inside them.
@@ -187,6 +187,8 @@ pub(super) enum Journal {
     Record = b'r',
     Output = b'o',
     Entry = b'e',
+    Latest = b'l',
+    Base = b'b',
 }
 
 impl Journal {
@@ -200,6 +202,13 @@ impl Journal {
         let mut bytes = Self::Entry.of(id);
         bytes.extend(index.to_be_bytes());
         bytes
+    }
+
+    pub(super) fn snapshot(kind: SnapshotKind) -> Self {
+        match kind {
+            SnapshotKind::Latest => Self::Latest,
+            SnapshotKind::Base => Self::Base,
+        }
     }
 
     /// The index in the key of an entry.

@@ -193,16 +193,31 @@ impl Embedded {
             .collect()
     }
 
+    /// Keys of entries of a run before this one.
+    pub(super) fn entries_before(
+        &self,
+        id: &RunId,
+        before: u64,
+        limit: usize,
+    ) -> Result<Vec<Vec<u8>>, Error> {
+        let range = (
+            Bound::Included(Journal::entry(id, 0)),
+            Bound::Excluded(Journal::entry(id, before)),
+        );
+        self.keys(range, limit)
+    }
+
     /// Keys of what a run holds among the journals.
     pub(super) fn held_now(&self, id: &RunId, limit: usize) -> Result<Vec<Vec<u8>>, Error> {
         let range = (
             Bound::Included(Journal::start(id)),
             Bound::Excluded(Journal::end(id)),
         );
-        self.journals
-            .range(range)
-            .take(limit)
-            .map(|entry| Ok(entry.map_err(damaged)?.0))
-            .collect()
+        self.keys(range, limit)
+    }
+
+    fn keys(&self, range: (Bound<Vec<u8>>, Bound<Vec<u8>>), limit: usize) -> Result<Vec<Vec<u8>>, Error> {
+        let entries = self.journals.range(range).take(limit);
+        entries.map(|entry| Ok(entry.map_err(damaged)?.0)).collect()
     }
 }
