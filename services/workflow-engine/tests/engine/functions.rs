@@ -114,6 +114,28 @@ async fn a_function_of_a_catalog_is_pinned_when_the_run_begins() {
 }
 
 #[tokio::test]
+async fn what_was_pinned_is_what_a_retry_and_a_fork_go_on_with() {
+    let engine = engine().await;
+    let (service, read) = catalog().await;
+    let fails = "  - log: {call: 'log:1.0.0@mine', with: {message: hi}}\n  - fail: {if: '.edition == 1', raise: {error: {type: \
+                 'https://test.test/x', status: 500}}}\n";
+    let catalogs = format!("{{catalogs: {{mine: {{endpoint: '{}'}}}}}}", service.url(""));
+    engine
+        .start_run(&with_use(&catalogs, fails), "r", "")
+        .await
+        .unwrap();
+    engine.until("r", RunStatus::Faulted).await;
+    drop(service);
+    engine.retry("r", "log").await.unwrap();
+    let run = engine.until("r", RunStatus::Faulted).await;
+    assert_eq!(run.retries, 1);
+    engine.fork("r", "fail", "f", r#"{"edition": 2}"#).await.unwrap();
+    let run = engine.until("f", RunStatus::Completed).await;
+    assert_eq!(run.output_json, r#"{"edition":2}"#);
+    assert_eq!(read.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
 async fn functions_at_addresses_may_call_others() {
     let engine = engine().await;
     let (service, _) = catalog().await;
