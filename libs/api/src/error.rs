@@ -118,6 +118,8 @@ catalogue! {
     RunActive = "RUN_ACTIVE", FailedPrecondition, 409, "wait for its end, or cancel or terminate it";
     /// The run cannot go on from there.
     RunNotRetryable = "RUN_NOT_RETRYABLE", FailedPrecondition, 409, "fork the run from the step that is to run again";
+    /// What was said in the run was erased.
+    RunErased = "RUN_ERASED", FailedPrecondition, 409, "start a new run with its input";
     /// There is no such approval.
     ApprovalNotFound = "APPROVAL_NOT_FOUND", NotFound, 404, "list what is open with `muster approval list`";
     /// The approval was closed, and not as is wanted.

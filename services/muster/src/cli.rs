@@ -340,6 +340,14 @@ pub enum WorkflowCommand {
         /// The run's id.
         run: String,
     },
+    /// Erase what people and agents have said in a run that has ended; what happened stays, and can be verified.
+    Erase {
+        /// The run's id.
+        run: String,
+        /// Who wants it; the user of this machine where nothing is said.
+        #[arg(long)]
+        by: Option<String>,
+    },
     /// Do one thing to every run that a search finds.
     Bulk(BulkArguments),
 }

@@ -98,6 +98,15 @@ impl Past<'_> {
     }
 }
 
+fn not_erased(summary: &Summary) -> Result<(), Error> {
+    match summary.marks.erased {
+        Some(_) => Err(Error::RunErased {
+            id: summary.id.clone(),
+        }),
+        None => Ok(()),
+    }
+}
+
 impl Engine {
     async fn past(&self, summary: &Summary) -> Result<Past<'_>, Error> {
         let id = &summary.id;
@@ -151,6 +160,7 @@ impl Engine {
         let Some(ended_at) = summary.ended_at.filter(|_| summary.status != Status::Completed) else {
             return Err(refused("it has completed, and nothing of it failed".to_owned()));
         };
+        not_erased(&summary)?;
         if summary.marks.retries >= MOST_GENERATIONS {
             return Err(refused(format!("it has been retried {MOST_GENERATIONS} times")));
         }
@@ -268,6 +278,7 @@ impl Engine {
             return self.same_fork(known, &forked).await;
         }
         let source = self.summary(&wish.source).await?;
+        not_erased(&source)?;
         let id = wish.id.clone().unwrap_or_else(RunId::fresh);
         let (record, beginning) = self.branch(&source, &id, &wish, &forked).await?;
         let summary = beginning.summary.clone();

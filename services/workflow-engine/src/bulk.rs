@@ -27,6 +27,8 @@ pub enum Action {
     Retry,
     /// See [`Engine::delete`].
     Delete,
+    /// See [`Engine::erase`].
+    Erase,
 }
 
 /// A wish about many runs.
@@ -76,6 +78,7 @@ impl Engine {
             Action::Pause => self.pause(id, wish).await,
             Action::Resume => self.resume(id, wish).await,
             Action::Retry => self.retry(id, String::new(), wish).await,
+            Action::Erase => self.erase(id, wish).await,
             Action::Delete => return self.delete(id).await.map(|()| None),
         };
         view.map(|view| Some(view.summary.status))

@@ -254,6 +254,7 @@ impl Engine {
             id,
             document,
             input: wish.input.clone(),
+            erased_input: None,
             nonce: Nonce::fresh(),
             resources,
             hears_from,

@@ -106,6 +106,12 @@ pub enum Error {
         /// Why.
         why: String,
     },
+    /// What people and agents had said in the run was erased.
+    #[error("what was said in run '{id}' was erased, and nothing can go on from it")]
+    RunErased {
+        /// The id.
+        id: RunId,
+    },
     /// The line is full.
     #[error(transparent)]
     TooManyRuns(#[from] Full),

@@ -196,22 +196,44 @@ impl<'s> Journal<'s> {
 
     /// Checks the entries that are there and cannot be folded any more, against the chain alone.
     pub(crate) async fn check_before_base(&self) -> Result<(), Broken> {
-        let Some(Cut { first, base }) = self.cut else {
-            return Ok(());
+        match self.cut {
+            Some(Cut { first, base }) => self.check_between(first, base).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Checks all entries that are there, against the chain alone.
+    pub(crate) async fn check_chain(&self) -> Result<(), Broken> {
+        let beginning = Mark {
+            index: 0,
+            chain: self.beginning,
         };
+        let first = self.cut.map_or(beginning, |cut| cut.first);
+        match self.expected {
+            Some(chain) => {
+                let index = self.length;
+                self.check_between(first, Mark { index, chain }).await
+            }
+            None => Ok(()),
+        }
+    }
+
+    async fn check_between(&self, first: Mark, last: Mark) -> Result<(), Broken> {
         let mut chain = first.chain;
-        self.read(first.index, base.index, |entry| {
+        self.read(first.index, last.index, |entry| {
             chain = self.extended(chain, &entry)?;
             Ok(())
         })
         .await?;
-        if chain == base.chain {
+        if chain == last.chain {
             return Ok(());
         }
         Err(Broken::Damaged(format!(
-            "its entries {} to {} are not what was written",
+            "its journal, or what it is pinned to, is not what was written: the chain of digests over its entries {} to {} \
+             ends with {chain}, and {} was written",
             first.index,
-            base.index.saturating_sub(1)
+            last.index.saturating_sub(1),
+            last.chain
         )))
     }
 

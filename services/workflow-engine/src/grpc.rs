@@ -260,6 +260,18 @@ impl WorkflowService for Service {
         Ok(Response::new(proto::DeleteRunResponse {}))
     }
 
+    async fn erase_run(
+        &self,
+        request: Request<proto::EraseRunRequest>,
+    ) -> Result<Response<proto::EraseRunResponse>, Status> {
+        let proto::EraseRunRequest { run_id, by } = request.into_inner();
+        let id = convert::run_id(&run_id)?;
+        let run = self.engine.erase(&id, Wish::new(by, String::new())?).await?;
+        Ok(Response::new(proto::EraseRunResponse {
+            run: Some(convert::view(run)),
+        }))
+    }
+
     async fn bulk_runs(
         &self,
         request: Request<proto::BulkRunsRequest>,

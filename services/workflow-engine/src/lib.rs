@@ -28,6 +28,7 @@ mod budget;
 mod calls;
 mod children;
 mod driver;
+mod erasing;
 mod executor;
 mod externals;
 mod feed;

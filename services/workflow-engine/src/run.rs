@@ -149,9 +149,12 @@ pub struct Record {
     pub id: RunId,
     /// The document, so that later changes of the catalogue do not touch the run.
     pub document: String,
-    /// Its input.
+    /// Its input; null once it was erased.
     pub input: Value,
-    /// What makes the markers of its secrets its own; never shown.
+    /// What stands for the input that was erased.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub erased_input: Option<Chain>,
+    /// What makes the markers of its secrets its own; never shown. Gone with what was erased.
     #[serde(default, skip_serializing_if = "Nonce::is_empty")]
     pub nonce: Nonce,
     /// What the document refers to and does not contain, as it was when the run was accepted.
@@ -164,15 +167,35 @@ pub struct Record {
 
 impl Record {
     /// Where the chain over the run's journal begins.
+    ///
+    /// # Panics
+    /// Never: plain data can be written as JSON.
     #[must_use]
     pub fn chain(&self) -> Chain {
-        let json = |value: serde_json::Result<Vec<u8>>| value.expect("plain data can be written");
+        let input = self.input_digest().to_string();
+        let resources = serde_json::to_vec(&self.resources).expect("plain data can be written");
         Chain::begin(&[
             ("id", self.id.as_str().as_bytes()),
             ("document", self.document.as_bytes()),
-            ("input", &json(serde_json::to_vec(&self.input))),
-            ("resources", &json(serde_json::to_vec(&self.resources))),
+            ("input", input.as_bytes()),
+            ("resources", &resources),
         ])
+    }
+
+    fn input_digest(&self) -> Chain {
+        self.erased_input
+            .unwrap_or_else(|| Chain::said(self.input.to_string().as_bytes(), &self.nonce))
+    }
+
+    /// The same without what the caller has said.
+    #[must_use]
+    pub fn erased(&self) -> Self {
+        Self {
+            erased_input: Some(self.input_digest()),
+            input: Value::Null,
+            nonce: Nonce::default(),
+            ..self.clone()
+        }
     }
 }
 
@@ -247,6 +270,18 @@ pub struct Marks {
     /// What became of its compensations, once they have begun.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compensation: Option<Compensation>,
+    /// That what people and agents have said in it was erased, or is being erased.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub erased: Option<Erased>,
+}
+
+/// That what people and agents have said in a run was erased.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Erased {
+    /// When it began.
+    pub at: Timestamp,
+    /// Who wanted it.
+    pub by: String,
 }
 
 impl Marks {

@@ -11,6 +11,7 @@ pub mod approvals;
 #[cfg(test)]
 pub(crate) mod conformance;
 pub mod embedded;
+pub mod erase;
 pub mod events;
 mod filter;
 pub mod memory;
@@ -136,7 +137,16 @@ pub const HISTORY_BYTES: usize = 1024 * 1024;
 /// Durable catalogue and journals.
 #[async_trait]
 pub trait Store:
-    Again + Answers + Approvals + EventLog + schedules::Schedules + Spending + Send + Sync + 'static
+    Again
+    + Answers
+    + Approvals
+    + erase::Erase
+    + EventLog
+    + schedules::Schedules
+    + Spending
+    + Send
+    + Sync
+    + 'static
 {
     /// Adds a document; a [`Error::Conflict`] if its key is taken.
     async fn add_workflow(&self, workflow: &Workflow, document: &str) -> Result<(), Error>;

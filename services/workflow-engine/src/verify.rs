@@ -2,7 +2,7 @@
 //!
 //! The journal is read from its first entry: it has no gaps, each entry fits what was before, the chain of digests over all of
 //! them and over what the run is pinned to ends where the last write said that it ends, and where the run stands is what
-//! follows from it. Of a history that was cut, what is left is read: its first entries are checked against the chain, and those
+//! follows from it. Of a run in which something was erased, the digests are checked. Of a history that was cut, what is left is read: its first entries are checked against the chain, and those
 //! after its base are folded as well. The last state that is kept is the one that the journal gives there. Nothing is repaired:
 //! a journal that was altered is for people to look at.
 
@@ -10,8 +10,9 @@ use muster_workflow_dsl::journal::chain::Chain;
 
 use crate::engine::Engine;
 use crate::error::Error;
+use crate::folding::Journal;
 use crate::live::{Broken, Live};
-use crate::run::{RunId, Status};
+use crate::run::{RunId, Status, Summary};
 use crate::store;
 
 /// What was found.
@@ -32,12 +33,19 @@ impl Engine {
     /// There is no such run, or the store cannot be read.
     pub async fn verify(&self, id: &RunId) -> Result<Verified, Error> {
         let mut summary = self.summary(id).await?;
-        let problems = match Live::checked(&*self.store, &self.definitions, id).await {
+        let checked = if summary.marks.erased.is_some() {
+            self.chain_of_erased(&summary).await
+        } else {
+            Live::checked(&*self.store, &self.definitions, id).await
+        };
+        let problems = match checked {
             Ok(Some(live)) => {
                 let problems = self.differences(&live).await?;
                 summary = live.summary;
                 problems
             }
+            // Nothing is left to be folded.
+            Ok(None) if summary.marks.erased.is_some() => Vec::new(),
             Ok(None) => vec!["what it is pinned to is gone".to_owned()],
             Err(Broken::Damaged(what) | Broken::Interpreter(what)) => vec![what],
             Err(Broken::Store(error @ store::Error::Damaged(_))) => vec![error.to_string()],
@@ -48,6 +56,17 @@ impl Engine {
             chain: summary.chain,
             problems,
         })
+    }
+
+    /// Checks the digests of a run in which something was erased.
+    async fn chain_of_erased(&self, summary: &Summary) -> Result<Option<Live>, Broken> {
+        let record = self.store.record(&summary.id).await?;
+        let record = record.ok_or_else(|| Broken::Damaged("what it is pinned to is gone".to_owned()))?;
+        Journal::open(&*self.store, &record, summary)
+            .await?
+            .check_chain()
+            .await?;
+        Ok(None)
     }
 
     /// Where what is listed is not what the journal says.

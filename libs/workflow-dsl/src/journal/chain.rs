@@ -132,6 +132,15 @@ impl Chain {
         Self(hash.finalize().into())
     }
 
+    /// What stands for the JSON text of a value that was said by somebody, and may be taken away.
+    #[must_use]
+    pub fn said(text: &[u8], nonce: &Nonce) -> Self {
+        let mut hash = Sha256::new();
+        part(&mut hash, nonce.as_bytes());
+        part(&mut hash, text);
+        Self(hash.finalize().into())
+    }
+
     /// With one more entry.
     ///
     /// # Errors
@@ -146,7 +155,7 @@ impl Chain {
                 part(&mut hash, name.as_bytes());
                 part(&mut hash, value.get().as_bytes());
             } else if name != WITHHELD {
-                said.insert(name.clone(), Self(salted(value, nonce)));
+                said.insert(name.clone(), Self::said(value.get().as_bytes(), nonce));
             }
         }
         for (name, digest) in &said {
@@ -169,7 +178,7 @@ pub fn withheld(entry: &[u8], nonce: &Nonce) -> Result<Vec<u8>, NoEntry> {
         if is_outline(name) {
             kept.insert(name, value);
         } else if name != WITHHELD {
-            digests.insert(name.clone(), Chain(salted(value, nonce)));
+            digests.insert(name.clone(), Chain::said(value.get().as_bytes(), nonce));
         }
     }
     let digests = serde_json::value::to_raw_value(&digests)?;
@@ -179,13 +188,6 @@ pub fn withheld(entry: &[u8], nonce: &Nonce) -> Result<Vec<u8>, NoEntry> {
 
 fn is_outline(name: &str) -> bool {
     OUTLINE.binary_search(&name).is_ok()
-}
-
-fn salted(value: &RawValue, nonce: &Nonce) -> Hash {
-    let mut hash = Sha256::new();
-    part(&mut hash, nonce.as_bytes());
-    part(&mut hash, value.get().as_bytes());
-    hash.finalize().into()
 }
 
 /// With its length, so that no two lists of parts are hashed as the same bytes.

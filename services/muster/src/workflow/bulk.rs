@@ -26,6 +26,8 @@ pub enum Action {
     Retry,
     /// Forget.
     Delete,
+    /// Erase what people and agents have said.
+    Erase,
 }
 
 impl From<Action> for BulkAction {
@@ -37,6 +39,7 @@ impl From<Action> for BulkAction {
             Action::Resume => Self::Resume,
             Action::Retry => Self::Retry,
             Action::Delete => Self::Delete,
+            Action::Erase => Self::Erase,
         }
     }
 }

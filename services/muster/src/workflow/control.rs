@@ -1,8 +1,8 @@
-//! Steering runs: pause, resume, cancel, terminate, retry, fork, delete.
+//! Steering runs: pause, resume, cancel, terminate, retry, fork, delete, erase.
 
 use muster_api::workflow::{
-    CancelRunRequest, DeleteRunRequest, ForkRunRequest, PauseRunRequest, ResumeRunRequest, RetryRunRequest,
-    Run, TerminateRunRequest,
+    CancelRunRequest, DeleteRunRequest, EraseRunRequest, ForkRunRequest, PauseRunRequest, ResumeRunRequest,
+    RetryRunRequest, Run, TerminateRunRequest,
 };
 use serde_json::json;
 use tonic::{Response, Status};
@@ -82,6 +82,11 @@ pub async fn run(command: WorkflowCommand, endpoints: &Endpoints, output: &Outpu
                 false => output.line(&format!("run {run_id} is deleted")),
             }
             return Ok(());
+        }
+        WorkflowCommand::Erase { run: run_id, by } => {
+            let by = who(by);
+            let request = EraseRunRequest { run_id, by };
+            taken(client.erase_run(request).await, endpoints)?.run
         }
         _ => return Err(Failure::usage("this command steers no run")),
     };

@@ -326,6 +326,13 @@ pub(super) fn print(run: &Run, output: &Output) -> Result<(), Failure> {
             output.line(&format!("  to compensate {task}"));
         }
     }
+    if run.erased_at.is_some() {
+        let at = time(run.erased_at.as_ref());
+        output.line(&format!(
+            "  what people and agents have said was erased {at} by {}",
+            run.erased_by
+        ));
+    }
     if let Some(error) = &run.error {
         output.line(&format!(
             "  error {}: {} {}",
@@ -373,6 +380,8 @@ pub fn run_json(run: &Run) -> Value {
         "startedAt": time_json(run.started_at.as_ref()),
         "endedAt": time_json(run.ended_at.as_ref()),
         "historyLength": run.history_length,
+        "firstEntry": run.first_entry,
+        "erased": run.erased_at.as_ref().map(|at| json!({"at": time_json(Some(at)), "by": run.erased_by})),
         "labels": run.labels,
         "forkedFrom": (!run.forked_from.is_empty()).then_some(&run.forked_from),
         "retries": run.retries,

@@ -147,6 +147,7 @@ const fn number_of_reason(reason: Reason) -> i32 {
         | Reason::ApprovalClosed
         | Reason::RunActive
         | Reason::RunNotRetryable
+        | Reason::RunErased
         | Reason::TooManyRuns
         | Reason::ScheduleNotFound
         | Reason::TooManySchedules

@@ -119,9 +119,9 @@ pub(super) fn bulk(request: proto::BulkRunsRequest) -> Result<Bulk, Error> {
         Ok(proto::BulkAction::Resume) => Action::Resume,
         Ok(proto::BulkAction::Retry) => Action::Retry,
         Ok(proto::BulkAction::Delete) => Action::Delete,
+        Ok(proto::BulkAction::Erase) => Action::Erase,
         Ok(proto::BulkAction::Unspecified) | Err(_) => {
-            let message =
-                "is none of cancel (1), terminate (2), pause (3), resume (4), retry (5), delete (6)";
+            let message = "is none of cancel (1), terminate (2), pause (3), resume (4), retry (5), delete (6), erase (7)";
             return Err(Error::field("action", message));
         }
     };

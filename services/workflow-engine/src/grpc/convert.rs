@@ -164,7 +164,12 @@ pub(super) fn view(view: View) -> proto::Run {
 
 pub(super) fn summary(run: Summary) -> proto::Run {
     let time = |time: Option<Timestamp>| time.map(to_proto);
+    let first_entry = run.first_entry();
+    let (erased_at, erased_by) = run.marks.erased.map(|erased| (erased.at, erased.by)).unzip();
     proto::Run {
+        first_entry,
+        erased_at: time(erased_at),
+        erased_by: erased_by.unwrap_or_default(),
         run_id: run.id.into(),
         namespace: run.namespace,
         name: run.name,

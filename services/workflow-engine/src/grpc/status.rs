@@ -48,6 +48,7 @@ impl From<Error> for Status {
                 .into(),
             Error::RunActive { .. } => ApiError::new(Reason::RunActive, message).into(),
             Error::NotRetryable { .. } => ApiError::new(Reason::RunNotRetryable, message).into(),
+            Error::RunErased { .. } => ApiError::new(Reason::RunErased, message).into(),
             Error::TooManyRuns(_) => ApiError::new(Reason::TooManyRuns, message)
                 .with_retry_after(LINE_RETRY)
                 .into(),

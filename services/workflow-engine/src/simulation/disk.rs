@@ -27,6 +27,7 @@ use crate::run::{Entry, Position, Record, RunId, Status, Summary};
 use crate::snapshot::Snapshot;
 use crate::store::answers::Answers;
 use crate::store::approvals::Approvals;
+use crate::store::erase::{Erase, Rewrite};
 use crate::store::events::{Added, EventLog, Logged, Room, StarterState};
 use crate::store::memory::Memory;
 use crate::store::schedules::Schedules;
@@ -378,6 +379,13 @@ impl Again for Disk {
             Ok(())
         })
         .await
+    }
+}
+
+#[async_trait]
+impl Erase for Disk {
+    async fn rewrite(&self, rewrite: Rewrite) -> Result<(), Error> {
+        self.commit(async |memory| memory.rewrite(rewrite).await).await
     }
 }
 

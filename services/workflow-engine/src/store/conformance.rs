@@ -9,8 +9,9 @@ use muster_workflow_dsl::usage::Usage;
 use serde_json::json;
 
 use crate::approval::{self, Approval, ApprovalId, State};
-use crate::run::{Marks, Position, Record, RunId, Status, Summary};
+use crate::run::{Erased, Marks, Position, Record, RunId, Status, Summary};
 use crate::schedule::Claim;
+use crate::store::erase::Rewrite;
 use crate::store::events::{FIRST_POSITION, Logged, Room, StarterState};
 use crate::store::spending::Spent;
 use crate::store::{
@@ -24,6 +25,7 @@ pub(crate) fn run(id: &str, second: i64) -> (Record, Summary) {
         id: id.clone(),
         document: "a: 1".into(),
         input: json!({"n": 1}),
+        erased_input: None,
         nonce: muster_workflow_dsl::secret::Nonce::fresh(),
         resources: muster_workflow_dsl::Resources::from([("f:1@c".into(), "set: {a: 1}".into())]),
         hears_from: 0,
@@ -78,6 +80,7 @@ pub(crate) async fn check<S: Store>(open: impl AsyncFn() -> S) {
     catalogue(&open).await;
     journal(&open).await;
     kept_states(&open).await;
+    erased(&open).await;
     fences(&open().await).await;
     lists(&open().await).await;
     portions(&open().await).await;
@@ -236,6 +239,71 @@ async fn kept_states<S: Store>(open: &impl AsyncFn() -> S) {
     for kind in [SnapshotKind::Latest, SnapshotKind::Base] {
         assert_eq!(kept(kind).await, None);
     }
+}
+
+async fn erased<S: Store>(open: &impl AsyncFn() -> S) {
+    let (record, created) = run("erased", 16);
+    let (id, store) = (record.id.clone(), open().await);
+    store.create_run(&record, &created).await.unwrap();
+    let nothing = |summary: &Summary| Rewrite {
+        summary: summary.clone(),
+        record: None,
+        first_index: 0,
+        entries: Vec::new(),
+        approvals: Vec::new(),
+    };
+    let unknown = nothing(&run("nobody", 1).1);
+    assert!(matches!(store.rewrite(unknown).await, Err(Error::Conflict(_))));
+    let whole = Step {
+        snapshot: Some(Saved {
+            bytes: b"state".to_vec(),
+            is_base: true,
+        }),
+        approvals: vec![approval(&created, 1, 20, State::Approved)],
+        ..step(&created, &["0", "1", "2"], Status::Completed)
+    };
+    store.append(whole.clone()).await.unwrap();
+    let stale = nothing(&created);
+    assert!(matches!(store.rewrite(stale).await, Err(Error::Conflict(_))));
+
+    let mut summary = whole.summary.clone();
+    summary.marks.erased = Some(Erased {
+        at: at(2_000),
+        by: "ada".into(),
+    });
+    store.rewrite(nothing(&summary)).await.unwrap();
+    drop(store);
+    let store = open().await;
+    let mut closed = approval(&created, 1, 20, State::Approved);
+    closed.comment = "gone".into();
+    let rewrite = Rewrite {
+        record: Some(record.erased()),
+        first_index: 1,
+        entries: vec![b"one".to_vec()],
+        approvals: vec![closed.clone()],
+        ..nothing(&summary)
+    };
+    store.rewrite(rewrite).await.unwrap();
+    let entries = store.history(&id, 0, 10).await.unwrap().into_iter();
+    let entries: Vec<Vec<u8>> = entries.map(|entry| entry.bytes).collect();
+    assert_eq!(entries, [b"0".to_vec(), b"one".to_vec(), b"2".to_vec()]);
+    assert_eq!(store.output(&id).await.unwrap(), None);
+    assert_eq!(store.snapshot(&id, SnapshotKind::Latest).await.unwrap(), None);
+    assert_eq!(store.snapshot(&id, SnapshotKind::Base).await.unwrap(), None);
+    assert_eq!(store.record(&id).await.unwrap(), Some(record.erased()));
+    assert_eq!(store.summary(&id).await.unwrap(), Some(summary.clone()));
+    assert_eq!(store.approval(&closed.id).await.unwrap(), Some(closed));
+
+    // Nothing goes on from it, and it can be forgotten.
+    let more = step(&summary, &["3"], Status::Running);
+    let ended_at = summary.ended_at.unwrap();
+    assert!(matches!(
+        store.reopen(more, ended_at).await,
+        Err(Error::Conflict(_))
+    ));
+    assert!(store.ended_before(at(100_000), 100).await.unwrap().contains(&id));
+    store.forget_run(&id).await.unwrap();
+    assert_eq!(store.summary(&id).await.unwrap(), None);
 }
 
 async fn fences(store: &impl Store) {

@@ -8,6 +8,7 @@
 mod again;
 mod answers;
 mod approvals;
+mod erase;
 mod events;
 mod keys;
 mod reading;
@@ -40,6 +41,13 @@ pub const FORMAT: Format = Format {
 
 /// The head of a journal that is being forgotten.
 const FORGOTTEN: &[u8] = b"forgotten";
+
+/// The head of a journal of this length of which something was erased: nothing is appended to it.
+fn erased(length: u64) -> Vec<u8> {
+    let mut head = length.to_be_bytes().to_vec();
+    head.extend(b"erased");
+    head
+}
 
 /// A run is forgotten in portions of so many entries.
 const FORGET_AT_ONCE: usize = 1_000;
@@ -341,13 +349,16 @@ impl Store for Embedded {
             let id = id.clone();
             move |store| store.runs.get(Runs::Head.of(&id)).map_err(damaged)
         });
-        if head.await?.is_none_or(|head| head != FORGOTTEN) {
+        let head = head.await?.unwrap_or_default();
+        if head != FORGOTTEN {
+            let length = summary.history_length;
+            let expected = if head == erased(length) {
+                head
+            } else {
+                length.to_be_bytes().to_vec()
+            };
             let mut batch = Batch::new();
-            batch.expect_value(
-                &self.runs,
-                Runs::Head.of(id),
-                summary.history_length.to_be_bytes(),
-            );
+            batch.expect_value(&self.runs, Runs::Head.of(id), expected);
             batch.put(&self.runs, Runs::Head.of(id), FORGOTTEN);
             self.commit(batch, &what).await?;
         }

@@ -21,6 +21,7 @@ use serde_json::Value;
 use self::events::Log;
 use crate::approval::{Approval, ApprovalId};
 use crate::run::{Entry, Position, Record, RunId, Summary};
+use crate::store::erase::{Erase, Rewrite};
 use crate::store::{
     Again, Error, Filter, HISTORY_BYTES, Page, Saved, SnapshotKind, Step, Store, Unfinished, Workflow,
     WorkflowKey,
@@ -65,6 +66,8 @@ pub(crate) struct Kept {
     pub(crate) output: Option<Value>,
     latest: Option<Vec<u8>>,
     base: Option<Vec<u8>>,
+    /// Whether something was erased, so that nothing is appended any more.
+    is_erased: bool,
 }
 
 impl Kept {
@@ -140,6 +143,7 @@ impl State {
             output: None,
             latest: None,
             base: None,
+            is_erased: false,
         };
         self.runs.insert(record.id.clone(), run);
         Ok(())
@@ -147,7 +151,8 @@ impl State {
 
     /// Whether the journal ends right before the step.
     fn check(&self, step: &Step) -> Result<(), Error> {
-        let length = self.runs.get(&step.summary.id).map(Kept::length);
+        let run = self.runs.get(&step.summary.id);
+        let length = run.filter(|run| !run.is_erased).map(Kept::length);
         if length == Some(step.first_index) {
             return Ok(());
         }
@@ -442,6 +447,35 @@ impl Again for Memory {
         self.with(|state| {
             state.create(record, &step.summary, step.entries)?;
             state.note(&step.summary, step.approvals, step.events);
+            Ok(())
+        })
+    }
+}
+
+#[async_trait]
+impl Erase for Memory {
+    async fn rewrite(&self, rewrite: Rewrite) -> Result<(), Error> {
+        let Rewrite {
+            summary,
+            record,
+            first_index,
+            entries,
+            approvals,
+        } = rewrite;
+        let id = summary.id.clone();
+        self.with(|state| {
+            let run = state.runs.get_mut(&id);
+            let run = run.filter(|run| run.length() == summary.history_length);
+            let run = run.ok_or_else(|| Error::Conflict(format!("run '{id}'")))?;
+            let skipped = usize::try_from(first_index.saturating_sub(run.first)).unwrap_or(usize::MAX);
+            for (old, new) in run.entries.iter_mut().skip(skipped).zip(entries) {
+                *old = new;
+            }
+            run.record = record.unwrap_or_else(|| run.record.clone());
+            run.summary = summary.clone();
+            (run.output, run.latest, run.base) = (None, None, None);
+            run.is_erased = true;
+            state.note(&summary, approvals, Vec::new());
             Ok(())
         })
     }

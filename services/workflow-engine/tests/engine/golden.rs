@@ -1,7 +1,7 @@
 //! Runs of earlier releases, as those left them: this one reads them and takes them to their end.
 //!
-//! Each file of `golden/` is a run in the middle of its work: what it is pinned to, where it stands and its journal, as they
-//! were in the store. The files of a release never change. A change of the format adds files, by
+//! Each file of `golden/` is a run in the middle of its work: what it is pinned to, where it stands, its journal and its
+//! last state, as they were in the store. The files of a release never change. A change of the format adds files, by
 //! `cargo test --workspace --test engine -- --ignored golden`, under a new name in [`RELEASE`].
 
 use std::fs;
@@ -11,9 +11,10 @@ use muster_runtime::clock::{Clock as _, SystemClock};
 use muster_testkit::wait_for;
 use muster_workflow_engine::run::{Record, RunId, Summary};
 use muster_workflow_engine::store::embedded::Embedded;
-use muster_workflow_engine::store::{Step, Store};
+use muster_workflow_engine::store::{Saved, SnapshotKind, Step, Store};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
+use serde_json::value::RawValue;
 
 use crate::harness::{Engine, PATIENCE};
 
@@ -59,7 +60,10 @@ do:
 struct Golden {
     record: Record,
     summary: Summary,
-    journal: Vec<Value>,
+    /// As they were written: the chain is over their text.
+    journal: Vec<Box<RawValue>>,
+    /// The last state that was kept.
+    state: String,
 }
 
 fn folder() -> PathBuf {
@@ -73,7 +77,7 @@ fn open(engine: &Engine) -> Embedded {
 #[tokio::test]
 #[ignore = "writes the files of this release"]
 async fn write_golden_files() {
-    let mut engine = Engine::start().await;
+    let mut engine = Engine::start_with(|config| config.snapshot_entries = 16).await;
     engine.router.hold();
     let input = json!({"order": {"name": "Ada"}});
     engine
@@ -101,6 +105,7 @@ async fn write_golden_files() {
             .iter()
             .map(|entry| serde_json::from_slice(&entry.bytes).unwrap())
             .collect(),
+        state: String::from_utf8(store.snapshot(&id, SnapshotKind::Latest).await.unwrap().unwrap()).unwrap(),
     };
     let text = serde_json::to_string_pretty(&golden).unwrap() + "\n";
     fs::write(folder().join(format!("{RELEASE}.json")), text).unwrap();
@@ -116,18 +121,21 @@ async fn runs_of_earlier_releases_go_on() {
     let newest = files.last().and_then(|path| path.file_stem()).unwrap();
     assert_eq!(newest, RELEASE);
     for path in files {
-        goes_on(serde_json::from_slice(&fs::read(&path).unwrap()).unwrap()).await;
+        let golden = || serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        goes_on(golden(), true).await;
+        goes_on(golden(), false).await;
     }
 }
 
-/// Takes the run to its end, the day after it was written.
-async fn goes_on(golden: Golden) {
+/// Takes the run to its end, the day after it was written, from its last state or from its journal.
+async fn goes_on(golden: Golden, from_state: bool) {
     let mut engine = Engine::start().await;
     engine.stop().await;
     let Golden {
         record,
         summary,
         journal,
+        state,
     } = golden;
     let since = SystemClock::default().now().duration_since(summary.created_at);
     engine.pass(24 * 60 * 60 - since.as_secs());
@@ -143,15 +151,22 @@ async fn goes_on(golden: Golden) {
             first_index: 0,
             entries: journal
                 .iter()
-                .map(|event| event.to_string().into_bytes())
+                .map(|event| event.get().as_bytes().to_vec())
                 .collect(),
             output: None,
             approvals: Vec::new(),
             spent: None,
             events: Vec::new(),
-            snapshot: None,
+            snapshot: from_state.then(|| Saved {
+                bytes: state.into_bytes(),
+                is_base: false,
+            }),
         };
         store.append(step).await.unwrap();
+    }
+    if from_state {
+        // It would be set aside if it were folded from its beginning.
+        open(&engine).forget_entries(&record.id, 1, 1).await.unwrap();
     }
     engine.launch().await;
     engine.publish("test.golden", json!({"n": 7})).await;

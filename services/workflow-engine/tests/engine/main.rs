@@ -19,6 +19,7 @@ mod conformance;
 mod crashes;
 mod described;
 mod durability;
+mod erasing;
 mod events;
 mod examples;
 mod fairness;
