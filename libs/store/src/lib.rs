@@ -1,4 +1,4 @@
-//! Embedded storage: one locked directory, one log-structured database in it, and group commit.
+//! Embedded storage: one locked directory, one log-structured database in it, and group commit. For [`redis`], see there.
 //!
 //! A service that needs durable state opens a [`Database`] in its data directory, takes the [`Keyspace`]s it
 //! needs, reads them directly and writes through [`Database::commit`]. What is relied upon:
@@ -29,6 +29,7 @@ mod format;
 pub mod journal;
 mod keyspace;
 mod layout;
+pub mod redis;
 mod visible;
 
 pub use batch::Batch;

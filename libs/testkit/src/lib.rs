@@ -1,4 +1,4 @@
-//! What tests of several crates share: waiting for a condition, real processes, fake agents, plain HTTP.
+//! What tests of several crates share: waiting for a condition, real processes, fake agents, real Redis, plain HTTP.
 //!
 //! Everything here panics with a full account (what was awaited, what a process said on stderr) in place of
 //! returning errors: the caller is a test, and the account is what its reader needs. Nothing here sleeps for a
@@ -11,8 +11,10 @@ pub mod http;
 mod poll;
 mod ports;
 mod process;
+mod redis;
 
 pub use fake_agent::{Answer, Call, FakeAgent};
 pub use poll::{Outcome, wait_for};
 pub use ports::Ports;
 pub use process::{Process, Program};
+pub use redis::{RedisCluster, RedisSentinels, RedisServer};

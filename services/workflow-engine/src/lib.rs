@@ -64,6 +64,7 @@ pub mod labels;
 pub mod metrics;
 pub mod outbound;
 pub mod page;
+pub mod partition;
 pub mod random;
 pub mod run;
 pub mod schedule;

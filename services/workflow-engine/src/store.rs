@@ -15,6 +15,7 @@ pub mod erase;
 pub mod events;
 mod filter;
 pub mod memory;
+pub mod redis;
 pub mod schedules;
 pub mod spending;
 

@@ -1,0 +1,125 @@
+//! One connection as it is right now, to whatever kind of Redis.
+
+use std::time::Duration;
+
+use redis::aio::{ConnectionLike, MultiplexedConnection};
+use redis::cluster::ClusterClient;
+use redis::cluster_async::ClusterConnection;
+use redis::sentinel::{SentinelClientBuilder, SentinelServerType};
+use redis::{AsyncConnectionConfig, Client, Cmd, RedisError, TlsMode, Value};
+
+use super::address::{Address, Mode};
+use super::error::{Failure, is_unknown_script};
+use super::script::Call;
+
+/// Tries of the Cluster client itself, for slots that have moved.
+const REDIRECTS: u32 = 4;
+
+/// One connection. Clones share it.
+#[derive(Clone)]
+pub(super) enum Link {
+    /// To one server: the only one, or the primary that the Sentinels name.
+    Server(MultiplexedConnection),
+    /// To all nodes of a Cluster. It mends its own connections.
+    Cluster(ClusterConnection),
+}
+
+/// What is sent.
+#[derive(Clone, Copy)]
+pub(super) enum Request<'a> {
+    Command(&'a Cmd),
+    Script(&'a Call),
+}
+
+impl Link {
+    /// Connects, within `patience`.
+    pub(super) async fn connect(
+        address: &Address,
+        patience: Duration,
+        answer_within: Duration,
+    ) -> Result<Self, Failure> {
+        let connecting = Self::connect_to(address, patience, answer_within);
+        match tokio::time::timeout(patience, connecting).await {
+            Ok(Ok(link)) => Ok(link),
+            Ok(Err(error)) => Err(Failure::connecting(&address.to_string(), &error)),
+            Err(_) => Err(Failure::unreachable(
+                &address.to_string(),
+                format!("no connection within {} s", patience.as_secs_f64()),
+            )),
+        }
+    }
+
+    async fn connect_to(
+        address: &Address,
+        patience: Duration,
+        answer_within: Duration,
+    ) -> Result<Self, RedisError> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(patience))
+            .set_response_timeout(Some(answer_within));
+        match &address.mode {
+            Mode::Standalone => {
+                let client = Client::open(address.only_node()?)?;
+                let connection = client.get_multiplexed_async_connection_with_config(&config);
+                Ok(Self::Server(connection.await?))
+            }
+            Mode::Sentinel { primary } => {
+                let mut builder = SentinelClientBuilder::new(
+                    address.sentinels(),
+                    primary.clone(),
+                    SentinelServerType::Master,
+                )?
+                .set_client_to_redis_db(address.database);
+                if address.tls {
+                    builder = builder
+                        .set_client_to_redis_tls_mode(TlsMode::Secure)
+                        .set_client_to_sentinel_tls_mode(TlsMode::Secure);
+                }
+                if let Some(username) = &address.username {
+                    builder = builder.set_client_to_redis_username(username);
+                }
+                if let Some(password) = &address.password {
+                    builder = builder.set_client_to_redis_password(password);
+                }
+                let mut client = builder.build()?;
+                let connection = client.get_async_connection_with_config(&config);
+                Ok(Self::Server(connection.await?))
+            }
+            Mode::Cluster => {
+                let client = ClusterClient::builder(address.all_nodes()?)
+                    .retries(REDIRECTS)
+                    .connection_timeout(patience)
+                    .response_timeout(answer_within)
+                    .build()?;
+                Ok(Self::Cluster(client.get_async_connection().await?))
+            }
+        }
+    }
+
+    /// Sends it and waits for the answer.
+    pub(super) async fn send(&mut self, request: Request<'_>) -> Result<Value, RedisError> {
+        match request {
+            Request::Command(command) => self.send_command(command).await,
+            Request::Script(call) => match self.send_command(&call.by_hash()).await {
+                Err(error) if is_unknown_script(&error) => self.send_command(&call.in_full()).await,
+                answer => answer,
+            },
+        }
+    }
+
+    async fn send_command(&mut self, command: &Cmd) -> Result<Value, RedisError> {
+        let answer = match self {
+            Self::Server(connection) => connection.req_packed_command(command).await?,
+            Self::Cluster(connection) => connection.req_packed_command(command).await?,
+        };
+        answer.extract_error()
+    }
+
+    /// Whether it is to be given up where it breaks, rather than left to mend itself.
+    pub(super) fn is_replaceable(&self, failure: &Failure) -> bool {
+        match self {
+            Self::Server(_) => failure.breaks,
+            Self::Cluster(_) => failure.breaks && matches!(failure.error, super::Error::Unreachable { .. }),
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Opening a store: what is there is looked at before anything is written.
+
+use muster_store::redis::{Connection, Error as RedisError, Slot, cmd};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::keys::slots;
+use super::{Options, Redis, Shared, events};
+use crate::store::Error;
+
+/// What a store in Redis is called.
+pub const FORMAT_NAME: &str = "workflow-engine";
+/// Version of its keys and values; raised when older software would misread them.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// Why a store cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Redis cannot be used.
+    #[error("{0}")]
+    Redis(#[from] RedisError),
+    /// Redis is older than what is needed.
+    #[error("Redis at {address} is version {version}; 7.0 or newer is needed, or Valkey")]
+    TooOld {
+        /// Where.
+        address: String,
+        /// Its version.
+        version: String,
+    },
+    /// What is there is not such a store.
+    #[error("Redis at {address}: key {key} says '{found}', and '{expected}' is to be opened; {remedy}")]
+    Foreign {
+        /// Where.
+        address: String,
+        /// The key that says so.
+        key: String,
+        /// What it says.
+        found: String,
+        /// What it should say.
+        expected: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// What a step told before could not be brought into the log.
+    #[error("{0}")]
+    Store(#[from] Error),
+}
+
+impl Redis {
+    /// Opens the store, or makes it; brings into the log what an earlier life has left in its outboxes.
+    ///
+    /// # Errors
+    /// Redis cannot be used, or holds something else under these keys.
+    pub async fn open(connection: Connection, options: Options) -> Result<Self, OpenError> {
+        let survey = connection.survey().await?;
+        let address = connection.address().to_owned();
+        if let Some(version) = survey.too_old() {
+            let version = version.to_owned();
+            return Err(OpenError::TooOld { address, version });
+        }
+        for risk in &survey.risks {
+            tracing::warn!(address, "acknowledged work may be lost: {risk}");
+        }
+        check_format(&connection, &options).await?;
+        let store = Self {
+            shared: Arc::new(Shared {
+                connection,
+                options,
+                epochs: Mutex::new(BTreeMap::new()),
+                outboxes: events::Outboxes::default(),
+            }),
+        };
+        store.relay_all().await?;
+        Ok(store)
+    }
+}
+
+/// Name, version and number of partitions are written once, and then only compared.
+async fn check_format(connection: &Connection, options: &Options) -> Result<(), OpenError> {
+    let key = Slot::named(&options.prefix, slots::STORE).key("format");
+    let expected = format!("{FORMAT_NAME} {FORMAT_VERSION} {}", options.partitions);
+    let mut mark = cmd("SET");
+    mark.arg(&key).arg(&expected).arg("NX");
+    connection.run::<Option<String>>(&mark).await?;
+    let found: String = connection
+        .run::<Option<String>>(cmd("GET").arg(&key))
+        .await?
+        .unwrap_or_default();
+    if found == expected {
+        return Ok(());
+    }
+    let mut words = found.split(' ');
+    let (name, version) = (
+        words.next(),
+        words.next().and_then(|word| word.parse::<u32>().ok()),
+    );
+    let remedy = match (name, version) {
+        (Some(FORMAT_NAME), Some(version)) if version > FORMAT_VERSION => {
+            "run the newer version, or choose another prefix of keys"
+        }
+        (Some(FORMAT_NAME), Some(FORMAT_VERSION)) => {
+            "the last number is that of its partitions, fixed when a store is made: open it with that number, or choose another prefix of keys"
+        }
+        _ => "choose another prefix of keys, or another Redis",
+    };
+    Err(OpenError::Foreign {
+        address: connection.address().to_owned(),
+        key: String::from_utf8_lossy(&key).into_owned(),
+        found,
+        expected,
+        remedy,
+    })
+}

@@ -1,0 +1,102 @@
+//! Against real servers.
+
+mod failing;
+mod fencing;
+
+use muster_store::redis::{Address, Connection, Options as Patience};
+use muster_testkit::{RedisCluster, RedisSentinels, RedisServer};
+
+use super::{OpenError, Options, Redis};
+use crate::partition;
+use crate::run::{Status, Summary};
+use crate::store::Step;
+use crate::store::conformance;
+
+fn connection(url: &str, patience: Patience) -> Connection {
+    let address: Address = url.parse().unwrap_or_else(|error| panic!("{url}: {error}"));
+    Connection::new(address, patience)
+}
+
+/// A store on a Redis, as another process would open it.
+async fn open(url: &str) -> Redis {
+    open_with(url, Patience::default()).await
+}
+
+async fn open_with(url: &str, patience: Patience) -> Redis {
+    let store = Redis::open(connection(url, patience), Options::default());
+    store.await.unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// A step with one entry.
+fn step(before: &Summary, entry: &str) -> Step {
+    let mut summary = before.clone();
+    summary.history_length += 1;
+    summary.status = Status::Running;
+    Step {
+        summary,
+        first_index: before.history_length,
+        entries: vec![entry.as_bytes().to_vec()],
+        output: None,
+        approvals: Vec::new(),
+        spent: None,
+        events: Vec::new(),
+    }
+}
+
+#[tokio::test]
+async fn standalone_keeps_what_every_store_must() {
+    let server = RedisServer::start().await;
+    conformance::check(async || open(&server.url()).await).await;
+}
+
+#[tokio::test]
+async fn a_cluster_keeps_what_every_store_must() {
+    let cluster = RedisCluster::start().await;
+    conformance::check(async || open(&cluster.url()).await).await;
+}
+
+#[tokio::test]
+async fn sentinels_keep_what_every_store_must() {
+    let sentinels = RedisSentinels::start().await;
+    conformance::check(async || open(&sentinels.url()).await).await;
+}
+
+#[tokio::test]
+async fn what_is_something_else_is_refused_by_name() {
+    let server = RedisServer::start().await;
+    drop(open(&server.url()).await);
+    let reopen = async |options: Options| -> String {
+        let opened = Redis::open(connection(&server.url(), Patience::default()), options).await;
+        opened
+            .err()
+            .as_ref()
+            .map(OpenError::to_string)
+            .unwrap_or_default()
+    };
+    let other = Options {
+        partitions: partition::DEFAULT_COUNT / 2,
+        ..Options::default()
+    };
+    let error = reopen(other.clone()).await;
+    assert!(
+        error.contains("workflow-engine 1 64") && error.contains("partitions"),
+        "{error}"
+    );
+    let elsewhere = Options {
+        prefix: "other".into(),
+        ..other
+    };
+    assert_eq!(
+        reopen(elsewhere).await,
+        "",
+        "stores with different prefixes share a Redis"
+    );
+    for (found, word) in [
+        ("workflow-engine 2 64", "newer"),
+        ("router 1 64", "another prefix"),
+    ] {
+        server.ask(&["SET", "muster:{store}:format", found]).await;
+        let error = reopen(Options::default()).await;
+        assert!(error.contains(found) && error.contains(word), "{error}");
+    }
+}

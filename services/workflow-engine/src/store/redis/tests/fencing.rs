@@ -1,0 +1,128 @@
+//! Who may write, and how often it counts.
+
+use std::time::Duration;
+
+use muster_store::redis::lease::Leases;
+use muster_testkit::{RedisServer, wait_for};
+
+use super::super::steps::Kind;
+use super::{Redis, open, step};
+use crate::run::{Record, Status, Summary};
+use crate::store::conformance;
+use crate::store::{Error, Step, Store as _};
+
+const TIME_TO_LIVE: Duration = Duration::from_millis(300);
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn leases(store: &Redis) -> Leases {
+    Leases::new(store.connection().clone(), store.prefix())
+}
+
+fn run(store: &Redis) -> (Record, Summary, u16) {
+    let (record, summary) = conformance::run("fenced", 1);
+    let partition = store.partition_of(&record.id);
+    (record, summary, partition)
+}
+
+#[tokio::test]
+async fn an_older_epoch_writes_nothing() {
+    let server = RedisServer::start().await;
+    let (older, newer) = (open(&server.url()).await, open(&server.url()).await);
+    let (record, created, partition) = run(&older);
+    let (olds, news) = (leases(&older), leases(&newer));
+    let first = olds.acquire(partition, "older", "a:1", TIME_TO_LIVE).await;
+    older.fence(partition, first.unwrap().unwrap());
+    older.create_run(&record, &created).await.unwrap();
+    let one = step(&created, "one");
+    older.append(one.clone()).await.unwrap();
+
+    // The older one sleeps until its lease has run out and is taken.
+    let second = wait_for("the lease to run out", PATIENCE, async || {
+        let taken = news.acquire(partition, "newer", "b:1", TIME_TO_LIVE).await;
+        taken.unwrap().map_err(|held| format!("{held:?}"))
+    })
+    .await;
+    let late = older.append(step(&one.summary, "late")).await;
+    let named = format!("partition {partition}");
+    assert!(
+        matches!(&late, Err(Error::Conflict(what)) if what.contains(&named)),
+        "{late:?}"
+    );
+    assert!(older.forget_run(&record.id).await.is_err());
+    assert_eq!(newer.history(&record.id, 0, 10).await.unwrap().len(), 1);
+    newer.fence(partition, second);
+    newer.append(step(&one.summary, "two")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_lease_has_one_owner_and_its_epoch_only_grows() {
+    let server = RedisServer::start().await;
+    let store = open(&server.url()).await;
+    let leases = leases(&store);
+    let long = Duration::from_secs(600);
+    let mine = leases.acquire(3, "me", "a:1", long).await.unwrap().unwrap();
+    let held = leases.acquire(3, "you", "b:1", long).await.unwrap().unwrap_err();
+    assert_eq!(
+        (held.owner.as_str(), held.address.as_str(), held.epoch),
+        ("me", "a:1", mine)
+    );
+    assert!(held.remaining > long - PATIENCE && held.remaining <= long);
+    assert!(leases.renew(3, "me", mine, long).await.unwrap());
+    assert!(!leases.renew(3, "me", mine + 1, long).await.unwrap());
+    assert!(!leases.renew(3, "you", mine, long).await.unwrap());
+    assert!(!leases.release(3, "you", mine).await.unwrap());
+    // Its own again, at once; what it had before is of no use.
+    let again = leases.acquire(3, "me", "a:2", long).await.unwrap().unwrap();
+    assert!(again > mine && !leases.renew(3, "me", mine, long).await.unwrap());
+    assert!(leases.release(3, "me", again).await.unwrap());
+    let yours = leases
+        .acquire(3, "you", "b:1", TIME_TO_LIVE)
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(yours > again);
+    // Run out and taken by nobody, it is still its owner's; taken by somebody, not any more.
+    wait_for("the lease to run out", PATIENCE, async || {
+        leases.read_all(4).await.unwrap()[3].remaining.is_zero()
+    })
+    .await;
+    assert!(leases.renew(3, "you", yours, TIME_TO_LIVE).await.unwrap());
+    let last = wait_for("the lease to be mine", PATIENCE, async || {
+        let taken = leases.acquire(3, "me", "a:3", long).await.unwrap();
+        taken.map_err(|held| format!("{held:?}"))
+    })
+    .await;
+    assert!(last > yours && !leases.renew(3, "you", yours, long).await.unwrap());
+    let all = leases.read_all(4).await.unwrap();
+    assert_eq!((all[0].owner.as_str(), all[0].epoch), ("", 0));
+    assert_eq!((all[3].address.as_str(), all[3].epoch), ("a:3", last));
+}
+
+#[tokio::test]
+async fn a_step_that_is_sent_twice_is_one() {
+    let server = RedisServer::start().await;
+    let store = open(&server.url()).await;
+    let (record, created, partition) = run(&store);
+    let send_twice = async |kind: Kind<'_>, step: Step| {
+        let call = store.step(&kind, step, partition).unwrap();
+        let once: i64 = store.call(&call).await.unwrap();
+        let again: i64 = store.call(&call).await.unwrap();
+        assert_eq!((once, again), (1, 1));
+    };
+    let mut beginning = step(&created, "none");
+    beginning.summary = created.clone();
+    beginning.entries.clear();
+    send_twice(Kind::Create(&record), beginning).await;
+    let mut end = step(&created, "zero");
+    end.summary.status = Status::Faulted;
+    end.summary.ended_at = Some(created.created_at);
+    send_twice(Kind::Append, end.clone()).await;
+    let mut more = step(&end.summary, "one");
+    more.summary.ended_at = None;
+    send_twice(Kind::Reopen(created.created_at), more.clone()).await;
+    assert_eq!(store.history(&record.id, 0, 10).await.unwrap().len(), 2);
+    assert_eq!(store.summary(&record.id).await.unwrap(), Some(more.summary));
+    // An earlier step that comes late meets the later one.
+    let late = store.append(step(&created, "zero")).await;
+    assert!(matches!(late, Err(Error::Conflict(_))), "{late:?}");
+}
