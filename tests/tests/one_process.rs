@@ -115,8 +115,8 @@ async fn what_cannot_start_says_why_in_one_line_with_exit_code_2() {
         ),
         (&["dev", "--ports", "any", "--data-dir", file], &[file]),
         (
-            &["dev", "--ephemeral", "--redis", "redis://127.0.0.1"],
-            &["--redis", "not there yet"],
+            &["dev", "--ephemeral", "--redis", "localhost:6379"],
+            &["--redis", "redis+cluster://"],
         ),
     ];
     for (arguments, expected) in cases {

@@ -134,6 +134,8 @@ catalogue! {
     BackupRunning = "BACKUP_RUNNING", ResourceExhausted, 429, "try again when the other backup has ended";
     /// Nobody took a backup's bytes.
     BackupStalled = "BACKUP_STALLED", Aborted, 409, "write the backup to a disk, or over a network, that takes it without long pauses";
+    /// The store is not the service's own.
+    BackupElsewhere = "BACKUP_ELSEWHERE", FailedPrecondition, 409, "back up Redis itself: copy its append-only files, or a snapshot made with `redis-cli --rdb FILE`";
     /// The store cannot write.
     StoreUnavailable = "STORE_UNAVAILABLE", Unavailable, 503, "see the service's log: disk full, damaged file or lost store";
     /// The service is shutting down.

@@ -137,7 +137,8 @@ pub struct DevArguments {
     /// Keep nothing: a temporary directory that goes when the process ends.
     #[arg(long)]
     pub ephemeral: bool,
-    /// Use Redis in place of the embedded store (not there yet: refused).
+    /// Keep the engine's catalogue and runs in this Redis in place of the embedded store: redis://HOST:PORT,
+    /// redis+sentinel://HOST:PORT,…/PRIMARY or redis+cluster://HOST:PORT,… The other services keep their embedded stores.
     #[arg(long, value_name = "URL")]
     pub redis: Option<String>,
     /// A configuration file (TOML, YAML or JSON).

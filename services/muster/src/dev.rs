@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use muster_runtime::Shutdown;
+use muster_store::redis::Address;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -16,13 +17,14 @@ use crate::output::Output;
 
 /// Runs `muster dev` until Ctrl-C, SIGTERM, or the end of a service that must not end.
 pub async fn run(arguments: DevArguments, output: &Output) -> Result<(), Failure> {
-    if let Some(url) = &arguments.redis {
-        return Err(
-            Failure::usage(format!("--redis {url}: the Redis store is not there yet"))
-                .with_remedy("leave --redis out; the embedded store under --data-dir survives restarts"),
-        );
+    let mut config = fleet::Config::load(arguments.config.as_deref(), &arguments.set)?;
+    if let Some(url) = arguments.redis {
+        // Not what was given: it may hold a password.
+        let _address: Address = url
+            .parse()
+            .map_err(|error| Failure::usage(format!("--redis: {error}")))?;
+        config.engine.redis_cluster_endpoint = Some(url);
     }
-    let config = fleet::Config::load(arguments.config.as_deref(), &arguments.set)?;
     if arguments.print_config {
         output.line(&config.printed()?);
         return Ok(());
@@ -33,6 +35,10 @@ pub async fn run(arguments: DevArguments, output: &Output) -> Result<(), Failure
         Failure::usage(format!("--data-dir {}: {error}", directory.path().display()))
             .with_remedy("choose another, or correct its permissions")
     })?;
+    let redis = config.engine.redis_cluster_endpoint.as_deref();
+    let redis = redis
+        .and_then(|url| url.parse().ok())
+        .map(|redis: Address| redis.to_string());
     let shutdown = Shutdown::on_signals();
     let mut fleet = Fleet::start(config, directory.path(), arguments.ports)?;
     tokio::select! {
@@ -41,7 +47,7 @@ pub async fn run(arguments: DevArguments, output: &Output) -> Result<(), Failure
     }
     // Only now: until its stores are locked, the directory may be another fleet's.
     fleet.write_endpoints(directory.path())?;
-    announce(&fleet, &directory, output);
+    announce(&fleet, &directory, redis.as_deref(), output);
     tokio::select! {
         ended = fleet.ended() => Err(ended),
         () = shutdown.requested() => {
@@ -53,13 +59,14 @@ pub async fn run(arguments: DevArguments, output: &Output) -> Result<(), Failure
     }
 }
 
-fn announce(fleet: &Fleet, directory: &Directory, output: &Output) {
+fn announce(fleet: &Fleet, directory: &Directory, redis: Option<&str>, output: &Output) {
     let ready_in = fleet.ready_in();
     if output.is_json() {
         output.json_line(&json!({
             "ready": true,
             "readyInSeconds": ready_in.as_secs_f64(),
             "dataDirectory": directory.path(),
+            "redis": redis,
             "services": fleet.places_json(),
         }));
         return;
@@ -70,6 +77,11 @@ fn announce(fleet: &Fleet, directory: &Directory, output: &Output) {
         ready_in.as_secs_f64(),
         directory.describe()
     ));
+    if let Some(redis) = redis {
+        output.line(&format!(
+            "the engine's catalogue and runs are in Redis at {redis}; the other services keep their own stores"
+        ));
+    }
     for line in fleet.next_steps() {
         output.line(&line);
     }

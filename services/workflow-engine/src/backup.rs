@@ -32,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Makes backups of a store.
 pub struct Backups {
-    database: Database,
+    database: Option<Database>,
     clock: SharedClock,
     shutdown: Shutdown,
     places: Arc<Semaphore>,
@@ -40,9 +40,9 @@ pub struct Backups {
 }
 
 impl Backups {
-    /// Of this database.
+    /// Of this database; without one every backup is refused, with what to do in its place.
     #[must_use]
-    pub fn new(database: Database, clock: SharedClock, shutdown: Shutdown) -> Self {
+    pub fn new(database: Option<Database>, clock: SharedClock, shutdown: Shutdown) -> Self {
         Self {
             database,
             clock,
@@ -55,11 +55,12 @@ impl Backups {
     /// Begins a backup of what is durable by now.
     ///
     /// # Errors
-    /// Another backup is being taken, or the engine stops.
+    /// Another backup is being taken, the engine stops, or the store is not its own.
     pub fn begin(&self) -> Result<impl Stream<Item = Result<Vec<u8>, Error>> + Send + use<>, Error> {
         if self.shutdown.is_requested() {
             return Err(Error::ShuttingDown);
         }
+        let database = self.database.clone().ok_or(Error::BackupElsewhere)?;
         let place = Arc::clone(&self.places)
             .try_acquire_owned()
             .map_err(|_| Error::BackupRunning)?;
@@ -69,7 +70,7 @@ impl Backups {
             patience: self.patience,
             runtime: Handle::current(),
         };
-        let (database, now) = (self.database.clone(), self.clock.now());
+        let now = self.clock.now();
         let making = tokio::task::spawn_blocking(move || {
             let made = database.back_up(now, BufWriter::with_capacity(CHUNK_BYTES, writer));
             match &made {
@@ -173,7 +174,7 @@ mod tests {
             batch.put(&keyspace, number.to_be_bytes(), vec![1; 2 * CHUNK_BYTES]);
             database.commit(batch).await.unwrap();
         }
-        Backups::new(database, Arc::new(SystemClock::default()), Shutdown::new())
+        Backups::new(Some(database), Arc::new(SystemClock::default()), Shutdown::new())
     }
 
     #[tokio::test]

@@ -1,5 +1,7 @@
 //! Settings of the workflow engine.
 
+mod redis;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,6 +17,8 @@ use crate::caller::process;
 use crate::schedule::{Bounds, Share};
 use crate::store::events::Room;
 use crate::{outbound, secrets};
+
+pub use redis::Redis;
 
 /// Everything that can be set.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -36,8 +40,13 @@ pub struct Config {
 pub struct Engine {
     /// The router through which agents are called, `http://HOST:PORT`.
     pub router_url: String,
-    /// Where documents and runs are kept. One process at a time may use it.
+    /// Where documents and runs are kept, unless that is in Redis. One process at a time may use it.
     pub data_directory: PathBuf,
+    /// Where the Redis is that documents and runs are kept in: `redis://HOST:PORT`, `redis+sentinel://…` or
+    /// `redis+cluster://…`. None: they are kept in the data directory.
+    pub redis_cluster_endpoint: Option<String>,
+    /// How they are kept in Redis.
+    pub redis: Redis,
     /// How many runs may work at the same time. Runs that only wait for time to pass do not count.
     pub max_concurrent_workflows: usize,
     /// How many runs may wait for their turn; one more is refused. The last tenth is kept for namespaces that have less
@@ -225,6 +234,8 @@ impl Default for Engine {
         Self {
             router_url: "http://127.0.0.1:7402".to_owned(),
             data_directory: PathBuf::from("data/workflow-engine"),
+            redis_cluster_endpoint: None,
+            redis: Redis::default(),
             max_concurrent_workflows: 100,
             max_queued_runs: 10_000,
             namespaces: BTreeMap::new(),
@@ -310,6 +321,8 @@ impl Engine {
 
     fn validate(&self, mistakes: &mut Mistakes) {
         self.validate_namespaces(mistakes);
+        self.redis
+            .validate(self.redis_cluster_endpoint.as_deref(), mistakes);
         if let Err(error) = muster_rpc::endpoint::parse(&self.router_url) {
             mistakes.add("engine.router_url", error.to_string());
         }
@@ -416,6 +429,11 @@ impl Settings for Config {
         self.server.validate(mistakes);
         self.trust.validate(&self.server, mistakes);
         self.engine.validate(mistakes);
+    }
+
+    fn secrets() -> &'static [&'static str] {
+        // It may hold a password.
+        &["engine.redis_cluster_endpoint"]
     }
 }
 

@@ -40,6 +40,7 @@ use crate::random::SharedRandom;
 use crate::run::{Entry, Marks, Origin, Position, Record, RunId, Status, Summary};
 use crate::schedule::{Claim, Counts, Limit, NamespaceCounts, Place};
 use crate::secrets::Secrets;
+use crate::stalled::Stalled;
 use crate::starters::Starters;
 use crate::store::{self, Filter, Page, Step, Store, Workflow};
 use crate::timetable::{self, Timetable};
@@ -64,6 +65,7 @@ pub struct Engine {
     pub(crate) events: Arc<Events>,
     pub(crate) starters: Starters,
     pub(crate) floor: Floor,
+    pub(crate) stalled: Stalled,
     pub(crate) meter: Arc<Meter>,
     pub(crate) budgets: Budgets,
     pub(crate) timetable: Timetable,
@@ -174,6 +176,7 @@ impl Engine {
             feed: Feed::default(),
             events,
             starters: Starters::default(),
+            stalled: Stalled::default(),
             floor: Floor::new(settings.bounds()),
             meter: Arc::new(Meter::new(metrics)),
             budgets: Budgets::new(&settings),

@@ -141,6 +141,9 @@ pub enum Error {
     /// Whoever asked for a backup does not take it.
     #[error("the backup was broken off: nothing of it was taken for {} s", .0.as_secs())]
     BackupStalled(Duration),
+    /// The store is not one that the engine makes backups of.
+    #[error("this engine keeps its store in Redis, which makes its own backups")]
+    BackupElsewhere,
     /// A backup cannot be made.
     #[error("the backup was broken off: {0}")]
     Backup(muster_store::backup::Error),

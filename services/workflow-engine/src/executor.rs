@@ -114,6 +114,13 @@ impl Executor {
                 tokio::join!(self.calls.leave(), self.children.part());
             }
             Ok(Outcome::Stopped) => self.calls.leave().await,
+            // The run is well, and so are its calls: it goes on from its journal.
+            Err(Broken::Store(store::Error::Unavailable(why))) => {
+                tracing::warn!(run = %id, error = why, "the run waits for the store");
+                tokio::join!(self.calls.leave(), self.children.part());
+                self.engine.floor.leave(&id, Left::SetAside(why));
+                self.engine.stalled.add(id);
+            }
             Err(broken) => {
                 tracing::error!(run = %id, error = %broken, "the run is set aside; the others go on");
                 self.listening.end();

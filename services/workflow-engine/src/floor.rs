@@ -274,6 +274,12 @@ impl Floor {
         self.departures.notify_waiters();
     }
 
+    /// A run that was set aside goes on.
+    pub(crate) fn take_up(&self, id: &RunId) {
+        self.state.lock().schedule.take_up(id);
+        self.bell.notify_one();
+    }
+
     /// Where the run is, and what it waits for if it waits for a slot.
     pub(crate) fn place(&self, id: &RunId) -> Option<(Place, Option<Hindrance>)> {
         let state = self.state.lock();

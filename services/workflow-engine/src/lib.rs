@@ -41,8 +41,11 @@ mod listening;
 mod live;
 mod news;
 mod off_thread;
+mod opening;
+mod ownership;
 mod retention;
 mod snapshot;
+mod stalled;
 mod starters;
 mod subscriptions;
 
@@ -86,7 +89,7 @@ use muster_api::workflow::event_service_server::EventServiceServer;
 use muster_api::workflow::schedule_service_server::ScheduleServiceServer;
 use muster_api::workflow::workflow_service_server::WorkflowServiceServer;
 use muster_runtime::clock::SharedClock;
-use muster_runtime::{Chassis, Error, Listeners, Shutdown, Surface, data_directory, health};
+use muster_runtime::{Chassis, Error, Listeners, Shutdown, Surface, health};
 
 pub use config::Config;
 
@@ -102,12 +105,10 @@ use caller::router::Router;
 use caller::web::Web;
 use engine::{Engine, Parts};
 use events::Events;
-use off_thread::off_thread;
+use opening::{InRedis, Opened};
 use outbound::Outbound;
 use random::SystemRandom;
 use secrets::Secrets;
-use store::Store;
-use store::embedded::Embedded;
 
 /// How long the store may take to say that it is well.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -115,7 +116,7 @@ const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
 /// Runs the engine until `shutdown`. The router need not be there yet.
 ///
 /// # Errors
-/// The data directory cannot be used, or an essential task ended.
+/// The store cannot be used or is another engine's, or an essential task ended.
 pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Result<(), Error> {
     run_by(None, config, listeners, shutdown).await
 }
@@ -135,13 +136,15 @@ pub async fn run_by(
     if let Some(clock) = clock {
         chassis.clock = clock;
     }
-    let store = open_store(&settings).await?;
-    let backups = Backups::new(
-        store.database().clone(),
-        Arc::clone(&chassis.clock),
-        chassis.shutdown.clone(),
-    );
-    let store: Arc<dyn Store> = Arc::new(store);
+    let Opened {
+        store,
+        database,
+        in_redis,
+    } = opening::open(&settings, listeners.data_address()).await?;
+    if let Some(in_redis) = &in_redis {
+        keep_in_redis(in_redis, &chassis);
+    }
+    let backups = Backups::new(database, Arc::clone(&chassis.clock), chassis.shutdown.clone());
     let outbound = Outbound::new(&settings.outbound).map_err(|error| Error::Other(error.to_string()))?;
     let secrets = Arc::new(Secrets::new(settings.secrets.clone()));
     let web = Arc::new(Web::new(
@@ -234,20 +237,22 @@ pub async fn run_by(
         .grpc(BackupServiceServer::new(grpc::Backups::new(backups)).max_decoding_message_size(most_bytes))
         .grpc(ApprovalServiceServer::new(grpc::Approvals::new(engine)).max_decoding_message_size(most_bytes))
         .http(http::routes(events));
-    chassis.serve(listeners, surface).await
+    let outcome = chassis.serve(listeners, surface).await;
+    if let Some(in_redis) = in_redis {
+        in_redis.ownership.release().await;
+    }
+    outcome
 }
 
-/// Opens the store off the async threads: it may have much to recover.
-async fn open_store(settings: &config::Engine) -> Result<Embedded, Error> {
-    let path = settings.data_directory.clone();
-    off_thread(move || {
-        let directory = data_directory::open(&path)?;
-        Embedded::open(directory).map_err(|error| Error::DataDirectory {
-            path,
-            what: error.to_string(),
-        })
-    })
-    .await
+/// What a store in Redis needs as long as it is used. The leases are kept until everything has stopped that may write.
+fn keep_in_redis(in_redis: &InRedis, chassis: &Chassis) {
+    let InRedis { redis, ownership } = in_redis.clone();
+    chassis
+        .tasks
+        .essential_until_shutdown("leases", async move { Err(ownership.keep().await) });
+    chassis
+        .tasks
+        .spawn("events on their way", async move { redis.keep_relaying().await });
 }
 
 fn router(settings: &config::Engine, chassis: &Chassis) -> Result<Router, Error> {

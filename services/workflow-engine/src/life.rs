@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::Engine;
-use crate::{children, driver, retention, timetable};
+use crate::{children, driver, retention, stalled, timetable};
 
 /// Begins all of it. To be done once [`driver::recover`] has put the runs of an earlier life back on the floor.
 pub(crate) fn begin(engine: &Arc<Engine>) {
@@ -15,6 +15,7 @@ pub(crate) fn begin(engine: &Arc<Engine>) {
         driver::drive(driven).await;
         Ok::<(), Infallible>(())
     });
+    tasks.spawn("resume stalled runs", stalled::keep_resuming(Arc::clone(engine)));
     let told = Arc::clone(engine);
     let tell = Arc::clone(events).keep_telling(move |run| told.floor.rouse(run));
     tasks.essential("events", async move {

@@ -549,6 +549,14 @@ impl Schedule {
         }
     }
 
+    /// What set a run aside has passed; anything else is left as it is.
+    pub fn take_up(&mut self, id: &RunId) {
+        if matches!(self.place(id), Some(Place::SetAside(_))) {
+            self.set_aside = self.set_aside.saturating_sub(1);
+            self.wait_again(id);
+        }
+    }
+
     /// A run that has begun goes to the end of those that are due; one that has not gets its old turn.
     fn wait_again(&mut self, id: &RunId) {
         let Some(entry) = self.entries.get_mut(id) else {

@@ -50,8 +50,8 @@ struct Shared {
     current: Mutex<(u64, Option<Link>)>,
     /// Whoever holds it connects: how many tries there were, and how the last one failed.
     connecting: tokio::sync::Mutex<(u64, Option<Error>)>,
-    /// How the last command failed, if it did.
-    failing: Mutex<Option<String>>,
+    /// How the last command failed, if it did, and whether only a write can tell that it has passed.
+    failing: Mutex<Option<(String, bool)>>,
 }
 
 impl Connection {
@@ -88,12 +88,29 @@ impl Connection {
         self.shared.options
     }
 
-    /// Whether the last command succeeded, else why not.
+    /// Whether the last command succeeded, else why not. Where a write was refused, it takes a write to know better.
     ///
     /// # Errors
     /// What the last failed try said.
     pub fn health(&self) -> Result<(), String> {
-        self.shared.failing.lock().clone().map_or(Ok(()), Err)
+        let failing = self.shared.failing.lock();
+        failing.as_ref().map_or(Ok(()), |(what, _)| Err(what.clone()))
+    }
+
+    fn is_well(&self, request: Request<'_>) {
+        let mut failing = self.shared.failing.lock();
+        // A full Redis still answers questions.
+        if request.grows() || failing.as_ref().is_some_and(|(_, needs_write)| !needs_write) {
+            *failing = None;
+        }
+    }
+
+    fn is_ill(&self, request: Request<'_>, error: &Error) {
+        let needs_write = request.grows() && matches!(error, Error::Refused { .. });
+        let mut failing = self.shared.failing.lock();
+        if needs_write || failing.as_ref().is_none_or(|(_, needs_write)| !needs_write) {
+            *failing = Some((error.to_string(), needs_write));
+        }
     }
 
     /// Sends a command that may be sent twice.
@@ -116,7 +133,7 @@ impl Connection {
         let patience = self.shared.options.patience;
         let mut last = None;
         let answer = tokio::time::timeout(patience, self.persist(request, &mut last)).await;
-        let answer = answer.unwrap_or_else(|_| Err(self.out_of_patience(last)))?;
+        let answer = answer.unwrap_or_else(|_| Err(self.out_of_patience(request, last)))?;
         T::from_redis_value(answer).map_err(|error| Error::Unexpected {
             address: self.shared.name.clone(),
             what: error.to_string(),
@@ -129,12 +146,12 @@ impl Connection {
         loop {
             let failure = match self.attempt(request).await {
                 Ok(answer) => {
-                    *self.shared.failing.lock() = None;
+                    self.is_well(request);
                     return Ok(answer);
                 }
                 Err(failure) => failure,
             };
-            *self.shared.failing.lock() = Some(failure.error.to_string());
+            self.is_ill(request, &failure.error);
             if !failure.passes {
                 return Err(failure.error);
             }
@@ -147,7 +164,7 @@ impl Connection {
         }
     }
 
-    fn out_of_patience(&self, last: Option<Error>) -> Error {
+    fn out_of_patience(&self, request: Request<'_>, last: Option<Error>) -> Error {
         let error = last.unwrap_or_else(|| Error::Unknown {
             address: self.shared.name.clone(),
             what: format!(
@@ -155,7 +172,7 @@ impl Connection {
                 self.shared.options.patience.as_secs_f64()
             ),
         });
-        *self.shared.failing.lock() = Some(error.to_string());
+        self.is_ill(request, &error);
         error
     }
 

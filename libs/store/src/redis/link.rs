@@ -31,6 +31,16 @@ pub(super) enum Request<'a> {
     Script(&'a Call),
 }
 
+impl Request<'_> {
+    /// Whether it writes what a full Redis refuses. Single commands count as reading.
+    pub(super) fn grows(self) -> bool {
+        match self {
+            Self::Command(_) => false,
+            Self::Script(call) => call.grows(),
+        }
+    }
+}
+
 impl Link {
     /// Connects, within `patience`.
     pub(super) async fn connect(

@@ -31,6 +31,11 @@ impl Script {
         }
     }
 
+    /// Whether it may write what needs room: what a full Redis refuses.
+    fn grows(&self) -> bool {
+        self.source.starts_with("#!lua\n")
+    }
+
     fn hash(&self) -> &str {
         self.hash
             .get_or_init(|| redis::Script::new(self.source).get_hash().to_owned())
@@ -81,6 +86,10 @@ impl Call {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.keys.iter().chain(&self.arguments).map(Vec::len).sum()
+    }
+
+    pub(super) fn grows(&self) -> bool {
+        self.script.grows()
     }
 
     /// The call by hash.

@@ -51,6 +51,10 @@ impl Settings for Config {
         &self.telemetry
     }
 
+    fn secrets() -> &'static [&'static str] {
+        muster_workflow_engine::Config::secrets()
+    }
+
     // Each service asks its own rules when it starts; here only what they share.
     fn validate(&self, mistakes: &mut Mistakes) {
         self.telemetry.validate(mistakes);

@@ -153,6 +153,7 @@ const fn number_of_reason(reason: Reason) -> i32 {
         | Reason::TooManySchedules
         | Reason::BackupRunning
         | Reason::BackupStalled
+        | Reason::BackupElsewhere
         | Reason::StoreUnavailable
         | Reason::ShuttingDown
         | Reason::DependencyUnavailable

@@ -58,6 +58,7 @@ impl From<Error> for Status {
                 .with_retry_after(LINE_RETRY)
                 .into(),
             Error::BackupStalled(_) => ApiError::new(Reason::BackupStalled, message).into(),
+            Error::BackupElsewhere => ApiError::new(Reason::BackupElsewhere, message).into(),
             Error::Backup(_) | Error::SetAside { .. } => {
                 ApiError::new(Reason::StoreUnavailable, message).into()
             }

@@ -38,7 +38,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use muster_store::redis::{Call, Cmd, Connection, Error as RedisError, FromRedisValue};
+use muster_store::redis::{Call, Cmd, Connection, Error as RedisError, FromRedisValue, Script, Slot};
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -53,6 +53,9 @@ use crate::store::events::Room;
 use crate::store::{Again, Error, Filter, Page, Step, Store, Unfinished, Workflow, WorkflowKey};
 
 pub use opening::{FORMAT_NAME, FORMAT_VERSION, OpenError};
+
+/// Needs room, as steps do.
+static PROBE: Script = Script::new("#!lua\nredis.call('SET', KEYS[1], '1')\nreturn 1\n");
 
 /// How a store in Redis is laid out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,6 +116,15 @@ impl Redis {
     #[must_use]
     pub fn prefix(&self) -> &str {
         &self.shared.options.prefix
+    }
+
+    /// Writes a little, so that [`Store::health`] knows whether Redis takes writes.
+    pub async fn probe(&self) {
+        let slot = Slot::named(self.prefix(), keys::slots::STORE);
+        let written = self.call::<i64>(&PROBE.call().key(slot.key("probe"))).await;
+        if let Err(error) = written {
+            tracing::warn!(%error, "the store takes no writes");
+        }
     }
 
     fn address(&self) -> &str {

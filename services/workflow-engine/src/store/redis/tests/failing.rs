@@ -177,6 +177,7 @@ async fn a_full_redis_refuses_with_the_reason_and_goes_on_when_there_is_room() {
     assert!(store.health().is_err_and(|why| says(&why)));
     let found = store.summary(&record.id).await.unwrap();
     assert_eq!(found, Some(summary.clone()), "reading goes on");
+    assert!(store.health().is_err_and(|why| says(&why)), "and proves nothing");
     server.ask(&["CONFIG", "SET", "maxmemory", "64mb"]).await;
     store.append(step(&summary, &large)).await.unwrap();
     assert_eq!(store.health(), Ok(()));

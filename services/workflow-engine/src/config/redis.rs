@@ -1,0 +1,129 @@
+//! Section `engine.redis`: how the store is kept in Redis. Where Redis is, says `engine.redis_cluster_endpoint`.
+
+use std::time::Duration;
+
+use muster_runtime::config::Mistakes;
+use muster_store::redis::{Address, Options as Patience};
+use serde::{Deserialize, Serialize};
+
+use crate::partition;
+use crate::store::events::Room;
+use crate::store::redis::Options;
+
+/// Longest prefix of keys: it is part of every key.
+const LONGEST_PREFIX: usize = 64;
+
+/// How the store is kept in Redis.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Redis {
+    /// What all keys start with; stores with different ones share a Redis.
+    pub key_prefix: String,
+    /// How many partitions a store is made with; fixed from then on.
+    pub partitions: u16,
+    /// How long a command may take to be answered; then the connection counts as broken.
+    pub answer_within_seconds: u64,
+    /// How long a write is tried again before it is refused.
+    pub patience_seconds: u64,
+    /// For how long the store is an engine's own without a sign of life.
+    pub lease_seconds: u64,
+}
+
+impl Default for Redis {
+    fn default() -> Self {
+        let patience = Patience::default();
+        Self {
+            key_prefix: "muster".to_owned(),
+            partitions: partition::DEFAULT_COUNT,
+            answer_within_seconds: patience.answer_within.as_secs(),
+            patience_seconds: patience.patience.as_secs(),
+            lease_seconds: 10,
+        }
+    }
+}
+
+impl Redis {
+    /// Limits of time of the connection.
+    #[must_use]
+    pub fn patience(&self) -> Patience {
+        Patience {
+            answer_within: Duration::from_secs(self.answer_within_seconds),
+            patience: Duration::from_secs(self.patience_seconds),
+            ..Patience::default()
+        }
+    }
+
+    /// See [`Redis::lease_seconds`].
+    #[must_use]
+    pub fn lease(&self) -> Duration {
+        Duration::from_secs(self.lease_seconds)
+    }
+
+    /// As the store knows it.
+    #[must_use]
+    pub fn options(&self, room: Room) -> Options {
+        Options {
+            prefix: self.key_prefix.clone(),
+            partitions: self.partitions,
+            room,
+            ..Options::default()
+        }
+    }
+
+    pub(super) fn validate(&self, endpoint: Option<&str>, mistakes: &mut Mistakes) {
+        if let Some(Err(error)) = endpoint.map(str::parse::<Address>) {
+            mistakes.add("engine.redis_cluster_endpoint", error.to_string());
+        }
+        // Braces would be hash tags, and take the store's keys out of their slots.
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':');
+        let prefix = &self.key_prefix;
+        if prefix.is_empty() || prefix.len() > LONGEST_PREFIX || !prefix.bytes().all(plain) {
+            mistakes.add(
+                "engine.redis.key_prefix",
+                format!("must be 1 to {LONGEST_PREFIX} letters, digits, '-', '_', '.' or ':'"),
+            );
+        }
+        let mut within = |key: &str, value: u64, least: u64, most: u64| {
+            if !(least..=most).contains(&value) {
+                mistakes.add(
+                    format!("engine.redis.{key}"),
+                    format!("is {value}, must be from {least} to {most}"),
+                );
+            }
+        };
+        within("partitions", self.partitions.into(), 1, partition::MOST.into());
+        within("answer_within_seconds", self.answer_within_seconds, 1, 60);
+        within("patience_seconds", self.patience_seconds, 1, 600);
+        within("lease_seconds", self.lease_seconds, 3, 600);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_mistake_is_reported_with_its_key() {
+        let bad = Redis {
+            key_prefix: "a{b}".into(),
+            partitions: 0,
+            lease_seconds: 1,
+            ..Redis::default()
+        };
+        let mut mistakes = Mistakes::default();
+        bad.validate(Some("localhost:6379"), &mut mistakes);
+        let keys: Vec<&str> = mistakes.iter().map(|(key, _)| key).collect();
+        assert_eq!(
+            keys,
+            [
+                "engine.redis_cluster_endpoint",
+                "engine.redis.key_prefix",
+                "engine.redis.partitions",
+                "engine.redis.lease_seconds"
+            ]
+        );
+        let mut mistakes = Mistakes::default();
+        Redis::default().validate(Some("redis+cluster://a,b"), &mut mistakes);
+        assert!(mistakes.is_empty(), "{mistakes}");
+    }
+}

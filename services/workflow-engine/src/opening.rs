@@ -1,0 +1,84 @@
+//! Opens the store that the settings name: in Redis where there is an endpoint, else in the data directory.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use muster_runtime::{Error, data_directory};
+use muster_store::Database;
+use muster_store::redis::{Address, Connection};
+
+use crate::config;
+use crate::off_thread::off_thread;
+use crate::ownership::Ownership;
+use crate::store::Store;
+use crate::store::embedded::Embedded;
+use crate::store::redis::Redis;
+
+/// An open store.
+pub(crate) struct Opened {
+    pub(crate) store: Arc<dyn Store>,
+    /// What backups are made of; a store in Redis is backed up by Redis's own means.
+    pub(crate) database: Option<Database>,
+    pub(crate) in_redis: Option<InRedis>,
+}
+
+/// What a store in Redis needs as long as it is used.
+#[derive(Clone)]
+pub(crate) struct InRedis {
+    pub(crate) redis: Redis,
+    pub(crate) ownership: Arc<Ownership>,
+}
+
+/// Opens the store; `address` is where this engine can be reached.
+pub(crate) async fn open(settings: &config::Engine, address: SocketAddr) -> Result<Opened, Error> {
+    match &settings.redis_cluster_endpoint {
+        None => open_embedded(settings).await,
+        Some(endpoint) => open_redis(settings, endpoint, address).await,
+    }
+}
+
+/// Off the async threads: it may have much to recover.
+async fn open_embedded(settings: &config::Engine) -> Result<Opened, Error> {
+    let path = settings.data_directory.clone();
+    let store = off_thread(move || {
+        let directory = data_directory::open(&path)?;
+        Embedded::open(directory).map_err(|error| Error::DataDirectory {
+            path,
+            what: error.to_string(),
+        })
+    })
+    .await?;
+    Ok(Opened {
+        database: Some(store.database().clone()),
+        store: Arc::new(store),
+        in_redis: None,
+    })
+}
+
+async fn open_redis(settings: &config::Engine, endpoint: &str, address: SocketAddr) -> Result<Opened, Error> {
+    const KEY: &str = "engine.redis_cluster_endpoint";
+    let place: Address = endpoint
+        .parse()
+        .map_err(|error| Error::Other(format!("{KEY}: {error}")))?;
+    let path = settings.data_directory.clone();
+    let directory = off_thread(move || data_directory::open(&path)).await?;
+    let connection = Connection::new(place, settings.redis.patience());
+    let redis = Redis::open(connection, settings.redis.options(settings.events.room()))
+        .await
+        .map_err(|error| Error::Other(format!("{KEY}: {error}")))?;
+    let lease = settings.redis.lease();
+    let ownership = Ownership::take(redis.clone(), directory, address.to_string(), lease).await?;
+    tracing::info!(
+        address = redis.connection().address(),
+        partitions = redis.partitions(),
+        "the store is in Redis"
+    );
+    Ok(Opened {
+        store: Arc::new(redis.clone()),
+        database: None,
+        in_redis: Some(InRedis {
+            redis,
+            ownership: Arc::new(ownership),
+        }),
+    })
+}
