@@ -64,6 +64,59 @@ impl RedisServer {
         Self::of(program, directory).await
     }
 
+    /// Starts one that speaks TLS only, with a certificate for 127.0.0.1 of an authority of its own; and where the
+    /// authority's certificate is.
+    ///
+    /// # Panics
+    /// When a program is missing, or does not answer.
+    pub async fn start_tls() -> (Self, PathBuf) {
+        let directory = directory();
+        let at = |name: &str| directory.path().join(name).display().to_string();
+        let (authority, certificate, key) = (at("ca.pem"), at("server.pem"), at("server.key"));
+        let script = format!(
+            "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=test \
+               -addext keyUsage=keyCertSign -keyout {ca_key} -out {authority} && \
+             openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=redis -keyout {key} -out {request} && \
+             printf 'subjectAltName=IP:127.0.0.1' > {extensions} && \
+             openssl x509 -req -in {request} -CA {authority} -CAkey {ca_key} -CAcreateserial -days 2 \
+               -extfile {extensions} -out {certificate}",
+            ca_key = at("ca.key"),
+            request = at("request.pem"),
+            extensions = at("extensions"),
+        );
+        let made = Command::new("sh").arg("-c").arg(script).output().await;
+        let made = made.unwrap_or_else(|error| panic!("sh: {error}"));
+        let said = String::from_utf8_lossy(&made.stderr);
+        assert!(
+            made.status.success(),
+            "openssl (Debian: apt-get install openssl): {said}"
+        );
+        let program = Program::at(installed("redis-server"));
+        let port = program.ports().data.to_string();
+        let settings = [
+            ("port", "0"),
+            ("tls-port", port.as_str()),
+            ("bind", "127.0.0.1"),
+            ("dir", &directory.path().display().to_string()),
+            ("save", ""),
+            ("appendonly", "yes"),
+            ("tls-cert-file", &certificate),
+            ("tls-key-file", &key),
+            ("tls-ca-cert-file", &authority),
+            ("tls-auth-clients", "no"),
+        ];
+        let program = settings.iter().fold(program, |program, (name, value)| {
+            program.arg(format!("--{name}")).arg(*value)
+        });
+        let process = program.start();
+        let server = Self {
+            program,
+            process: Some(process),
+            _directory: directory,
+        };
+        (server, authority.into())
+    }
+
     async fn of(program: Program, directory: TempDir) -> Self {
         let mut server = Self {
             program,

@@ -57,9 +57,18 @@ async fn open_embedded(settings: &config::Engine) -> Result<Opened, Error> {
 
 async fn open_redis(settings: &config::Engine, endpoint: &str, address: SocketAddr) -> Result<Opened, Error> {
     const KEY: &str = "engine.redis_cluster_endpoint";
-    let place: Address = endpoint
+    let mut place: Address = endpoint
         .parse()
         .map_err(|error| Error::Other(format!("{KEY}: {error}")))?;
+    if let Some(path) = settings.redis.certificate_authorities.clone() {
+        let authorities = off_thread(move || {
+            std::fs::read(&path).map_err(|error| {
+                let path = path.display();
+                Error::Other(format!("engine.redis.certificate_authorities: {path}: {error}"))
+            })
+        });
+        place = place.with_authorities(authorities.await?);
+    }
     let path = settings.data_directory.clone();
     let directory = off_thread(move || data_directory::open(&path)).await?;
     let connection = Connection::new(place, settings.redis.patience());

@@ -6,8 +6,8 @@
 //! | Sentinel | `redis+sentinel://[USER:PASSWORD@]HOST[:PORT],…/PRIMARY[/DATABASE]` |
 //! | Cluster | `redis+cluster://[USER:PASSWORD@]HOST[:PORT],…` |
 //!
-//! `rediss` in place of `redis` means TLS. User and password are percent-encoded and are those of Redis itself; ports default
-//! to 6379, those of Sentinels to 26379. The first is the registered scheme, the second the spelling of the libraries that
+//! `rediss` in place of `redis` means TLS. User and password are percent-encoded and are those of Redis itself, Sentinels are
+//! asked without; ports default to 6379, those of Sentinels to 26379. The first is the registered scheme, the second the spelling of the libraries that
 //! know Sentinel URLs; the third follows it, since there is none.
 
 use std::fmt;
@@ -16,6 +16,7 @@ use std::str::FromStr;
 use percent_encoding::percent_decode_str;
 use redis::{
     ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo as _, RedisConnectionInfo, RedisResult,
+    TlsCertificates,
 };
 
 const PORT: u16 = 6379;
@@ -30,6 +31,8 @@ pub struct Address {
     pub(super) username: Option<String>,
     pub(super) password: Option<String>,
     pub(super) database: i64,
+    /// In PEM; Mozilla's where there are none.
+    pub(super) authorities: Option<Vec<u8>>,
 }
 
 /// The forms of Redis.
@@ -87,7 +90,8 @@ impl FromStr for Address {
         };
         let nodes = hosts
             .split(',')
-            .map(|host| node(host, port))
+            .zip(1..)
+            .map(|(host, number)| node(host, port, number))
             .collect::<Result<Vec<_>, _>>()?;
         if mode == Mode::Standalone && nodes.len() > 1 {
             return Err(invalid("names several hosts for a standalone Redis"));
@@ -98,7 +102,7 @@ impl FromStr for Address {
                 .parse()
                 .ok()
                 .filter(|number| (0..=i64::from(u16::MAX)).contains(number))
-                .ok_or_else(|| invalid(format!("database '{database}' is no number")))?,
+                .ok_or_else(|| invalid("names a database that is no number"))?,
             [_] => return Err(invalid("names a database, and a Cluster has one only")),
             _ => return Err(invalid("has a path of too many parts")),
         };
@@ -109,6 +113,7 @@ impl FromStr for Address {
             username,
             password,
             database,
+            authorities: None,
         })
     }
 }
@@ -134,9 +139,9 @@ fn decoded(text: &str, what: &str) -> Result<String, InvalidAddress> {
         .map_err(|_| invalid(format!("{what} is not UTF-8 when decoded")))
 }
 
-/// Host and port, as the rules of URLs have them.
-fn node(text: &str, port: u16) -> Result<(String, u16), InvalidAddress> {
-    let bad = || invalid(format!("'{text}' is no HOST:PORT"));
+/// Host and port, as the rules of URLs have them. What is wrong is not quoted: it may be a part of a password.
+fn node(text: &str, port: u16, number: usize) -> Result<(String, u16), InvalidAddress> {
+    let bad = || invalid(format!("names something else than HOST:PORT as host {number}"));
     let url = url::Url::parse(&format!("redis://{text}")).map_err(|_| bad())?;
     let host = match url.host().ok_or_else(bad)? {
         url::Host::Domain(name) if !name.is_empty() => name.to_owned(),
@@ -148,6 +153,30 @@ fn node(text: &str, port: u16) -> Result<(String, u16), InvalidAddress> {
 }
 
 impl Address {
+    /// The same, whose certificates are of these authorities, in PEM, instead of Mozilla's.
+    #[must_use]
+    pub fn with_authorities(self, authorities: Vec<u8>) -> Self {
+        Self {
+            authorities: Some(authorities),
+            ..self
+        }
+    }
+
+    /// Whether it is reached by TLS.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        self.tls
+    }
+
+    /// What certificates are checked against, where that is not Mozilla's list.
+    pub(super) fn certificates(&self) -> Option<TlsCertificates> {
+        let root_cert = self.authorities.clone().filter(|_| self.tls);
+        root_cert.map(|authorities| TlsCertificates {
+            client_tls: None,
+            root_cert: Some(authorities),
+        })
+    }
+
     fn at(&self, (host, port): &(String, u16)) -> ConnectionAddr {
         if self.tls {
             ConnectionAddr::TcpTls {
@@ -268,6 +297,10 @@ mod tests {
             let error = text.parse::<Address>().expect_err(text);
             assert!(error.to_string().contains("redis+cluster://"), "{text}: {error}");
         }
+        let quoted = "redis://u:sec/ret@h"
+            .parse::<Address>()
+            .expect_err("the '/' is not encoded");
+        assert!(!quoted.to_string().contains("sec"), "{quoted}");
         let hidden = format!("{:?}", parsed("redis://u:secret@h"));
         assert!(!hidden.contains("secret"), "{hidden}");
     }

@@ -69,7 +69,11 @@ impl Link {
             .set_response_timeout(Some(answer_within));
         match &address.mode {
             Mode::Standalone => {
-                let client = Client::open(address.only_node()?)?;
+                let node = address.only_node()?;
+                let client = match address.certificates() {
+                    Some(certificates) => Client::build_with_tls(node, certificates)?,
+                    None => Client::open(node)?,
+                };
                 let connection = client.get_multiplexed_async_connection_with_config(&config);
                 Ok(Self::Server(connection.await?))
             }
@@ -85,6 +89,11 @@ impl Link {
                         .set_client_to_redis_tls_mode(TlsMode::Secure)
                         .set_client_to_sentinel_tls_mode(TlsMode::Secure);
                 }
+                if let Some(certificates) = address.certificates() {
+                    builder = builder
+                        .set_client_to_redis_certificates(certificates.clone())
+                        .set_client_to_sentinel_certificates(certificates);
+                }
                 if let Some(username) = &address.username {
                     builder = builder.set_client_to_redis_username(username);
                 }
@@ -96,11 +105,14 @@ impl Link {
                 Ok(Self::Server(connection.await?))
             }
             Mode::Cluster => {
-                let client = ClusterClient::builder(address.all_nodes()?)
+                let mut builder = ClusterClient::builder(address.all_nodes()?)
                     .retries(REDIRECTS)
                     .connection_timeout(patience)
-                    .response_timeout(answer_within)
-                    .build()?;
+                    .response_timeout(answer_within);
+                if let Some(certificates) = address.certificates() {
+                    builder = builder.certs(certificates);
+                }
+                let client = builder.build()?;
                 Ok(Self::Cluster(client.get_async_connection().await?))
             }
         }

@@ -1,5 +1,6 @@
 //! Section `engine.redis`: how the store is kept in Redis. Where Redis is, says `engine.redis_cluster_endpoint`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use muster_runtime::config::Mistakes;
@@ -17,6 +18,8 @@ const LONGEST_PREFIX: usize = 64;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Redis {
+    /// A file of certificate authorities in PEM that certify Redis, in place of Mozilla's.
+    pub certificate_authorities: Option<PathBuf>,
     /// What all keys start with; stores with different ones share a Redis.
     pub key_prefix: String,
     /// How many partitions a store is made with; fixed from then on.
@@ -33,6 +36,7 @@ impl Default for Redis {
     fn default() -> Self {
         let patience = Patience::default();
         Self {
+            certificate_authorities: None,
             key_prefix: "muster".to_owned(),
             partitions: partition::DEFAULT_COUNT,
             answer_within_seconds: patience.answer_within.as_secs(),
@@ -71,8 +75,15 @@ impl Redis {
     }
 
     pub(super) fn validate(&self, endpoint: Option<&str>, mistakes: &mut Mistakes) {
-        if let Some(Err(error)) = endpoint.map(str::parse::<Address>) {
-            mistakes.add("engine.redis_cluster_endpoint", error.to_string());
+        match endpoint.map(str::parse::<Address>) {
+            Some(Err(error)) => mistakes.add("engine.redis_cluster_endpoint", error.to_string()),
+            Some(Ok(address)) if self.certificate_authorities.is_some() && !address.is_tls() => {
+                mistakes.add(
+                    "engine.redis.certificate_authorities",
+                    "is of no use without TLS: write rediss in place of redis in engine.redis_cluster_endpoint",
+                );
+            }
+            Some(Ok(_)) | None => {}
         }
         // Braces would be hash tags, and take the store's keys out of their slots.
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':');

@@ -163,6 +163,24 @@ fn a_run_can_be_seized_wherever_it_waits() {
 }
 
 #[test]
+fn a_run_that_was_set_aside_is_taken_up_again() {
+    let mut schedule = schedule(1, 10);
+    admitted(&mut schedule, 0..2);
+    assert_eq!(schedule.next(at(0)), Some(id(0)));
+    schedule.leave(&id(0), Left::SetAside("the store is away".into()));
+    assert_eq!(schedule.next(at(0)), Some(id(1)), "its slot is free");
+    assert_eq!(schedule.counts().set_aside, 1);
+    schedule.leave(&id(1), Left::SetAside("the store is away".into()));
+    schedule.take_up(&id(0));
+    schedule.take_up(&id(1));
+    schedule.take_up(&id(0));
+    schedule.take_up(&id(99));
+    let counts = schedule.counts();
+    assert_eq!((counts.set_aside, counts.pending), (0, 0));
+    assert_eq!(served(&mut schedule), [0, 1].map(id));
+}
+
+#[test]
 fn a_higher_class_goes_first_and_within_a_class_the_earlier() {
     let mut schedule = schedule(1, 10);
     for (number, priority) in [

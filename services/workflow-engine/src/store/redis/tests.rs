@@ -1,7 +1,10 @@
 //! Against real servers.
 
+mod carrying;
 mod failing;
 mod fencing;
+
+use std::time::Duration;
 
 use muster_store::redis::{Address, Connection, Options as Patience};
 use muster_testkit::{RedisCluster, RedisSentinels, RedisServer};
@@ -9,8 +12,8 @@ use muster_testkit::{RedisCluster, RedisSentinels, RedisServer};
 use super::{OpenError, Options, Redis};
 use crate::partition;
 use crate::run::{Status, Summary};
-use crate::store::Step;
 use crate::store::conformance;
+use crate::store::{Step, Store as _};
 
 fn connection(url: &str, patience: Patience) -> Connection {
     let address: Address = url.parse().unwrap_or_else(|error| panic!("{url}: {error}"));
@@ -59,6 +62,30 @@ async fn a_cluster_keeps_what_every_store_must() {
 async fn sentinels_keep_what_every_store_must() {
     let sentinels = RedisSentinels::start().await;
     conformance::check(async || open(&sentinels.url()).await).await;
+}
+
+#[tokio::test]
+async fn tls_is_checked_against_the_authorities_that_are_named() {
+    let (server, authority) = RedisServer::start_tls().await;
+    let url = server.url().replace("redis://", "rediss://");
+    let address: Address = url.parse().unwrap();
+    let named = address
+        .clone()
+        .with_authorities(std::fs::read(authority).unwrap());
+    let connection = Connection::new(named, Patience::default());
+    let store = Redis::open(connection, Options::default()).await.unwrap();
+    let (record, created) = conformance::run("secret", 1);
+    store.create_run(&record, &created).await.unwrap();
+    let patience = Patience {
+        patience: Duration::from_millis(300),
+        ..Patience::default()
+    };
+    let opened = Redis::open(Connection::new(address, patience), Options::default()).await;
+    let error = opened
+        .err()
+        .expect("Mozilla does not know the authority")
+        .to_string();
+    assert!(error.contains("certificate"), "{error}");
 }
 
 #[tokio::test]
