@@ -150,3 +150,15 @@ async fn runs_wait_while_redis_is_away_and_go_on_when_it_is_back() {
     let other = fleet.muster(&["workflow", "show", "other"]).await;
     assert_eq!(other.code, 3, "what was refused is not there: {other:?}");
 }
+
+#[tokio::test]
+async fn an_engine_that_loses_a_lease_stops() {
+    let (place, redis) = (tempfile::tempdir().unwrap(), RedisServer::start().await);
+    let mut fleet = dev(&place.path().join("data"), &redis).await;
+    // As if another engine had taken it while this one was frozen.
+    redis.ask(&["HINCRBY", "muster:{p05}:lease", "epoch", "1"]).await;
+    let ended = fleet.process.exit().await;
+    assert_eq!(ended.code(), Some(1));
+    let said = fleet.process.stderr();
+    assert!(said.contains("the lease of partition 5 is lost"), "{said}");
+}

@@ -14,6 +14,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use percent_encoding::percent_decode_str;
+use rand::RngExt as _;
 use redis::{
     ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo as _, RedisConnectionInfo, RedisResult,
     TlsCertificates,
@@ -213,8 +214,14 @@ impl Address {
         self.nodes.iter().map(|node| self.info(node)).collect()
     }
 
+    /// The Sentinels in the order in which they are asked. It begins with another one each time: one that does not answer
+    /// costs all the time that there is, and must not do so each time.
     pub(super) fn sentinels(&self) -> Vec<ConnectionAddr> {
-        self.nodes.iter().map(|node| self.at(node)).collect()
+        let mut sentinels: Vec<ConnectionAddr> = self.nodes.iter().map(|node| self.at(node)).collect();
+        let first = rand::rng().random_range(0..sentinels.len().max(1));
+        let length = sentinels.len();
+        sentinels.rotate_left(first.min(length));
+        sentinels
     }
 }
 

@@ -7,6 +7,9 @@ use super::{Connection, Error};
 /// The oldest version that is supported: scripts need its flags.
 const OLDEST: u32 = 7;
 
+/// Values of `appendfsync` with which an answer comes before the disk has it.
+const SYNCS_LATE: [&str; 2] = ["everysec", "no"];
+
 /// What was found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Survey {
@@ -33,7 +36,7 @@ impl Survey {
         old.map(String::as_str)
     }
 
-    fn read(information: &str, fsync: Option<&str>) -> Self {
+    fn read(information: &str, syncs_late: bool) -> Self {
         let all = |name: &str| -> Vec<&str> {
             let lines = information.lines().filter_map(|line| line.split_once(':'));
             lines
@@ -47,7 +50,7 @@ impl Survey {
             risks.push("'appendonly' is off: a restart of Redis loses what came after its last snapshot; set 'appendonly yes'".to_owned());
         } else if aof.is_empty() {
             risks.push("whether 'appendonly' is on cannot be read; without it a restart of Redis loses acknowledged work".to_owned());
-        } else if fsync.is_some_and(|fsync| fsync != "always") {
+        } else if syncs_late {
             risks.push("'appendfsync' is not 'always': when its machine fails, Redis loses about the last second of acknowledged work".to_owned());
         }
         if let Some(policy) = all("maxmemory_policy")
@@ -71,18 +74,15 @@ impl Connection {
     pub async fn survey(&self) -> Result<Survey, Error> {
         let mut information = String::new();
         collect(&self.run::<Value>(&cmd("INFO")).await?, &mut information);
-        let mut fsync = String::new();
-        if let Ok(value) = self
+        let mut settings = String::new();
+        let asked = self
             .run::<Value>(cmd("CONFIG").arg("GET").arg("appendfsync"))
-            .await
-        {
-            collect(&value, &mut fsync);
+            .await;
+        if let Ok(value) = asked {
+            collect(&value, &mut settings);
         }
-        let fsync = fsync
-            .lines()
-            .find(|line| ["always", "everysec", "no"].contains(line) && *line != "always")
-            .or_else(|| fsync.lines().find(|line| *line == "always"));
-        Ok(Survey::read(&information, fsync))
+        let syncs_late = settings.lines().any(|line| SYNCS_LATE.contains(&line));
+        Ok(Survey::read(&information, syncs_late))
     }
 }
 
@@ -115,14 +115,14 @@ mod tests {
     #[test]
     fn what_may_lose_work_is_named() {
         let good = "redis_version:7.0.15\r\naof_enabled:1\r\nmaxmemory_policy:noeviction\r\n";
-        let survey = Survey::read(good, Some("always"));
+        let survey = Survey::read(good, false);
         assert_eq!(
             (survey.risks, survey.versions),
             (vec![], vec!["7.0.15".to_owned()])
         );
-        assert_eq!(Survey::read(good, Some("everysec")).risks.len(), 1);
+        assert_eq!(Survey::read(good, true).risks.len(), 1);
         let bad = "redis_version:6.2.1\r\naof_enabled:0\r\nmaxmemory_policy:allkeys-lru\r\n";
-        let survey = Survey::read(&format!("{good}{bad}"), None);
+        let survey = Survey::read(&format!("{good}{bad}"), false);
         assert_eq!((survey.risks.len(), survey.too_old()), (2, Some("6.2.1")));
     }
 }
