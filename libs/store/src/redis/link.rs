@@ -5,6 +5,7 @@ use std::time::Duration;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
+use redis::io::tcp::TcpSettings;
 use redis::sentinel::{SentinelClientBuilder, SentinelServerType};
 use redis::{AsyncConnectionConfig, Client, Cmd, RedisError, TlsMode, Value};
 
@@ -29,6 +30,14 @@ pub(super) enum Link {
 pub(super) enum Request<'a> {
     Command(&'a Cmd),
     Script(&'a Call),
+}
+
+/// Sent at once; and given up for good: what a connection that is closed has not sent yet must not be sent later, when what
+/// it asked for has been asked again by another one, and more after it.
+fn tcp_settings() -> TcpSettings {
+    TcpSettings::default()
+        .set_nodelay(true)
+        .set_linger_time(Duration::ZERO)
 }
 
 impl Request<'_> {
@@ -69,7 +78,7 @@ impl Link {
             .set_response_timeout(Some(answer_within));
         match &address.mode {
             Mode::Standalone => {
-                let node = address.only_node()?;
+                let node = address.only_node()?.set_tcp_settings(tcp_settings());
                 let client = match address.certificates() {
                     Some(certificates) => Client::build_with_tls(node, certificates)?,
                     None => Client::open(node)?,
@@ -83,6 +92,7 @@ impl Link {
                     primary.clone(),
                     SentinelServerType::Master,
                 )?
+                .set_client_to_redis_tcp_settings(tcp_settings())
                 .set_client_to_redis_db(address.database);
                 if address.tls {
                     builder = builder
@@ -107,6 +117,7 @@ impl Link {
             Mode::Cluster => {
                 let mut builder = ClusterClient::builder(address.all_nodes()?)
                     .retries(REDIRECTS)
+                    .tcp_settings(tcp_settings())
                     .connection_timeout(patience)
                     .response_timeout(answer_within);
                 if let Some(certificates) = address.certificates() {
