@@ -356,6 +356,10 @@ impl Store for Disk {
     }
 
     fn health(&self) -> Result<(), String> {
+        // As long as this life lasts, like a file that could not be written.
+        if self.count.lock().full {
+            return Err("the disk is full".to_owned());
+        }
         self.memory.health()
     }
 }
