@@ -21,6 +21,7 @@
 
 mod answers;
 mod catalogue;
+mod erasing;
 mod events;
 mod forgetting;
 mod keys;
@@ -50,7 +51,9 @@ use crate::partition;
 use crate::run::{Entry, Position, Record, RunId, Summary};
 use crate::store::approvals::Approvals;
 use crate::store::events::Room;
-use crate::store::{Again, Error, Filter, Page, Step, Store, Unfinished, Workflow, WorkflowKey};
+use crate::store::{
+    Again, Error, Filter, Page, SnapshotKind, Step, Store, Unfinished, Workflow, WorkflowKey,
+};
 
 pub use opening::{FORMAT_NAME, FORMAT_VERSION, OpenError};
 
@@ -213,6 +216,7 @@ impl Store for Redis {
             approvals: Vec::new(),
             spent: None,
             events: Vec::new(),
+            snapshot: None,
         };
         self.write(Kind::Create(record), step, format!("run '{}'", record.id))
             .await
@@ -237,6 +241,14 @@ impl Store for Redis {
 
     async fn history(&self, id: &RunId, from: u64, limit: usize) -> Result<Vec<Entry>, Error> {
         self.history_of(id, from, limit).await
+    }
+
+    async fn snapshot(&self, id: &RunId, which: SnapshotKind) -> Result<Option<Vec<u8>>, Error> {
+        self.state_of(id, which).await
+    }
+
+    async fn forget_entries(&self, id: &RunId, before: u64, limit: usize) -> Result<usize, Error> {
+        self.forget_first(id, before, limit).await
     }
 
     async fn runs(

@@ -5,7 +5,7 @@
 //! | key | what |
 //! |---|---|
 //! | `muster:{pNN}:lease` | who may write: see `muster_store::redis::lease` |
-//! | `…:run:ID` | hash: head, token, summary, record, output, created, ended |
+//! | `…:run:ID` | hash: head, token, summary, record, output, created, ended, first (entries forgotten), latest and base (states) |
 //! | `…:journal:ID` | list of entries |
 //! | `…:created`, `…:unfinished`, `…:ended` | sorted sets of places |
 //! | `…:approvals:ID` | hash: number → place, line feed, approval |

@@ -12,7 +12,7 @@ use super::merge::Merge;
 use super::{Redis, decode};
 use crate::approval::{self, Approval, ApprovalId};
 use crate::run::{Entry, Position, RunId, Summary};
-use crate::store::{Error, Filter, HISTORY_BYTES, Page, Unfinished};
+use crate::store::{Error, Filter, HISTORY_BYTES, Page, SnapshotKind, Unfinished};
 
 static HISTORY: Script = Script::new(include_str!("history.lua"));
 
@@ -40,6 +40,15 @@ impl Redis {
             .transpose()
     }
 
+    pub(super) async fn state_of(&self, id: &RunId, which: SnapshotKind) -> Result<Option<Vec<u8>>, Error> {
+        let field = match which {
+            SnapshotKind::Latest => "latest",
+            SnapshotKind::Base => "base",
+        };
+        let keys = Partition::new(self.prefix(), self.partition_of(id));
+        self.run(cmd("HGET").arg(keys.run(id)).arg(field)).await
+    }
+
     pub(super) async fn history_of(&self, id: &RunId, from: u64, limit: usize) -> Result<Vec<Entry>, Error> {
         if from >= LAST_INDEX || limit == 0 {
             return Ok(Vec::new());
@@ -47,11 +56,19 @@ impl Redis {
         let keys = Partition::new(self.prefix(), self.partition_of(id));
         let call = HISTORY
             .call()
+            .key(keys.run(id))
             .key(keys.journal(id))
             .number(from)
             .number(limit as u64)
             .number(HISTORY_BYTES as u64);
-        let entries: Vec<Vec<u8>> = self.call(&call).await?;
+        let mut entries = self.call::<Vec<Vec<u8>>>(&call).await?.into_iter();
+        let forgotten = entries.next().unwrap_or_default();
+        let forgotten: u64 = decode("how many entries were forgotten", &forgotten)?;
+        if from < forgotten {
+            return Err(Error::Damaged(format!(
+                "the journal of run '{id}' has no entry {from}"
+            )));
+        }
         let entries = (from..).zip(entries);
         Ok(entries.map(|(index, bytes)| Entry { index, bytes }).collect())
     }

@@ -8,7 +8,7 @@
 --   10 outbox, 11 spent, 12 spent in order, 13 total of the namespace.
 -- ARGV: 1 epoch or '', 2 token, 3 create|append|reopen, 4 length before, 5 length after, 6 place by creation, 7 summary,
 --   8 record or '', 9 output or '', 10 former place by end or '', 11 place by end or '', 12 place of what was spent or '',
---   13 tokens, 14 cost, 15 day, then three lists, each after its length: entries; approvals as number, place, 1 if open, text;
+--   13 tokens, 14 cost, 15 day, 16 state or '', 17 1 if it is the base too, then three lists, each after its length: entries; approvals as number, place, 1 if open, text;
 --   events as name, type, time, text.
 local call, run = redis.call, KEYS[2]
 local known = call('HMGET', run, 'token', 'head')
@@ -26,7 +26,7 @@ if known[2] ~= expected then
     return 0
 end
 
-local at = 16
+local at = 18
 local function list(width, take)
     local count = tonumber(ARGV[at])
     at = at + 1
@@ -45,6 +45,12 @@ if ARGV[8] ~= '' then
 end
 if ARGV[9] ~= '' then
     call('HSET', run, 'output', ARGV[9])
+end
+if ARGV[16] ~= '' then
+    call('HSET', run, 'latest', ARGV[16])
+    if ARGV[17] == '1' then
+        call('HSET', run, 'base', ARGV[16])
+    end
 end
 if ARGV[3] == 'create' then
     call('HSET', run, 'created', ARGV[6], 'ended', '')

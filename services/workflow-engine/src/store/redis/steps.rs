@@ -52,6 +52,7 @@ impl Redis {
             approvals,
             spent,
             events,
+            snapshot,
         } = step;
         let id = &summary.id;
         let keys = Partition::new(self.prefix(), partition);
@@ -100,6 +101,9 @@ impl Redis {
             }
             None => (0..4).for_each(|_| call.push("")),
         }
+        let (state, is_base) = snapshot.map_or((Vec::new(), false), |saved| (saved.bytes, saved.is_base));
+        call.push(state);
+        call.push_number(u64::from(is_base));
         call.push_number(entries.len() as u64);
         for entry in entries {
             call.push(entry);

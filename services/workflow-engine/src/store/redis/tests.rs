@@ -43,6 +43,7 @@ fn step(before: &Summary, entry: &str) -> Step {
         approvals: Vec::new(),
         spent: None,
         events: Vec::new(),
+        snapshot: None,
     }
 }
 

@@ -1,0 +1,16 @@
+#!lua flags=allow-oom
+-- Forgets entries of a journal before one, no more than a number of them. Answers how many, or -1 when the partition is no longer
+-- the caller's. Allowed in a full Redis, since it makes room.
+-- KEYS: lease, run, journal. ARGV: epoch or '', the entry, the number.
+local call = redis.call
+if ARGV[1] ~= '' and call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then
+    return -1
+end
+local forgotten = tonumber(call('HGET', KEYS[2], 'first') or '0')
+local count = math.min(tonumber(ARGV[2]) - forgotten, tonumber(ARGV[3]), call('LLEN', KEYS[3]))
+if count <= 0 then
+    return 0
+end
+call('LTRIM', KEYS[3], count, -1)
+call('HINCRBY', KEYS[2], 'first', count)
+return count
