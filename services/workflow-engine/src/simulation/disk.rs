@@ -283,6 +283,7 @@ impl Store for Disk {
         let before = self.memory.summary(&id).await?;
         self.commit(async |memory| self.write_step(memory, step).await)
             .await?;
+        self.world.witness.told(&id);
         self.count.lock().last = before.map(|before| (before, entries));
         Ok(())
     }

@@ -95,6 +95,8 @@ struct State {
     wanted: BTreeMap<Uuid, RunId>,
     /// Calls that journals have asked for and ask for no more.
     closed: BTreeSet<Uuid>,
+    /// Those of them whose run has written so, and has not been told yet that it is durable.
+    given_up: BTreeMap<Uuid, RunId>,
     /// Calls that were made in this life.
     made: BTreeSet<Uuid>,
     /// Calls that were made in an earlier one.
@@ -283,6 +285,7 @@ impl Witness {
         let made = std::mem::take(&mut state.made);
         state.made_before.extend(made);
         state.in_flight.clear();
+        state.given_up.clear();
         state.trace.note(now, &format!("life {life} begins"));
     }
 
@@ -332,8 +335,14 @@ impl Witness {
         state.trace.note(now, &format!("call {target} {message}"));
         state.figures.calls += 1;
         state.figures.resent += u64::from(state.made_before.contains(&message));
-        let run = state.wanted.get(&message).cloned();
-        if state.closed.contains(&message) {
+        let late = state.given_up.get(&message).cloned();
+        let run = state.wanted.get(&message).cloned().or_else(|| late.clone());
+        // One that was about to be sent may be, until the engine knows that it has given it up; and once.
+        let is_closed = match late {
+            Some(_) => state.made.contains(&message),
+            None => state.closed.contains(&message),
+        };
+        if is_closed {
             let detail = format!("message {message} to {target}");
             state.accuse(now, Invariant::RecordedStepsStay, detail);
         } else if run.is_none() {
@@ -375,6 +384,11 @@ impl Witness {
             let detail = format!("{used} runs of namespace {namespace} work, and it may hold {most} slots");
             state.accuse(now, Invariant::LimitsHold, detail);
         }
+    }
+
+    /// The engine was told that the last step of the run is durable.
+    pub(crate) fn told(&self, id: &RunId) {
+        self.state.lock().given_up.retain(|_, run| run != id);
     }
 
     /// Somebody was told that the run is there, or that it stands like this.
@@ -468,6 +482,7 @@ impl State {
         for gone in seen.wanted.difference(&wanted) {
             self.wanted.remove(gone);
             self.closed.insert(*gone);
+            self.given_up.insert(*gone, id.clone());
         }
         for message in &wanted {
             if self.closed.contains(message) {
