@@ -18,7 +18,9 @@ use std::time::Duration;
 
 use futures::stream::BoxStream;
 use http::HeaderMap;
-use muster_api::a2a::{self, SendMessageRequest, SendMessageResponse, StreamResponse, send_message_response};
+use muster_api::a2a::{
+    self, SendMessageRequest, SendMessageResponse, StreamResponse, TaskState, send_message_response,
+};
 use muster_rpc::deadline::Deadline;
 use muster_rpc::retry_budget::RetryBudget;
 use muster_runtime::clock::SharedClock;
@@ -197,7 +199,16 @@ impl Forwarder {
         let (reply, _) = self.deliver::<SendMessage>(call, scope, request, times).await?;
         let reply = reply.map(|Single(answer)| answer);
         match &reply.message.payload {
-            Some(send_message_response::Payload::Task(task)) => self.own(&task.id, &reply.instance).await?,
+            Some(send_message_response::Payload::Task(task)) => {
+                let state = task.status.as_ref().map(|status| status.state());
+                let has_ended = matches!(
+                    state,
+                    Some(
+                        TaskState::Completed | TaskState::Failed | TaskState::Canceled | TaskState::Rejected
+                    )
+                );
+                self.own(&task.id, &reply.instance, has_ended).await?;
+            }
             Some(send_message_response::Payload::Message(_)) => {}
             None => return Err(empty_answer(&reply.instance)),
         }
@@ -293,18 +304,20 @@ impl Forwarder {
         Ok(reply.map(|inbound| relay::events(self, inbound, instance, flight, permit, times.deadline)))
     }
 
-    /// The task's owner is durable before its caller hears of it.
-    async fn own(&self, task: &str, instance: &Key) -> Result<(), Error> {
+    /// The task's owner is durable before its caller hears of it, or soon if the task has ended.
+    async fn own(&self, task: &str, instance: &Key, has_ended: bool) -> Result<(), Error> {
         if task.is_empty() {
             return Err(Error::InvalidAnswer {
                 agent: instance.agent.clone(),
                 detail: "a task without an id".to_owned(),
             });
         }
-        self.parts
-            .ownership
-            .record(task, instance, self.parts.clock.now())
-            .await
+        let (ownership, now) = (&self.parts.ownership, self.parts.clock.now());
+        if has_ended {
+            ownership.record_ended(task, instance, now).await
+        } else {
+            ownership.record(task, instance, now).await
+        }
     }
 
     /// Waits for a place, no longer than the deadline and the time to live allow.

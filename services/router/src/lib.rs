@@ -149,7 +149,10 @@ fn ownership(config: &Config, chassis: &Chassis, store: Option<Embedded>) -> Arc
     };
     let seconds = i64::try_from(config.router.task_retention_seconds).unwrap_or(i64::MAX);
     let retention = SignedDuration::from_secs(seconds);
-    Arc::new(Ownership::new(store, retention, config.router.max_tasks))
+    let (ownership, writer) = Ownership::new(store, retention, config.router.max_tasks).with_writer();
+    let shutdown = chassis.shutdown.clone();
+    chassis.tasks.essential("owner writer", writer.run(shutdown));
+    Arc::new(ownership)
 }
 
 /// Keeps the view up to date; the router is ready once it has one.

@@ -1,14 +1,20 @@
 //! Which instance owns which task, so that every later call on the task reaches it.
 //!
-//! The first answer that is a task makes its sender the owner; that is durable before the caller hears of the task.
+//! The first answer that is a task makes its sender the owner; that is durable before the caller hears of a task that goes on.
+//! One that has ended says all there is with the answer, so its owner becomes durable right after it, in order, and the caller
+//! does not wait for the disk: a router that is killed in between forgets who has the task, and nothing else.
 //! A task id that belongs to one agent cannot be taken over by another. Within an agent the owner may change: whichever
 //! instance answers with the task last has it. A small cache spares the store the repeated news of a long stream.
 
 use std::collections::{HashMap, VecDeque};
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
+use muster_runtime::Shutdown;
 use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use crate::error::Error;
 use crate::fleet::Key;
@@ -17,12 +23,63 @@ use crate::store::{Owner, Owners, SWEPT_AT_ONCE};
 /// Most owners that are remembered beside the store.
 const CACHED: usize = 10_000;
 
+/// Most owners that are to be written after the answer; beyond that, answers wait for the disk again.
+const MOST_LATER: usize = 4_096;
+
+/// Owners that are written at once: the store makes one commit of those that come together.
+const AT_ONCE: usize = 256;
+
 /// Owners of tasks.
 pub struct Ownership {
     store: Arc<dyn Owners>,
     retention: SignedDuration,
     most: usize,
     cache: Mutex<Cache>,
+    /// To whoever writes after the answer, if somebody does.
+    later: Option<mpsc::Sender<(String, Owner)>>,
+}
+
+/// Writes owners after the answer.
+pub struct Writer {
+    store: Arc<dyn Owners>,
+    queue: mpsc::Receiver<(String, Owner)>,
+}
+
+impl Writer {
+    /// Works until a shutdown is asked for, and then until nothing is left.
+    ///
+    /// # Errors
+    /// Never.
+    pub async fn run(mut self, shutdown: Shutdown) -> Result<(), Infallible> {
+        let mut writes = JoinSet::new();
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.requested(), if !self.queue.is_closed() => self.queue.close(),
+                Some(()) = next(&mut writes), if !writes.is_empty() => {}
+                entry = self.queue.recv(), if writes.len() < AT_ONCE => {
+                    let Some((task, owner)) = entry else { break };
+                    let store = Arc::clone(&self.store);
+                    writes.spawn(async move {
+                        if let Err(error) = store.put(&task, &owner).await {
+                            tracing::error!(task, %error, "the owner of a task that has ended cannot be kept");
+                        }
+                    });
+                }
+            }
+        }
+        while next(&mut writes).await.is_some() {}
+        Ok(())
+    }
+}
+
+/// The end of one of them, also of one that panicked.
+async fn next(writes: &mut JoinSet<()>) -> Option<()> {
+    writes.join_next().await.map(|ended| {
+        if let Err(error) = ended {
+            tracing::error!(%error, "the owner of a task that has ended cannot be kept");
+        }
+    })
 }
 
 #[derive(Default)]
@@ -53,7 +110,20 @@ impl Ownership {
             retention,
             most,
             cache: Mutex::default(),
+            later: None,
         }
+    }
+
+    /// The same with somebody who writes after the answer where that is enough.
+    #[must_use]
+    pub fn with_writer(self) -> (Self, Writer) {
+        let (later, queue) = mpsc::channel(MOST_LATER);
+        let writer = Writer {
+            store: Arc::clone(&self.store),
+            queue,
+        };
+        let later = Some(later);
+        (Self { later, ..self }, writer)
     }
 
     /// The owner of a task, if it is known.
@@ -74,6 +144,33 @@ impl Ownership {
     /// # Errors
     /// When the task belongs to another agent, or the store cannot write.
     pub async fn record(&self, task: &str, key: &Key, now: Timestamp) -> Result<(), Error> {
+        let Some(owner) = self.new_owner(task, key, now).await? else {
+            return Ok(());
+        };
+        self.store.put(task, &owner).await.map_err(unavailable)?;
+        self.cache.lock().keep(task, &owner);
+        Ok(())
+    }
+
+    /// An instance answered with a task that has ended: it is the owner from now on, durably soon.
+    ///
+    /// # Errors
+    /// When the task belongs to another agent, or the store cannot be read, or not be written while many wait for it.
+    pub async fn record_ended(&self, task: &str, key: &Key, now: Timestamp) -> Result<(), Error> {
+        let Some(owner) = self.new_owner(task, key, now).await? else {
+            return Ok(());
+        };
+        let later = self.later.as_ref();
+        let is_taken = later.is_some_and(|later| later.try_send((task.to_owned(), owner.clone())).is_ok());
+        if !is_taken {
+            self.store.put(task, &owner).await.map_err(unavailable)?;
+        }
+        self.cache.lock().keep(task, &owner);
+        Ok(())
+    }
+
+    /// The owner to be kept; none if it is kept already.
+    async fn new_owner(&self, task: &str, key: &Key, now: Timestamp) -> Result<Option<Owner>, Error> {
         match self.of(task, now).await? {
             Some(owner) if owner.agent != key.agent => {
                 return Err(Error::InvalidAnswer {
@@ -81,17 +178,14 @@ impl Ownership {
                     detail: format!("it claims task '{task}', which belongs to another agent"),
                 });
             }
-            Some(owner) if owner.instance == key.instance => return Ok(()),
+            Some(owner) if owner.instance == key.instance => return Ok(None),
             Some(_) | None => {}
         }
-        let owner = Owner {
+        Ok(Some(Owner {
             agent: key.agent.clone(),
             instance: key.instance.clone(),
             since: now,
-        };
-        self.store.put(task, &owner).await.map_err(unavailable)?;
-        self.cache.lock().keep(task, &owner);
-        Ok(())
+        }))
     }
 
     /// Forgets what is past its retention. To be called now and then.
@@ -138,6 +232,38 @@ mod tests {
         let stolen = ownership.record("t", &key("planning", "p1"), at(3)).await;
         assert!(matches!(stolen, Err(Error::InvalidAnswer { .. })));
         assert_eq!(ownership.of("t", at(3)).await.unwrap().unwrap().agent, "weather");
+    }
+
+    #[tokio::test]
+    async fn the_owner_of_an_ended_task_is_known_at_once_and_kept_before_the_writer_ends() {
+        let (ownership, writer) = ownership().with_writer();
+        let store = Arc::clone(&ownership.store);
+        for number in 0..600 {
+            let task = number.to_string();
+            ownership
+                .record_ended(&task, &key("weather", "w1"), at(1))
+                .await
+                .unwrap();
+            assert_eq!(ownership.of(&task, at(2)).await.unwrap().unwrap().instance, "w1");
+        }
+        assert_eq!(store.get("0").await.unwrap(), None, "nobody has written yet");
+        let stolen = ownership.record_ended("0", &key("planning", "p1"), at(3)).await;
+        assert!(matches!(stolen, Err(Error::InvalidAnswer { .. })));
+        let shutdown = Shutdown::new();
+        shutdown.trigger();
+        writer.run(shutdown).await.unwrap();
+        for number in 0..600 {
+            assert!(
+                store.get(&number.to_string()).await.unwrap().is_some(),
+                "{number}"
+            );
+        }
+        // Nobody writes later any more: the next one is kept before it is known.
+        ownership
+            .record_ended("late", &key("weather", "w1"), at(4))
+            .await
+            .unwrap();
+        assert!(store.get("late").await.unwrap().is_some());
     }
 
     #[tokio::test]

@@ -120,7 +120,7 @@ impl Relay {
         if let Some(task) = task
             && self.owned.as_ref() != Some(task)
         {
-            self.forwarder.own(task, &self.instance).await?;
+            self.forwarder.own(task, &self.instance, false).await?;
             self.owned = Some(task.clone());
         }
         Ok(event)
