@@ -86,35 +86,9 @@ impl Redis {
         let ends = before.map(keys::created).into_iter();
         let end = ends.chain(filter.created.to.map(keys::time)).min();
         let end = end.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut merge = Merge::new(self, Index::Created, (start, end), true, None, limit);
-        let mut page = Page {
-            entries: Vec::new(),
-            next: None,
-        };
-        let (mut examined, mut last) = (0, None);
-        loop {
-            // One more than fits tells whether there is a next page.
-            let places = merge.next((limit - page.entries.len() + 1).min(AT_ONCE)).await?;
-            if places.is_empty() {
-                return Ok(page);
-            }
-            let positions: Vec<Position> = places
-                .iter()
-                .map(|(_, place)| position(place))
-                .collect::<Result<_, _>>()?;
-            let summaries =
-                try_join_all(positions.iter().map(|position| self.summary_of(&position.id))).await?;
-            for (position, summary) in positions.into_iter().zip(summaries) {
-                if page.entries.len() >= limit || examined >= MOST_EXAMINED {
-                    page.next = last;
-                    return Ok(page);
-                }
-                examined += 1;
-                // Absent where it was forgotten since the place was read.
-                page.entries.extend(summary.filter(|run| filter.admits(run)));
-                last = Some(position);
-            }
-        }
+        let merge = Merge::new(self, Index::Created, (start, end), true, None, limit);
+        let read = |position: Position| async move { self.summary_of(&position.id).await };
+        page(merge, limit, position, read, |run| filter.admits(run)).await
     }
 
     async fn summary_of(&self, id: &RunId) -> Result<Option<Summary>, Error> {
@@ -198,36 +172,54 @@ impl Redis {
             (Index::ApprovalsAll, (Bound::Unbounded, after))
         };
         let only = filter.run.as_ref().map(|run| self.partition_of(run));
-        let mut merge = Merge::new(self, index, range, !filter.open_only(), only, limit);
-        let mut page = Page {
-            entries: Vec::new(),
-            next: None,
-        };
-        let (mut examined, mut last) = (0, None);
-        loop {
-            let places = merge.next((limit - page.entries.len() + 1).min(AT_ONCE)).await?;
-            if places.is_empty() {
+        let merge = Merge::new(self, index, range, !filter.open_only(), only, limit);
+        let read = |position: approval::Position| async move { self.approval_of(&position.id).await };
+        page(merge, limit, asked, read, |approval| filter.admits(approval)).await
+    }
+}
+
+/// A page of what is read at the places of an index, as far as it is admitted.
+async fn page<P: Clone, T, F>(
+    mut merge: Merge<'_>,
+    limit: usize,
+    position: impl Fn(&str) -> Result<P, Error>,
+    read: impl Fn(P) -> F,
+    admits: impl Fn(&T) -> bool,
+) -> Result<Page<T, P>, Error>
+where
+    F: Future<Output = Result<Option<T>, Error>>,
+{
+    let mut page = Page {
+        entries: Vec::new(),
+        next: None,
+    };
+    let (mut examined, mut last) = (0, None);
+    loop {
+        // One more than fits tells whether there is a next page.
+        let places = merge.next((limit - page.entries.len() + 1).min(AT_ONCE)).await?;
+        if places.is_empty() {
+            return Ok(page);
+        }
+        let positions: Vec<P> = places
+            .iter()
+            .map(|(_, place)| position(place))
+            .collect::<Result<_, _>>()?;
+        let found = try_join_all(positions.iter().cloned().map(&read)).await?;
+        for (position, found) in positions.into_iter().zip(found) {
+            if page.entries.len() >= limit || examined >= MOST_EXAMINED {
+                page.next = last;
                 return Ok(page);
             }
-            let positions = places.iter().map(|(_, place)| {
-                keys::approval(place)
-                    .ok_or_else(|| Error::Damaged(format!("no approval is named by place '{place}'")))
-            });
-            let positions: Vec<approval::Position> = positions.collect::<Result<_, _>>()?;
-            let approvals =
-                try_join_all(positions.iter().map(|position| self.approval_of(&position.id))).await?;
-            for (position, approval) in positions.into_iter().zip(approvals) {
-                if page.entries.len() >= limit || examined >= MOST_EXAMINED {
-                    page.next = last;
-                    return Ok(page);
-                }
-                examined += 1;
-                page.entries
-                    .extend(approval.filter(|approval| filter.admits(approval)));
-                last = Some(position);
-            }
+            examined += 1;
+            // Absent where it was forgotten since the place was read.
+            page.entries.extend(found.filter(&admits));
+            last = Some(position);
         }
     }
+}
+
+fn asked(place: &str) -> Result<approval::Position, Error> {
+    keys::approval(place).ok_or_else(|| Error::Damaged(format!("no approval is named by place '{place}'")))
 }
 
 fn position(place: &str) -> Result<Position, Error> {
