@@ -119,6 +119,10 @@ impl<'s> Journal<'s> {
 
     /// The last state that is kept of the run, if it is still a state of it; or what is wrong with it.
     pub(crate) async fn latest_snapshot(&self) -> Result<Option<Result<Snapshot, String>>, Broken> {
+        // Every run begins so: one look less at the store.
+        if self.length == 0 {
+            return Ok(None);
+        }
         let bytes = self.store.snapshot(&self.id, SnapshotKind::Latest).await?;
         let snapshot = bytes.map(|bytes| Snapshot::read(&bytes));
         let indexes = self.earliest_index()..=self.length;
