@@ -4,9 +4,11 @@
 //! `tests/`.
 
 mod command;
+mod replicas;
 mod stack;
 
 pub use command::{Finished, muster, shell};
+pub use replicas::Replicas;
 pub use stack::{Dev, Stack};
 
 use std::path::{Path, PathBuf};

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use muster_testkit::{RedisServer, wait_for};
-use muster_tests::{Dev, PATIENCE, muster};
+use muster_tests::{Dev, PATIENCE};
 use serde_json::Value;
 
 /// A real call, a pause, and what needs the call's result.
@@ -98,27 +98,16 @@ async fn a_killed_engine_goes_on_from_redis_and_repeats_no_recorded_step() {
 }
 
 #[tokio::test]
-async fn a_second_engine_is_refused_by_name_until_the_first_has_gone() {
+async fn an_engine_that_stops_gives_everything_back() {
     let (place, redis) = (tempfile::tempdir().unwrap(), RedisServer::start().await);
     let mut first = dev(&place.path().join("first"), &redis).await;
-    let (directory, url) = (place.path().join("second").display().to_string(), redis.url());
-    let mut arguments = vec!["dev", "--ports", "any", "--data-dir", &directory, "--redis", &url];
-    arguments.extend(SHORT);
-    let refused = muster(&[], &arguments).await;
-    assert_eq!(refused.code, 1, "{refused:?}");
     let owner = std::fs::read_to_string(place.path().join("first/workflow-engine/owner")).unwrap();
-    for part in ["is in use by engine", owner.trim(), "stop that engine"] {
-        assert!(
-            refused.stderr.contains(part),
-            "'{part}' is missing in {}",
-            refused.stderr
-        );
-    }
+    let held = redis.ask(&["HGET", "muster:{p00}:lease", "owner"]).await;
+    assert_eq!(held.trim(), owner.trim());
     // A backup is Redis's own business.
     let backup = first.shell(place.path(), "muster backup whole.backup").await;
     assert_ne!(backup.code, 0, "{backup:?}");
     assert!(backup.stderr.contains("back up Redis itself"), "{backup:?}");
-    // One that stops gives its leases back.
     assert!(first.process.terminate().await.success());
     let leases = redis.ask(&["HGET", "muster:{p00}:lease", "owner"]).await;
     assert_eq!(leases.trim(), "");
@@ -152,13 +141,19 @@ async fn runs_wait_while_redis_is_away_and_go_on_when_it_is_back() {
 }
 
 #[tokio::test]
-async fn an_engine_that_loses_a_lease_stops() {
+async fn a_lease_that_is_lost_is_taken_again_when_it_is_free() {
     let (place, redis) = (tempfile::tempdir().unwrap(), RedisServer::start().await);
-    let mut fleet = dev(&place.path().join("data"), &redis).await;
-    // As if another engine had taken it while this one was frozen.
+    let fleet = dev(&place.path().join("data"), &redis).await;
+    // As if another engine had taken it while this one was frozen, and had gone.
     redis.ask(&["HINCRBY", "muster:{p05}:lease", "epoch", "1"]).await;
-    let ended = fleet.process.exit().await;
-    assert_eq!(ended.code(), Some(1));
-    let said = fleet.process.stderr();
-    assert!(said.contains("the lease of partition 5 is lost"), "{said}");
+    redis
+        .ask(&["HSET", "muster:{p05}:lease", "owner", "another", "until", "0"])
+        .await;
+    wait_for("the lease to be taken again", PATIENCE, async || {
+        let owner = redis.ask(&["HGET", "muster:{p05}:lease", "owner"]).await;
+        (owner.trim() != "another").then_some(()).ok_or(owner)
+    })
+    .await;
+    start_run(&fleet, place.path()).await;
+    assert_eq!(fleet.completed("later").await["output"], 2);
 }

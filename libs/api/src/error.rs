@@ -138,6 +138,8 @@ catalogue! {
     BackupElsewhere = "BACKUP_ELSEWHERE", FailedPrecondition, 409, "back up Redis itself: copy its append-only files, or a snapshot made with `redis-cli --rdb FILE`";
     /// The store cannot write.
     StoreUnavailable = "STORE_UNAVAILABLE", Unavailable, 503, "see the service's log: disk full, damaged file or lost store";
+    /// Nobody works on it at this moment.
+    OwnerUnavailable = "OWNER_UNAVAILABLE", Unavailable, 503, "try again: another engine takes over within seconds; if none does, see whether enough of them run";
     /// The service is shutting down.
     ShuttingDown = "SHUTTING_DOWN", Unavailable, 503, "try again; another replica or the restarted service answers";
     /// A dependency does not answer.

@@ -27,6 +27,7 @@ mod connection;
 mod error;
 pub mod lease;
 mod link;
+pub mod members;
 mod script;
 mod slot;
 mod survey;

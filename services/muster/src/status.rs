@@ -117,8 +117,12 @@ impl Picture {
             )
         });
         let engine = row("engine", &endpoints.engine, &self.engine, |status| {
+            let engines = match status.engines {
+                0 | 1 => String::new(),
+                engines => format!("{engines} engines share the store; "),
+            };
             format!(
-                "runs: {} active of {}, {} pending, {} waiting, {} completed, {} faulted, {} cancelled",
+                "{engines}runs: {} active of {}, {} pending, {} waiting, {} completed, {} faulted, {} cancelled",
                 status.running,
                 status.max_concurrent,
                 status.pending,
@@ -144,6 +148,7 @@ impl Picture {
             }),
             "router": component(&endpoints.router, &self.router, router_json),
             "engine": component(&endpoints.engine, &self.engine, |status| json!({
+                "engines": status.engines,
                 "running": status.running,
                 "pending": status.pending,
                 "waiting": status.waiting,

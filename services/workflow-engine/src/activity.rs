@@ -51,6 +51,11 @@ impl Engine {
             return Vec::new();
         }
         let id = &summary.id;
+        if self.placement.check(id).is_err() {
+            let message =
+                "is about to go on: no engine works on it at this moment, and another takes it over";
+            return vec![Blocker::new(BlockerKind::OwnerLost, message)];
+        }
         match self.floor.place(id) {
             // It has ended since its summary was read.
             None => Vec::new(),
@@ -59,14 +64,16 @@ impl Engine {
                 since: Some(summary.created_at),
                 ..queued(hindrance)
             }],
-            Some((Place::Active { .. }, _)) => self.with_children(self.ask(id).await).await,
-            Some((Place::Ready, hindrance)) => self.with_children(self.in_line(id, hindrance).await).await,
-            Some((Place::Parked(_), _)) => self.with_children(self.read_blockers(id).await).await,
+            Some((Place::Active { .. }, _)) => self.with_children(id, self.ask(id).await).await,
+            Some((Place::Ready, hindrance)) => {
+                self.with_children(id, self.in_line(id, hindrance).await).await
+            }
+            Some((Place::Parked(_), _)) => self.with_children(id, self.read_blockers(id).await).await,
         }
     }
 
     /// Adds where the runs stand that a run waits for.
-    async fn with_children(&self, mut blockers: Vec<Blocker>) -> Vec<Blocker> {
+    async fn with_children(&self, parent: &RunId, mut blockers: Vec<Blocker>) -> Vec<Blocker> {
         for blocker in &mut blockers {
             if blocker.kind != BlockerKind::ChildRun {
                 continue;
@@ -75,7 +82,9 @@ impl Engine {
                 .details
                 .get("run")
                 .and_then(|id| id.as_str()?.parse().ok());
-            let Some(id) = child else { continue };
+            let Some(child) = child else { continue };
+            let id = self.placement.beside(parent, child);
+            blocker.details.insert("run".to_owned(), id.as_str().into());
             let (status, told) = match (self.store.summary(&id).await, self.floor.place(&id)) {
                 (_, Some((Place::SetAside(why), _))) => ("set-aside", format!("which is set aside: {why}")),
                 (Ok(Some(child)), _) => (child.status.name(), format!("which is {}", child.status.name())),

@@ -204,6 +204,7 @@ impl Engine {
         let entries = vec![serde_json::to_vec(&event).map_err(|error| Error::Defect(error.to_string()))?];
         summary.chain = Some(live::extended(past.chain, &entries, &past.record)?);
 
+        let _stay = self.placement.stay(id).await?;
         let newcomer = summary.newcomer();
         let reservation = self.floor.reserve(Arc::clone(&newcomer.namespace))?;
         let first_index = summary.history_length;
@@ -279,7 +280,7 @@ impl Engine {
         }
         let source = self.summary(&wish.source).await?;
         not_erased(&source)?;
-        let id = wish.id.clone().unwrap_or_else(RunId::fresh);
+        let id = wish.id.clone().unwrap_or_else(|| self.placement.fresh());
         let (record, beginning) = self.branch(&source, &id, &wish, &forked).await?;
         let summary = beginning.summary.clone();
         match self.accept(record, summary.clone(), Some(beginning)).await {

@@ -47,14 +47,18 @@ pub struct Bulk {
 }
 
 /// What became of one of them: where it stands then, unless it is gone.
-pub type Outcome = (RunId, Result<Option<Status>, Error>);
+pub type Outcome<E> = (RunId, Result<Option<Status>, E>);
 
 impl Engine {
-    /// Does it to the runs of one page; returns what became of them, and where to go on.
+    /// Does it to the runs of one page, by way of `once`; returns what became of them, and where to go on.
     ///
     /// # Errors
     /// The search would find everything, or the token is not one of this list's.
-    pub async fn bulk(self: &Arc<Self>, bulk: Bulk) -> Result<(Vec<Outcome>, String), Error> {
+    pub async fn bulk<E>(
+        self: &Arc<Self>,
+        bulk: Bulk,
+        once: impl AsyncFn(&Arc<Self>, Action, &RunId, Wish) -> Result<Option<Status>, E>,
+    ) -> Result<(Vec<Outcome<E>>, String), Error> {
         if bulk.filter.admits_all() {
             let message = "finds every run; narrow it by a status, namespace, name, label or time";
             return Err(Error::field("search", message));
@@ -64,14 +68,23 @@ impl Engine {
         for run in found {
             let outcome = match bulk.action {
                 None => Ok(Some(run.status)),
-                Some(action) => self.once(action, &run.id, bulk.wish.clone()).await,
+                Some(action) => once(self, action, &run.id, bulk.wish.clone()).await,
             };
             outcomes.push((run.id, outcome));
         }
         Ok((outcomes, next))
     }
 
-    async fn once(self: &Arc<Self>, action: Action, id: &RunId, wish: Wish) -> Result<Option<Status>, Error> {
+    /// Does it to one run that is worked on here.
+    ///
+    /// # Errors
+    /// As what is done.
+    pub async fn once(
+        self: &Arc<Self>,
+        action: Action,
+        id: &RunId,
+        wish: Wish,
+    ) -> Result<Option<Status>, Error> {
         let view = match action {
             Action::Cancel => self.cancel(id, wish).await,
             Action::Terminate => self.terminate(id, wish).await,

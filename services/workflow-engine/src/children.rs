@@ -299,8 +299,9 @@ impl Children {
     }
 }
 
-/// The children among the effects of a run.
-pub(crate) fn wanted(effects: &[Effect]) -> Vec<Wanted> {
+/// The children among the effects of a run: in its partition, so that what passes between the two passes within one engine.
+pub(crate) fn wanted(engine: &Engine, parent: &RunId, effects: &[Effect]) -> Vec<Wanted> {
+    let place = |id: RunId| engine.placement.beside(parent, id);
     let children = effects.iter().filter_map(|effect| match effect {
         Effect::Call {
             activation,
@@ -312,7 +313,7 @@ pub(crate) fn wanted(effects: &[Effect]) -> Vec<Wanted> {
         } if request.is_delegated() => Some(Wanted {
             key: (*activation, *attempt),
             // A UUID is one.
-            id: child_id(*message_id).parse().ok()?,
+            id: place(child_id(*message_id).parse().ok()?),
             task: Arc::clone(task),
             request: Arc::clone(request),
         }),
@@ -389,7 +390,10 @@ async fn create(
 fn refused(engine: &Engine, error: Error, child: &Child) -> Seen {
     let detail = format!("{} cannot be run: {error}", child.target());
     let (kind, status) = match error {
-        Error::TooManyRuns(_) | Error::ShuttingDown | Error::Store(store::Error::Unavailable(_)) => {
+        Error::TooManyRuns(_)
+        | Error::ShuttingDown
+        | Error::NotOwner { .. }
+        | Error::Store(store::Error::Unavailable(_) | store::Error::NotOwner { .. }) => {
             let due = engine.clock.now().checked_add(TRY_AGAIN);
             return Seen::Later(due.unwrap_or(Timestamp::MAX));
         }
@@ -449,7 +453,10 @@ async fn cancel(engine: &Engine, id: &RunId, reason: &str) {
     while let Err(error) = engine.cancel(id, wish()).await {
         match error {
             Error::Defect(_) => tokio::time::sleep(TELL_AGAIN).await,
-            Error::RunEnded { .. } | Error::RunNotFound { .. } | Error::ShuttingDown => return,
+            Error::RunEnded { .. }
+            | Error::RunNotFound { .. }
+            | Error::NotOwner { .. }
+            | Error::ShuttingDown => return,
             error => {
                 tracing::warn!(run = %id, %error, "a run that nobody waits for any more cannot be ended");
                 return;
@@ -469,14 +476,21 @@ impl Engine {
 
 /// Ends the children whose parents do not wait for them any more: after a crash between the end of the waiting and the
 /// end of the child.
-///
-/// # Errors
-/// The store cannot be read.
-pub(crate) async fn reconcile(engine: &Engine) -> Result<(), store::Error> {
+/// Of one partition, or of all.
+pub(crate) async fn reconcile(engine: &Engine, partition: Option<u16>) {
+    if let Err(error) = reconcile_now(engine, partition).await {
+        tracing::warn!(%error, "runs that nobody waits for any more may go on");
+    }
+}
+
+async fn reconcile_now(engine: &Engine, partition: Option<u16>) -> Result<(), store::Error> {
     let mut families: BTreeMap<RunId, Vec<RunId>> = BTreeMap::new();
     let mut after: Option<Position> = None;
     loop {
-        let page = engine.store.unfinished(after.as_ref(), PORTION).await?;
+        let page = engine
+            .store
+            .unfinished(partition, after.as_ref(), PORTION)
+            .await?;
         for child in page.entries.into_iter().flatten() {
             if let Some(parent) = child.awaiting_parent() {
                 families
@@ -492,7 +506,7 @@ pub(crate) async fn reconcile(engine: &Engine) -> Result<(), store::Error> {
     }
     for (parent, children) in families {
         let keep: BTreeSet<RunId> = match Live::load(&*engine.store, &engine.definitions, &parent).await {
-            Ok(Some(live)) => wanted(&live.effects())
+            Ok(Some(live)) => wanted(engine, &parent, &live.effects())
                 .into_iter()
                 .map(|child| child.id)
                 .collect(),

@@ -70,17 +70,20 @@ impl Work {
     }
 }
 
-/// Puts the runs that have not ended back on the floor, in the order in which they were accepted. To be done before
-/// new ones are accepted, so that none is put there twice.
+/// Puts the runs of a partition, or all, that have not ended back on the floor, in the order in which they were accepted. To be
+/// done before new ones are accepted, so that none is put there twice.
 ///
 /// # Errors
 /// The store cannot be read.
-pub(crate) async fn recover(engine: &Engine) -> Result<(), store::Error> {
+pub(crate) async fn recover(engine: &Engine, partition: Option<u16>) -> Result<(), store::Error> {
     engine.budgets.recover(&*engine.store, engine.clock.now()).await?;
     let mut after: Option<Position> = None;
     let (mut resumed, mut waiting) = (0_usize, 0_usize);
     loop {
-        let page = engine.store.unfinished(after.as_ref(), PORTION).await?;
+        let page = engine
+            .store
+            .unfinished(partition, after.as_ref(), PORTION)
+            .await?;
         for entry in page.entries {
             match entry {
                 Ok(summary) if summary.status == Status::Paused && !summary.is_under_way() => {
@@ -113,7 +116,7 @@ pub(crate) async fn recover(engine: &Engine) -> Result<(), store::Error> {
         }
     }
     if resumed + waiting > 0 {
-        tracing::info!(resumed, waiting, "runs of an earlier life go on");
+        tracing::info!(resumed, waiting, partition, "runs of an earlier life go on");
     }
     Ok(())
 }

@@ -36,6 +36,7 @@ use crate::live::Broken;
 use crate::metrics::{Meter, Totals};
 use crate::off_thread::off_thread;
 use crate::page::{self, List};
+use crate::placement::Placement;
 use crate::random::SharedRandom;
 use crate::run::{Entry, Marks, Origin, Position, Record, RunId, Status, Summary};
 use crate::schedule::{Claim, Counts, Limit, NamespaceCounts, Place};
@@ -69,6 +70,7 @@ pub struct Engine {
     pub(crate) meter: Arc<Meter>,
     pub(crate) budgets: Budgets,
     pub(crate) timetable: Timetable,
+    pub(crate) placement: Placement,
     pub(crate) shutdown: Shutdown,
     catalogue: Catalogue,
     pub(crate) tasks: Tasks,
@@ -78,6 +80,8 @@ pub struct Engine {
 pub struct Parts {
     /// Where documents and runs are kept.
     pub store: Arc<dyn Store>,
+    /// Which of it is worked on here.
+    pub placement: Placement,
     /// What runs emit and hear.
     pub events: Arc<Events>,
     /// How agents are called.
@@ -158,6 +162,7 @@ impl Engine {
     pub fn new(parts: Parts) -> Self {
         let Parts {
             store,
+            placement,
             events,
             caller,
             clock,
@@ -181,6 +186,7 @@ impl Engine {
             meter: Arc::new(Meter::new(metrics)),
             budgets: Budgets::new(&settings),
             timetable: Timetable::default(),
+            placement,
             store,
             caller,
             clock,
@@ -244,7 +250,7 @@ impl Engine {
             .externals
             .obtain(&self.definitions, &document, definition)
             .await?;
-        let id = wish.id.clone().unwrap_or_else(RunId::fresh);
+        let id = wish.id.clone().unwrap_or_else(|| self.placement.fresh());
         let claim = self.claim(&definition, &wish).await?;
         let mut summary = self.new_summary(&id, &definition, claim);
         summary.marks.labels = labels::all(&definition.workflow.header.tags, &wish.labels)?;
@@ -303,6 +309,7 @@ impl Engine {
         summary: &Summary,
         beginning: Option<Step>,
     ) -> Result<(), Error> {
+        let _stay = self.placement.stay(&summary.id).await?;
         let run = summary.newcomer();
         let reservation = self.floor.reserve(Arc::clone(&run.namespace))?;
         match beginning {
@@ -522,6 +529,7 @@ impl Engine {
 
     /// Why a run was not there to be told something although it had not ended when it was looked up.
     async fn ended_meanwhile(&self, id: &RunId) -> Result<Error, Error> {
+        self.placement.check(id)?;
         let summary = self.summary(id).await?;
         if summary.status.is_final() {
             return Ok(Error::RunEnded {

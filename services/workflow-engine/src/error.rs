@@ -150,6 +150,12 @@ pub enum Error {
     /// The store refuses.
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// The run, or the schedule, is another engine's, which cannot be reached now; or nobody's, for a moment.
+    #[error("nobody works on partition {partition} at this moment; another engine takes it over")]
+    NotOwner {
+        /// Its partition.
+        partition: u16,
+    },
     /// The engine is going down.
     #[error("the workflow engine is shutting down")]
     ShuttingDown,

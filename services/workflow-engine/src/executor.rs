@@ -5,9 +5,9 @@
 //! Effects start only after the entries that ask for them are durable: one write per step, with what ended and
 //! what begins in it. Calls that end together are decided together.
 //!
-//! When only time can help, the run is parked and nothing of it stays in memory. When the service stops, calls in
-//! flight are dropped and agents are not told: after the restart the same messages are sent again under the same
-//! ids.
+//! When only time can help, the run is parked and nothing of it stays in memory. When the service stops, or the run goes
+//! on in another engine, calls in flight are dropped and agents are not told: whoever goes on sends the same messages again
+//! under the same ids.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -113,9 +113,14 @@ impl Executor {
             Ok(Outcome::Parked) => {
                 tokio::join!(self.calls.leave(), self.children.part());
             }
-            Ok(Outcome::Stopped) => self.calls.leave().await,
-            // The run is well, and so are its calls: it goes on from its journal.
-            Err(Broken::Store(store::Error::Unavailable(why))) => {
+            Ok(Outcome::Stopped) | Err(Broken::Store(store::Error::NotOwner { .. })) => {
+                self.calls.leave().await;
+                self.engine.floor.leave(&id, Left::Ended);
+            }
+            // The run is well, and so are its calls: it goes on from its journal. A conflict is with a step of its own of which it
+            // was not known whether it was written.
+            Err(Broken::Store(error @ (store::Error::Unavailable(_) | store::Error::Conflict(_)))) => {
+                let why = error.to_string();
                 tracing::warn!(run = %id, error = why, "the run waits for the store");
                 tokio::join!(self.calls.leave(), self.children.part());
                 self.engine.floor.leave(&id, Left::SetAside(why));
@@ -137,7 +142,7 @@ impl Executor {
         // Durable with the first thing that it does.
         live.summary.marks.lined_up &= !self.job.slot;
         if !live.is_new() {
-            self.children.remember(children::wanted(&live.effects()));
+            self.children.remember(self.children_of(&live));
             // What came due meanwhile, or was left undecided by a crash.
             self.inherited = self.wanted(&live).into_iter().map(|(key, _)| key).collect();
             let before = self.wanted(&live);
@@ -156,13 +161,14 @@ impl Executor {
                 return Ok(Outcome::Ended);
             }
             if !self.job.slot && live.has_work(self.engine.clock.now()) {
-                self.children.dismiss_all_but(&children::wanted(&live.effects()));
+                self.children.dismiss_all_but(&self.children_of(&live));
                 // It was taken out of its turn to be told something; for more than that it waits for a slot.
                 if self.engine.floor.line_up(&self.job) {
                     return Ok(Outcome::Parked);
                 }
-                if let Some(command) = self.job.mailbox.recv().await {
-                    live = self.obey(live, command).await?;
+                match self.job.mailbox.recv().await {
+                    Some(command) => live = self.obey(live, command).await?,
+                    None => return Ok(Outcome::Stopped),
                 }
                 continue;
             }
@@ -251,12 +257,17 @@ impl Executor {
 
     /// Makes the calls in flight, and what is listened for, those that the run wants; returns when its next timer is due.
     fn follow(&mut self, live: &Live) -> Option<Timestamp> {
-        self.children
-            .follow(&live.summary, children::wanted(&live.effects()));
+        let children = self.children_of(live);
+        self.children.follow(&live.summary, children);
         let wanted = self.wanted(live);
         self.calls.follow(wanted);
         self.listening.follow(wishes(live));
         live.next_due()
+    }
+
+    /// The runs that the run wants to have started.
+    fn children_of(&self, live: &Live) -> Vec<children::Wanted> {
+        children::wanted(&self.engine, &self.job.id, &live.effects())
     }
 
     /// The calls that the run wants.
@@ -314,7 +325,8 @@ impl Executor {
         tokio::select! {
             biased;
             () = self.shutdown.requested() => Happening::Stop,
-            Some(command) = self.job.mailbox.recv() => Happening::Command(command),
+            // Whose mailbox is closed goes on elsewhere.
+            command = self.job.mailbox.recv() => command.map_or(Happening::Stop, Happening::Command),
             (key, outcome) = self.calls.ended() => Happening::Ended(key, outcome),
             () = std::future::ready(()), if self.listening.has_heard() => Happening::Heard,
             news = self.children.news() => match news {

@@ -16,7 +16,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use crate::error::Error;
 use crate::run::{RunId, Summary};
 use crate::schedule::{
-    Bounds, Counts, Full, Hindrance, Left, NamespaceCounts, Newcomer, Place, Schedule, Seized,
+    Bounds, Counts, Full, Hindrance, Left, NamespaceCounts, Newcomer, Place, Schedule, Seized, Withdrawn,
 };
 
 /// Messages that may wait for one run. More than one person rarely asks at once.
@@ -221,10 +221,10 @@ impl Floor {
         deliver(&self.state.lock(), id, command)
     }
 
-    /// Parks the run, unless there is a message for it: whoever is roused at work finds one.
+    /// Parks the run, unless there is a message for it, or it goes on elsewhere: whoever is roused at work finds one.
     pub(crate) fn park(&self, job: &Job, due: Option<Timestamp>) -> bool {
         let mut state = self.state.lock();
-        if !job.mailbox.is_empty() {
+        if !job.mailbox.is_empty() || !state.mailboxes.contains_key(&job.id) {
             return false;
         }
         state.roused.remove(&job.id);
@@ -235,10 +235,10 @@ impl Floor {
         true
     }
 
-    /// Puts the run back in line, unless there is a message for it.
+    /// Puts the run back in line, unless there is a message for it, or it goes on elsewhere.
     pub(crate) fn line_up(&self, job: &Job) -> bool {
         let mut state = self.state.lock();
-        if !job.mailbox.is_empty() {
+        if !job.mailbox.is_empty() || !state.mailboxes.contains_key(&job.id) {
             return false;
         }
         state.mailboxes.remove(&job.id);
@@ -246,6 +246,32 @@ impl Floor {
         drop(state);
         self.bell.notify_one();
         true
+    }
+
+    /// Takes runs off the floor that go on elsewhere. Whoever works on one finds its mailbox closed, stops and lets it go.
+    pub(crate) fn withdraw(&self, is_of: impl Fn(&RunId) -> bool) -> Withdrawn {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        // Nobody has begun with those that were taken out of their turn.
+        let (gone, urgent): (VecDeque<Job>, VecDeque<Job>) = std::mem::take(&mut state.urgent)
+            .into_iter()
+            .partition(|job| is_of(&job.id));
+        state.urgent = urgent;
+        for job in gone {
+            state.schedule.leave(&job.id, Left::Parked(None));
+        }
+        let withdrawn = state.schedule.withdraw(is_of);
+        for id in withdrawn.idle.iter().chain(&withdrawn.at_work) {
+            state.mailboxes.remove(id);
+            state.roused.remove(id);
+        }
+        self.departures.notify_waiters();
+        withdrawn
+    }
+
+    /// Whether somebody works on such a run.
+    pub(crate) fn is_at_work(&self, is_of: impl Fn(&RunId) -> bool) -> bool {
+        self.state.lock().schedule.is_at_work(is_of)
     }
 
     /// Waits until nobody works on a run that has ended; `false` if that takes too long.
@@ -393,6 +419,35 @@ mod tests {
             assert_eq!(floor.next_due(), None);
         }
         floor.rouse(&id("nobody"));
+    }
+
+    #[test]
+    fn runs_that_go_elsewhere_leave_and_those_at_work_are_told() {
+        let floor = floor(10);
+        floor.prepare(|schedule| {
+            ["a", "b", "c", "d"]
+                .map(newcomer)
+                .into_iter()
+                .for_each(|run| schedule.restore(run))
+        });
+        let now = Timestamp::UNIX_EPOCH;
+        let mut working = floor.next(now).unwrap();
+        assert_eq!(floor.command(&id("b"), cancel()).unwrap(), Sent::Delivered);
+        let withdrawn = floor.withdraw(|run| *run != id("d"));
+        assert_eq!(withdrawn.at_work, [id("a")]);
+        assert_eq!(withdrawn.idle.len(), 2, "{withdrawn:?}");
+        assert!(floor.is_at_work(|run| *run == id("a")));
+        assert_eq!(floor.command(&id("b"), cancel()).unwrap(), Sent::Unknown);
+        assert_eq!(floor.command(&id("a"), cancel()).unwrap(), Sent::Unknown);
+        assert!(!floor.park(&working, None) && !floor.line_up(&working));
+        assert!(matches!(
+            working.mailbox.try_recv(),
+            Err(mpsc::error::TryRecvError::Disconnected)
+        ));
+        floor.leave(&id("a"), Left::Ended);
+        assert!(!floor.is_at_work(|_| true));
+        assert_eq!(floor.next(now).unwrap().id, id("d"));
+        assert_eq!(floor.counts().pending, 0);
     }
 
     #[test]

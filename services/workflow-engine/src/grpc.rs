@@ -4,6 +4,7 @@ mod approvals;
 mod backups;
 mod control;
 mod convert;
+mod elsewhere;
 mod events;
 mod schedules;
 mod status;
@@ -14,11 +15,13 @@ use std::sync::Arc;
 use futures::{Stream, StreamExt as _};
 use muster_api::workflow as proto;
 use muster_api::workflow::workflow_service_server::WorkflowService;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use crate::catalogue::Reference;
 use crate::controls::Wish;
-use crate::engine::{Doing, Engine};
+use crate::engine::Engine;
+use crate::off_thread::off_thread;
+use crate::peers::{self, Peer, sent_on, was_sent_on};
 use crate::verify::Verified;
 pub use approvals::Approvals;
 pub use backups::Backups;
@@ -56,6 +59,9 @@ impl WorkflowService for Service {
         &self,
         request: Request<proto::ApplyWorkflowRequest>,
     ) -> Result<Response<proto::ApplyWorkflowResponse>, Status> {
+        if let Some(peer) = self.keeper_of(&request).await? {
+            return peer.answered(peer.workflows().apply_workflow(sent_on(request)).await);
+        }
         let document = request.into_inner().document;
         let (workflow, warnings) = self.engine.apply(&document).await?;
         Ok(Response::new(proto::ApplyWorkflowResponse {
@@ -107,8 +113,21 @@ impl WorkflowService for Service {
 
     async fn start_run(
         &self,
-        request: Request<proto::StartRunRequest>,
+        mut request: Request<proto::StartRunRequest>,
     ) -> Result<Response<proto::StartRunResponse>, Status> {
+        if request.get_ref().run_id.is_empty() {
+            // Here, as long as anything is.
+            let id = self.engine.placement.fresh();
+            if !self.engine.placement.is_here(&id) {
+                request.get_mut().run_id = id.into();
+            }
+        }
+        if !request.get_ref().run_id.is_empty() {
+            let id = convert::run_id(&request.get_ref().run_id)?;
+            if let Some(peer) = self.engine.peer_of(&id, &request).await? {
+                return peer.answered(peer.workflows().start_run(sent_on(request)).await);
+            }
+        }
         let wish = convert::start(request.into_inner(), self.engine.most_payload_bytes())?;
         let run = self.engine.start(wish).await?;
         Ok(Response::new(proto::StartRunResponse {
@@ -120,7 +139,15 @@ impl WorkflowService for Service {
         &self,
         request: Request<proto::GetRunRequest>,
     ) -> Result<Response<proto::GetRunResponse>, Status> {
-        let id = convert::run_id(&request.into_inner().run_id)?;
+        let id = convert::run_id(&request.get_ref().run_id)?;
+        // Where there is nobody to ask, the store knows enough.
+        if let Ok(Some(peer)) = self.engine.peer_of(&id, &request).await {
+            let asked = sent_on(Request::new(request.get_ref().clone()));
+            let answer = peer.workflows().get_run(asked).await;
+            if !answer.as_ref().is_err_and(is_gone) {
+                return answer;
+            }
+        }
         let run = self.engine.get(&id).await?;
         Ok(Response::new(proto::GetRunResponse {
             run: Some(convert::view(run)),
@@ -179,8 +206,11 @@ impl WorkflowService for Service {
         &self,
         request: Request<proto::CancelRunRequest>,
     ) -> Result<Response<proto::CancelRunResponse>, Status> {
-        let proto::CancelRunRequest { run_id, reason, by } = request.into_inner();
-        let id = convert::run_id(&run_id)?;
+        let id = convert::run_id(&request.get_ref().run_id)?;
+        if let Some(peer) = self.engine.peer_of(&id, &request).await? {
+            return peer.answered(peer.workflows().cancel_run(sent_on(request)).await);
+        }
+        let proto::CancelRunRequest { reason, by, .. } = request.into_inner();
         let run = self.engine.cancel(&id, Wish::new(by, reason)?).await?;
         Ok(Response::new(proto::CancelRunResponse {
             run: Some(convert::view(run)),
@@ -191,8 +221,11 @@ impl WorkflowService for Service {
         &self,
         request: Request<proto::TerminateRunRequest>,
     ) -> Result<Response<proto::TerminateRunResponse>, Status> {
-        let proto::TerminateRunRequest { run_id, reason, by } = request.into_inner();
-        let id = convert::run_id(&run_id)?;
+        let id = convert::run_id(&request.get_ref().run_id)?;
+        if let Some(peer) = self.engine.peer_of(&id, &request).await? {
+            return peer.answered(peer.workflows().terminate_run(sent_on(request)).await);
+        }
+        let proto::TerminateRunRequest { reason, by, .. } = request.into_inner();
         let run = self.engine.terminate(&id, Wish::new(by, reason)?).await?;
         Ok(Response::new(proto::TerminateRunResponse {
             run: Some(convert::view(run)),
@@ -203,8 +236,11 @@ impl WorkflowService for Service {
         &self,
         request: Request<proto::PauseRunRequest>,
     ) -> Result<Response<proto::PauseRunResponse>, Status> {
-        let proto::PauseRunRequest { run_id, reason, by } = request.into_inner();
-        let id = convert::run_id(&run_id)?;
+        let id = convert::run_id(&request.get_ref().run_id)?;
+        if let Some(peer) = self.engine.peer_of(&id, &request).await? {
+            return peer.answered(peer.workflows().pause_run(sent_on(request)).await);
+        }
+        let proto::PauseRunRequest { reason, by, .. } = request.into_inner();
         let run = self.engine.pause(&id, Wish::new(by, reason)?).await?;
         Ok(Response::new(proto::PauseRunResponse {
             run: Some(convert::view(run)),
@@ -215,8 +251,11 @@ impl WorkflowService for Service {
         &self,
         request: Request<proto::ResumeRunRequest>,
     ) -> Result<Response<proto::ResumeRunResponse>, Status> {
-        let proto::ResumeRunRequest { run_id, reason, by } = request.into_inner();
-        let id = convert::run_id(&run_id)?;
+        let id = convert::run_id(&request.get_ref().run_id)?;
+        if let Some(peer) = self.engine.peer_of(&id, &request).await? {
+            return peer.answered(peer.workflows().resume_run(sent_on(request)).await);
+        }
+        let proto::ResumeRunRequest { reason, by, .. } = request.into_inner();
         let run = self.engine.resume(&id, Wish::new(by, reason)?).await?;
         Ok(Response::new(proto::ResumeRunResponse {
             run: Some(convert::view(run)),
@@ -227,13 +266,11 @@ impl WorkflowService for Service {
         &self,
         request: Request<proto::RetryRunRequest>,
     ) -> Result<Response<proto::RetryRunResponse>, Status> {
-        let proto::RetryRunRequest {
-            run_id,
-            from,
-            reason,
-            by,
-        } = request.into_inner();
-        let id = convert::run_id(&run_id)?;
+        let id = convert::run_id(&request.get_ref().run_id)?;
+        if let Some(peer) = self.engine.peer_of(&id, &request).await? {
+            return peer.answered(peer.workflows().retry_run(sent_on(request)).await);
+        }
+        let proto::RetryRunRequest { from, reason, by, .. } = request.into_inner();
         let run = self.engine.retry(&id, from, Wish::new(by, reason)?).await?;
         Ok(Response::new(proto::RetryRunResponse {
             run: Some(convert::view(run)),
@@ -244,6 +281,12 @@ impl WorkflowService for Service {
         &self,
         request: Request<proto::ForkRunRequest>,
     ) -> Result<Response<proto::ForkRunResponse>, Status> {
+        if !request.get_ref().new_run_id.is_empty() {
+            let id = control::new_run_id(&request.get_ref().new_run_id)?;
+            if let Some(peer) = self.engine.peer_of(&id, &request).await? {
+                return peer.answered(peer.workflows().fork_run(sent_on(request)).await);
+            }
+        }
         let wish = control::fork(request.into_inner(), self.engine.most_payload_bytes())?;
         let run = self.engine.fork(wish).await?;
         Ok(Response::new(proto::ForkRunResponse {
@@ -255,7 +298,10 @@ impl WorkflowService for Service {
         &self,
         request: Request<proto::DeleteRunRequest>,
     ) -> Result<Response<proto::DeleteRunResponse>, Status> {
-        let id = convert::run_id(&request.into_inner().run_id)?;
+        let id = convert::run_id(&request.get_ref().run_id)?;
+        if let Some(peer) = self.engine.peer_of(&id, &request).await? {
+            return peer.answered(peer.workflows().delete_run(sent_on(request)).await);
+        }
         self.engine.delete(&id).await?;
         Ok(Response::new(proto::DeleteRunResponse {}))
     }
@@ -264,8 +310,11 @@ impl WorkflowService for Service {
         &self,
         request: Request<proto::EraseRunRequest>,
     ) -> Result<Response<proto::EraseRunResponse>, Status> {
-        let proto::EraseRunRequest { run_id, by } = request.into_inner();
-        let id = convert::run_id(&run_id)?;
+        let id = convert::run_id(&request.get_ref().run_id)?;
+        if let Some(peer) = self.engine.peer_of(&id, &request).await? {
+            return peer.answered(peer.workflows().erase_run(sent_on(request)).await);
+        }
+        let proto::EraseRunRequest { by, .. } = request.into_inner();
         let run = self.engine.erase(&id, Wish::new(by, String::new())?).await?;
         Ok(Response::new(proto::EraseRunResponse {
             run: Some(convert::view(run)),
@@ -277,7 +326,7 @@ impl WorkflowService for Service {
         request: Request<proto::BulkRunsRequest>,
     ) -> Result<Response<proto::BulkRunsResponse>, Status> {
         let bulk = control::bulk(request.into_inner())?;
-        let (outcomes, next_page_token) = self.engine.bulk(bulk).await?;
+        let (outcomes, next_page_token) = self.engine.bulk(bulk, elsewhere::apply).await?;
         Ok(Response::new(proto::BulkRunsResponse {
             outcomes: outcomes.into_iter().map(control::outcome).collect(),
             next_page_token,
@@ -288,7 +337,14 @@ impl WorkflowService for Service {
         &self,
         request: Request<proto::ExplainRunRequest>,
     ) -> Result<Response<proto::ExplainRunResponse>, Status> {
-        let id = convert::run_id(&request.into_inner().run_id)?;
+        let id = convert::run_id(&request.get_ref().run_id)?;
+        if let Ok(Some(peer)) = self.engine.peer_of(&id, &request).await {
+            let asked = sent_on(Request::new(request.get_ref().clone()));
+            let answer = peer.workflows().explain_run(asked).await;
+            if !answer.as_ref().is_err_and(is_gone) {
+                return answer;
+            }
+        }
         let blockers = self.engine.explain(&id).await?;
         Ok(Response::new(proto::ExplainRunResponse {
             blockers: blockers.into_iter().map(convert::blocker).collect(),
@@ -314,22 +370,45 @@ impl WorkflowService for Service {
 
     async fn get_status(
         &self,
-        _request: Request<proto::GetStatusRequest>,
+        request: Request<proto::GetStatusRequest>,
     ) -> Result<Response<proto::GetStatusResponse>, Status> {
-        let Doing {
-            counts,
-            namespaces,
-            totals,
-        } = self.engine.doing();
-        Ok(Response::new(proto::GetStatusResponse {
-            running: counts.running as u64,
-            pending: counts.pending as u64,
-            waiting: counts.waiting as u64,
-            max_concurrent: counts.slots as u64,
-            completed_total: totals.completed,
-            faulted_total: totals.faulted,
-            cancelled_total: totals.cancelled,
-            namespaces: namespaces.into_iter().map(convert::namespace).collect(),
-        }))
+        let mut status = convert::doing(self.engine.doing());
+        if let Some(replicas) = self.engine.placement.replicas()
+            && replicas.has_others()
+            && !was_sent_on(&request)
+        {
+            for other in peers::doings(replicas.peers().await?).await {
+                convert::add(&mut status, other);
+            }
+        }
+        Ok(Response::new(status))
     }
+}
+
+impl Service {
+    /// To whom a document is to be sent on: who works on the schedule and the starts of its name. One that is refused is
+    /// refused here.
+    async fn keeper_of(
+        &self,
+        request: &Request<proto::ApplyWorkflowRequest>,
+    ) -> Result<Option<Peer>, Status> {
+        if self.engine.placement.replicas().is_none() {
+            return Ok(None);
+        }
+        let document = request.get_ref().document.clone();
+        self.engine.catalogue().bound(&document)?;
+        let Ok(definition) = off_thread(move || muster_workflow_dsl::parse(&document)).await else {
+            return Ok(None);
+        };
+        let header = &definition.workflow.header;
+        Ok(self
+            .engine
+            .peer_of_name(&header.namespace, &header.name, request)
+            .await?)
+    }
+}
+
+/// Whether nobody answers for a run at this moment.
+fn is_gone(status: &Status) -> bool {
+    status.code() == Code::Unavailable
 }

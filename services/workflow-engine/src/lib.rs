@@ -42,7 +42,9 @@ mod live;
 mod news;
 mod off_thread;
 mod opening;
-mod ownership;
+mod peers;
+mod placement;
+mod replicas;
 mod retention;
 mod snapshot;
 mod stalled;
@@ -107,6 +109,7 @@ use engine::{Engine, Parts};
 use events::Events;
 use opening::{InRedis, Opened};
 use outbound::Outbound;
+use placement::Placement;
 use random::SystemRandom;
 use secrets::Secrets;
 
@@ -116,7 +119,7 @@ const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
 /// Runs the engine until `shutdown`. The router need not be there yet.
 ///
 /// # Errors
-/// The store cannot be used or is another engine's, or an essential task ended.
+/// The store cannot be used, or an essential task ended.
 pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Result<(), Error> {
     run_by(None, config, listeners, shutdown).await
 }
@@ -141,9 +144,15 @@ pub async fn run_by(
         database,
         in_redis,
     } = opening::open(&settings, listeners.data_address()).await?;
-    if let Some(in_redis) = &in_redis {
-        keep_in_redis(in_redis, &chassis);
-    }
+    let placement = match &in_redis {
+        None => Placement::alone(),
+        Some(in_redis) => {
+            let redis = in_redis.redis.clone();
+            let relay = async move { redis.keep_relaying().await };
+            chassis.tasks.spawn("events on their way", relay);
+            Placement::shared(Arc::clone(&in_redis.replicas))
+        }
+    };
     let backups = Backups::new(database, Arc::clone(&chassis.clock), chassis.shutdown.clone());
     let outbound = Outbound::new(&settings.outbound).map_err(|error| Error::Other(error.to_string()))?;
     let secrets = Arc::new(Secrets::new(settings.secrets.clone()));
@@ -162,6 +171,7 @@ pub async fn run_by(
     ));
     let engine = Arc::new(Engine::new(Parts {
         store: Arc::clone(&store),
+        placement,
         events: Arc::clone(&events),
         caller: Arc::new(Caching {
             inner: Arc::new(Callers {
@@ -203,12 +213,14 @@ pub async fn run_by(
         tasks: chassis.tasks.clone(),
         shutdown: chassis.shutdown.clone(),
     }));
-    driver::recover(&engine)
-        .await
-        .map_err(|error| Error::DataDirectory {
+    // Where the store is shared, runs are brought back with their partitions.
+    if in_redis.is_none() {
+        let recovered = driver::recover(&engine, None).await;
+        recovered.map_err(|error| Error::DataDirectory {
             path: settings.data_directory.clone(),
             what: error.to_string(),
         })?;
+    }
 
     let checked = Arc::clone(&store);
     chassis
@@ -219,6 +231,12 @@ pub async fn run_by(
         });
     chassis.check_disk(settings.data_directory.clone());
     life::begin(&engine);
+    if let Some(InRedis { replicas, .. }) = in_redis {
+        tokio::select! {
+            () = replicas.settled() => {}
+            () = chassis.shutdown.requested() => {}
+        }
+    }
 
     let most_bytes = config.server.max_message_bytes;
     let surface = Surface::new(muster_api::FILE_DESCRIPTOR_SET)
@@ -237,22 +255,7 @@ pub async fn run_by(
         .grpc(BackupServiceServer::new(grpc::Backups::new(backups)).max_decoding_message_size(most_bytes))
         .grpc(ApprovalServiceServer::new(grpc::Approvals::new(engine)).max_decoding_message_size(most_bytes))
         .http(http::routes(events));
-    let outcome = chassis.serve(listeners, surface).await;
-    if let Some(in_redis) = in_redis {
-        in_redis.ownership.release().await;
-    }
-    outcome
-}
-
-/// What a store in Redis needs as long as it is used. The leases are kept until everything has stopped that may write.
-fn keep_in_redis(in_redis: &InRedis, chassis: &Chassis) {
-    let InRedis { redis, ownership } = in_redis.clone();
-    chassis
-        .tasks
-        .essential_until_shutdown("leases", async move { Err(ownership.keep().await) });
-    chassis
-        .tasks
-        .spawn("events on their way", async move { redis.keep_relaying().await });
+    chassis.serve(listeners, surface).await
 }
 
 fn router(settings: &config::Engine, chassis: &Chassis) -> Result<Router, Error> {

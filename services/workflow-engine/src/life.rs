@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::Engine;
+use crate::replicas::Replicas;
 use crate::{children, driver, retention, stalled, timetable};
 
-/// Begins all of it. To be done once [`driver::recover`] has put the runs of an earlier life back on the floor.
+/// Begins all of it. To be done once [`driver::recover`] has put the runs of an earlier life back on the floor, where the engine
+/// is alone with its store.
 pub(crate) fn begin(engine: &Arc<Engine>) {
     let (tasks, events) = (&engine.tasks, &engine.events);
     let driven = Arc::clone(engine);
@@ -33,12 +35,15 @@ pub(crate) fn begin(engine: &Arc<Engine>) {
         timetable::drive(scheduled).await;
         Ok::<(), Infallible>(())
     });
-    let reunited = Arc::clone(engine);
-    tasks.spawn("reconcile children", async move {
-        if let Err(error) = children::reconcile(&reunited).await {
-            tracing::warn!(%error, "runs that nobody waits for any more may go on");
+    match engine.placement.replicas() {
+        None => {
+            let reunited = Arc::clone(engine);
+            tasks.spawn("reconcile children", async move {
+                children::reconcile(&reunited, None).await;
+            });
         }
-    });
+        Some(replicas) => share(engine, replicas),
+    }
     let sweep = retention::keep_sweeping(
         Arc::clone(&engine.store),
         Arc::clone(&engine.clock),
@@ -46,4 +51,22 @@ pub(crate) fn begin(engine: &Arc<Engine>) {
         engine.shutdown.clone(),
     );
     tasks.spawn("retention", sweep);
+}
+
+/// What an engine does by itself that shares its store with others.
+fn share(engine: &Arc<Engine>, replicas: &Arc<Replicas>) {
+    let both = || (Arc::clone(replicas), Arc::clone(engine));
+    let (shared, engine_of) = both();
+    engine.tasks.essential("partitions", async move {
+        shared.keep(engine_of).await;
+        Ok::<(), Infallible>(())
+    });
+    let (shared, engine_of) = both();
+    engine
+        .tasks
+        .spawn("events of others", shared.keep_noticing(engine_of));
+    let (shared, engine_of) = both();
+    engine
+        .tasks
+        .spawn("budgets of others", shared.keep_counting(engine_of));
 }

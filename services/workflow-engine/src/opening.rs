@@ -9,7 +9,7 @@ use muster_store::redis::{Address, Connection};
 
 use crate::config;
 use crate::off_thread::off_thread;
-use crate::ownership::Ownership;
+use crate::replicas::Replicas;
 use crate::store::Store;
 use crate::store::embedded::Embedded;
 use crate::store::redis::Redis;
@@ -23,10 +23,9 @@ pub(crate) struct Opened {
 }
 
 /// What a store in Redis needs as long as it is used.
-#[derive(Clone)]
 pub(crate) struct InRedis {
     pub(crate) redis: Redis,
-    pub(crate) ownership: Arc<Ownership>,
+    pub(crate) replicas: Arc<Replicas>,
 }
 
 /// Opens the store; `address` is where this engine can be reached.
@@ -75,8 +74,8 @@ async fn open_redis(settings: &config::Engine, endpoint: &str, address: SocketAd
     let redis = Redis::open(connection, settings.redis.options(settings.events.room()))
         .await
         .map_err(|error| Error::Other(format!("{KEY}: {error}")))?;
-    let lease = settings.redis.lease();
-    let ownership = Ownership::take(redis.clone(), directory, address.to_string(), lease).await?;
+    let address = settings.redis.address(address)?;
+    let replicas = Replicas::new(redis.clone(), directory, address, settings.redis.lease())?;
     tracing::info!(
         address = redis.connection().address(),
         partitions = redis.partitions(),
@@ -87,7 +86,7 @@ async fn open_redis(settings: &config::Engine, endpoint: &str, address: SocketAd
         database: None,
         in_redis: Some(InRedis {
             redis,
-            ownership: Arc::new(ownership),
+            replicas: Arc::new(replicas),
         }),
     })
 }

@@ -23,6 +23,18 @@ pub fn of(run: &RunId, count: u16) -> u16 {
         .unwrap_or_else(|| hashed(run.as_str(), count))
 }
 
+/// The partition of what belongs to the workflow with this name, beside its runs.
+#[must_use]
+pub fn of_name(namespace: &str, name: &str, count: u16) -> u16 {
+    hashed(&format!("{namespace}/{name}"), count.max(1))
+}
+
+/// The id with the name of its partition.
+#[must_use]
+pub fn placed(id: RunId, partition: u16) -> RunId {
+    format!("{id}.p{partition}").parse().unwrap_or(id)
+}
+
 /// What an id says itself: decimal, without leading zeros.
 fn named(id: &str) -> Option<u16> {
     let (before, digits) = id.rsplit_once(".p")?;
@@ -78,7 +90,7 @@ mod tests {
         #[test]
         fn a_named_partition_is_kept(text in "[a-z]{1,9}", count in 1_u16..=MOST, partition in 0_u16..MOST) {
             prop_assume!(partition < count);
-            prop_assert_eq!(of(&id(&format!("{text}.p{partition}")), count), partition);
+            prop_assert_eq!(of(&placed(id(&text), partition), count), partition);
         }
     }
 }

@@ -55,7 +55,7 @@ pub enum Place {
 /// How a run leaves [`Place::Active`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Left {
-    /// It has ended.
+    /// It has ended, or goes on elsewhere.
     Ended,
     /// It waits: until this time, if there is one, or until it is told something.
     Parked(Option<Timestamp>),
@@ -76,6 +76,15 @@ pub enum Seized {
     SetAside(String),
     /// It is not among those that have not ended.
     Unknown,
+}
+
+/// Runs that are to go on elsewhere.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Withdrawn {
+    /// Those that are out of the schedule.
+    pub idle: Vec<RunId>,
+    /// Those that somebody still works on.
+    pub at_work: Vec<RunId>,
 }
 
 /// No more runs are accepted now.
@@ -581,6 +590,34 @@ impl Schedule {
                 self.line_up(&next);
             }
         }
+    }
+
+    /// Takes all of these runs out of the schedule that nobody works on.
+    pub fn withdraw(&mut self, is_of: impl Fn(&RunId) -> bool) -> Withdrawn {
+        let mut withdrawn = Withdrawn::default();
+        let of = self.entries.iter().filter(|(id, _)| is_of(id));
+        let of: Vec<(RunId, Place)> = of.map(|(id, entry)| (id.clone(), entry.place.clone())).collect();
+        for (id, place) in of {
+            match place {
+                Place::Active { .. } => {
+                    withdrawn.at_work.push(id);
+                    continue;
+                }
+                Place::SetAside(_) => self.take_up(&id),
+                Place::Pending | Place::Ready | Place::Parked(_) => {}
+            }
+            self.seize(&id);
+            self.leave(&id, Left::Ended);
+            withdrawn.idle.push(id);
+        }
+        withdrawn
+    }
+
+    /// Whether somebody works on such a run.
+    #[must_use]
+    pub fn is_at_work(&self, is_of: impl Fn(&RunId) -> bool) -> bool {
+        let mut entries = self.entries.iter();
+        entries.any(|(id, entry)| matches!(entry.place, Place::Active { .. }) && is_of(id))
     }
 
     /// Where a run is; `None` once it has ended.

@@ -23,12 +23,16 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::Notify;
+use tonic::Code;
+use tonic::transport::Channel;
 use uuid::Uuid;
 
 use crate::catalogue::Reference;
 use crate::engine::{Engine, Source, StartRun};
 use crate::error::Error;
 use crate::off_thread::off_thread;
+use crate::peers;
+use crate::replicas::Owner;
 use crate::run::RunId;
 use crate::store::events::{Logged, StarterState};
 use crate::store::{self, Page, Workflow, WorkflowKey};
@@ -62,6 +66,14 @@ const NAMESPACE: Uuid = Uuid::from_u128(0x3d0c_94a1_6f0e_4f57_9b63_2a1d_58e7_c40
 pub(crate) struct Starters {
     known: Mutex<BTreeMap<String, Arc<Starter>>>,
     changed: Notify,
+}
+
+impl Starters {
+    /// Forgets all others.
+    pub(crate) fn keep_those(&self, is_here: impl Fn(&str, &str) -> bool) {
+        let mut known = self.known.lock();
+        known.retain(|_, starter| is_here(&starter.reference.namespace, &starter.reference.name));
+    }
 }
 
 /// A workflow that events start.
@@ -154,18 +166,18 @@ impl Engine {
         }))
     }
 
-    /// Finds the workflows of the catalogue that events start.
-    async fn find_starters(&self) -> Result<(), Error> {
+    /// Finds the workflows of the catalogue that events start, as far as they are worked on here.
+    pub(crate) async fn find_starters(&self) -> Result<(), Error> {
         let mut after: Option<WorkflowKey> = None;
         let mut newest: BTreeMap<String, Workflow> = BTreeMap::new();
         loop {
             let Page { entries, next } = self.store.workflows(after.as_ref(), DOCUMENTS).await?;
             // By version, so that the last one of each name counts.
-            newest.extend(
-                entries
-                    .into_iter()
-                    .map(|workflow| (full_name(&workflow.key), workflow)),
-            );
+            let here = entries.into_iter().filter(|workflow| {
+                self.placement
+                    .is_name_here(&workflow.key.namespace, &workflow.key.name)
+            });
+            newest.extend(here.map(|workflow| (full_name(&workflow.key), workflow)));
             after = next;
             if after.is_none() {
                 break;
@@ -174,7 +186,14 @@ impl Engine {
         for (name, workflow) in newest {
             match self.starter(&workflow).await {
                 Ok(Some(starter)) => {
-                    self.starters.known.lock().insert(name, Arc::new(starter));
+                    let mut known = self.starters.known.lock();
+                    // One that is known has read on.
+                    if known
+                        .get(&name)
+                        .is_none_or(|known| known.reference != starter.reference)
+                    {
+                        known.insert(name, Arc::new(starter));
+                    }
                 }
                 Ok(None) => {}
                 Err(error) => {
@@ -182,12 +201,16 @@ impl Engine {
                 }
             }
         }
+        self.starters.changed.notify_one();
         Ok(())
     }
 
     /// Starts runs on events until the service stops.
     pub(crate) async fn keep_starting(self: Arc<Self>) {
-        while let Err(error) = self.find_starters().await {
+        // Engines that share a store find those that are theirs with the partitions.
+        while self.placement.replicas().is_none()
+            && let Err(error) = self.find_starters().await
+        {
             tracing::warn!(%error, "the catalogue cannot be read; events start nothing yet");
             if self.rest().await {
                 return;
@@ -309,17 +332,46 @@ impl Engine {
             hears_from: Some(position.saturating_add(1)),
             origin: None,
         };
-        match self.start(wish).await {
-            Ok(_) => true,
+        let started = match self.placement.owner(&id).await {
+            Ok(Owner::Here) => self.start(wish).await.map(|_| ()),
+            Ok(Owner::Peer(peer)) => return self.start_at(peer, starter, position, wish).await,
+            Ok(Owner::Nobody { partition }) => Err(Error::NotOwner { partition }),
+            Err(error) => Err(error),
+        };
+        match started {
+            Ok(()) => true,
             // It was started before, by an earlier version.
             Err(Error::RunExists { .. }) => true,
-            Err(error @ (Error::TooManyRuns(_) | Error::Store(_) | Error::ShuttingDown)) => {
+            Err(
+                error @ (Error::TooManyRuns(_)
+                | Error::Store(_)
+                | Error::NotOwner { .. }
+                | Error::ShuttingDown),
+            ) => {
                 tracing::info!(workflow = starter.name, position, %error, "a run on an event is refused for now");
                 false
             }
             Err(error) => {
                 tracing::error!(workflow = starter.name, position, %error, "no run comes of an event");
                 true
+            }
+        }
+    }
+}
+
+impl Engine {
+    /// Has another engine start the run, whose partition it works on; whether that is settled.
+    async fn start_at(&self, peer: Channel, starter: &Starter, position: u64, wish: StartRun) -> bool {
+        match peers::start(peer, wish).await {
+            Ok(()) => true,
+            Err(status) if matches!(status.code(), Code::AlreadyExists) => true,
+            Err(status) if matches!(status.code(), Code::InvalidArgument | Code::NotFound) => {
+                tracing::error!(workflow = starter.name, position, %status, "no run comes of an event");
+                true
+            }
+            Err(status) => {
+                tracing::info!(workflow = starter.name, position, %status, "a run on an event is refused for now");
+                false
             }
         }
     }

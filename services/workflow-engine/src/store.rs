@@ -54,6 +54,12 @@ pub enum Error {
     /// The store takes no writes.
     #[error("{0}")]
     Unavailable(String),
+    /// Somebody else works on this part of the store, or nobody does.
+    #[error("partition {partition} is not this engine's")]
+    NotOwner {
+        /// Which part.
+        partition: u16,
+    },
 }
 
 /// Identity of a document in the catalogue.
@@ -200,15 +206,16 @@ pub trait Store:
         limit: usize,
     ) -> Result<Page<Summary, Position>, Error>;
 
-    /// Lists runs that have not ended, in order of creation, from after `after`. A run whose summary is damaged
-    /// comes as an error in its place.
+    /// Lists runs that have not ended, in order of creation, from after `after`: those of one partition, or all. A store
+    /// without partitions lists all. A run whose summary is damaged comes as an error in its place.
     async fn unfinished(
         &self,
+        partition: Option<u16>,
         after: Option<&Position>,
         limit: usize,
     ) -> Result<Page<Unfinished, Position>, Error>;
 
-    /// Lists runs that ended before `time`, oldest first.
+    /// Lists runs that ended before `time`, oldest first; of a store that several engines share, those that this one may forget.
     async fn ended_before(&self, time: Timestamp, limit: usize) -> Result<Vec<RunId>, Error>;
 
     /// Forgets an ended run, its journal and its approvals; nothing if it is not there. From the first step on it is not

@@ -30,7 +30,7 @@ use crate::error::Error;
 use crate::run::RunId;
 
 pub use controls::{Backfill, Backfilled, TriggerRun};
-pub(crate) use keeper::{Timetable, drive};
+pub(crate) use keeper::{Timetable, drive, load};
 
 /// Most schedules of one engine.
 pub const MOST_SCHEDULES: usize = 10_000;

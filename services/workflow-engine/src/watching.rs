@@ -1,7 +1,11 @@
 //! Following a run: what its journal holds, then what comes, then the end; without gap and without a buffer.
+//!
+//! A run that another engine works on is followed in the store, a few times a second. So whoever watches does not notice that
+//! a run goes on elsewhere, and is not cut off when that engine dies.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::Stream;
 use futures::stream;
@@ -14,6 +18,9 @@ use crate::run::{Entry, RunId};
 
 /// Entries read at once.
 const PORTION: usize = 100;
+
+/// How often the store is looked at for a run that another engine works on.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// What a watcher is told.
 #[derive(Debug, Clone, PartialEq)]
@@ -76,7 +83,9 @@ impl Watcher {
             // Marked as seen before the store is read, so that a later change wakes us.
             let news = *self.news.borrow_and_update();
             // Nothing has been told before the first change; from then on the store is asked only for what is there.
-            let is_first = news == Reached::default();
+            // Of a run that another engine works on nothing is told here at all.
+            let is_elsewhere = !self.engine.placement.is_here(&self.id);
+            let is_first = is_elsewhere || news == Reached::default();
             if is_first || news.length > self.next_index {
                 let read = self.engine.entries(&self.id, self.next_index, PORTION);
                 self.read = read.await?.into();
@@ -92,6 +101,7 @@ impl Watcher {
             }
             tokio::select! {
                 () = self.engine.shutdown.requested() => return Err(Error::ShuttingDown),
+                () = tokio::time::sleep(LOOK), if self.engine.placement.replicas().is_some() => {}
                 changed = self.news.changed() => changed.map_err(|_| Error::Defect("the feed has ended".to_owned()))?,
             }
         }

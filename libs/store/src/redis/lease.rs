@@ -19,8 +19,15 @@ static RENEW: Script = Script::new(include_str!("lease/renew.lua"));
 static RELEASE: Script = Script::new(include_str!("lease/release.lua"));
 static READ: Script = Script::new(include_str!("lease/read.lua"));
 
-/// Name of the key in the partition's slot; its field `epoch` is what writers check.
+/// Name of the key in the partition's slot; its fields `epoch` and `owner` are what writers check ([`fence`]).
 pub const KEY: &str = "lease";
+
+/// What scripts that write under a lease compare with its fields `epoch` and `owner`, with a space between. The owner is part of
+/// it because a failover may lose the last epoch, which is then given out twice.
+#[must_use]
+pub fn fence(epoch: u64, owner: &str) -> String {
+    format!("{epoch} {owner}")
+}
 
 /// A lease as Redis has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,7 +135,11 @@ impl Leases {
         try_join_all((0..partitions).map(|partition| self.read(partition))).await
     }
 
-    async fn read(&self, partition: u16) -> Result<Lease, Error> {
+    /// Reads the lease of a partition.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn read(&self, partition: u16) -> Result<Lease, Error> {
         let call = READ.call().key(self.key(partition));
         let mut answer = self.connection.call::<Vec<String>>(&call).await?.into_iter();
         let mut text = || answer.next().unwrap_or_default();

@@ -73,6 +73,8 @@ pub enum BlockerKind {
     Compensating,
     /// A budget is used up, and people have not decided about more.
     Budget,
+    /// No engine works on the run at this moment.
+    OwnerLost,
     /// The run cannot go on until people have looked at it.
     SetAside,
     /// The run has ended and waits for nothing.
@@ -101,6 +103,7 @@ impl BlockerKind {
             Self::Cancelling => "cancelling",
             Self::Compensating => "compensating",
             Self::Budget => "budget",
+            Self::OwnerLost => "owner-lost",
             Self::SetAside => "set-aside",
             Self::Ended => "ended",
         }

@@ -36,6 +36,7 @@ pub async fn start(arguments: RunArguments, endpoints: &Endpoints, output: &Outp
             .iter()
             .map(|label| self::label(label))
             .collect::<Result<_, _>>()?,
+        hears_from: None,
     };
     let run = started(request, endpoints).await?;
     if !arguments.wait {

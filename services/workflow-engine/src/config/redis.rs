@@ -1,8 +1,10 @@
 //! Section `engine.redis`: how the store is kept in Redis. Where Redis is, says `engine.redis_cluster_endpoint`.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use muster_runtime::Error;
 use muster_runtime::config::Mistakes;
 use muster_store::redis::{Address, Options as Patience};
 use serde::{Deserialize, Serialize};
@@ -28,8 +30,10 @@ pub struct Redis {
     pub answer_within_seconds: u64,
     /// How long a write is tried again before it is refused.
     pub patience_seconds: u64,
-    /// For how long the store is an engine's own without a sign of life.
+    /// For how long a partition is an engine's own without a sign of life; the time after which others take over.
     pub lease_seconds: u64,
+    /// Where other engines reach this one, as `host:port`; where it listens, if that is one address.
+    pub advertised_address: Option<String>,
 }
 
 impl Default for Redis {
@@ -41,7 +45,8 @@ impl Default for Redis {
             partitions: partition::DEFAULT_COUNT,
             answer_within_seconds: patience.answer_within.as_secs(),
             patience_seconds: patience.patience.as_secs(),
-            lease_seconds: 10,
+            lease_seconds: 5,
+            advertised_address: None,
         }
     }
 }
@@ -61,6 +66,18 @@ impl Redis {
     #[must_use]
     pub fn lease(&self) -> Duration {
         Duration::from_secs(self.lease_seconds)
+    }
+
+    /// Where other engines reach this one, which listens at `data`.
+    pub(crate) fn address(&self, data: SocketAddr) -> Result<String, Error> {
+        match &self.advertised_address {
+            Some(address) => Ok(address.clone()),
+            None if data.ip().is_unspecified() => Err(Error::Other(format!(
+                "engine.redis.advertised_address: is missing: the engine listens on all addresses ({data}), and other engines have to know one, such as that of the pod with port {}",
+                data.port()
+            ))),
+            None => Ok(data.to_string()),
+        }
     }
 
     /// As the store knows it.
@@ -92,6 +109,14 @@ impl Redis {
             mistakes.add(
                 "engine.redis.key_prefix",
                 format!("must be 1 to {LONGEST_PREFIX} letters, digits, '-', '_', '.' or ':'"),
+            );
+        }
+        if let Some(address) = &self.advertised_address
+            && let Err(error) = muster_rpc::endpoint::parse(&format!("http://{address}"))
+        {
+            mistakes.add(
+                "engine.redis.advertised_address",
+                format!("must be host:port, such as 10.0.0.7:50051: {error}"),
             );
         }
         let mut within = |key: &str, value: u64, least: u64, most: u64| {

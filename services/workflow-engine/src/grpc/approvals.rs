@@ -15,6 +15,7 @@ use super::convert::run_id;
 use crate::approval::{Approval, ApprovalId, Filter, InvalidApprovalId, State};
 use crate::engine::Engine;
 use crate::error::Error;
+use crate::peers::sent_on;
 
 /// Longest comment, in bytes: it is kept in the journal and in the error of a rejection.
 const LONGEST_COMMENT: usize = 4096;
@@ -34,12 +35,11 @@ impl Approvals {
     async fn decide(
         &self,
         approved: bool,
-        id: &str,
+        id: &ApprovalId,
         by: String,
         comment: String,
         raise: Option<Limits>,
     ) -> Result<proto::Approval, Error> {
-        let id = approval_id(id)?;
         if by.trim().is_empty() || by.len() > LONGEST_NAME {
             let message = format!("must say who decides, in 1 to {LONGEST_NAME} bytes");
             return Err(Error::field("by", message));
@@ -57,7 +57,7 @@ impl Approvals {
             comment,
             raise,
         };
-        Ok(approval(self.engine.decide(&id, verdict).await?))
+        Ok(approval(self.engine.decide(id, verdict).await?))
     }
 }
 
@@ -96,15 +96,19 @@ impl ApprovalService for Approvals {
         &self,
         request: Request<proto::ApproveRequest>,
     ) -> Result<Response<proto::ApproveResponse>, Status> {
+        let id = approval_id(&request.get_ref().approval_id)?;
+        if let Some(peer) = self.engine.peer_of(&id.run, &request).await? {
+            return peer.answered(peer.approvals().approve(sent_on(request)).await);
+        }
         let proto::ApproveRequest {
-            approval_id,
             by,
             comment,
             raise_tokens,
             raise_cost,
+            ..
         } = request.into_inner();
         let raise = raise(raise_tokens, raise_cost)?;
-        let approval = Some(self.decide(true, &approval_id, by, comment, raise).await?);
+        let approval = Some(self.decide(true, &id, by, comment, raise).await?);
         Ok(Response::new(proto::ApproveResponse { approval }))
     }
 
@@ -112,12 +116,12 @@ impl ApprovalService for Approvals {
         &self,
         request: Request<proto::RejectRequest>,
     ) -> Result<Response<proto::RejectResponse>, Status> {
-        let proto::RejectRequest {
-            approval_id,
-            by,
-            comment,
-        } = request.into_inner();
-        let approval = Some(self.decide(false, &approval_id, by, comment, None).await?);
+        let id = approval_id(&request.get_ref().approval_id)?;
+        if let Some(peer) = self.engine.peer_of(&id.run, &request).await? {
+            return peer.answered(peer.approvals().reject(sent_on(request)).await);
+        }
+        let proto::RejectRequest { by, comment, .. } = request.into_inner();
+        let approval = Some(self.decide(false, &id, by, comment, None).await?);
         Ok(Response::new(proto::RejectResponse { approval }))
     }
 }

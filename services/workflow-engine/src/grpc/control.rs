@@ -11,7 +11,7 @@ use crate::bulk::{Action, Bulk, Outcome};
 use crate::controls::Wish;
 use crate::error::Error;
 use crate::labels;
-use crate::run::{Compensation, RunId, Status};
+use crate::run::{Compensation, InvalidId, RunId, Status};
 use crate::store::{Filter, Span};
 
 /// The search, its page size and its token.
@@ -59,7 +59,7 @@ fn time(field: &'static str, time: Option<prost_types::Timestamp>) -> Result<Opt
 }
 
 /// None, where any is meant.
-fn statuses(numbers: &[i32]) -> Result<Vec<Status>, Error> {
+pub(super) fn statuses(numbers: &[i32]) -> Result<Vec<Status>, Error> {
     let mut statuses = Vec::new();
     for number in numbers {
         let unknown = || Error::field("statuses", format!("{number} is not a RunStatus; use 1 to 7"));
@@ -88,20 +88,23 @@ pub(super) fn fork(request: proto::ForkRunRequest, most_bytes: usize) -> Result<
         input_json,
         by,
     } = request;
-    let id = |text: &str| {
-        text.parse::<RunId>()
-            .map_err(|error| Error::field("new_run_id", error.to_string()))
-    };
     let given = !input_json.is_empty();
     Ok(ForkRun {
         source: convert::run_id(&run_id)?,
         from,
-        id: (!new_run_id.is_empty()).then(|| id(&new_run_id)).transpose()?,
+        id: (!new_run_id.is_empty())
+            .then(|| self::new_run_id(&new_run_id))
+            .transpose()?,
         input: given
             .then(|| convert::input(&input_json, most_bytes))
             .transpose()?,
         by: Wish::new(by, String::new())?.by,
     })
+}
+
+pub(super) fn new_run_id(text: &str) -> Result<RunId, Error> {
+    text.parse()
+        .map_err(|error: InvalidId| Error::field("new_run_id", error.to_string()))
 }
 
 pub(super) fn bulk(request: proto::BulkRunsRequest) -> Result<Bulk, Error> {
@@ -135,7 +138,7 @@ pub(super) fn bulk(request: proto::BulkRunsRequest) -> Result<Bulk, Error> {
     })
 }
 
-pub(super) fn outcome((id, result): Outcome) -> proto::BulkOutcome {
+pub(super) fn outcome((id, result): Outcome<tonic::Status>) -> proto::BulkOutcome {
     let mut outcome = proto::BulkOutcome {
         run_id: id.into(),
         done: result.is_ok(),
@@ -143,8 +146,7 @@ pub(super) fn outcome((id, result): Outcome) -> proto::BulkOutcome {
     };
     match result {
         Ok(status) => outcome.status = status.map(convert::status).unwrap_or_default().into(),
-        Err(error) => {
-            let status = tonic::Status::from(error);
+        Err(status) => {
             let reason = ApiError::from_status(&status).map(|error| error.reason.name().to_owned());
             outcome.reason = reason.unwrap_or_default();
             outcome.message = status.message().to_owned();

@@ -10,7 +10,7 @@ use muster_workflow_dsl::{Problem, Problems, Severity};
 use serde_json::Value;
 
 use crate::catalogue::Reference;
-use crate::engine::{Source, StartRun, View};
+use crate::engine::{Doing, Source, StartRun, View};
 use crate::error::Error;
 use crate::history;
 use crate::run::{Entry, Failure, Origin, RunId, Status, Summary};
@@ -30,6 +30,7 @@ pub(super) fn start(request: proto::StartRunRequest, most_bytes: usize) -> Resul
         input_json,
         priority,
         labels,
+        hears_from,
     } = request;
     let id = if run_id.is_empty() {
         None
@@ -63,7 +64,7 @@ pub(super) fn start(request: proto::StartRunRequest, most_bytes: usize) -> Resul
         input: input(&input_json, most_bytes)?,
         priority: self::priority(priority)?,
         labels: labels.into_iter().collect(),
-        hears_from: None,
+        hears_from,
         origin: None,
     })
 }
@@ -89,6 +90,53 @@ fn priority_to_proto(priority: Priority) -> proto::RunPriority {
         Priority::High => proto::RunPriority::High,
         Priority::Urgent => proto::RunPriority::Urgent,
     }
+}
+
+/// What an engine does.
+pub(super) fn doing(doing: Doing) -> proto::GetStatusResponse {
+    let Doing {
+        counts,
+        namespaces,
+        totals,
+    } = doing;
+    proto::GetStatusResponse {
+        running: counts.running as u64,
+        pending: counts.pending as u64,
+        waiting: counts.waiting as u64,
+        max_concurrent: counts.slots as u64,
+        completed_total: totals.completed,
+        faulted_total: totals.faulted,
+        cancelled_total: totals.cancelled,
+        namespaces: namespaces.into_iter().map(namespace).collect(),
+        engines: 1,
+    }
+}
+
+/// Adds what another engine does. What bounds a namespace, bounds it in each engine.
+pub(super) fn add(status: &mut proto::GetStatusResponse, other: proto::GetStatusResponse) {
+    status.running += other.running;
+    status.pending += other.pending;
+    status.waiting += other.waiting;
+    status.max_concurrent += other.max_concurrent;
+    status.completed_total += other.completed_total;
+    status.faulted_total += other.faulted_total;
+    status.cancelled_total += other.cancelled_total;
+    status.engines += other.engines;
+    for namespace in other.namespaces {
+        let mut known = status.namespaces.iter_mut();
+        match known.find(|known| known.namespace == namespace.namespace) {
+            Some(known) => {
+                known.running += namespace.running;
+                known.pending += namespace.pending;
+                known.max_concurrent += namespace.max_concurrent;
+                known.max_pending += namespace.max_pending;
+            }
+            None => status.namespaces.push(namespace),
+        }
+    }
+    status
+        .namespaces
+        .sort_by(|one, other| one.namespace.cmp(&other.namespace));
 }
 
 pub(super) fn namespace(counts: NamespaceCounts) -> proto::NamespaceStatus {

@@ -12,6 +12,7 @@ use tonic::{Request, Response, Status};
 use super::convert;
 use crate::engine::Engine;
 use crate::error::Error;
+use crate::peers::{Peer, sent_on};
 use crate::timetable::{Backfill, Firing, Name, Schedule, TriggerRun};
 
 /// `muster.workflow.v1.ScheduleService`.
@@ -59,6 +60,12 @@ impl ScheduleService for Schedules {
         &self,
         request: Request<proto::PauseScheduleRequest>,
     ) -> Result<Response<proto::PauseScheduleResponse>, Status> {
+        if let Some(peer) = self
+            .keeper_of(&request, |asked| (&asked.namespace, &asked.name))
+            .await?
+        {
+            return peer.answered(peer.schedules().pause_schedule(sent_on(request)).await);
+        }
         let proto::PauseScheduleRequest {
             namespace,
             name,
@@ -77,6 +84,12 @@ impl ScheduleService for Schedules {
         &self,
         request: Request<proto::ResumeScheduleRequest>,
     ) -> Result<Response<proto::ResumeScheduleResponse>, Status> {
+        if let Some(peer) = self
+            .keeper_of(&request, |asked| (&asked.namespace, &asked.name))
+            .await?
+        {
+            return peer.answered(peer.schedules().resume_schedule(sent_on(request)).await);
+        }
         let proto::ResumeScheduleRequest { namespace, name } = request.into_inner();
         let resumed = self.engine.resume_schedule(&named(namespace, name)?).await?;
         Ok(Response::new(proto::ResumeScheduleResponse {
@@ -86,8 +99,20 @@ impl ScheduleService for Schedules {
 
     async fn trigger_schedule(
         &self,
-        request: Request<proto::TriggerScheduleRequest>,
+        mut request: Request<proto::TriggerScheduleRequest>,
     ) -> Result<Response<proto::TriggerScheduleResponse>, Status> {
+        if request.get_ref().run_id.is_empty() {
+            let id = self.engine.placement.fresh();
+            if !self.engine.placement.is_here(&id) {
+                request.get_mut().run_id = id.into();
+            }
+        }
+        if !request.get_ref().run_id.is_empty() {
+            let id = convert::run_id(&request.get_ref().run_id)?;
+            if let Some(peer) = self.engine.peer_of(&id, &request).await? {
+                return peer.answered(peer.schedules().trigger_schedule(sent_on(request)).await);
+            }
+        }
         let proto::TriggerScheduleRequest {
             namespace,
             name,
@@ -113,6 +138,12 @@ impl ScheduleService for Schedules {
         &self,
         request: Request<proto::BackfillScheduleRequest>,
     ) -> Result<Response<proto::BackfillScheduleResponse>, Status> {
+        if let Some(peer) = self
+            .keeper_of(&request, |asked| (&asked.namespace, &asked.name))
+            .await?
+        {
+            return peer.answered(peer.schedules().backfill_schedule(sent_on(request)).await);
+        }
         let proto::BackfillScheduleRequest {
             namespace,
             name,
@@ -144,6 +175,19 @@ impl ScheduleService for Schedules {
 }
 
 impl Schedules {
+    /// To whom a call is to be sent on: who works on the schedule that it names.
+    async fn keeper_of<T>(
+        &self,
+        request: &Request<T>,
+        name: impl FnOnce(&T) -> (&String, &String),
+    ) -> Result<Option<Peer>, Error> {
+        let (namespace, name) = name(request.get_ref());
+        let name = named(namespace.clone(), name.clone())?;
+        self.engine
+            .peer_of_name(&name.namespace, &name.name, request)
+            .await
+    }
+
     fn input(&self, text: &str) -> Result<Option<Value>, Error> {
         if text.is_empty() {
             return Ok(None);

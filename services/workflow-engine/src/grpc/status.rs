@@ -14,6 +14,9 @@ use crate::store;
 /// When a full line is worth another try.
 const LINE_RETRY: Duration = Duration::from_secs(5);
 
+/// When another engine may have taken a partition over.
+const OWNER_RETRY: Duration = Duration::from_secs(1);
+
 /// Problems that travel with a refusal. Details are headers, and those are bounded; `ValidateWorkflow` tells all.
 const MOST_PROBLEMS: usize = 15;
 
@@ -64,6 +67,11 @@ impl From<Error> for Status {
             }
             Error::Store(store::Error::Damaged(_) | store::Error::Unavailable(_)) => {
                 ApiError::new(Reason::StoreUnavailable, message).into()
+            }
+            Error::NotOwner { .. } | Error::Store(store::Error::NotOwner { .. }) => {
+                ApiError::new(Reason::OwnerUnavailable, message)
+                    .with_retry_after(OWNER_RETRY)
+                    .into()
             }
             Error::Store(store::Error::TooLarge { .. }) => {
                 ApiError::new(Reason::MessageTooLarge, message).into()

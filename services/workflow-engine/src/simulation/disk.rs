@@ -330,11 +330,12 @@ impl Store for Disk {
 
     async fn unfinished(
         &self,
+        partition: Option<u16>,
         after: Option<&Position>,
         limit: usize,
     ) -> Result<Page<Unfinished, Position>, Error> {
         self.read().await;
-        let mut page = self.memory.unfinished(after, limit).await?;
+        let mut page = self.memory.unfinished(partition, after, limit).await?;
         if self.world.is_sabotaged(Sabotage::ForgetsTimers) {
             page.entries
                 .retain(|run| run.as_ref().is_ok_and(|run| run.status != Status::Waiting));

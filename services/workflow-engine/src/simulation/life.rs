@@ -151,6 +151,7 @@ fn engine(
     );
     Arc::new(Engine::new(Parts {
         store: Arc::clone(disk) as _,
+        placement: crate::placement::Placement::alone(),
         events,
         caller: Arc::new(agents),
         clock: shown,
@@ -211,7 +212,7 @@ async fn tell_stuck(world: &World, engine: &Engine, now: Timestamp) {
 
 /// The engine's life, and what people do in it; until there is nothing more to do.
 async fn work(world: &Arc<World>, engine: &Arc<Engine>, clock: Virtual) {
-    while let Err(error) = driver::recover(engine).await {
+    while let Err(error) = driver::recover(engine, None).await {
         world.witness.note(clock.now(), &format!("recovery: {error}"));
         tokio::time::sleep(PATIENCE).await;
     }

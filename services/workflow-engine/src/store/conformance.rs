@@ -399,7 +399,7 @@ async fn lists(store: &impl Store) {
     let mut unfinished = Vec::new();
     let mut after: Option<Position> = None;
     loop {
-        let page = store.unfinished(after.as_ref(), 2).await.unwrap();
+        let page = store.unfinished(None, after.as_ref(), 2).await.unwrap();
         unfinished.extend(page.entries.into_iter().map(|run| run.unwrap()));
         after = page.next;
         if after.is_none() {
@@ -567,7 +567,7 @@ async fn again(store: &impl Store) {
     store.append(last.clone()).await.unwrap();
     let ended_at = last.summary.ended_at.unwrap();
     let is_unfinished = async || {
-        let page = store.unfinished(None, 100).await.unwrap();
+        let page = store.unfinished(None, None, 100).await.unwrap();
         page.entries
             .iter()
             .any(|run| run.as_ref().is_ok_and(|run| run.id == record.id))

@@ -324,6 +324,7 @@ impl Store for Embedded {
 
     async fn unfinished(
         &self,
+        _partition: Option<u16>,
         after: Option<&Position>,
         limit: usize,
     ) -> Result<Page<Unfinished, Position>, Error> {

@@ -408,6 +408,7 @@ impl Store for Memory {
 
     async fn unfinished(
         &self,
+        _partition: Option<u16>,
         after: Option<&Position>,
         limit: usize,
     ) -> Result<Page<Unfinished, Position>, Error> {

@@ -9,8 +9,8 @@
 //! Redis keeps beside what they wrote, and answers "done" to the same token; so the adapter sends again by itself until it
 //! hears an answer or has no more patience, and only then says [`Error::Unavailable`].
 //!
-//! **Fenced.** With an epoch for a partition, every script that writes to it checks that its lease still has that epoch: who has
-//! lost the lease writes nothing, however late its words arrive.
+//! **Fenced.** Whoever has leases writes only to the partitions that they are of, and every script that writes to one checks that
+//! the lease is still the same: who has lost it writes nothing, however late its words arrive.
 //!
 //! **What an answer promises** is Redis's to keep: with `appendonly yes` and `appendfsync always` nothing that was acknowledged
 //! is lost by a restart; with `everysec` about a second of it may be when the machine fails; a failover to a replica can lose
@@ -93,14 +93,38 @@ pub struct Redis {
 struct Shared {
     connection: Connection,
     options: Options,
-    epochs: Mutex<BTreeMap<u16, u64>>,
+    /// What writes to each partition are made under; none: it is not ours. Absent: nobody else is there, and nothing is checked.
+    fences: Mutex<Option<BTreeMap<u16, String>>>,
     outboxes: events::Outboxes,
 }
 
 impl Redis {
-    /// From now on writes to this partition are made under this epoch of its lease, or not at all.
-    pub fn fence(&self, partition: u16, epoch: u64) {
-        self.shared.epochs.lock().insert(partition, epoch);
+    /// From now on writes are made only to partitions for which there is a lease.
+    pub fn share(&self) {
+        self.shared.fences.lock().get_or_insert_default();
+    }
+
+    /// From now on writes to this partition are made under this fence ([`muster_store::redis::lease::fence`]), or not at all.
+    pub fn fence(&self, partition: u16, fence: String) {
+        let mut fences = self.shared.fences.lock();
+        fences.get_or_insert_default().insert(partition, fence);
+    }
+
+    /// From now on nothing is written to this partition.
+    pub fn give_up(&self, partition: u16) {
+        self.shared
+            .fences
+            .lock()
+            .get_or_insert_default()
+            .remove(&partition);
+    }
+
+    /// Which partitions may be written to.
+    fn own(&self) -> Vec<u16> {
+        match &*self.shared.fences.lock() {
+            Some(fences) => fences.keys().copied().collect(),
+            None => (0..self.partitions()).collect(),
+        }
     }
 
     /// How many partitions the store has.
@@ -134,17 +158,21 @@ impl Redis {
         self.shared.connection.address()
     }
 
-    fn partition_of(&self, run: &RunId) -> u16 {
+    /// The partition of a run.
+    #[must_use]
+    pub fn partition_of(&self, run: &RunId) -> u16 {
         partition::of(run, self.partitions())
     }
 
-    /// The epoch to write under, as scripts take it; empty where there is none.
-    fn epoch(&self, partition: u16) -> String {
-        let epochs = self.shared.epochs.lock();
-        epochs
-            .get(&partition)
-            .map(ToString::to_string)
-            .unwrap_or_default()
+    /// What to write under, as scripts take it; empty where nothing is checked.
+    fn fence_of(&self, partition: u16) -> Result<String, Error> {
+        match &*self.shared.fences.lock() {
+            None => Ok(String::new()),
+            Some(fences) => fences
+                .get(&partition)
+                .cloned()
+                .ok_or(Error::NotOwner { partition }),
+        }
     }
 
     async fn run<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Error> {
@@ -262,10 +290,11 @@ impl Store for Redis {
 
     async fn unfinished(
         &self,
+        partition: Option<u16>,
         after: Option<&Position>,
         limit: usize,
     ) -> Result<Page<Unfinished, Position>, Error> {
-        self.list_unfinished(after, limit).await
+        self.list_unfinished(partition, after, limit).await
     }
 
     async fn ended_before(&self, time: Timestamp, limit: usize) -> Result<Vec<RunId>, Error> {

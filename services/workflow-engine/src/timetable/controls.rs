@@ -135,7 +135,7 @@ impl Engine {
     /// There is no such schedule, or the run is refused.
     pub async fn trigger_schedule(self: &Arc<Self>, wish: TriggerRun) -> Result<Summary, Error> {
         let schedule = self.schedule_of(&wish.name).await?;
-        let id = wish.id.unwrap_or_else(RunId::fresh);
+        let id = wish.id.unwrap_or_else(|| self.placement.fresh());
         self.start_of_schedule(&schedule, id, self.clock.now(), wish.input)
             .await
     }
@@ -151,7 +151,7 @@ impl Engine {
         let instants = instants(&schedule, &wish, self.clock.now())?;
         let mut done = Backfilled::default();
         for instant in instants {
-            let id = schedule.run_id(instant);
+            let id = self.run_of_schedule(&schedule, instant);
             if self.store.summary(&id).await?.is_some() {
                 done.known += 1;
             } else {

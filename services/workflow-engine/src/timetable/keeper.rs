@@ -83,6 +83,16 @@ impl Timetable {
         known.count = known.count.saturating_sub(1);
     }
 
+    /// Forgets all others.
+    pub(crate) fn keep_those(&self, is_here: impl Fn(&Name) -> bool) {
+        let mut known = self.known.lock();
+        let known = &mut *known;
+        known.due.retain(|(_, name)| is_here(name));
+        known.times.retain(|name, _| is_here(name));
+        known.awaited.retain(|_, name| is_here(name));
+        known.ended.retain(|(_, name)| is_here(name));
+    }
+
     /// A run is about to begin whose end a schedule will wait for.
     fn expect_end(&self, run: &RunId, name: &Name) {
         self.known.lock().awaited.insert(run.clone(), name.clone());
@@ -120,7 +130,10 @@ impl Timetable {
 
 /// Fires schedules until the service stops.
 pub(crate) async fn drive(engine: Arc<Engine>) {
-    while let Err(error) = load(&engine).await {
+    // Engines that share a store learn the schedules that are theirs with the partitions.
+    while engine.placement.replicas().is_none()
+        && let Err(error) = load(&engine).await
+    {
         tracing::error!(%error, "the schedules cannot be read; they are tried again");
         tokio::select! {
             biased;
@@ -136,6 +149,9 @@ pub(crate) async fn drive(engine: Arc<Engine>) {
         }
         while let Some(name) = engine.timetable.take_due(engine.clock.now()) {
             if let Err(error) = engine.fire(&name).await {
+                if !engine.placement.is_name_here(&name.namespace, &name.name) {
+                    continue;
+                }
                 tracing::error!(schedule = %name, %error, "the schedule could not fire; it is tried again");
                 let patience = SignedDuration::try_from(PATIENCE).unwrap_or(TRY_AGAIN);
                 engine.timetable.put_off(&name, engine.clock.now() + patience);
@@ -154,13 +170,18 @@ pub(crate) async fn drive(engine: Arc<Engine>) {
     }
 }
 
-/// Learns what the store holds.
-async fn load(engine: &Arc<Engine>) -> Result<(), store::Error> {
+/// Learns what the store holds of what is worked on here.
+pub(crate) async fn load(engine: &Arc<Engine>) -> Result<(), store::Error> {
+    let _turn = engine.timetable.turn.lock().await;
     let mut after: Option<Name> = None;
     let mut count = 0;
     loop {
         let page = engine.store.schedules(after.as_ref(), PORTION).await?;
-        for schedule in page.entries {
+        let is_here = |schedule: &Schedule| {
+            let Name { namespace, name } = &schedule.name;
+            engine.placement.is_name_here(namespace, name)
+        };
+        for schedule in page.entries.into_iter().filter(is_here) {
             count += 1;
             engine.timetable.learn(&schedule);
             // One whose run has ended meanwhile, or was forgotten, goes on.
@@ -213,7 +234,7 @@ impl Engine {
             self.timetable.learn(&schedule);
             return Ok(());
         };
-        let id = schedule.run_id(scheduled_at);
+        let id = self.run_of_schedule(&schedule, scheduled_at);
         self.timetable.expect_end(&id, name);
         let started = self
             .start_of_schedule(&schedule, id.clone(), scheduled_at, None)
@@ -230,7 +251,9 @@ impl Engine {
                 self.timetable.put_off(name, now + TRY_AGAIN);
                 return Ok(());
             }
-            Err(error @ (Error::Store(_) | Error::ShuttingDown | Error::Defect(_))) => return Err(error),
+            Err(
+                error @ (Error::Store(_) | Error::NotOwner { .. } | Error::ShuttingDown | Error::Defect(_)),
+            ) => return Err(error),
             Err(error) => {
                 tracing::warn!(schedule = %name, %error, "the schedule cannot start a run");
                 (None, Some(error.to_string()), None)
@@ -247,6 +270,13 @@ impl Engine {
         }
         self.keep(schedule).await?;
         Ok(())
+    }
+
+    /// Id of the run for an instant: where the schedule is, which hears of its end.
+    pub(super) fn run_of_schedule(&self, schedule: &Schedule, instant: Timestamp) -> RunId {
+        let Name { namespace, name } = &schedule.name;
+        self.placement
+            .beside_name(namespace, name, schedule.run_id(instant))
     }
 
     /// Starts a run for a schedule, or finds it.

@@ -21,7 +21,7 @@ impl Redis {
             .key(keys.lease())
             .key(keys.run(id))
             .key(keys.journal(id))
-            .arg(self.epoch(partition))
+            .arg(self.fence_of(partition)?)
             .number(before)
             .number(limit as u64);
         let outcome: i64 = self.call(&call).await?;
@@ -52,7 +52,7 @@ impl Erase for Redis {
             .key(keys.run(id))
             .key(keys.journal(id))
             .key(keys.approvals(id))
-            .arg(self.epoch(partition))
+            .arg(self.fence_of(partition)?)
             .number(summary.history_length)
             .arg(encode(&summary)?)
             .arg(record)

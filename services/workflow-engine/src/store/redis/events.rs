@@ -36,6 +36,8 @@ static FORGET: Script = Script::new(concat!(
 ));
 static READ: Script = Script::new(include_str!("events_read.lua"));
 
+static KEEP_STARTER: Script = Script::new(include_str!("starter_keep.lua"));
+
 /// Events that are forgotten with one call.
 const FORGET_AT_ONCE: u64 = 1_000;
 
@@ -140,7 +142,7 @@ impl Redis {
     }
 
     /// Carries what is in a partition's outbox to the log.
-    async fn relay(&self, partition: u16) -> Result<(), Error> {
+    pub async fn relay(&self, partition: u16) -> Result<(), Error> {
         type Entry = (String, Vec<Vec<u8>>);
         let outbox = Partition::new(self.prefix(), partition).outbox();
         loop {
@@ -356,9 +358,13 @@ impl EventLog for Redis {
         let starters = self.log().key(STARTERS);
         match state {
             Some(state) => {
-                let mut command = cmd("HSET");
-                command.arg(starters).arg(name).arg(encode(state)?);
-                self.run::<i64>(&command).await?;
+                let call = KEEP_STARTER
+                    .call()
+                    .key(starters)
+                    .arg(name)
+                    .number(state.next)
+                    .arg(encode(state)?);
+                self.call::<i64>(&call).await?;
             }
             None => {
                 self.run::<i64>(cmd("HDEL").arg(starters).arg(name)).await?;

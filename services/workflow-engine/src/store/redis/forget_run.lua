@@ -4,9 +4,10 @@
 -- forgotten later. Allowed in a full Redis, since it makes room.
 --
 -- KEYS: 1 lease, 2 run, 3 journal, 4 created, 5 ended, 6 approvals of the run, 7 open approvals, 8 all approvals.
--- ARGV: 1 epoch or '', 2 how many entries and approvals at once.
+-- ARGV: 1 fence or '', 2 how many entries and approvals at once.
 local call, run, portion = redis.call, KEYS[2], tonumber(ARGV[2])
-if ARGV[1] ~= '' and call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then
+local lease = call('HMGET', KEYS[1], 'epoch', 'owner')
+if ARGV[1] ~= '' and (lease[1] or '') .. ' ' .. (lease[2] or '') ~= ARGV[1] then
     return -1
 end
 local known = call('HMGET', run, 'head', 'created', 'ended')

@@ -32,7 +32,7 @@ impl Redis {
                 .key(keys.approvals(id))
                 .key(keys.index(Index::ApprovalsOpen))
                 .key(keys.index(Index::ApprovalsAll))
-                .arg(self.epoch(partition))
+                .arg(self.fence_of(partition)?)
                 .number(PORTION);
             match self.call::<i64>(&call).await? {
                 MORE => {}

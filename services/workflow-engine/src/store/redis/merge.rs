@@ -38,21 +38,17 @@ struct Part {
 }
 
 impl<'a> Merge<'a> {
-    /// Places from `start` to `end`, of one partition or of all.
+    /// Places from `start` to `end`, of these partitions.
     pub(super) fn new(
         store: &'a Redis,
         index: Index,
         (start, end): (Bound<String>, Bound<String>),
         newest_first: bool,
-        only: Option<u16>,
+        partitions: Vec<u16>,
         wanted: usize,
     ) -> Self {
-        let partitions = match only {
-            Some(partition) => partition..partition.saturating_add(1),
-            None => 0..store.partitions(),
-        };
         let expected = 2 * wanted / partitions.len().max(1);
-        let parts = partitions.map(|partition| Part {
+        let parts = partitions.into_iter().map(|partition| Part {
             partition,
             key: Partition::new(store.prefix(), partition).index(index),
             places: VecDeque::new(),

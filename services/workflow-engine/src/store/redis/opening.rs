@@ -2,7 +2,6 @@
 
 use muster_store::redis::{Connection, Error as RedisError, Slot, cmd};
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::keys::slots;
@@ -67,7 +66,7 @@ impl Redis {
             shared: Arc::new(Shared {
                 connection,
                 options,
-                epochs: Mutex::new(BTreeMap::new()),
+                fences: Mutex::default(),
                 outboxes: events::Outboxes::default(),
             }),
         };

@@ -26,6 +26,10 @@ const LAST_INDEX: u64 = 1 << 53;
 const AT_ONCE: usize = 100;
 
 impl Redis {
+    fn all(&self) -> Vec<u16> {
+        (0..self.partitions()).collect()
+    }
+
     /// A part of what is kept of a run.
     pub(super) async fn field<T: DeserializeOwned>(
         &self,
@@ -86,7 +90,7 @@ impl Redis {
         let ends = before.map(keys::created).into_iter();
         let end = ends.chain(filter.created.to.map(keys::time)).min();
         let end = end.map_or(Bound::Unbounded, Bound::Excluded);
-        let merge = Merge::new(self, Index::Created, (start, end), true, None, limit);
+        let merge = Merge::new(self, Index::Created, (start, end), true, self.all(), limit);
         let read = |position: Position| async move { self.summary_of(&position.id).await };
         page(merge, limit, position, read, |run| filter.admits(run)).await
     }
@@ -97,12 +101,14 @@ impl Redis {
 
     pub(super) async fn list_unfinished(
         &self,
+        partition: Option<u16>,
         after: Option<&Position>,
         limit: usize,
     ) -> Result<Page<Unfinished, Position>, Error> {
+        let partitions = partition.map_or_else(|| self.all(), |partition| vec![partition]);
         let start = after.map_or(Bound::Unbounded, |after| Bound::Excluded(keys::created(after)));
         let range = (start, Bound::Unbounded);
-        let mut merge = Merge::new(self, Index::Unfinished, range, false, None, limit);
+        let mut merge = Merge::new(self, Index::Unfinished, range, false, partitions, limit);
         let mut places = merge.next(limit.saturating_add(1)).await?;
         let is_more = places.len() > limit;
         places.truncate(limit);
@@ -143,7 +149,7 @@ impl Redis {
 
     pub(super) async fn list_ended(&self, time: Timestamp, limit: usize) -> Result<Vec<RunId>, Error> {
         let range = (Bound::Unbounded, Bound::Excluded(keys::time(time)));
-        let mut merge = Merge::new(self, Index::Ended, range, false, None, limit);
+        let mut merge = Merge::new(self, Index::Ended, range, false, self.own(), limit);
         let places = merge.next(limit).await?;
         places.iter().map(|(_, place)| Ok(position(place)?.id)).collect()
     }
@@ -171,8 +177,9 @@ impl Redis {
         } else {
             (Index::ApprovalsAll, (Bound::Unbounded, after))
         };
-        let only = filter.run.as_ref().map(|run| self.partition_of(run));
-        let merge = Merge::new(self, index, range, !filter.open_only(), only, limit);
+        let only = filter.run.as_ref().map(|run| vec![self.partition_of(run)]);
+        let partitions = only.unwrap_or_else(|| self.all());
+        let merge = Merge::new(self, index, range, !filter.open_only(), partitions, limit);
         let read = |position: approval::Position| async move { self.approval_of(&position.id).await };
         page(merge, limit, asked, read, |approval| filter.admits(approval)).await
     }

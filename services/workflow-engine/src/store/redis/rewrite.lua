@@ -3,10 +3,11 @@
 -- on. Answers 1 when it is done, 0 when the run is not there or its journal is not as long, -1 when the partition is no longer
 -- the caller's. Done twice it is the same. Allowed in a full Redis, since it takes away.
 -- KEYS: 1 lease, 2 run, 3 journal, 4 approvals of the run.
--- ARGV: 1 epoch or '', 2 length, 3 summary, 4 record or '', 5 first entry, then two lists, each after its length: entries;
+-- ARGV: 1 fence or '', 2 length, 3 summary, 4 record or '', 5 first entry, then two lists, each after its length: entries;
 --   approvals as number, place, text.
 local call, run = redis.call, KEYS[2]
-if ARGV[1] ~= '' and call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then
+local lease = call('HMGET', KEYS[1], 'epoch', 'owner')
+if ARGV[1] ~= '' and (lease[1] or '') .. ' ' .. (lease[2] or '') ~= ARGV[1] then
     return -1
 end
 local head = call('HGET', run, 'head')

@@ -6,7 +6,7 @@
 --
 -- KEYS: 1 lease, 2 run, 3 journal, 4 created, 5 unfinished, 6 ended, 7 approvals of the run, 8 open approvals, 9 all approvals,
 --   10 outbox, 11 spent, 12 spent in order, 13 total of the namespace.
--- ARGV: 1 epoch or '', 2 token, 3 create|append|reopen, 4 length before, 5 length after, 6 place by creation, 7 summary,
+-- ARGV: 1 fence or '', 2 token, 3 create|append|reopen, 4 length before, 5 length after, 6 place by creation, 7 summary,
 --   8 record or '', 9 output or '', 10 former place by end or '', 11 place by end or '', 12 place of what was spent or '',
 --   13 tokens, 14 cost, 15 day, 16 state or '', 17 1 if it is the base too, then three lists, each after its length: entries; approvals as number, place, 1 if open, text;
 --   events as name, type, time, text.
@@ -15,7 +15,8 @@ local known = call('HMGET', run, 'token', 'head')
 if known[1] == ARGV[2] then
     return 1
 end
-if ARGV[1] ~= '' and call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then
+local lease = call('HMGET', KEYS[1], 'epoch', 'owner')
+if ARGV[1] ~= '' and (lease[1] or '') .. ' ' .. (lease[2] or '') ~= ARGV[1] then
     return -1
 end
 local expected = ARGV[4]

@@ -81,7 +81,7 @@ impl Redis {
             .key(keys.spent())
             .key(keys.spent_order())
             .key(keys.spent_total(&summary.namespace))
-            .arg(self.epoch(partition))
+            .arg(self.fence_of(partition)?)
             .arg(token())
             .arg(word)
             .number(first_index)
@@ -124,9 +124,7 @@ impl Redis {
     pub(super) fn judge(&self, outcome: i64, partition: u16, what: String) -> Result<(), Error> {
         match outcome {
             0 => Err(Error::Conflict(what)),
-            -1 => Err(Error::Conflict(format!(
-                "partition {partition}: it has another owner now, so {what} is not written"
-            ))),
+            -1 => Err(Error::NotOwner { partition }),
             _ => Ok(()),
         }
     }

@@ -1,0 +1,169 @@
+//! Calls for what another engine works on: the same calls, sent on to it.
+//!
+//! A call is sent on once: who gets it and does not work on it either refuses it, and whoever asks tries again. What only reads
+//! is answered from the store where there is nobody to ask.
+
+use std::time::Duration;
+
+use muster_api::workflow as proto;
+use muster_api::workflow::approval_service_client::ApprovalServiceClient;
+use muster_api::workflow::schedule_service_client::ScheduleServiceClient;
+use muster_api::workflow::workflow_service_client::WorkflowServiceClient;
+use tonic::metadata::MetadataValue;
+use tonic::transport::Channel;
+use tonic::{Code, Request, Response, Status};
+
+use crate::engine::{Engine, Source, StartRun};
+use crate::error::Error;
+use crate::replicas::{Owner, Replicas};
+use crate::run::RunId;
+
+/// Says that a call was sent on.
+const SENT_ON: &str = "muster-sent-on";
+
+/// How long a call waits for somebody to take over what nobody works on: a little longer than it takes where an engine stops in
+/// order.
+const TAKEOVER: Duration = Duration::from_secs(2);
+
+/// Between two looks at whether somebody has.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// How long another engine may take to answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Another engine, to which a call is sent on.
+pub(crate) struct Peer {
+    channel: Channel,
+    partition: u16,
+}
+
+/// How a call is sent on: by which client, with which method.
+macro_rules! client {
+    ($name:ident, $client:ident) => {
+        pub(crate) fn $name(&self) -> $client<Channel> {
+            // What an engine answers, it has bounded itself.
+            $client::new(self.channel.clone()).max_decoding_message_size(usize::MAX)
+        }
+    };
+}
+
+impl Peer {
+    client!(workflows, WorkflowServiceClient);
+    client!(approvals, ApprovalServiceClient);
+    client!(schedules, ScheduleServiceClient);
+
+    /// What came of a call: an engine that cannot be reached is about to lose what it works on.
+    pub(crate) fn answered<T>(&self, answer: Result<Response<T>, Status>) -> Result<Response<T>, Status> {
+        answer.map_err(|status| {
+            let is_gone = status.code() == Code::Unavailable && status.details().is_empty();
+            if is_gone {
+                tracing::debug!(%status, "another engine does not answer");
+                Error::NotOwner {
+                    partition: self.partition,
+                }
+                .into()
+            } else {
+                status
+            }
+        })
+    }
+}
+
+/// The call as it is sent on.
+pub(crate) fn sent_on<T>(mut request: Request<T>) -> Request<T> {
+    let metadata = request.metadata_mut();
+    metadata.insert(SENT_ON, MetadataValue::from_static("1"));
+    if !metadata.contains_key("grpc-timeout") {
+        request.set_timeout(PATIENCE);
+    }
+    request
+}
+
+/// Whether the call comes from another engine.
+pub(crate) fn was_sent_on<T>(request: &Request<T>) -> bool {
+    request.metadata().contains_key(SENT_ON)
+}
+
+impl Engine {
+    /// To whom a call for a run is to be sent on; nobody: it is answered here.
+    ///
+    /// # Errors
+    /// Nobody works on the run.
+    pub(crate) async fn peer_of<T>(&self, run: &RunId, request: &Request<T>) -> Result<Option<Peer>, Error> {
+        match self.placement.replicas() {
+            Some(replicas) => peer(replicas, replicas.partition_of(run), was_sent_on(request)).await,
+            None => Ok(None),
+        }
+    }
+
+    /// To whom a call for the schedule or the starts of a workflow is to be sent on; nobody: it is answered here.
+    ///
+    /// # Errors
+    /// Nobody works on it.
+    pub(crate) async fn peer_of_name<T>(
+        &self,
+        namespace: &str,
+        name: &str,
+        request: &Request<T>,
+    ) -> Result<Option<Peer>, Error> {
+        match self.placement.replicas() {
+            Some(replicas) => {
+                let partition = replicas.partition_of_name(namespace, name);
+                peer(replicas, partition, was_sent_on(request)).await
+            }
+            None => Ok(None),
+        }
+    }
+}
+
+/// Who else works on a partition; waits a little where nobody does.
+async fn peer(replicas: &Replicas, partition: u16, was_sent_on: bool) -> Result<Option<Peer>, Error> {
+    let known = async {
+        loop {
+            match replicas.owner(partition).await? {
+                Owner::Here => return Ok(None),
+                Owner::Peer(_) if was_sent_on => return Err(Error::NotOwner { partition }),
+                Owner::Peer(channel) => return Ok(Some(Peer { channel, partition })),
+                Owner::Nobody { .. } => tokio::time::sleep(LOOK).await,
+            }
+        }
+    };
+    let known = tokio::time::timeout(TAKEOVER, known).await;
+    known.unwrap_or(Err(Error::NotOwner { partition }))
+}
+
+/// Has another engine start a run of the catalogue.
+pub(crate) async fn start(channel: Channel, wish: StartRun) -> Result<(), Status> {
+    let source = match wish.source {
+        Source::Catalogue(reference) => {
+            proto::start_run_request::Source::Workflow(proto::WorkflowReference {
+                namespace: reference.namespace,
+                name: reference.name,
+                version: reference.version,
+            })
+        }
+        Source::Document(document) => proto::start_run_request::Source::Document(document),
+    };
+    let request = proto::StartRunRequest {
+        run_id: wish.id.map(String::from).unwrap_or_default(),
+        source: Some(source),
+        input_json: wish.input.to_string(),
+        hears_from: wish.hears_from,
+        ..proto::StartRunRequest::default()
+    };
+    let mut client = WorkflowServiceClient::new(channel).max_decoding_message_size(usize::MAX);
+    client.start_run(sent_on(Request::new(request))).await.map(|_| ())
+}
+
+/// What all other engines that are alive are doing; those that do not answer in time are left out.
+pub(crate) async fn doings(peers: Vec<Channel>) -> Vec<proto::GetStatusResponse> {
+    /// How long one may take.
+    const WITHIN: Duration = Duration::from_secs(2);
+    let questions = peers.into_iter().map(|peer| async move {
+        let mut client = WorkflowServiceClient::new(peer);
+        let question = client.get_status(sent_on(Request::new(proto::GetStatusRequest {})));
+        tokio::time::timeout(WITHIN, question).await.ok()?.ok()
+    });
+    let answers = futures::future::join_all(questions).await;
+    answers.into_iter().flatten().map(Response::into_inner).collect()
+}

@@ -1,0 +1,499 @@
+//! Engines that share a store in Redis: each works on some of its partitions, and any answers any call.
+//!
+//! ```text
+//! members (who is alive) ── assignment (pure) ── which partitions should be here
+//!                                                   │ give up what is too much, take what is free
+//! leases (who may write) ───────────────────────────┘ adopt: put its runs on the floor, its schedules, its starts
+//! ```
+//!
+//! What is relied upon:
+//!
+//! - **Leases decide, membership only wishes.** A partition is worked on by whoever holds its lease, and every write carries the
+//!   lease's fence. A list of members that is out of date makes a partition wait, and never have two owners.
+//! - **Taken over from the journal.** Who takes a partition reads its runs from the store, as after a restart of its own. Calls
+//!   that were in flight are sent again under the same message ids.
+//! - **Given up in order.** Runs of a partition that goes are stopped between two steps, and only then its lease is given back;
+//!   who stops in order gives all back, and others need not wait for them to run out.
+//! - **A lease that has run out is still its owner's until somebody takes it.** While Redis cannot be reached nobody can take
+//!   anything, so engines keep what they have. After that time, those of others are left alone for a while: their owners have
+//!   just been as unable to renew them.
+//!
+//! The owner's name is kept in the data directory, whose lock says that no other living process has it. So an engine that was
+//! killed and starts again on the same directory takes its own leases at once.
+//!
+//! Rejected: a leader that assigns partitions (it can fail, and a pure function needs none); consistent hashing without a bound
+//! (of 64 partitions one of three engines may get half); giving up work when leases run out by the local clock (an outage of
+//! Redis would stop and reload every run, and the fence protects without it).
+
+mod assignment;
+mod name;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures::future::join_all;
+use muster_runtime::data_directory::DataDirectory;
+use muster_store::redis::Error as RedisError;
+use muster_store::redis::Slot;
+use muster_store::redis::lease::{Leases, fence};
+use muster_store::redis::members::{Member, Members};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Notify, OwnedRwLockReadGuard};
+use tonic::transport::Channel;
+
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::run::RunId;
+use crate::store::events::EventLog as _;
+use crate::store::redis::Redis;
+use crate::store::{self};
+use crate::{children, driver, partition, timetable};
+
+/// Between two looks at who is alive.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Renewals in the time that a lease lasts: two may fail.
+const RENEWALS: u32 = 3;
+
+/// For how long what others had is left alone after Redis could not be reached: they announce themselves again meanwhile.
+const QUIET: Duration = Duration::from_millis(1_500);
+
+/// How long runs may take to stop where their partition is given up; the fence stops them then.
+const LAST_MOMENTS: Duration = Duration::from_millis(1_500);
+
+/// Beyond the end of a lease, for whoever waits for it.
+const MARGIN: Duration = Duration::from_secs(2);
+
+/// Who works on something.
+#[derive(Debug, Clone)]
+pub(crate) enum Owner {
+    /// This engine.
+    Here,
+    /// Another one, which can be reached over this.
+    Peer(Channel),
+    /// Nobody, at this moment.
+    Nobody {
+        /// Of which partition.
+        partition: u16,
+    },
+}
+
+/// As long as this is kept, the partition that it was given for is not given up.
+pub(crate) type Stay = OwnedRwLockReadGuard<()>;
+
+/// See the module.
+pub(crate) struct Replicas {
+    store: Redis,
+    leases: Leases,
+    members: Members,
+    me: Member,
+    time_to_live: Duration,
+    /// The partitions that are worked on here, with the epochs of their leases.
+    held: RwLock<BTreeMap<u16, u64>>,
+    /// Read by those who begin something, written by whoever gives something up.
+    gate: Arc<tokio::sync::RwLock<()>>,
+    /// Connections to others, by address.
+    channels: Mutex<HashMap<String, Channel>>,
+    /// Others who are alive.
+    others: AtomicUsize,
+    /// Whether what belongs to names is to be read again.
+    is_stale: AtomicBool,
+    settled: Notify,
+    _directory: DataDirectory,
+}
+
+/// What is known from one look to the next.
+#[derive(Default)]
+struct Looks {
+    renewed: Option<Duration>,
+    /// Until when others' partitions are left alone.
+    quiet_until: Duration,
+    is_failing: bool,
+}
+
+impl Replicas {
+    /// Of this store, reached by others at `address`.
+    ///
+    /// # Errors
+    /// The directory cannot keep the engine's name.
+    pub(crate) fn new(
+        store: Redis,
+        directory: DataDirectory,
+        address: String,
+        time_to_live: Duration,
+    ) -> Result<Self, muster_runtime::Error> {
+        let me = Member {
+            name: name::kept_in(directory.path())?,
+            address,
+        };
+        let connection = store.connection();
+        // Nothing is written before there is a lease for it.
+        store.share();
+        Ok(Self {
+            leases: Leases::new(connection.clone(), store.prefix()),
+            members: Members::new(connection.clone(), Slot::named(store.prefix(), "store")),
+            store,
+            me,
+            time_to_live,
+            held: RwLock::default(),
+            gate: Arc::default(),
+            channels: Mutex::default(),
+            others: AtomicUsize::new(0),
+            is_stale: AtomicBool::new(false),
+            settled: Notify::new(),
+            _directory: directory,
+        })
+    }
+
+    pub(crate) fn partition_of(&self, run: &RunId) -> u16 {
+        self.store.partition_of(run)
+    }
+
+    pub(crate) fn partition_of_name(&self, namespace: &str, name: &str) -> u16 {
+        partition::of_name(namespace, name, self.store.partitions())
+    }
+
+    /// Whether this partition is worked on here.
+    pub(crate) fn holds(&self, partition: u16) -> bool {
+        self.held.read().contains_key(&partition)
+    }
+
+    /// Whether others work on the store.
+    pub(crate) fn has_others(&self) -> bool {
+        self.others.load(Ordering::Relaxed) > 0
+    }
+
+    /// Keeps a partition here, if it is.
+    pub(crate) async fn stay(&self, partition: u16) -> Option<Stay> {
+        let stay = Arc::clone(&self.gate).read_owned().await;
+        self.holds(partition).then_some(stay)
+    }
+
+    /// Who works on a partition.
+    ///
+    /// # Errors
+    /// Redis does not say.
+    pub(crate) async fn owner(&self, partition: u16) -> Result<Owner, Error> {
+        if self.holds(partition) {
+            return Ok(Owner::Here);
+        }
+        let lease = self.leases.read(partition).await.map_err(unavailable)?;
+        if lease.owner.is_empty() || lease.owner == self.me.name || lease.remaining.is_zero() {
+            return Ok(Owner::Nobody { partition });
+        }
+        let channel = self.channel(&lease.address);
+        Ok(channel.map_or(Owner::Nobody { partition }, Owner::Peer))
+    }
+
+    /// Connections to all others who are alive.
+    ///
+    /// # Errors
+    /// Redis does not say.
+    pub(crate) async fn peers(&self) -> Result<Vec<Channel>, Error> {
+        let members = self.announce().await.map_err(unavailable)?;
+        let others = members.iter().filter(|member| member.name != self.me.name);
+        Ok(others.filter_map(|other| self.channel(&other.address)).collect())
+    }
+
+    fn channel(&self, address: &str) -> Option<Channel> {
+        let mut channels = self.channels.lock();
+        if let Some(channel) = channels.get(address) {
+            return Some(channel.clone());
+        }
+        match muster_rpc::endpoint::parse(&format!("http://{address}")) {
+            Ok(endpoint) => {
+                let channel = muster_rpc::channel::connect_lazy(&endpoint);
+                channels.insert(address.to_owned(), channel.clone());
+                Some(channel)
+            }
+            Err(error) => {
+                tracing::error!(address, %error, "another engine says that it can be reached at what is no address");
+                None
+            }
+        }
+    }
+
+    async fn announce(&self) -> Result<Vec<Member>, RedisError> {
+        self.members.announce(&self.me, self.time_to_live).await
+    }
+
+    /// Works on what should be here until the service stops, and gives it back then.
+    pub(crate) async fn keep(self: Arc<Self>, engine: Arc<Engine>) {
+        let mut looks = Looks::default();
+        while !engine.shutdown.is_requested() {
+            let now = engine.clock.monotonic();
+            match self.look(&engine, &mut looks).await {
+                Ok(()) => looks.is_failing = false,
+                Err(error) => {
+                    if !looks.is_failing {
+                        tracing::warn!(%error, "leases cannot be renewed; what is held here is worked on as far as the store allows");
+                    }
+                    looks.is_failing = true;
+                    looks.quiet_until = engine.clock.monotonic().max(now) + QUIET;
+                }
+            }
+            tokio::select! {
+                biased;
+                () = engine.shutdown.requested() => {}
+                () = tokio::time::sleep(PAUSE) => {}
+            }
+        }
+        self.leave(&engine).await;
+    }
+
+    /// Resolves when each partition is worked on by somebody, or after as long as it takes for the leases of the dead to run out.
+    pub(crate) async fn settled(&self) {
+        let patience = self.time_to_live + MARGIN;
+        if tokio::time::timeout(patience, self.settled.notified())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                "some partitions have no owner yet; calls for their runs are refused until they have"
+            );
+        }
+    }
+
+    async fn look(&self, engine: &Arc<Engine>, looks: &mut Looks) -> Result<(), RedisError> {
+        let now = engine.clock.monotonic();
+        if looks.is_failing {
+            // Until a little after it can be reached again.
+            looks.quiet_until = now + QUIET;
+        }
+        if looks
+            .renewed
+            .is_none_or(|renewed| now.saturating_sub(renewed) >= self.time_to_live / RENEWALS)
+        {
+            // Whether Redis takes writes is found out here, also where no run writes.
+            self.store.probe().await;
+            self.renew(engine).await?;
+            looks.renewed = Some(now);
+        }
+        let members = self.announce().await?;
+        let others = members.iter().filter(|member| member.name != self.me.name);
+        self.others.store(others.count(), Ordering::Relaxed);
+        let names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
+        let should = assignment::assign(&names, self.store.partitions());
+        let here = (0..).zip(should);
+        let here = here.filter(|(_, member)| names.get(*member).is_some_and(|name| *name == self.me.name));
+        let wanted: BTreeSet<u16> = here.map(|(partition, _)| partition).collect();
+        let held: BTreeSet<u16> = self.held.read().keys().copied().collect();
+        let excess: BTreeMap<u16, u64> = {
+            let held = self.held.read();
+            held.iter()
+                .filter(|(partition, _)| !wanted.contains(partition))
+                .map(|(partition, epoch)| (*partition, *epoch))
+                .collect()
+        };
+        if !excess.is_empty() {
+            self.give_up(engine, excess.keys().copied().collect()).await;
+            self.release(&excess).await?;
+            tracing::info!(count = excess.len(), "gave partitions up to other engines");
+        }
+        if now >= looks.quiet_until {
+            let missing: Vec<u16> = wanted.difference(&held).copied().collect();
+            self.take(engine, missing).await?;
+        }
+        if self.is_stale.swap(false, Ordering::AcqRel)
+            && let Err(error) = read_names(engine).await
+        {
+            self.is_stale.store(true, Ordering::Release);
+            tracing::warn!(%error, "schedules and starts cannot be read; they are tried again");
+        }
+        if self.all_have_owners(&wanted).await? {
+            self.settled.notify_one();
+        }
+        Ok(())
+    }
+
+    async fn all_have_owners(&self, wanted: &BTreeSet<u16>) -> Result<bool, RedisError> {
+        let is_complete = wanted.iter().all(|partition| self.holds(*partition));
+        if !is_complete || !self.has_others() {
+            return Ok(is_complete);
+        }
+        let leases = self.leases.read_all(self.store.partitions()).await?;
+        Ok(leases
+            .iter()
+            .all(|lease| !lease.owner.is_empty() && !lease.remaining.is_zero()))
+    }
+
+    async fn renew(&self, engine: &Arc<Engine>) -> Result<(), RedisError> {
+        let held = self.held.read().clone();
+        let renewals = held.iter().map(|(partition, epoch)| async move {
+            let renewed = self
+                .leases
+                .renew(*partition, &self.me.name, *epoch, self.time_to_live);
+            (*partition, renewed.await)
+        });
+        let (mut lost, mut failure) = (BTreeSet::new(), None);
+        for (partition, renewed) in join_all(renewals).await {
+            match renewed {
+                Ok(true) => {}
+                Ok(false) => {
+                    lost.insert(partition);
+                }
+                Err(error) => failure = Some(error),
+            }
+        }
+        if !lost.is_empty() {
+            tracing::warn!(count = lost.len(), "partitions were taken over by other engines");
+            for partition in &lost {
+                self.store.give_up(*partition);
+            }
+            self.give_up(engine, lost).await;
+        }
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// Takes those that are free.
+    async fn take(&self, engine: &Arc<Engine>, partitions: Vec<u16>) -> Result<(), RedisError> {
+        let is_left = |partition: u16| engine.floor.is_at_work(|run| self.partition_of(run) == partition);
+        // Somebody who was stopped is just going.
+        let partitions = partitions.into_iter().filter(|partition| !is_left(*partition));
+        let takes = partitions.map(|partition| async move {
+            let taken = self
+                .leases
+                .acquire(partition, &self.me.name, &self.me.address, self.time_to_live);
+            (partition, taken.await)
+        });
+        let (mut count, mut failure) = (0_usize, None);
+        for (partition, taken) in join_all(takes).await {
+            match taken {
+                Ok(Ok(epoch)) => match self.adopt(engine, partition, epoch).await {
+                    Ok(()) => count += 1,
+                    Err(error) => {
+                        tracing::warn!(partition, %error, "a partition cannot be read; it is tried again");
+                        self.give_up(engine, BTreeSet::from([partition])).await;
+                        self.release(&BTreeMap::from([(partition, epoch)])).await?;
+                    }
+                },
+                Ok(Err(_)) => {}
+                Err(error) => failure = Some(error),
+            }
+        }
+        if count > 0 {
+            tracing::info!(count, "works on these partitions from now on");
+            self.is_stale.store(true, Ordering::Release);
+        }
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// Begins to work on a partition whose lease is here: its runs go on from the store.
+    async fn adopt(&self, engine: &Arc<Engine>, partition: u16, epoch: u64) -> Result<(), store::Error> {
+        self.store.fence(partition, fence(epoch, &self.me.name));
+        self.store.relay(partition).await?;
+        driver::recover(engine, Some(partition)).await?;
+        self.held.write().insert(partition, epoch);
+        let reunited = Arc::clone(engine);
+        engine.spawn("reconcile children", async move {
+            children::reconcile(&reunited, Some(partition)).await;
+        });
+        Ok(())
+    }
+
+    /// Stops to work on these partitions. Nothing of them is written from then on.
+    async fn give_up(&self, engine: &Arc<Engine>, partitions: BTreeSet<u16>) {
+        self.held
+            .write()
+            .retain(|partition, _| !partitions.contains(partition));
+        // Whoever is just beginning something there does so first.
+        drop(self.gate.write().await);
+        let is_of = |run: &RunId| partitions.contains(&self.partition_of(run));
+        let withdrawn = engine.floor.withdraw(is_of);
+        let gone = join_all(withdrawn.at_work.iter().map(|run| engine.floor.until_gone(run)));
+        if tokio::time::timeout(LAST_MOMENTS, gone).await.is_err() {
+            tracing::warn!(
+                "some runs of partitions that are given up do not stop in time; they cannot write any more"
+            );
+        }
+        engine.events.subscriptions(|subscriptions| {
+            for run in withdrawn.idle.iter().chain(&withdrawn.at_work) {
+                subscriptions.end(run);
+            }
+        });
+        for partition in &partitions {
+            self.store.give_up(*partition);
+        }
+        engine
+            .starters
+            .keep_those(|namespace, name| engine.placement.is_name_here(namespace, name));
+        engine
+            .timetable
+            .keep_those(|name| engine.placement.is_name_here(&name.namespace, &name.name));
+    }
+
+    async fn release(&self, leases: &BTreeMap<u16, u64>) -> Result<(), RedisError> {
+        let releases = leases
+            .iter()
+            .map(|(partition, epoch)| self.leases.release(*partition, &self.me.name, *epoch));
+        for released in join_all(releases).await {
+            released?;
+        }
+        Ok(())
+    }
+
+    /// Gives everything back, so that others need not wait.
+    async fn leave(&self, engine: &Arc<Engine>) {
+        let held = self.held.read().clone();
+        self.give_up(engine, held.keys().copied().collect()).await;
+        let farewell = async {
+            self.members.withdraw(&self.me.name).await?;
+            self.release(&held).await
+        };
+        match tokio::time::timeout(self.time_to_live, farewell).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "leases could not be given back; they end by themselves")
+            }
+            Err(_) => tracing::warn!("leases could not be given back in time; they end by themselves"),
+        }
+    }
+
+    /// Notices what others have written to the log of events, as long as it is polled.
+    pub(crate) async fn keep_noticing(self: Arc<Self>, engine: Arc<Engine>) {
+        /// How often the log is looked at, where others write to it.
+        const LOOK: Duration = Duration::from_millis(100);
+        let mut known = 0;
+        loop {
+            tokio::time::sleep(LOOK).await;
+            if !self.has_others() {
+                continue;
+            }
+            // What fails here fails for whoever reads the log, too, and is told there.
+            if let Ok(next) = self.store.next_position().await
+                && next != known
+            {
+                known = next;
+                engine.events.ring();
+            }
+        }
+    }
+
+    /// Follows what the runs of others use up of the budgets of namespaces, as long as it is polled.
+    pub(crate) async fn keep_counting(self: Arc<Self>, engine: Arc<Engine>) {
+        /// How often what was used is read.
+        const LOOK: Duration = Duration::from_secs(2);
+        loop {
+            tokio::time::sleep(LOOK).await;
+            if !self.has_others() {
+                continue;
+            }
+            if let Err(error) = engine.budgets.recover(&*engine.store, engine.clock.now()).await {
+                tracing::debug!(%error, "what namespaces have used cannot be read");
+            }
+        }
+    }
+}
+
+/// What belongs to the names of workflows that are here: schedules, and starts on events.
+async fn read_names(engine: &Arc<Engine>) -> Result<(), Error> {
+    timetable::load(engine).await?;
+    engine.find_starters().await
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the form that map_err wants")]
+fn unavailable(error: RedisError) -> Error {
+    Error::Store(store::Error::Unavailable(error.to_string()))
+}
