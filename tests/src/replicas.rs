@@ -1,6 +1,6 @@
 //! Several engines over one Redis, with a registry, a router and a counting agent.
 
-use muster_api::registry::RegisterRequest;
+use muster_api::registry::{HeartbeatRequest, InstanceStatus, RegisterRequest};
 use muster_api::registry::registry_service_client::RegistryServiceClient;
 use muster_api::router::GetStatusRequest;
 use muster_api::router::router_service_client::RouterServiceClient;
@@ -8,6 +8,7 @@ use muster_api::workflow::event_service_client::EventServiceClient;
 use muster_api::workflow::workflow_service_client::WorkflowServiceClient;
 use muster_testkit::{FakeAgent, Process, Program, wait_for};
 use tempfile::TempDir;
+use tokio::task::JoinSet;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::{Finished, PATIENCE};
@@ -26,6 +27,7 @@ pub struct Replicas {
     engines: Vec<Engine>,
     /// The agent that all runs call.
     pub agent: FakeAgent,
+    _heart: JoinSet<()>,
     _running: Vec<Process>,
     directory: TempDir,
 }
@@ -78,15 +80,19 @@ impl Replicas {
         let mut client = RegistryServiceClient::connect(registry.url())
             .await
             .expect("the registry answers");
-        client
+        let registered = client
             .register(RegisterRequest { instance })
             .await
             .expect("the agent is registered");
+        let lease_id = registered.into_inner().lease.unwrap_or_default().lease_id;
+        let mut heart = JoinSet::new();
+        heart.spawn(beat(client, lease_id));
         let replicas = Self {
             registry,
             router,
             engines,
             agent,
+            _heart: heart,
             _running: running,
             directory,
         };
@@ -185,5 +191,20 @@ impl Replicas {
             ("MUSTER_ENGINE_URL".to_owned(), self.engines[number].program.url()),
         ];
         crate::muster(&environment, arguments).await
+    }
+}
+
+/// Keeps the agent's lease.
+async fn beat(mut client: RegistryServiceClient<Channel>, lease_id: String) {
+    let mut ticks = tokio::time::interval(std::time::Duration::from_secs(10));
+    loop {
+        ticks.tick().await;
+        let heartbeat = HeartbeatRequest {
+            lease_id: lease_id.clone(),
+            status: InstanceStatus::Active.into(),
+            ..HeartbeatRequest::default()
+        };
+        // One that fails is followed by others.
+        let _answer = client.heartbeat(heartbeat).await;
     }
 }

@@ -17,6 +17,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Slots of a Cluster.
 const SLOTS: usize = 16_384;
 
+/// Servers of a Cluster that have slots.
+const PRIMARIES: usize = 3;
+
 /// How Sentinels call what they watch.
 const PRIMARY: &str = "main";
 
@@ -185,7 +188,7 @@ impl RedisServer {
     }
 }
 
-/// Three servers that are a Cluster, without replicas.
+/// Three servers that are a Cluster, with or without a replica of each.
 #[derive(Debug)]
 pub struct RedisCluster {
     /// Its nodes.
@@ -193,20 +196,46 @@ pub struct RedisCluster {
 }
 
 impl RedisCluster {
-    /// Starts one and waits until it takes writes.
+    /// Starts one without replicas and waits until it takes writes.
     ///
     /// # Panics
     /// When a program is missing, or the nodes do not agree.
     pub async fn start() -> Self {
-        const NODES: usize = 3;
+        Self::start_nodes(PRIMARIES, "5000").await
+    }
+
+    /// Starts one with a replica of each primary, which takes over two seconds after the primary was heard last.
+    ///
+    /// # Panics
+    /// When a program is missing, or the nodes do not agree.
+    pub async fn start_with_replicas() -> Self {
+        let cluster = Self::start_nodes(2 * PRIMARIES, "2000").await;
+        let (primaries, replicas) = cluster.nodes.split_at(PRIMARIES);
+        for (primary, replica) in primaries.iter().zip(replicas) {
+            let id = primary.ask(&["CLUSTER", "MYID"]).await;
+            let answer = replica.ask(&["CLUSTER", "REPLICATE", id.trim()]).await;
+            assert_eq!(answer.trim(), "OK", "CLUSTER REPLICATE");
+        }
+        for replica in replicas {
+            wait_for("the replica to follow", PATIENCE, async || {
+                let information = replica.ask(&["INFO", "replication"]).await;
+                information.contains("master_link_status:up")
+            })
+            .await;
+        }
+        cluster
+    }
+
+    async fn start_nodes(count: usize, timeout: &str) -> Self {
+        const NODES: usize = PRIMARIES;
         let mut nodes = Vec::new();
-        for _ in 0..NODES {
+        for _ in 0..count {
             nodes.push(
-                RedisServer::start_with(&[("cluster-enabled", "yes"), ("cluster-node-timeout", "5000")])
+                RedisServer::start_with(&[("cluster-enabled", "yes"), ("cluster-node-timeout", timeout)])
                     .await,
             );
         }
-        for (index, node) in nodes.iter().enumerate() {
+        for (index, node) in nodes.iter().take(NODES).enumerate() {
             let (first, end) = (SLOTS * index / NODES, SLOTS * (index + 1) / NODES);
             let epoch = (index + 1).to_string();
             let (first, last) = (first.to_string(), (end - 1).to_string());
@@ -301,6 +330,25 @@ impl RedisSentinels {
             primary,
             replica,
             sentinels,
+        }
+    }
+
+    /// Tells the Sentinels to make the replica the primary.
+    ///
+    /// # Panics
+    /// When they will not.
+    pub async fn fail_over(&self) {
+        if let Some(sentinel) = self.sentinels.first() {
+            // One that has just failed over wants a pause.
+            wait_for("the Sentinels to fail over", PATIENCE, async || {
+                let answer = sentinel.ask(&["SENTINEL", "FAILOVER", PRIMARY]).await;
+                if answer.trim() == "OK" {
+                    Ok(())
+                } else {
+                    Err(answer)
+                }
+            })
+            .await;
         }
     }
 

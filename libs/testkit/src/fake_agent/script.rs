@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use a2a_pb::pbconv;
 use muster_api::{a2a, extension};
@@ -11,6 +12,8 @@ use tonic::metadata::MetadataMap;
 /// One message as it arrived.
 #[derive(Debug, Clone)]
 pub struct Call {
+    /// When it arrived.
+    pub received_at: SystemTime,
     /// The message's id.
     pub message_id: String,
     /// The step key that a workflow sends.
@@ -53,6 +56,7 @@ impl Call {
                 .map(|(_, value)| value.clone())
         };
         Self {
+            received_at: now(),
             step_key: header(extension::STEP_KEY_METADATA),
             skill: header(extension::SKILL_METADATA),
             tenant: request.get_ref().tenant.clone(),
@@ -64,6 +68,14 @@ impl Call {
             metadata,
         }
     }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a witness from outside has a clock of its own"
+)]
+fn now() -> SystemTime {
+    SystemTime::now()
 }
 
 fn ascii(metadata: &MetadataMap) -> Vec<(String, String)> {
