@@ -1,7 +1,7 @@
 //! Several engines over one Redis, with a registry, a router and a counting agent.
 
-use muster_api::registry::{HeartbeatRequest, InstanceStatus, RegisterRequest};
 use muster_api::registry::registry_service_client::RegistryServiceClient;
+use muster_api::registry::{HeartbeatRequest, InstanceStatus, RegisterRequest};
 use muster_api::router::GetStatusRequest;
 use muster_api::router::router_service_client::RouterServiceClient;
 use muster_api::workflow::event_service_client::EventServiceClient;
@@ -146,7 +146,7 @@ impl Replicas {
         Endpoint::from_shared(url)
             .expect("an address")
             .connect_timeout(std::time::Duration::from_secs(2))
-            .timeout(std::time::Duration::from_secs(20))
+            .timeout(std::time::Duration::from_secs(4))
             .connect_lazy()
     }
 
@@ -167,8 +167,17 @@ impl Replicas {
 
     /// Asks an engine to stop, and waits until it has.
     pub async fn stop(&mut self, number: usize) {
+        self.process(number).signal("TERM").await;
+        self.stopped(number).await;
+    }
+
+    /// Waits until an engine has stopped that was asked to.
+    ///
+    /// # Panics
+    /// When it ends otherwise than in order.
+    pub async fn stopped(&mut self, number: usize) {
         if let Some(mut process) = self.engines[number].process.take() {
-            let status = process.terminate().await;
+            let status = process.exit().await;
             assert!(status.success(), "{status}: {}", process.stderr());
         }
     }

@@ -1,7 +1,7 @@
 //! Engines and Redis killed, frozen, stopped and failed over under two hundred runs in flight: `tests/run --long`.
 //!
 //! Each form of Redis gets a round of random faults, one after the other, from a seed that is printed (`MUSTER_CHAOS_SEED` repeats
-//! it). After each it is measured how long it takes until all partitions are worked on and new work is done again. At the end:
+//! it; `MUSTER_CHAOS_FAULTS` and `MUSTER_CHAOS_ONLY` say how many, and which alone). After each it is measured how long it takes until all partitions are worked on and new work is done again. At the end:
 //! no run is lost, each step is recorded once, no step that was recorded is called again, and every history verifies. What
 //! Redis itself may lose when it fails over to an asynchronous replica is counted apart.
 
@@ -228,7 +228,10 @@ impl Redis {
         };
         // Engines more often than Redis: there are more of them.
         let engines = Fault::OF_ENGINES.iter().cycle().take(8);
-        engines.chain(own.iter().cycle().take(4)).copied().collect()
+        let all = engines.chain(own.iter().cycle().take(4)).copied();
+        let only = std::env::var("MUSTER_CHAOS_ONLY").ok();
+        let chosen = all.filter(|fault| only.as_ref().is_none_or(|only| *only == format!("{fault:?}")));
+        chosen.collect()
     }
 
     fn servers(&mut self) -> Vec<&mut RedisServer> {
@@ -406,8 +409,9 @@ impl Chaos {
             }
             Fault::EngineStopped => {
                 self.is_alive(engine, false).await;
-                self.replicas.stop(engine).await;
+                self.replicas.process(engine).signal("TERM").await;
                 self.recovered(fault, since).await;
+                self.replicas.stopped(engine).await;
                 self.come_back(engine, afresh).await;
             }
             Fault::RedisKilledAndStarted => {

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use futures::{Stream, StreamExt as _};
 use muster_api::workflow as proto;
 use muster_api::workflow::workflow_service_server::WorkflowService;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Request, Response, Status};
 
 use crate::catalogue::Reference;
 use crate::controls::Wish;
@@ -60,7 +60,9 @@ impl WorkflowService for Service {
         request: Request<proto::ApplyWorkflowRequest>,
     ) -> Result<Response<proto::ApplyWorkflowResponse>, Status> {
         if let Some(peer) = self.keeper_of(&request).await? {
-            return peer.answered(peer.workflows().apply_workflow(sent_on(request)).await);
+            return peer
+                .answer(peer.workflows().apply_workflow(sent_on(request)))
+                .await;
         }
         let document = request.into_inner().document;
         let (workflow, warnings) = self.engine.apply(&document).await?;
@@ -125,7 +127,7 @@ impl WorkflowService for Service {
         if !request.get_ref().run_id.is_empty() {
             let id = convert::run_id(&request.get_ref().run_id)?;
             if let Some(peer) = self.engine.peer_of(&id, &request).await? {
-                return peer.answered(peer.workflows().start_run(sent_on(request)).await);
+                return peer.answer(peer.workflows().start_run(sent_on(request))).await;
             }
         }
         let wish = convert::start(request.into_inner(), self.engine.most_payload_bytes())?;
@@ -143,8 +145,7 @@ impl WorkflowService for Service {
         // Where there is nobody to ask, the store knows enough.
         if let Ok(Some(peer)) = self.engine.peer_of(&id, &request).await {
             let asked = sent_on(Request::new(request.get_ref().clone()));
-            let answer = peer.workflows().get_run(asked).await;
-            if !answer.as_ref().is_err_and(is_gone) {
+            if let Some(answer) = peer.soon(peer.workflows().get_run(asked)).await {
                 return answer;
             }
         }
@@ -208,7 +209,7 @@ impl WorkflowService for Service {
     ) -> Result<Response<proto::CancelRunResponse>, Status> {
         let id = convert::run_id(&request.get_ref().run_id)?;
         if let Some(peer) = self.engine.peer_of(&id, &request).await? {
-            return peer.answered(peer.workflows().cancel_run(sent_on(request)).await);
+            return peer.answer(peer.workflows().cancel_run(sent_on(request))).await;
         }
         let proto::CancelRunRequest { reason, by, .. } = request.into_inner();
         let run = self.engine.cancel(&id, Wish::new(by, reason)?).await?;
@@ -223,7 +224,9 @@ impl WorkflowService for Service {
     ) -> Result<Response<proto::TerminateRunResponse>, Status> {
         let id = convert::run_id(&request.get_ref().run_id)?;
         if let Some(peer) = self.engine.peer_of(&id, &request).await? {
-            return peer.answered(peer.workflows().terminate_run(sent_on(request)).await);
+            return peer
+                .answer(peer.workflows().terminate_run(sent_on(request)))
+                .await;
         }
         let proto::TerminateRunRequest { reason, by, .. } = request.into_inner();
         let run = self.engine.terminate(&id, Wish::new(by, reason)?).await?;
@@ -238,7 +241,7 @@ impl WorkflowService for Service {
     ) -> Result<Response<proto::PauseRunResponse>, Status> {
         let id = convert::run_id(&request.get_ref().run_id)?;
         if let Some(peer) = self.engine.peer_of(&id, &request).await? {
-            return peer.answered(peer.workflows().pause_run(sent_on(request)).await);
+            return peer.answer(peer.workflows().pause_run(sent_on(request))).await;
         }
         let proto::PauseRunRequest { reason, by, .. } = request.into_inner();
         let run = self.engine.pause(&id, Wish::new(by, reason)?).await?;
@@ -253,7 +256,7 @@ impl WorkflowService for Service {
     ) -> Result<Response<proto::ResumeRunResponse>, Status> {
         let id = convert::run_id(&request.get_ref().run_id)?;
         if let Some(peer) = self.engine.peer_of(&id, &request).await? {
-            return peer.answered(peer.workflows().resume_run(sent_on(request)).await);
+            return peer.answer(peer.workflows().resume_run(sent_on(request))).await;
         }
         let proto::ResumeRunRequest { reason, by, .. } = request.into_inner();
         let run = self.engine.resume(&id, Wish::new(by, reason)?).await?;
@@ -268,7 +271,7 @@ impl WorkflowService for Service {
     ) -> Result<Response<proto::RetryRunResponse>, Status> {
         let id = convert::run_id(&request.get_ref().run_id)?;
         if let Some(peer) = self.engine.peer_of(&id, &request).await? {
-            return peer.answered(peer.workflows().retry_run(sent_on(request)).await);
+            return peer.answer(peer.workflows().retry_run(sent_on(request))).await;
         }
         let proto::RetryRunRequest { from, reason, by, .. } = request.into_inner();
         let run = self.engine.retry(&id, from, Wish::new(by, reason)?).await?;
@@ -284,7 +287,7 @@ impl WorkflowService for Service {
         if !request.get_ref().new_run_id.is_empty() {
             let id = control::new_run_id(&request.get_ref().new_run_id)?;
             if let Some(peer) = self.engine.peer_of(&id, &request).await? {
-                return peer.answered(peer.workflows().fork_run(sent_on(request)).await);
+                return peer.answer(peer.workflows().fork_run(sent_on(request))).await;
             }
         }
         let wish = control::fork(request.into_inner(), self.engine.most_payload_bytes())?;
@@ -300,7 +303,7 @@ impl WorkflowService for Service {
     ) -> Result<Response<proto::DeleteRunResponse>, Status> {
         let id = convert::run_id(&request.get_ref().run_id)?;
         if let Some(peer) = self.engine.peer_of(&id, &request).await? {
-            return peer.answered(peer.workflows().delete_run(sent_on(request)).await);
+            return peer.answer(peer.workflows().delete_run(sent_on(request))).await;
         }
         self.engine.delete(&id).await?;
         Ok(Response::new(proto::DeleteRunResponse {}))
@@ -312,7 +315,7 @@ impl WorkflowService for Service {
     ) -> Result<Response<proto::EraseRunResponse>, Status> {
         let id = convert::run_id(&request.get_ref().run_id)?;
         if let Some(peer) = self.engine.peer_of(&id, &request).await? {
-            return peer.answered(peer.workflows().erase_run(sent_on(request)).await);
+            return peer.answer(peer.workflows().erase_run(sent_on(request))).await;
         }
         let proto::EraseRunRequest { by, .. } = request.into_inner();
         let run = self.engine.erase(&id, Wish::new(by, String::new())?).await?;
@@ -340,8 +343,7 @@ impl WorkflowService for Service {
         let id = convert::run_id(&request.get_ref().run_id)?;
         if let Ok(Some(peer)) = self.engine.peer_of(&id, &request).await {
             let asked = sent_on(Request::new(request.get_ref().clone()));
-            let answer = peer.workflows().explain_run(asked).await;
-            if !answer.as_ref().is_err_and(is_gone) {
+            if let Some(answer) = peer.soon(peer.workflows().explain_run(asked)).await {
                 return answer;
             }
         }
@@ -406,9 +408,4 @@ impl Service {
             .peer_of_name(&header.namespace, &header.name, request)
             .await?)
     }
-}
-
-/// Whether nobody answers for a run at this moment.
-fn is_gone(status: &Status) -> bool {
-    status.code() == Code::Unavailable
 }

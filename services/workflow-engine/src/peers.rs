@@ -3,6 +3,7 @@
 //! A call is sent on once: who gets it and does not work on it either refuses it, and whoever asks tries again. What only reads
 //! is answered from the store where there is nobody to ask.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use muster_api::workflow as proto;
@@ -25,7 +26,13 @@ const SENT_ON: &str = "muster-sent-on";
 /// order.
 const TAKEOVER: Duration = Duration::from_secs(2);
 
-/// Between two looks at whether somebody has.
+/// How long a question may take that the store can answer nearly as well.
+const SOON: Duration = Duration::from_secs(2);
+
+/// Between two looks at whether another engine still works on what it was asked about.
+const CHECK: Duration = Duration::from_secs(1);
+
+/// Between two looks at whether somebody has taken it over.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// How long another engine may take to answer.
@@ -34,10 +41,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Another engine, to which a call is sent on.
 pub(crate) struct Peer {
     channel: Channel,
+    replicas: Arc<Replicas>,
     partition: u16,
 }
 
-/// How a call is sent on: by which client, with which method.
+/// How a call is sent on: by which client.
 macro_rules! client {
     ($name:ident, $client:ident) => {
         pub(crate) fn $name(&self) -> $client<Channel> {
@@ -52,20 +60,49 @@ impl Peer {
     client!(approvals, ApprovalServiceClient);
     client!(schedules, ScheduleServiceClient);
 
-    /// What came of a call: an engine that cannot be reached is about to lose what it works on.
-    pub(crate) fn answered<T>(&self, answer: Result<Response<T>, Status>) -> Result<Response<T>, Status> {
-        answer.map_err(|status| {
-            let is_gone = status.code() == Code::Unavailable && status.details().is_empty();
-            if is_gone {
-                tracing::debug!(%status, "another engine does not answer");
-                Error::NotOwner {
-                    partition: self.partition,
+    /// What comes of a call, as long as the other engine works on what it is about: one that is frozen answers nothing, and
+    /// one that cannot be reached is about to lose it.
+    pub(crate) async fn answer<T>(
+        &self,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<Response<T>, Status> {
+        let gone = || Error::NotOwner {
+            partition: self.partition,
+        };
+        tokio::select! {
+            biased;
+            answer = call => answer.map_err(|status| {
+                if status.code() == Code::Unavailable && status.details().is_empty() {
+                    tracing::debug!(%status, "another engine does not answer");
+                    gone().into()
+                } else {
+                    status
                 }
-                .into()
-            } else {
-                status
+            }),
+            () = self.lost() => Err(gone().into()),
+        }
+    }
+
+    /// Resolves when it is not the other engine's any more.
+    async fn lost(&self) {
+        loop {
+            tokio::time::sleep(CHECK).await;
+            if let Ok(Owner::Here | Owner::Nobody { .. }) = self.replicas.owner(self.partition).await {
+                return;
             }
-        })
+        }
+    }
+
+    /// What comes of a question, unless it takes so long that the store is asked instead.
+    pub(crate) async fn soon<T>(
+        &self,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Option<Result<Response<T>, Status>> {
+        let answer = tokio::time::timeout(SOON, call).await.ok()?;
+        let is_gone = answer
+            .as_ref()
+            .is_err_and(|status| status.code() == Code::Unavailable);
+        (!is_gone).then_some(answer)
     }
 }
 
@@ -117,13 +154,19 @@ impl Engine {
 }
 
 /// Who else works on a partition; waits a little where nobody does.
-async fn peer(replicas: &Replicas, partition: u16, was_sent_on: bool) -> Result<Option<Peer>, Error> {
+async fn peer(replicas: &Arc<Replicas>, partition: u16, was_sent_on: bool) -> Result<Option<Peer>, Error> {
     let known = async {
         loop {
             match replicas.owner(partition).await? {
                 Owner::Here => return Ok(None),
                 Owner::Peer(_) if was_sent_on => return Err(Error::NotOwner { partition }),
-                Owner::Peer(channel) => return Ok(Some(Peer { channel, partition })),
+                Owner::Peer(channel) => {
+                    return Ok(Some(Peer {
+                        channel,
+                        replicas: Arc::clone(replicas),
+                        partition,
+                    }));
+                }
                 Owner::Nobody { .. } => tokio::time::sleep(LOOK).await,
             }
         }

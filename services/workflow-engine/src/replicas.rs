@@ -52,7 +52,7 @@ use crate::store::{self};
 use crate::{children, driver, partition, timetable};
 
 /// Between two looks at who is alive.
-const PAUSE: Duration = Duration::from_millis(500);
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// Renewals in the time that a lease lasts: two may fail.
 const RENEWALS: u32 = 3;
@@ -111,6 +111,9 @@ struct Looks {
     /// Until when others' partitions are left alone.
     quiet_until: Duration,
     is_failing: bool,
+    /// Leases that are to be given back, with their epochs: what others wait for.
+    owed: BTreeMap<u16, u64>,
+    is_settled: bool,
 }
 
 impl Replicas {
@@ -289,12 +292,13 @@ impl Replicas {
         };
         if !excess.is_empty() {
             self.give_up(engine, excess.keys().copied().collect()).await;
-            self.release(&excess).await?;
+            looks.owed.extend(&excess);
             tracing::info!(count = excess.len(), "gave partitions up to other engines");
         }
+        self.release(&mut looks.owed).await?;
         if now >= looks.quiet_until {
             let missing: Vec<u16> = wanted.difference(&held).copied().collect();
-            self.take(engine, missing).await?;
+            self.take(engine, missing, looks).await?;
         }
         if self.is_stale.swap(false, Ordering::AcqRel)
             && let Err(error) = read_names(engine).await
@@ -302,7 +306,8 @@ impl Replicas {
             self.is_stale.store(true, Ordering::Release);
             tracing::warn!(%error, "schedules and starts cannot be read; they are tried again");
         }
-        if self.all_have_owners(&wanted).await? {
+        if !looks.is_settled && self.all_have_owners(&wanted).await? {
+            looks.is_settled = true;
             self.settled.notify_one();
         }
         Ok(())
@@ -348,7 +353,12 @@ impl Replicas {
     }
 
     /// Takes those that are free.
-    async fn take(&self, engine: &Arc<Engine>, partitions: Vec<u16>) -> Result<(), RedisError> {
+    async fn take(
+        &self,
+        engine: &Arc<Engine>,
+        partitions: Vec<u16>,
+        looks: &mut Looks,
+    ) -> Result<(), RedisError> {
         let is_left = |partition: u16| engine.floor.is_at_work(|run| self.partition_of(run) == partition);
         // Somebody who was stopped is just going.
         let partitions = partitions.into_iter().filter(|partition| !is_left(*partition));
@@ -366,7 +376,7 @@ impl Replicas {
                     Err(error) => {
                         tracing::warn!(partition, %error, "a partition cannot be read; it is tried again");
                         self.give_up(engine, BTreeSet::from([partition])).await;
-                        self.release(&BTreeMap::from([(partition, epoch)])).await?;
+                        looks.owed.insert(partition, epoch);
                     }
                 },
                 Ok(Err(_)) => {}
@@ -424,23 +434,31 @@ impl Replicas {
             .keep_those(|name| engine.placement.is_name_here(&name.namespace, &name.name));
     }
 
-    async fn release(&self, leases: &BTreeMap<u16, u64>) -> Result<(), RedisError> {
-        let releases = leases
-            .iter()
-            .map(|(partition, epoch)| self.leases.release(*partition, &self.me.name, *epoch));
-        for released in join_all(releases).await {
-            released?;
+    /// Gives leases back; those for which that fails stay.
+    async fn release(&self, leases: &mut BTreeMap<u16, u64>) -> Result<(), RedisError> {
+        let releases = leases.iter().map(|(partition, epoch)| async move {
+            let released = self.leases.release(*partition, &self.me.name, *epoch);
+            (*partition, released.await)
+        });
+        let mut failure = None;
+        for (partition, released) in join_all(releases).await {
+            match released {
+                Ok(_) => {
+                    leases.remove(&partition);
+                }
+                Err(error) => failure = Some(error),
+            }
         }
-        Ok(())
+        failure.map_or(Ok(()), Err)
     }
 
     /// Gives everything back, so that others need not wait.
     async fn leave(&self, engine: &Arc<Engine>) {
-        let held = self.held.read().clone();
+        let mut held = self.held.read().clone();
         self.give_up(engine, held.keys().copied().collect()).await;
         let farewell = async {
             self.members.withdraw(&self.me.name).await?;
-            self.release(&held).await
+            self.release(&mut held).await
         };
         match tokio::time::timeout(self.time_to_live, farewell).await {
             Ok(Ok(())) => {}

@@ -98,7 +98,7 @@ impl ApprovalService for Approvals {
     ) -> Result<Response<proto::ApproveResponse>, Status> {
         let id = approval_id(&request.get_ref().approval_id)?;
         if let Some(peer) = self.engine.peer_of(&id.run, &request).await? {
-            return peer.answered(peer.approvals().approve(sent_on(request)).await);
+            return peer.answer(peer.approvals().approve(sent_on(request))).await;
         }
         let proto::ApproveRequest {
             by,
@@ -118,7 +118,7 @@ impl ApprovalService for Approvals {
     ) -> Result<Response<proto::RejectResponse>, Status> {
         let id = approval_id(&request.get_ref().approval_id)?;
         if let Some(peer) = self.engine.peer_of(&id.run, &request).await? {
-            return peer.answered(peer.approvals().reject(sent_on(request)).await);
+            return peer.answer(peer.approvals().reject(sent_on(request))).await;
         }
         let proto::RejectRequest { by, comment, .. } = request.into_inner();
         let approval = Some(self.decide(false, &id, by, comment, None).await?);

@@ -30,8 +30,8 @@ async fn ask(peer: &Peer, action: Action, id: &RunId, wish: Wish) -> Result<Opti
     let (run_id, mut workflows) = (id.to_string(), peer.workflows());
     macro_rules! call {
         ($method:ident, $request:expr) => {{
-            let answer = workflows.$method(sent_on(Request::new($request))).await;
-            peer.answered(answer).map(Response::into_inner)?
+            let call = workflows.$method(sent_on(Request::new($request)));
+            peer.answer(call).await.map(Response::into_inner)?
         }};
     }
     let run = match action {

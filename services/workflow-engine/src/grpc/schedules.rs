@@ -64,7 +64,9 @@ impl ScheduleService for Schedules {
             .keeper_of(&request, |asked| (&asked.namespace, &asked.name))
             .await?
         {
-            return peer.answered(peer.schedules().pause_schedule(sent_on(request)).await);
+            return peer
+                .answer(peer.schedules().pause_schedule(sent_on(request)))
+                .await;
         }
         let proto::PauseScheduleRequest {
             namespace,
@@ -88,7 +90,9 @@ impl ScheduleService for Schedules {
             .keeper_of(&request, |asked| (&asked.namespace, &asked.name))
             .await?
         {
-            return peer.answered(peer.schedules().resume_schedule(sent_on(request)).await);
+            return peer
+                .answer(peer.schedules().resume_schedule(sent_on(request)))
+                .await;
         }
         let proto::ResumeScheduleRequest { namespace, name } = request.into_inner();
         let resumed = self.engine.resume_schedule(&named(namespace, name)?).await?;
@@ -110,7 +114,9 @@ impl ScheduleService for Schedules {
         if !request.get_ref().run_id.is_empty() {
             let id = convert::run_id(&request.get_ref().run_id)?;
             if let Some(peer) = self.engine.peer_of(&id, &request).await? {
-                return peer.answered(peer.schedules().trigger_schedule(sent_on(request)).await);
+                return peer
+                    .answer(peer.schedules().trigger_schedule(sent_on(request)))
+                    .await;
             }
         }
         let proto::TriggerScheduleRequest {
@@ -142,7 +148,9 @@ impl ScheduleService for Schedules {
             .keeper_of(&request, |asked| (&asked.namespace, &asked.name))
             .await?
         {
-            return peer.answered(peer.schedules().backfill_schedule(sent_on(request)).await);
+            return peer
+                .answer(peer.schedules().backfill_schedule(sent_on(request)))
+                .await;
         }
         let proto::BackfillScheduleRequest {
             namespace,
