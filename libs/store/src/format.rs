@@ -22,10 +22,19 @@ pub struct Format {
     pub name: &'static str,
     /// Version of keys and values, from 1; raised when older software would misread them.
     pub version: u32,
+    /// The oldest version that can be used as it is. A directory of such a version becomes one of this version when it is
+    /// opened, because from then on older software may misread what is written.
+    pub oldest: u32,
 }
 
 impl Format {
-    /// Accepts a directory of this format, marks an unused one, refuses every other.
+    /// Whether data of this format can be used.
+    pub(crate) fn reads(self, name: &str, version: u32) -> bool {
+        name == self.name && (self.oldest..=self.version).contains(&version)
+    }
+
+    /// Accepts a directory of this format, marks an unused one and one of an older version that can be used, refuses every
+    /// other.
     pub(crate) fn check_or_mark(self, directory: &Path) -> Result<(), Error> {
         let path = directory.join(FILE);
         match std::fs::metadata(&path) {
@@ -34,12 +43,17 @@ impl Format {
             Ok(metadata) if metadata.len() > MOST_BYTES => Err(Error::damaged(&path, "too long")),
             Ok(_) => {
                 let text = std::fs::read_to_string(&path).map_err(|error| Error::io(&path, "read", error))?;
-                self.check(&path, &text)
+                if self.check(&path, &text)? < self.version {
+                    tracing::info!(path = %path.display(), from = text.trim_end(), to = self.version, "the format is raised");
+                    self.mark(directory)?;
+                }
+                Ok(())
             }
         }
     }
 
-    fn check(self, path: &Path, text: &str) -> Result<(), Error> {
+    /// The version found, if it can be used.
+    fn check(self, path: &Path, text: &str) -> Result<u32, Error> {
         let damaged = || Error::damaged(path, "is not a name and a version");
         let (name, version) = text.trim_end().split_once(' ').ok_or_else(damaged)?;
         let found: u32 = version.parse().map_err(|_| damaged())?;
@@ -51,22 +65,25 @@ impl Format {
                 expected: self.name.to_owned(),
             });
         }
-        let name = name.to_owned();
-        match found.cmp(&supported) {
-            std::cmp::Ordering::Equal => Ok(()),
-            std::cmp::Ordering::Greater => Err(Error::NewerFormat {
-                path,
-                name,
-                found,
-                supported,
-            }),
-            std::cmp::Ordering::Less => Err(Error::OlderFormat {
-                path,
-                name,
-                found,
-                supported,
-            }),
+        if self.reads(name, found) {
+            return Ok(found);
         }
+        let name = name.to_owned();
+        Err(if found > supported {
+            Error::NewerFormat {
+                path,
+                name,
+                found,
+                supported,
+            }
+        } else {
+            Error::OlderFormat {
+                path,
+                name,
+                found,
+                supported,
+            }
+        })
     }
 
     /// Written whole before it gets its name, so that a crash leaves no half of it.
@@ -90,6 +107,7 @@ mod tests {
     const FORMAT: Format = Format {
         name: "engine",
         version: 3,
+        oldest: 2,
     };
 
     #[test]
@@ -104,6 +122,15 @@ mod tests {
     }
 
     #[test]
+    fn an_older_version_that_can_be_used_becomes_this_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(FILE);
+        std::fs::write(&path, "engine 2\n").unwrap();
+        FORMAT.check_or_mark(directory.path()).unwrap();
+        assert_eq!(std::fs::read_to_string(path).unwrap(), "engine 3\n");
+    }
+
+    #[test]
     fn other_formats_are_refused_by_name() {
         let path = Path::new("/data/format");
         assert!(matches!(
@@ -115,8 +142,8 @@ mod tests {
             })
         ));
         assert!(matches!(
-            FORMAT.check(path, "engine 2\n"),
-            Err(Error::OlderFormat { found: 2, .. })
+            FORMAT.check(path, "engine 1\n"),
+            Err(Error::OlderFormat { found: 1, .. })
         ));
         assert!(matches!(
             FORMAT.check(path, "router 3\n"),

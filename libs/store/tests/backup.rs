@@ -17,6 +17,7 @@ use proptest::sample::Index;
 const FORMAT: Format = Format {
     name: "test",
     version: 7,
+    oldest: 7,
 };
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
@@ -193,11 +194,22 @@ async fn each_kind_of_damage_is_refused_by_name_and_leaves_nothing() {
         assert_eq!(names(place.path()), Vec::<String>::new(), "{what}");
     }
     for (name, version) in [("other", 7), ("test", 8), ("test", 6)] {
-        let format = Format { name, version };
+        let format = Format {
+            name,
+            version,
+            oldest: version,
+        };
         let error = backup::restore(file.as_slice(), Path::new("the-file"), format, &directory).unwrap_err();
         assert!(matches!(error, Error::OtherFormat { .. }), "{error}");
         assert_eq!(names(place.path()), Vec::<String>::new());
     }
+    let newer = Format { version: 8, ..FORMAT };
+    backup::restore(file.as_slice(), Path::new("the-file"), newer, &directory).unwrap();
+    let mark = fs::read_to_string(directory.join("format")).unwrap();
+    assert_eq!(
+        mark, "test 8\n",
+        "what can be used of an older version is of this one then"
+    );
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use muster_store::{Batch, CommitError, Database, Entry, Error, Format, Keyspace,
 const FORMAT: Format = Format {
     name: "test",
     version: 1,
+    oldest: 1,
 };
 
 fn open(path: &Path) -> Result<Database, Error> {

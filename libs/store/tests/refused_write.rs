@@ -14,6 +14,7 @@ const DIRECTORY: &str = "STORE_TEST_DIRECTORY";
 const FORMAT: Format = Format {
     name: "test",
     version: 1,
+    oldest: 1,
 };
 
 fn open(path: &Path) -> Database {

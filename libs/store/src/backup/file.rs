@@ -295,7 +295,7 @@ impl<R: Read, W: Write> Reader<R, W> {
 
     /// Refuses a backup of anything but this format.
     pub(crate) fn expect(&self, format: Format) -> Result<(), Error> {
-        if self.tally.format == format.name && self.tally.format_version == format.version {
+        if format.reads(&self.tally.format, self.tally.format_version) {
             return Ok(());
         }
         Err(Error::OtherFormat {

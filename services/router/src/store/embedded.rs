@@ -17,6 +17,7 @@ use super::{Error, Owner, Owners, SWEPT_AT_ONCE};
 const FORMAT: Format = Format {
     name: "router",
     version: 1,
+    oldest: 1,
 };
 
 /// Bytes of the time at the start of a key in `ages`.

@@ -37,6 +37,7 @@ use crate::store::{
 pub const FORMAT: Format = Format {
     name: "workflow-engine",
     version: 1,
+    oldest: 1,
 };
 
 /// The head of a journal that is being forgotten.

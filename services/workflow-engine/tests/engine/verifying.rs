@@ -2,7 +2,8 @@
 
 use muster_api::workflow as proto;
 use muster_api::workflow::RunStatus;
-use muster_store::{Batch, Database, Format, Limits};
+use muster_store::{Batch, Database, Limits};
+use muster_workflow_engine::store::embedded::FORMAT;
 use serde_json::{Value, json};
 
 use crate::harness::{Engine, document, send};
@@ -38,12 +39,8 @@ pub struct Files {
 impl Files {
     pub fn open(engine: &Engine) -> Self {
         let directory = muster_runtime::data_directory::open(engine.data_directory()).unwrap();
-        let format = Format {
-            name: "workflow-engine",
-            version: 1,
-        };
         Self {
-            database: Database::open(directory, format, Limits::default()).unwrap(),
+            database: Database::open(directory, FORMAT, Limits::default()).unwrap(),
         }
     }
 
