@@ -7,6 +7,7 @@
 //! The crate does not depend on `muster-runtime`, so that the runtime's own tests can use it.
 
 mod fake_agent;
+mod fake_bucket;
 pub mod http;
 mod poll;
 mod ports;
@@ -14,6 +15,7 @@ mod process;
 mod redis;
 
 pub use fake_agent::{Answer, Call, FakeAgent};
+pub use fake_bucket::FakeBucket;
 pub use poll::{Outcome, wait_for};
 pub use ports::Ports;
 pub use process::{Process, Program};

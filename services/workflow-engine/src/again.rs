@@ -232,6 +232,7 @@ impl Engine {
             spent: None,
             events,
             snapshot: None,
+            payloads: Vec::new(),
         };
         match self.store.reopen(step, ended_at).await {
             // Somebody else has retried or deleted it.
@@ -382,6 +383,7 @@ impl Engine {
             spent: None,
             events: lifecycle::events(self.events.lifecycle(), &summary, &event, None),
             snapshot: None,
+            payloads: Vec::new(),
             summary,
             first_index: 0,
             entries,

@@ -1,5 +1,6 @@
 //! Settings of the workflow engine.
 
+mod payloads;
 mod redis;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use crate::schedule::{Bounds, Share};
 use crate::store::events::Room;
 use crate::{outbound, secrets};
 
+pub use payloads::{Keeper, Payloads};
 pub use redis::Redis;
 
 /// Everything that can be set.
@@ -71,6 +73,10 @@ pub struct Engine {
     /// Largest document, input and answer of an agent; half of a message, because a run is read with both its
     /// input and its output.
     pub max_payload_bytes: usize,
+    /// Values of runs that are longer than this, as JSON in bytes, are kept apart from the journals, once for each run.
+    pub payload_threshold_bytes: usize,
+    /// Where such values are kept.
+    pub payloads: Payloads,
     /// What documents may connect to.
     pub outbound: outbound::Config,
     /// Programs that `call: mcp` may start, as documents name them, such as `uvx`. None by default.
@@ -246,6 +252,8 @@ impl Default for Engine {
             snapshot_entries: 256,
             history_entries: 20_000,
             max_payload_bytes: 2 * MIB,
+            payload_threshold_bytes: 64 * KIB,
+            payloads: Payloads::default(),
             outbound: outbound::Config::default(),
             mcp_stdio_commands: Vec::new(),
             secrets: secrets::Config::default(),
@@ -323,6 +331,7 @@ impl Engine {
         self.validate_namespaces(mistakes);
         self.redis
             .validate(self.redis_cluster_endpoint.as_deref(), mistakes);
+        self.payloads.validate(mistakes);
         if let Err(error) = muster_rpc::endpoint::parse(&self.router_url) {
             mistakes.add("engine.router_url", error.to_string());
         }
@@ -409,6 +418,12 @@ impl Engine {
             KIB as u64,
             largest as u64,
         );
+        within(
+            "engine.payload_threshold_bytes",
+            self.payload_threshold_bytes as u64,
+            KIB as u64,
+            largest as u64,
+        );
     }
 }
 
@@ -432,8 +447,11 @@ impl Settings for Config {
     }
 
     fn secrets() -> &'static [&'static str] {
-        // It may hold a password.
-        &["engine.redis_cluster_endpoint"]
+        // The first may hold a password.
+        &[
+            "engine.redis_cluster_endpoint",
+            "engine.payloads.secret_access_key",
+        ]
     }
 }
 

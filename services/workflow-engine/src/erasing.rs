@@ -58,6 +58,12 @@ impl Engine {
         let record = self.store.record(&id).await?;
         let record = record.ok_or_else(|| store::Error::Conflict(format!("run '{id}'")))?;
         if record.erased_input.is_some() {
+            // The end of it may have failed that comes after the last of what is written.
+            let last = Rewrite {
+                record: Some(record),
+                ..nothing(&summary)
+            };
+            self.store.rewrite(last).await?;
             return Ok(summary);
         }
         summary.marks.erased.get_or_insert(Erased {
@@ -71,13 +77,7 @@ impl Engine {
                 .map(|(task, failure)| (task, without_texts(failure)))
                 .collect();
         }
-        let nothing = Rewrite {
-            summary: summary.clone(),
-            record: None,
-            first_index: summary.first_entry(),
-            entries: Vec::new(),
-            approvals: Vec::new(),
-        };
+        let nothing = nothing(&summary);
         self.store.rewrite(nothing.clone()).await?;
         let mut index = summary.first_entry();
         while index < summary.history_length {
@@ -135,6 +135,17 @@ impl Engine {
             approval.comment.clear();
         }
         Ok(approval)
+    }
+}
+
+/// Writes over nothing but the summary.
+fn nothing(summary: &Summary) -> Rewrite {
+    Rewrite {
+        summary: summary.clone(),
+        record: None,
+        first_index: summary.first_entry(),
+        entries: Vec::new(),
+        approvals: Vec::new(),
     }
 }
 

@@ -23,7 +23,7 @@ use serde::Deserialize;
 use crate::live::Broken;
 use crate::run::{Cut, Entry, Mark, Record, RunId, Summary};
 use crate::snapshot::{Growth, Snapshot};
-use crate::store::{SnapshotKind, Store};
+use crate::store::{self, SnapshotKind, Store};
 
 /// Entries read at once.
 const PORTION: usize = 500;
@@ -123,7 +123,10 @@ impl<'s> Journal<'s> {
         if self.length == 0 {
             return Ok(None);
         }
-        let bytes = self.store.snapshot(&self.id, SnapshotKind::Latest).await?;
+        let bytes = match self.store.snapshot(&self.id, SnapshotKind::Latest).await {
+            Err(store::Error::Damaged(why)) => return Ok(Some(Err(why))),
+            other => other?,
+        };
         let snapshot = bytes.map(|bytes| Snapshot::read(&bytes));
         let indexes = self.earliest_index()..=self.length;
         // What was retried since may have gone back to before it.

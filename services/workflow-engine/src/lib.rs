@@ -143,6 +143,7 @@ pub async fn run_by(
         store,
         database,
         in_redis,
+        bucket,
     } = opening::open(&settings, listeners.data_address()).await?;
     let placement = match &in_redis {
         None => Placement::alone(),
@@ -153,6 +154,13 @@ pub async fn run_by(
             Placement::shared(Arc::clone(&in_redis.replicas))
         }
     };
+    if let Some(bucket) = bucket {
+        let shutdown = chassis.shutdown.clone();
+        chassis.tasks.spawn(
+            "the object store",
+            async move { bucket.keep_asking(shutdown).await },
+        );
+    }
     let backups = Backups::new(database, Arc::clone(&chassis.clock), chassis.shutdown.clone());
     let outbound = Outbound::new(&settings.outbound).map_err(|error| Error::Other(error.to_string()))?;
     let secrets = Arc::new(Secrets::new(settings.secrets.clone()));

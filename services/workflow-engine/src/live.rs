@@ -405,6 +405,7 @@ impl Live {
                 spent,
                 events: std::mem::take(&mut self.untold),
                 snapshot,
+                payloads: Vec::new(),
             })
             .await?;
         Ok((day, used))

@@ -12,6 +12,7 @@ use crate::off_thread::off_thread;
 use crate::replicas::Replicas;
 use crate::store::Store;
 use crate::store::embedded::Embedded;
+use crate::store::payloads::{self, Apart, Bucket};
 use crate::store::redis::Redis;
 
 /// An open store.
@@ -20,6 +21,8 @@ pub(crate) struct Opened {
     /// What backups are made of; a store in Redis is backed up by Redis's own means.
     pub(crate) database: Option<Database>,
     pub(crate) in_redis: Option<InRedis>,
+    /// Where large values are kept outside of the store.
+    pub(crate) bucket: Option<Arc<Bucket>>,
 }
 
 /// What a store in Redis needs as long as it is used.
@@ -30,10 +33,19 @@ pub(crate) struct InRedis {
 
 /// Opens the store; `address` is where this engine can be reached.
 pub(crate) async fn open(settings: &config::Engine, address: SocketAddr) -> Result<Opened, Error> {
-    match &settings.redis_cluster_endpoint {
-        None => open_embedded(settings).await,
-        Some(endpoint) => open_redis(settings, endpoint, address).await,
-    }
+    let bucket = payloads::open_bucket(&settings.payloads)
+        .await
+        .map_err(|error| Error::Other(error.to_string()))?;
+    let opened = match &settings.redis_cluster_endpoint {
+        None => open_embedded(settings).await?,
+        Some(endpoint) => open_redis(settings, endpoint, address).await?,
+    };
+    let apart = Apart::new(opened.store, bucket.clone(), settings.payload_threshold_bytes);
+    Ok(Opened {
+        store: Arc::new(apart),
+        bucket,
+        ..opened
+    })
 }
 
 /// Off the async threads: it may have much to recover.
@@ -51,6 +63,7 @@ async fn open_embedded(settings: &config::Engine) -> Result<Opened, Error> {
         database: Some(store.database().clone()),
         store: Arc::new(store),
         in_redis: None,
+        bucket: None,
     })
 }
 
@@ -88,5 +101,6 @@ async fn open_redis(settings: &config::Engine, endpoint: &str, address: SocketAd
             redis,
             replicas: Arc::new(replicas),
         }),
+        bucket: None,
     })
 }

@@ -17,6 +17,7 @@
 mod policy;
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -93,7 +94,7 @@ impl Outbound {
     /// See [`Error`].
     pub fn new(config: &Config) -> Result<Self, Error> {
         let policy = Arc::new(Policy::new(&config.allow).map_err(Error::Rule)?);
-        let tls = tls(config)?;
+        let tls = tls(config.certificate_authorities.as_deref())?;
         let mut for_http = tls.clone();
         for_http.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let client = reqwest::Client::builder()
@@ -183,11 +184,12 @@ impl Outbound {
     }
 }
 
-fn tls(config: &Config) -> Result<ClientConfig, Error> {
+/// TLS with servers that Mozilla's authorities certify, or those in this file.
+pub(crate) fn tls(certificate_authorities: Option<&Path>) -> Result<ClientConfig, Error> {
     let mut roots = RootCertStore {
         roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
     };
-    if let Some(path) = &config.certificate_authorities {
+    if let Some(path) = certificate_authorities {
         let wrong = |what: String| Error::Authorities {
             path: path.display().to_string(),
             what,

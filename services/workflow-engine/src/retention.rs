@@ -94,6 +94,7 @@ mod tests {
                     spent: None,
                     events: Vec::new(),
                     snapshot: None,
+                    payloads: Vec::new(),
                 };
                 store.append(step).await.unwrap();
             }

@@ -45,7 +45,7 @@ pub(crate) async fn keep_resuming(engine: Arc<Engine>) {
                 () = engine.shutdown.requested() => return,
                 () = tokio::time::sleep(PAUSE) => {}
             }
-            if engine.store.health().is_err() {
+            if engine.store.takes_steps().is_err() {
                 continue;
             }
             let runs = std::mem::take(&mut *engine.stalled.runs.lock());

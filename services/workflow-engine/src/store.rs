@@ -15,6 +15,7 @@ pub mod erase;
 pub mod events;
 mod filter;
 pub mod memory;
+pub mod payloads;
 pub mod redis;
 pub mod schedules;
 pub mod spending;
@@ -32,6 +33,7 @@ use answers::Answers;
 use approvals::Approvals;
 use events::EventLog;
 pub use filter::{Filter, Span};
+use payloads::{Payload, Payloads};
 use spending::{Spending, Spent};
 
 /// Why the store did not do it.
@@ -106,6 +108,8 @@ pub struct Step {
     pub events: Vec<CloudEvent>,
     /// The state after the step, where it is kept.
     pub snapshot: Option<Saved>,
+    /// Payloads that it refers to, durable with it; whoever decides on a step leaves this to [`payloads::Apart`].
+    pub payloads: Vec<Payload>,
 }
 
 /// A state of a run, as bytes: the store does not read them.
@@ -149,6 +153,7 @@ pub trait Store:
     + Approvals
     + erase::Erase
     + EventLog
+    + Payloads
     + schedules::Schedules
     + Spending
     + Send
@@ -224,4 +229,10 @@ pub trait Store:
 
     /// Whether writes are taken, else why not.
     fn health(&self) -> Result<(), String>;
+
+    /// Whether a step may be taken that was not, else why not: what is kept outside of the store must be well too, without which
+    /// others go on.
+    fn takes_steps(&self) -> Result<(), String> {
+        self.health()
+    }
 }

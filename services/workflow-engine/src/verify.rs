@@ -82,8 +82,13 @@ impl Engine {
             ));
         }
         // A retried run has the output of its last end only.
-        if status == Status::Completed && self.store.output(&summary.id).await?.as_ref() != live.output() {
-            problems.push("its output is not the one of its journal".to_owned());
+        if status == Status::Completed {
+            match self.store.output(&summary.id).await {
+                Ok(output) if output.as_ref() == live.output() => {}
+                Ok(_) => problems.push("its output is not the one of its journal".to_owned()),
+                Err(error @ store::Error::Damaged(_)) => problems.push(format!("its output: {error}")),
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok(problems)
     }

@@ -30,6 +30,7 @@ use crate::store::approvals::Approvals;
 use crate::store::erase::{Erase, Rewrite};
 use crate::store::events::{Added, EventLog, Logged, Room, StarterState};
 use crate::store::memory::Memory;
+use crate::store::payloads::{self, Digest, Payload, Payloads};
 use crate::store::schedules::Schedules;
 use crate::store::spending::Spending;
 use crate::store::{
@@ -392,6 +393,27 @@ impl Again for Disk {
 impl Erase for Disk {
     async fn rewrite(&self, rewrite: Rewrite) -> Result<(), Error> {
         self.commit(async |memory| memory.rewrite(rewrite).await).await
+    }
+}
+
+#[async_trait]
+impl Payloads for Disk {
+    async fn put_payloads(&self, room: &payloads::Room, payloads: &[Payload]) -> Result<(), Error> {
+        self.commit(async |memory| memory.put_payloads(room, payloads).await)
+            .await
+    }
+
+    async fn payload(&self, room: &payloads::Room, digest: &Digest) -> Result<Option<Vec<u8>>, Error> {
+        self.read().await;
+        self.memory.payload(room, digest).await
+    }
+
+    async fn forget_payloads(&self, room: &payloads::Room, except: &[Digest]) -> Result<(), Error> {
+        self.memory.forget_payloads(room, except).await
+    }
+
+    fn payload_place(&self, room: &payloads::Room, digest: &Digest) -> String {
+        self.memory.payload_place(room, digest)
     }
 }
 

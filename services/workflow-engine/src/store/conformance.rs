@@ -52,11 +52,11 @@ pub(crate) fn run(id: &str, second: i64) -> (Record, Summary) {
     (record, summary)
 }
 
-fn at(second: i64) -> Timestamp {
+pub(crate) fn at(second: i64) -> Timestamp {
     Timestamp::UNIX_EPOCH + SignedDuration::from_secs(second)
 }
 
-fn step(before: &Summary, entries: &[&str], status: Status) -> Step {
+pub(crate) fn step(before: &Summary, entries: &[&str], status: Status) -> Step {
     let mut summary = before.clone();
     summary.history_length += entries.len() as u64;
     summary.status = status;
@@ -72,6 +72,7 @@ fn step(before: &Summary, entries: &[&str], status: Status) -> Step {
         spent: None,
         events: Vec::new(),
         snapshot: None,
+        payloads: Vec::new(),
     }
 }
 

@@ -1,7 +1,9 @@
 //! The store in one locked directory.
 //!
 //! The keyspaces: the catalogue, the small and often read (summaries, heads of journals, indexes), the large (journals, what
-//! runs are pinned to, outputs), and one for each thing that is found without its run. The head of a journal is a key of
+//! runs are pinned to, outputs), the very large ([payloads](crate::store::payloads): by themselves, so that neither merging nor
+//! reading journals carries them along, and in the database, so that they are in its batches and its backups), and one for each
+//! thing that is found without its run. The head of a journal is a key of
 //! its own, because the condition of an append must not depend on how a summary happens to be serialized. Reads run on the
 //! blocking pool: they may wait for the disk.
 
@@ -11,6 +13,7 @@ mod approvals;
 mod erase;
 mod events;
 mod keys;
+mod payloads;
 mod reading;
 mod schedules;
 mod spending;
@@ -29,6 +32,7 @@ use self::events::Tail;
 use self::keys::{Catalogue, Journal, Runs};
 use crate::off_thread::off_thread;
 use crate::run::{Entry, Position, Record, RunId, Summary};
+use crate::store::payloads::Room;
 use crate::store::{
     Error, Filter, Page, Saved, SnapshotKind, Step, Store, Unfinished, Workflow, WorkflowKey,
 };
@@ -36,7 +40,7 @@ use crate::store::{
 /// What the directory holds, and in which version.
 pub const FORMAT: Format = Format {
     name: "workflow-engine",
-    version: 1,
+    version: 2,
     oldest: 1,
 };
 
@@ -60,6 +64,7 @@ pub struct Embedded {
     catalogue: Keyspace,
     runs: Keyspace,
     journals: Keyspace,
+    payloads: Keyspace,
     answers: Keyspace,
     approvals: Keyspace,
     schedules: Keyspace,
@@ -80,6 +85,7 @@ impl Embedded {
             catalogue: database.keyspace("catalogue")?,
             runs: database.keyspace("runs")?,
             journals: database.keyspace("journals")?,
+            payloads: database.keyspace("payloads")?,
             answers: database.keyspace("answers")?,
             approvals: database.keyspace("approvals")?,
             schedules: database.keyspace("schedules")?,
@@ -123,8 +129,11 @@ impl Embedded {
             spent,
             events,
             snapshot,
+            payloads,
         } = step;
         let id = &summary.id;
+        self.put_missing(&mut batch, &Room::of(&summary), payloads)
+            .await?;
         batch.expect_value(&self.runs, Runs::Head.of(id), first_index.to_be_bytes());
         let mut next_index = first_index;
         for bytes in entries {
@@ -379,6 +388,7 @@ impl Store for Embedded {
             }
             self.commit(batch, &what).await?;
         }
+        self.forget_all_payloads(id).await?;
         loop {
             let id = id.clone();
             let (batch, any) = self
@@ -411,7 +421,8 @@ impl Store for Embedded {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::conformance;
+    use crate::store::payloads::Apart;
+    use crate::store::{conformance, payloads};
 
     #[tokio::test]
     async fn keeps_what_every_store_must() {
@@ -421,6 +432,19 @@ mod tests {
             Embedded::open(directory).unwrap()
         })
         .await;
+    }
+
+    #[tokio::test]
+    async fn keeps_payloads_as_every_store_must() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = || {
+            let directory = muster_runtime::data_directory::open(directory.path()).unwrap();
+            Arc::new(Embedded::open(directory).unwrap())
+        };
+        let store = open();
+        payloads::conformance::check_keeper(&*store, &*store).await;
+        payloads::conformance::check_apart(store, None).await;
+        conformance::check(async || Apart::new(open(), None, 1)).await;
     }
 
     #[tokio::test]
@@ -442,6 +466,7 @@ mod tests {
                 spent: None,
                 events: Vec::new(),
                 snapshot: None,
+                payloads: Vec::new(),
             })
             .await
             .unwrap();

@@ -8,6 +8,7 @@
 
 mod events;
 mod indexes;
+mod payloads;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use self::events::Log;
 use crate::approval::{Approval, ApprovalId};
 use crate::run::{Entry, Position, Record, RunId, Summary};
 use crate::store::erase::{Erase, Rewrite};
+use crate::store::payloads::{Digest, Room};
 use crate::store::{
     Again, Error, Filter, HISTORY_BYTES, Page, Saved, SnapshotKind, Step, Store, Unfinished, Workflow,
     WorkflowKey,
@@ -66,6 +68,8 @@ pub(crate) struct Kept {
     pub(crate) output: Option<Value>,
     latest: Option<Vec<u8>>,
     base: Option<Vec<u8>>,
+    /// By span and digest.
+    payloads: BTreeMap<(u64, Digest), String>,
     /// Whether something was erased, so that nothing is appended any more.
     is_erased: bool,
 }
@@ -143,6 +147,7 @@ impl State {
             output: None,
             latest: None,
             base: None,
+            payloads: BTreeMap::new(),
             is_erased: false,
         };
         self.runs.insert(record.id.clone(), run);
@@ -170,8 +175,10 @@ impl State {
             spent,
             events,
             snapshot,
-            ..
+            payloads,
+            first_index: _,
         } = step;
+        let room = Room::of(&summary);
         self.note(&summary, approvals, events);
         if let Some(spent) = spent {
             let key = (spent.day, summary.namespace.clone(), summary.id.clone());
@@ -191,6 +198,7 @@ impl State {
                 run.latest = Some(bytes);
             }
             run.summary = summary;
+            run.put(&room, payloads);
         }
         Ok(())
     }
@@ -447,6 +455,9 @@ impl Again for Memory {
     async fn create_with(&self, record: &Record, step: Step) -> Result<(), Error> {
         self.with(|state| {
             state.create(record, &step.summary, step.entries)?;
+            if let Some(run) = state.runs.get_mut(&record.id) {
+                run.put(&Room::of(&step.summary), step.payloads);
+            }
             state.note(&step.summary, step.approvals, step.events);
             Ok(())
         })
@@ -485,11 +496,21 @@ impl Erase for Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::conformance;
+    use crate::store::payloads::Apart;
+    use crate::store::{conformance, payloads};
 
     #[tokio::test]
     async fn keeps_what_every_store_must() {
         let store = Memory::default();
         conformance::check(async || store.clone()).await;
+    }
+
+    #[tokio::test]
+    async fn keeps_payloads_as_every_store_must() {
+        let store = Memory::default();
+        payloads::conformance::check_keeper(&store, &store).await;
+        payloads::conformance::check_apart(Arc::new(store), None).await;
+        let store = Memory::default();
+        conformance::check(async || Apart::new(Arc::new(store.clone()), None, 1)).await;
     }
 }

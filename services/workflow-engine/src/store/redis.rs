@@ -27,6 +27,7 @@ mod forgetting;
 mod keys;
 mod merge;
 mod opening;
+mod payloads;
 mod reading;
 mod schedules;
 mod spending;
@@ -245,6 +246,7 @@ impl Store for Redis {
             spent: None,
             events: Vec::new(),
             snapshot: None,
+            payloads: Vec::new(),
         };
         self.write(Kind::Create(record), step, format!("run '{}'", record.id))
             .await

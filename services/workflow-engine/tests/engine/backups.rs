@@ -28,7 +28,7 @@ fn abc() -> String {
     )
 }
 
-async fn back_up(engine: &Engine) -> Vec<u8> {
+pub async fn back_up(engine: &Engine) -> Vec<u8> {
     let endpoint = format!("http://{}", engine.address());
     let mut client = BackupServiceClient::connect(endpoint).await.unwrap();
     let stream = client.backup(proto::BackupRequest {}).await.unwrap().into_inner();
@@ -36,7 +36,7 @@ async fn back_up(engine: &Engine) -> Vec<u8> {
     chunks.concat()
 }
 
-fn restore(file: &[u8], directory: &Path) -> Summary {
+pub fn restore(file: &[u8], directory: &Path) -> Summary {
     backup::restore(file, Path::new("file"), FORMAT, directory).unwrap()
 }
 

@@ -68,6 +68,7 @@ async fn cut(store: &Embedded, id: &str, first: usize) -> Vec<String> {
                 spent: None,
                 events: Vec::new(),
                 snapshot: None,
+                payloads: Vec::new(),
             };
             store.append(step).await.unwrap();
         }

@@ -188,6 +188,7 @@ async fn a_damaged_run_is_set_aside_and_the_others_go_on() {
             spent: None,
             events: Vec::new(),
             snapshot: None,
+            payloads: Vec::new(),
         })
         .await
         .unwrap();

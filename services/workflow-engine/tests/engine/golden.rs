@@ -11,6 +11,7 @@ use muster_runtime::clock::{Clock as _, SystemClock};
 use muster_testkit::wait_for;
 use muster_workflow_engine::run::{Record, RunId, Summary};
 use muster_workflow_engine::store::embedded::Embedded;
+use muster_workflow_engine::store::payloads::Payload;
 use muster_workflow_engine::store::{Saved, SnapshotKind, Step, Store};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -19,7 +20,7 @@ use serde_json::value::RawValue;
 use crate::harness::{Engine, PATIENCE};
 
 /// What the newest files are called after.
-const RELEASE: &str = "1";
+const RELEASE: &str = "2";
 
 /// Waits for an event, for an answer, for another attempt and for an hour to pass, in a loop and with what it has learned.
 const DOCUMENT: &str = r#"
@@ -60,11 +61,21 @@ do:
 struct Golden {
     record: Record,
     summary: Summary,
-    /// As they were written: the chain is over their text.
+    /// As they were written: the chain is over their text. Of release 1, which kept nothing apart.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     journal: Vec<Box<RawValue>>,
+    /// The same as texts, since their large values are kept apart.
+    #[serde(default)]
+    entries: Vec<String>,
+    /// The large values.
+    #[serde(default)]
+    payloads: Vec<String>,
     /// The last state that was kept.
     state: String,
 }
+
+/// What stays in a journal at most, where the files of this release are written.
+const THRESHOLD: usize = 1024;
 
 fn folder() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/engine/golden"))
@@ -77,9 +88,14 @@ fn open(engine: &Engine) -> Embedded {
 #[tokio::test]
 #[ignore = "writes the files of this release"]
 async fn write_golden_files() {
-    let mut engine = Engine::start_with(|config| config.snapshot_entries = 16).await;
+    let mut engine = Engine::start_with(|config| {
+        config.snapshot_entries = 16;
+        config.payload_threshold_bytes = THRESHOLD;
+    })
+    .await;
     engine.router.hold();
-    let input = json!({"order": {"name": "Ada"}});
+    let letter: String = (0..300).map(|number| format!("{number} ")).collect();
+    let input = json!({"order": {"name": "Ada", "letter": letter}});
     engine
         .start_run(DOCUMENT, "golden", &input.to_string())
         .await
@@ -98,12 +114,18 @@ async fn write_golden_files() {
     let store = open(&engine);
     let id: RunId = "golden".parse().unwrap();
     let entries = store.history(&id, 0, 1000).await.unwrap();
+    let payloads = store.database().keyspace("payloads").unwrap();
     let golden = Golden {
         record: store.record(&id).await.unwrap().unwrap(),
         summary: store.summary(&id).await.unwrap().unwrap(),
-        journal: entries
-            .iter()
-            .map(|entry| serde_json::from_slice(&entry.bytes).unwrap())
+        journal: Vec::new(),
+        entries: entries
+            .into_iter()
+            .map(|entry| String::from_utf8(entry.bytes).unwrap())
+            .collect(),
+        payloads: payloads
+            .prefix([])
+            .map(|payload| String::from_utf8(payload.unwrap().1).unwrap())
             .collect(),
         state: String::from_utf8(store.snapshot(&id, SnapshotKind::Latest).await.unwrap().unwrap()).unwrap(),
     };
@@ -135,8 +157,11 @@ async fn goes_on(golden: Golden, from_state: bool) {
         record,
         summary,
         journal,
+        entries,
+        payloads,
         state,
     } = golden;
+    let entries = journal.iter().map(|event| event.get().to_owned()).chain(entries);
     let since = SystemClock::default().now().duration_since(summary.created_at);
     engine.pass(24 * 60 * 60 - since.as_secs());
     {
@@ -149,10 +174,7 @@ async fn goes_on(golden: Golden, from_state: bool) {
         let step = Step {
             summary,
             first_index: 0,
-            entries: journal
-                .iter()
-                .map(|event| event.get().as_bytes().to_vec())
-                .collect(),
+            entries: entries.map(String::into_bytes).collect(),
             output: None,
             approvals: Vec::new(),
             spent: None,
@@ -161,6 +183,7 @@ async fn goes_on(golden: Golden, from_state: bool) {
                 bytes: state.into_bytes(),
                 is_base: false,
             }),
+            payloads: payloads.into_iter().map(Payload::new).collect(),
         };
         store.append(step).await.unwrap();
     }

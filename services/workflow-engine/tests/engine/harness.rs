@@ -107,6 +107,15 @@ impl Engine {
         self.restart().await;
     }
 
+    /// Starts it after [`Self::stop`] with changed settings.
+    pub async fn restart_stopped_with(
+        &mut self,
+        change: impl FnOnce(&mut muster_workflow_engine::config::Engine),
+    ) {
+        change(&mut self.config.engine);
+        self.launch().await;
+    }
+
     /// Starts it again after so many days, by its own clock.
     pub async fn restart_later(&mut self, days: i64) {
         self.stop().await;

@@ -36,6 +36,7 @@ mod limits;
 mod mcp_calls;
 mod mcp_server;
 mod outside;
+mod payloads;
 mod processes;
 mod puppet;
 mod queued;

@@ -544,6 +544,7 @@ async fn a_damaged_run_says_what_is_damaged_and_so_does_its_parent() {
             spent: None,
             events: Vec::new(),
             snapshot: None,
+            payloads: Vec::new(),
         };
         store.append(step).await.unwrap();
     }

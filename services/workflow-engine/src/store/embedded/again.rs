@@ -7,6 +7,7 @@ use muster_store::Batch;
 use super::keys::{Journal, Runs};
 use super::{Embedded, encode};
 use crate::run::Record;
+use crate::store::payloads::Room;
 use crate::store::{Again, Error, Step};
 
 #[async_trait]
@@ -25,11 +26,14 @@ impl Again for Embedded {
             entries,
             approvals,
             events,
+            payloads,
             ..
         } = step;
         let position = summary.position();
         let mut batch = Batch::new();
         batch.expect_absent(&self.runs, Runs::Head.of(id));
+        self.put_missing(&mut batch, &Room::of(&summary), payloads)
+            .await?;
         let length = entries.len() as u64;
         for (index, bytes) in (0..).zip(entries) {
             batch.put(&self.journals, Journal::entry(id, index), bytes);

@@ -231,6 +231,30 @@ impl Journal {
     }
 }
 
+/// Keys of payloads: run, span of its history, digest.
+pub(super) struct Payloads;
+
+impl Payloads {
+    pub(super) fn at(id: &RunId, span: u64, digest: &str) -> Vec<u8> {
+        let mut bytes = Self::span(id, span);
+        bytes.extend(digest.as_bytes());
+        bytes
+    }
+
+    /// Before everything of a span.
+    pub(super) fn span(id: &RunId, span: u64) -> Vec<u8> {
+        let mut bytes = Journal::start(id);
+        bytes.extend(span.to_be_bytes());
+        bytes
+    }
+
+    /// The span and the digest of a run's payload.
+    pub(super) fn parts<'k>(id: &RunId, key: &'k [u8]) -> Option<(u64, &'k str)> {
+        let (span, digest) = key.get(Journal::start(id).len()..)?.split_first_chunk::<8>()?;
+        Some((u64::from_be_bytes(*span), std::str::from_utf8(digest).ok()?))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

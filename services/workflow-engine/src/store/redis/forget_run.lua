@@ -3,7 +3,8 @@
 -- the caller's, -2 when the run has not ended. The place by end goes last: until then a crash only means that the rest is
 -- forgotten later. Allowed in a full Redis, since it makes room.
 --
--- KEYS: 1 lease, 2 run, 3 journal, 4 created, 5 ended, 6 approvals of the run, 7 open approvals, 8 all approvals.
+-- KEYS: 1 lease, 2 run, 3 journal, 4 created, 5 ended, 6 approvals of the run, 7 open approvals, 8 all approvals,
+--   9 payloads.
 -- ARGV: 1 fence or '', 2 how many entries and approvals at once.
 local call, run, portion = redis.call, KEYS[2], tonumber(ARGV[2])
 local lease = call('HMGET', KEYS[1], 'epoch', 'owner')
@@ -25,7 +26,7 @@ if call('LLEN', KEYS[3]) > portion then
     call('LTRIM', KEYS[3], 0, -portion - 1)
     return 1
 end
-call('UNLINK', KEYS[3])
+call('UNLINK', KEYS[3], KEYS[9])
 if call('EXISTS', KEYS[6]) == 1 then
     local some = call('HSCAN', KEYS[6], 0, 'COUNT', portion)[2]
     for i = 1, #some, 2 do

@@ -32,6 +32,7 @@ impl Redis {
                 .key(keys.approvals(id))
                 .key(keys.index(Index::ApprovalsOpen))
                 .key(keys.index(Index::ApprovalsAll))
+                .key(keys.payloads(id))
                 .arg(self.fence_of(partition)?)
                 .number(PORTION);
             match self.call::<i64>(&call).await? {

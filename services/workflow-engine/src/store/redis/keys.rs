@@ -7,6 +7,7 @@
 //! | `muster:{pNN}:lease` | who may write: see `muster_store::redis::lease` |
 //! | `…:run:ID` | hash: head, token, summary, record, output, created, ended, first (entries forgotten), latest and base (states) |
 //! | `…:journal:ID` | list of entries |
+//! | `…:payloads:ID` | hash: span in 16 hexadecimal digits, colon, digest → payload |
 //! | `…:created`, `…:unfinished`, `…:ended` | sorted sets of places |
 //! | `…:approvals:ID` | hash: number → place, line feed, approval |
 //! | `…:approvals-open`, `…:approvals-all` | sorted sets of places |
@@ -61,6 +62,10 @@ impl Partition {
 
     pub(super) fn journal(&self, id: &RunId) -> Vec<u8> {
         self.slot.key_of("journal", id.as_str())
+    }
+
+    pub(super) fn payloads(&self, id: &RunId) -> Vec<u8> {
+        self.slot.key_of("payloads", id.as_str())
     }
 
     pub(super) fn approvals(&self, id: &RunId) -> Vec<u8> {
@@ -185,6 +190,17 @@ pub(super) fn spender(place: &str) -> Option<(i64, &str)> {
     let (day, rest) = place.split_at_checked(TIME)?;
     let (namespace, _) = rest.split_once(BEFORE_IDS)?;
     Some((unsortable(day)?, namespace))
+}
+
+/// The field of a payload.
+pub(super) fn payload(span: u64, digest: &str) -> String {
+    format!("{span:016x}:{digest}")
+}
+
+/// The span and the digest of such a field.
+pub(super) fn payload_parts(field: &str) -> Option<(u64, &str)> {
+    let (span, digest) = field.split_once(':')?;
+    Some((u64::from_str_radix(span, 16).ok()?, digest))
 }
 
 /// The place of a document in the catalogue; `None` if the version is not a semantic version.

@@ -11,7 +11,9 @@ use crate::store::Error;
 /// What a store in Redis is called.
 pub const FORMAT_NAME: &str = "workflow-engine";
 /// Version of its keys and values; raised when older software would misread them.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
+/// The oldest version that can be used as it is. A store of such a version becomes one of this version when it is opened.
+const OLDEST_VERSION: u32 = 1;
 
 /// Why a store cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -94,11 +96,23 @@ async fn check_format(connection: &Connection, options: &Options) -> Result<(), 
         words.next(),
         words.next().and_then(|word| word.parse::<u32>().ok()),
     );
+    let same_partitions = words
+        .next()
+        .is_some_and(|word| word == options.partitions.to_string());
+    if name == Some(FORMAT_NAME)
+        && version.is_some_and(|version| (OLDEST_VERSION..FORMAT_VERSION).contains(&version))
+        && same_partitions
+    {
+        tracing::info!(from = found, to = expected, "the format is raised");
+        let mut mark = cmd("SET");
+        mark.arg(&key).arg(&expected);
+        return Ok(connection.run::<()>(&mark).await?);
+    }
     let remedy = match (name, version) {
         (Some(FORMAT_NAME), Some(version)) if version > FORMAT_VERSION => {
             "run the newer version, or choose another prefix of keys"
         }
-        (Some(FORMAT_NAME), Some(FORMAT_VERSION)) => {
+        (Some(FORMAT_NAME), Some(OLDEST_VERSION..=FORMAT_VERSION)) => {
             "the last number is that of its partitions, fixed when a store is made: open it with that number, or choose another prefix of keys"
         }
         _ => "choose another prefix of keys, or another Redis",

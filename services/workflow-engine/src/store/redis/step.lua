@@ -5,11 +5,11 @@
 -- partition is no longer the caller's.
 --
 -- KEYS: 1 lease, 2 run, 3 journal, 4 created, 5 unfinished, 6 ended, 7 approvals of the run, 8 open approvals, 9 all approvals,
---   10 outbox, 11 spent, 12 spent in order, 13 total of the namespace.
+--   10 outbox, 11 spent, 12 spent in order, 13 total of the namespace, 14 payloads of the run.
 -- ARGV: 1 fence or '', 2 token, 3 create|append|reopen, 4 length before, 5 length after, 6 place by creation, 7 summary,
 --   8 record or '', 9 output or '', 10 former place by end or '', 11 place by end or '', 12 place of what was spent or '',
---   13 tokens, 14 cost, 15 day, 16 state or '', 17 1 if it is the base too, then three lists, each after its length: entries; approvals as number, place, 1 if open, text;
---   events as name, type, time, text.
+--   13 tokens, 14 cost, 15 day, 16 state or '', 17 1 if it is the base too, then four lists, each after its length: entries; approvals as number, place, 1 if open, text;
+--   events as name, type, time, text; payloads as field, text.
 local call, run = redis.call, KEYS[2]
 local known = call('HMGET', run, 'token', 'head')
 if known[1] == ARGV[2] then
@@ -94,5 +94,8 @@ list(4, function(i)
 end)
 list(4, function(i)
     call('XADD', KEYS[10], '*', 'n', ARGV[i], 'k', ARGV[i + 1], 'r', ARGV[i + 2], 'e', ARGV[i + 3])
+end)
+list(2, function(i)
+    call('HSETNX', KEYS[14], ARGV[i], ARGV[i + 1])
 end)
 return 1

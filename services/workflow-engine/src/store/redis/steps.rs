@@ -11,6 +11,7 @@ use super::keys::{self, Index, Partition};
 use super::{Redis, encode, events};
 use crate::approval::State;
 use crate::run::Record;
+use crate::store::payloads::{Payload, Room};
 use crate::store::{Error, Step};
 
 static STEP: Script = Script::new(include_str!("step.lua"));
@@ -28,8 +29,11 @@ pub(super) enum Kind<'a> {
 
 impl Redis {
     /// Writes a step. `what` is told where somebody else has written.
-    pub(super) async fn write(&self, kind: Kind<'_>, step: Step, what: String) -> Result<(), Error> {
+    pub(super) async fn write(&self, kind: Kind<'_>, mut step: Step, what: String) -> Result<(), Error> {
         let id = step.summary.id.clone();
+        // What is there goes only with the run or its span; then the step is not written either.
+        let payloads = std::mem::take(&mut step.payloads);
+        step.payloads = self.missing(&Room::of(&step.summary), payloads).await?;
         let partition = self.partition_of(&id);
         let tells = !step.events.is_empty();
         let call = self.step(&kind, step, partition)?;
@@ -53,6 +57,7 @@ impl Redis {
             spent,
             events,
             snapshot,
+            payloads,
         } = step;
         let id = &summary.id;
         let keys = Partition::new(self.prefix(), partition);
@@ -81,6 +86,7 @@ impl Redis {
             .key(keys.spent())
             .key(keys.spent_order())
             .key(keys.spent_total(&summary.namespace))
+            .key(keys.payloads(id))
             .arg(self.fence_of(partition)?)
             .arg(token())
             .arg(word)
@@ -117,6 +123,12 @@ impl Redis {
         }
         let now = events.iter().find_map(|event| event.text("time").parse().ok());
         events::push(&mut call, &events, now.unwrap_or(summary.created_at))?;
+        let span = Room::of(&summary).span;
+        call.push_number(payloads.len() as u64);
+        for Payload { digest, text } in payloads {
+            call.push(keys::payload(span, digest.as_str()));
+            call.push(text);
+        }
         Ok(call)
     }
 

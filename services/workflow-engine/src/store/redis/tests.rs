@@ -4,16 +4,17 @@ mod carrying;
 mod failing;
 mod fencing;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use muster_store::redis::{Address, Connection, Options as Patience};
+use muster_store::redis::{Address, Connection, Options as Patience, cmd};
 use muster_testkit::{RedisCluster, RedisSentinels, RedisServer};
 
-use super::{OpenError, Options, Redis};
+use super::{FORMAT_NAME, FORMAT_VERSION, OpenError, Options, Redis};
 use crate::partition;
 use crate::run::{Status, Summary};
-use crate::store::conformance;
-use crate::store::{Step, Store as _};
+use crate::store::payloads::Apart;
+use crate::store::{Step, Store as _, conformance, payloads};
 
 fn connection(url: &str, patience: Patience) -> Connection {
     let address: Address = url.parse().unwrap_or_else(|error| panic!("{url}: {error}"));
@@ -44,6 +45,7 @@ fn step(before: &Summary, entry: &str) -> Step {
         spent: None,
         events: Vec::new(),
         snapshot: None,
+        payloads: Vec::new(),
     }
 }
 
@@ -63,6 +65,49 @@ async fn a_cluster_keeps_what_every_store_must() {
 async fn sentinels_keep_what_every_store_must() {
     let sentinels = RedisSentinels::start().await;
     conformance::check(async || open(&sentinels.url()).await).await;
+}
+
+#[tokio::test]
+async fn payloads_are_kept_as_in_every_store() {
+    let server = RedisServer::start().await;
+    let store = open(&server.url()).await;
+    payloads::conformance::check_keeper(&store, &store).await;
+    payloads::conformance::check_apart(Arc::new(store), None).await;
+    conformance::check(async || Apart::new(Arc::new(open(&server.url()).await), None, 1)).await;
+}
+
+#[tokio::test]
+async fn a_cluster_keeps_payloads_beside_their_runs() {
+    let cluster = RedisCluster::start().await;
+    let store = open(&cluster.url()).await;
+    payloads::conformance::check_keeper(&store, &store).await;
+    payloads::conformance::check_apart(Arc::new(store), None).await;
+}
+
+#[tokio::test]
+async fn a_store_of_the_version_before_becomes_one_of_this_version() {
+    let server = RedisServer::start().await;
+    let store = open(&server.url()).await;
+    let key = b"muster:{store}:format";
+    let set = |text: &str| {
+        let mut command = cmd("SET");
+        command.arg(&key[..]).arg(text);
+        command
+    };
+    let old = format!("{FORMAT_NAME} 1 {}", partition::DEFAULT_COUNT);
+    store.run::<()>(&set(&old)).await.unwrap();
+    drop(store);
+    let store = open(&server.url()).await;
+    let now: String = store.run(cmd("GET").arg(&key[..])).await.unwrap();
+    assert_eq!(
+        now,
+        format!("{FORMAT_NAME} {FORMAT_VERSION} {}", partition::DEFAULT_COUNT)
+    );
+    let other = format!("{FORMAT_NAME} 1 {}", partition::DEFAULT_COUNT + 1);
+    store.run::<()>(&set(&other)).await.unwrap();
+    let options = Options::default();
+    let refused = Redis::open(connection(&server.url(), Patience::default()), options).await;
+    assert!(matches!(refused, Err(OpenError::Foreign { .. })));
 }
 
 #[tokio::test]
@@ -107,7 +152,7 @@ async fn what_is_something_else_is_refused_by_name() {
     };
     let error = reopen(other.clone()).await;
     assert!(
-        error.contains("workflow-engine 1 64") && error.contains("partitions"),
+        error.contains("workflow-engine 2 64") && error.contains("partitions"),
         "{error}"
     );
     let elsewhere = Options {
@@ -120,7 +165,7 @@ async fn what_is_something_else_is_refused_by_name() {
         "stores with different prefixes share a Redis"
     );
     for (found, word) in [
-        ("workflow-engine 2 64", "newer"),
+        ("workflow-engine 3 64", "newer"),
         ("router 1 64", "another prefix"),
     ] {
         server.ask(&["SET", "muster:{store}:format", found]).await;
