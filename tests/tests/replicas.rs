@@ -328,3 +328,94 @@ async fn events_schedules_and_children_work_across_engines() {
         "one run for each instant: {runs:?}"
     );
 }
+
+/// One at a time for each customer.
+const ONE_AT_A_TIME: &str = r#"
+document:
+  dsl: 1.0.0
+  namespace: test
+  name: one-at-a-time
+  version: 1.0.0
+  metadata: { muster: { concurrency: { limit: 1, key: "${ .customer }" } } }
+do:
+  - work:
+      call: a2a
+      with:
+        server: agent://counter
+        method: SendMessage
+        parameters: { message: { parts: [ { text: "${ $workflow.id }" } ] } }
+      output: { as: "${ $task.name }" }
+"#;
+
+#[tokio::test]
+async fn limits_hold_over_all_engines_and_through_the_death_of_one() {
+    let redis = RedisServer::start().await;
+    let mut replicas = Replicas::start(2, &redis.url()).await;
+    replicas.agent.hold();
+    let document = file(&replicas, "one-at-a-time", ONE_AT_A_TIME);
+    let mut ids = Vec::new();
+    for number in 0..8 {
+        let id = format!("run-{number}");
+        let run = [
+            "workflow",
+            "run",
+            &document,
+            "--id",
+            &id,
+            "--input",
+            r#"{"customer": "a"}"#,
+        ];
+        json(&replicas, number % 2, &run).await;
+        ids.push(id);
+    }
+    // Another customer's need not wait for them.
+    let other = [
+        "workflow",
+        "run",
+        &document,
+        "--id",
+        "other",
+        "--input",
+        r#"{"customer": "b"}"#,
+    ];
+    json(&replicas, 0, &other).await;
+    wait_for("a call of each customer", PATIENCE, async || {
+        replicas.agent.held() == 2
+    })
+    .await;
+    let mut waiting = 0;
+    for id in &ids {
+        let why = json(&replicas, 1, &["workflow", "why", id]).await;
+        waiting += usize::from(why["blockers"][0]["kind"] == "queued");
+    }
+    assert_eq!(waiting, 7, "all but one wait for their turn");
+    // The one that has its turn dies with its engine, and keeps it.
+    replicas.kill(0).await;
+    wait_for("all to complete", PATIENCE, async || {
+        let held = replicas.agent.held();
+        replicas.agent.release(held.min(1));
+        let done = replicas
+            .muster(1, &["workflow", "runs", "--status", "completed", "-o", "json"])
+            .await;
+        let done = done.success().json();
+        let count = done["runs"].as_array().unwrap().len();
+        (count == 9).then_some(()).ok_or(format!("{count} of 9"))
+    })
+    .await;
+    assert_eq!(replicas.agent.calls_by_step_key().len(), 9);
+    assert_one_after_the_other(&replicas, &ids).await;
+}
+
+/// No run began before the one before had ended.
+async fn assert_one_after_the_other(replicas: &Replicas, ids: &[String]) {
+    let mut spans = Vec::new();
+    for id in ids {
+        let run = json(replicas, 1, &["workflow", "show", id]).await;
+        let time = |field: &str| run[field].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+        spans.push((time("startedAt"), time("endedAt")));
+    }
+    spans.sort_unstable();
+    for pair in spans.windows(2) {
+        assert!(pair[0].1 <= pair[1].0, "{pair:?} overlap");
+    }
+}

@@ -68,8 +68,15 @@ impl Engine {
             Some((Place::Ready, hindrance)) => {
                 self.with_children(id, self.in_line(id, hindrance).await).await
             }
+            Some((Place::Parked(_), _)) if self.waits_for_others(summary) => vec![elsewhere(summary)],
             Some((Place::Parked(_), _)) => self.with_children(id, self.read_blockers(id).await).await,
         }
+    }
+
+    /// Whether the run has not begun because runs of its groups are under way in other engines.
+    fn waits_for_others(&self, summary: &Summary) -> bool {
+        let is_shared = self.placement.replicas().is_some();
+        is_shared && summary.status == Status::Pending && !summary.claim.limits.is_empty()
     }
 
     /// Adds where the runs stand that a run waits for.
@@ -192,6 +199,22 @@ fn queued(hindrance: Option<Hindrance>) -> Blocker {
         .with("used", used)
         .with("most", limit.most)
         .with("ahead", ahead),
+    }
+}
+
+/// Behind which limits a run waits of which runs of other engines use up one.
+fn elsewhere(summary: &Summary) -> Blocker {
+    let limits = summary.claim.limits.iter();
+    let limits: Vec<String> = limits
+        .map(|limit| format!("'{}' (at most {})", limit.group, limit.most))
+        .collect();
+    let message = format!(
+        "waits for its turn in {}: runs of other engines are under way",
+        limits.join(" and ")
+    );
+    Blocker {
+        since: Some(summary.created_at),
+        ..Blocker::new(BlockerKind::Queued, message).with("limit", "document.metadata.muster.concurrency")
     }
 }
 

@@ -29,6 +29,7 @@ use crate::feed::Reached;
 use crate::floor::{Command, Job};
 use crate::listening::{Listening, Wish};
 use crate::live::{Broken, Live};
+use crate::replicas::groups;
 use crate::run::RunId;
 use crate::schedule::Left;
 use crate::store::{self, Store};
@@ -139,6 +140,19 @@ impl Executor {
         let Some(mut live) = self.load().await? else {
             return Ok(Outcome::Ended);
         };
+        while self.job.slot && !self.may_be_under_way(&live).await? {
+            let later = self.engine.clock.now() + groups::AGAIN;
+            if self.engine.floor.park(&self.job, Some(later)) {
+                return Ok(Outcome::Parked);
+            }
+            match self.job.mailbox.recv().await {
+                Some(command) => live = self.obey(live, command).await?,
+                None => return Ok(Outcome::Stopped),
+            }
+            if live.summary.status.is_final() {
+                return Ok(Outcome::Ended);
+            }
+        }
         // Durable with the first thing that it does.
         live.summary.marks.lined_up &= !self.job.slot;
         if !live.is_new() {
@@ -226,6 +240,16 @@ impl Executor {
                     self.step(live, stimuli).await?
                 }
             };
+        }
+    }
+
+    /// Whether the limits of its groups let it, over all engines.
+    async fn may_be_under_way(&mut self, live: &Live) -> Result<bool, store::Error> {
+        match self.engine.placement.replicas() {
+            Some(replicas) if !live.summary.claim.limits.is_empty() => {
+                replicas.groups.join(&*self.engine.store, &live.summary).await
+            }
+            _ => Ok(true),
         }
     }
 
@@ -430,6 +454,9 @@ impl Executor {
             );
             if ended {
                 self.engine.meter.ended(live.summary.status);
+                if let Some(replicas) = self.engine.placement.replicas() {
+                    replicas.groups.leave(&live.summary).await;
+                }
                 self.engine.tell_parent(&live.summary);
                 self.engine.timetable.run_ended(&live.summary);
             }

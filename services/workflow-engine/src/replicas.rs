@@ -26,6 +26,7 @@
 //! Redis would stop and reload every run, and the fence protects without it).
 
 mod assignment;
+pub(crate) mod groups;
 mod name;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -43,6 +44,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, OwnedRwLockReadGuard};
 use tonic::transport::Channel;
 
+use self::groups::Groups;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::run::RunId;
@@ -88,6 +90,7 @@ pub(crate) struct Replicas {
     store: Redis,
     leases: Leases,
     members: Members,
+    pub(crate) groups: Groups,
     me: Member,
     time_to_live: Duration,
     /// The partitions that are worked on here, with the epochs of their leases.
@@ -136,6 +139,7 @@ impl Replicas {
         store.share();
         Ok(Self {
             leases: Leases::new(connection.clone(), store.prefix()),
+            groups: Groups::new(connection.clone(), store.prefix()),
             members: Members::new(connection.clone(), Slot::named(store.prefix(), "store")),
             store,
             me,
