@@ -207,8 +207,8 @@ async fn keep_running(load: Arc<Load>, clients: Clients, worker: usize) {
 
 /// A Redis in one of its forms.
 enum Redis {
-    Standalone(RedisServer),
-    Sentinels(RedisSentinels),
+    Standalone(Box<RedisServer>),
+    Sentinels(Box<RedisSentinels>),
     Cluster(RedisCluster),
 }
 
@@ -236,7 +236,7 @@ impl Redis {
 
     fn servers(&mut self) -> Vec<&mut RedisServer> {
         match self {
-            Self::Standalone(server) => vec![server],
+            Self::Standalone(server) => vec![&mut **server],
             Self::Sentinels(servers) => vec![&mut servers.primary, &mut servers.replica],
             Self::Cluster(cluster) => cluster.nodes.iter_mut().collect(),
         }
@@ -590,7 +590,7 @@ fn faults(usual: usize) -> usize {
 
 #[tokio::test]
 async fn two_engines_over_one_redis_survive() {
-    let redis = Redis::Standalone(RedisServer::start().await);
+    let redis = Redis::Standalone(Box::new(RedisServer::start().await));
     Chaos::start("standalone", redis, 2, seed())
         .await
         .run(faults(90))
@@ -599,7 +599,7 @@ async fn two_engines_over_one_redis_survive() {
 
 #[tokio::test]
 async fn two_engines_over_sentinels_survive() {
-    let redis = Redis::Sentinels(RedisSentinels::start().await);
+    let redis = Redis::Sentinels(Box::new(RedisSentinels::start().await));
     Chaos::start("Sentinel", redis, 2, seed())
         .await
         .run(faults(60))
