@@ -4,6 +4,8 @@
 //!
 //! - **One moment.** A backup is read from one snapshot of all keyspaces: a batch is in it whole or not at all, and everything
 //!   that was acknowledged before it began is in it. Nobody waits for it: writers go on, and what they write is not in it.
+//! - **As it is stored.** What is encrypted in the database is so in the backup, with which keys it needs; they are neither in it
+//!   nor needed to make or to restore it.
 //! - **Bounded memory.** Writing and reading hold one block, whatever the size of the database.
 //! - **All or nothing.** A file that is torn, cut off, altered or not one of ours is refused by name, and so is one of another
 //!   service or version. A directory gets its name once everything in it is on disk; a crash leaves only a sibling of it, which
@@ -30,6 +32,7 @@ use muster_runtime::data_directory;
 
 use self::file::{Block, Reader, Writer};
 use self::place::Place;
+use crate::database::is_sealed;
 use crate::{Database, Format, Limits};
 
 /// What a backup holds.
@@ -230,5 +233,8 @@ fn fill<R: Read, W: Write>(reader: &mut Reader<R, W>, format: Format, draft: &Pa
         }
     }
     database.engine().persist(PersistMode::SyncAll).map_err(failed)?;
+    if is_sealed(database.engine()) {
+        format.mark_sealed(draft)?;
+    }
     Ok(())
 }

@@ -77,6 +77,7 @@ impl Batch {
     }
 
     fn write(&mut self, keyspace: &Keyspace, key: Vec<u8>, value: Option<Vec<u8>>) {
+        let value = value.map(|value| keyspace.sealed(&key, value));
         self.longest_key = self.longest_key.max(key.len());
         self.bytes += key.len() + value.as_ref().map_or(0, Vec::len);
         self.writes.push(Write {

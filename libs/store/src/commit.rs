@@ -12,9 +12,9 @@ use std::sync::{Arc, OnceLock};
 use fjall::PersistMode;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::batch::{Expected, Write};
+use crate::batch::{Expectation, Expected, Write};
 use crate::visible::Visible;
-use crate::{Batch, CommitError, journal};
+use crate::{Batch, CommitError, Keys, journal};
 
 /// The engine keeps a key's length in two bytes.
 pub(crate) const LONGEST_KEY: usize = u16::MAX as usize;
@@ -54,6 +54,7 @@ type Key = (u64, Vec<u8>);
 
 pub(crate) struct Writer {
     pub(crate) engine: fjall::Database,
+    pub(crate) keys: Option<Keys>,
     pub(crate) visible: Visible,
     pub(crate) directory: PathBuf,
     pub(crate) queue: mpsc::Receiver<Request>,
@@ -145,11 +146,11 @@ impl Writer {
         for expectation in &batch.expectations {
             let id = (expectation.keyspace.id(), expectation.key.clone());
             let holds = if let Some(write) = pending.get(&id) {
-                matches(write.value.as_deref(), &expectation.expected)
+                self.matches(write.value.as_deref(), expectation)?
             } else {
                 let stored = expectation.keyspace.get(&expectation.key);
                 let stored = stored.map_err(|error| self.failure.set(&self.directory, error.to_string()))?;
-                matches(stored.as_deref(), &expectation.expected)
+                self.matches(stored.as_deref(), expectation)?
             };
             if !holds {
                 let keyspace = expectation.keyspace.name().to_string();
@@ -163,9 +164,29 @@ impl Writer {
     }
 }
 
-fn matches(stored: Option<&[u8]>, expected: &Expected) -> bool {
-    match expected {
-        Expected::Absent => stored.is_none(),
-        Expected::Value(value) => stored == Some(value.as_slice()),
+impl Writer {
+    /// Whether it is as expected; how a value is stored makes no difference.
+    fn matches(&self, stored: Option<&[u8]>, expectation: &Expectation) -> Result<bool, CommitError> {
+        let Expectation {
+            keyspace,
+            key,
+            expected,
+        } = expectation;
+        let (Expected::Value(value), Some(stored)) = (expected, stored) else {
+            return Ok(*expected == Expected::Absent && stored.is_none());
+        };
+        let opened = match &self.keys {
+            Some(keys) => keys.open(keyspace.name(), key, stored),
+            None => Ok(None),
+        };
+        let opened = opened.map_err(|what| {
+            let name = keyspace.name();
+            let what = format!(
+                "key {} of '{name}' cannot be decrypted: {what}",
+                key.escape_ascii()
+            );
+            self.failure.set(&self.directory, what)
+        })?;
+        Ok(opened.as_deref().unwrap_or(stored) == value.as_slice())
     }
 }

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use fjall::KeyspaceCreateOptions;
+use fjall::{KeyspaceCreateOptions, PersistMode};
 use muster_runtime::data_directory::DataDirectory;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::commit::{Failure, LONGEST_KEY, Request, Writer};
 use crate::visible::Visible;
-use crate::{Batch, CommitError, Error, Format, Keyspace, journal, layout};
+use crate::{Batch, CommitError, Error, Format, Keys, Keyspace, journal, layout, seal};
 
 /// Where the engine's own files are, below the data directory.
 const FILES: &str = "data";
@@ -55,6 +55,7 @@ pub(crate) struct Shared {
     engine: fjall::Database,
     visible: Visible,
     failure: Failure,
+    keys: Option<Keys>,
     format: Format,
     limits: Limits,
     path: PathBuf,
@@ -69,6 +70,11 @@ impl Shared {
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The keys by which values are encrypted and read, if they are.
+    pub(crate) fn keys(&self) -> Option<&Keys> {
+        self.keys.as_ref()
     }
 }
 
@@ -89,6 +95,20 @@ impl Database {
     /// # Errors
     /// The directory holds something else, a newer format or damaged files, or cannot be used.
     pub fn open(directory: DataDirectory, format: Format, limits: Limits) -> Result<Self, Error> {
+        Self::open_with(directory, format, limits, None)
+    }
+
+    /// The same with keys by which what it holds is encrypted; see [`seal`](mod@crate::seal). What is there and is not encrypted
+    /// is read as it is.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; or what it holds is encrypted, and a key that is needed is missing or another one.
+    pub fn open_with(
+        directory: DataDirectory,
+        format: Format,
+        limits: Limits,
+        keys: Option<Keys>,
+    ) -> Result<Self, Error> {
         format.check_or_mark(directory.path())?;
         let path = directory.path().join(FILES);
         layout::check(&path)?;
@@ -101,11 +121,16 @@ impl Database {
                 .manual_journal_persist(true)
                 .open()
         })?;
+        unlock(&engine, &path, keys.as_ref())?;
+        if keys.is_some() {
+            format.mark_sealed(directory.path())?;
+        }
         let (requests, queue) = mpsc::channel(limits.queued_batches.max(1));
         let visible = Visible::of(&engine);
         let failure = Failure::default();
         let writer = Writer {
             engine: engine.clone(),
+            keys: keys.clone(),
             visible: visible.clone(),
             directory: path.clone(),
             queue,
@@ -123,6 +148,7 @@ impl Database {
                 engine,
                 visible,
                 failure,
+                keys,
                 format,
                 limits,
                 path,
@@ -209,6 +235,40 @@ impl Database {
     pub fn path(&self) -> &Path {
         &self.shared.path
     }
+}
+
+/// Checks that the keys are those that the database needs; writes down that it needs the one that writes, before anything is
+/// written with it.
+fn unlock(engine: &fjall::Database, path: &Path, keys: Option<&Keys>) -> Result<(), Error> {
+    if keys.is_none() && !is_sealed(engine) {
+        return Ok(());
+    }
+    let keyspace = guarded(path, "open a keyspace", || {
+        engine.keyspace(seal::KEYSPACE, KeyspaceCreateOptions::default)
+    })?;
+    let mut needed = Vec::new();
+    for entry in keyspace.iter() {
+        let (id, known) = entry
+            .into_inner()
+            .map_err(|error| Error::engine(path, "read", error))?;
+        needed.push((id.to_vec(), known.to_vec()));
+    }
+    seal::check(path, &needed, keys)?;
+    let Some(keys) = keys else { return Ok(()) };
+    let id = keys.writing().as_bytes();
+    if !needed.iter().any(|(needed, _)| needed == id) {
+        let written = keyspace
+            .insert(id, keys.known())
+            .and_then(|()| engine.persist(PersistMode::SyncAll));
+        written.map_err(|error| Error::engine(path, "write", error))?;
+        tracing::info!(path = %path.display(), key = keys.writing(), "values are encrypted with this key from now on");
+    }
+    Ok(())
+}
+
+/// Whether what it holds is encrypted.
+pub(crate) fn is_sealed(engine: &fjall::Database) -> bool {
+    engine.keyspace_exists(seal::KEYSPACE)
 }
 
 /// The engine trusts its own files and panics on some that cannot be; to us they are damaged.

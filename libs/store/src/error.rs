@@ -46,6 +46,26 @@ pub enum Error {
         /// What was to be opened.
         expected: String,
     },
+    /// What the directory holds is encrypted, and the key for it is missing.
+    #[error(
+        "{}: is encrypted and needs key '{id}'; name a file with that key, and keep it there after the first one once another \
+         writes",
+        path.display()
+    )]
+    Sealed {
+        /// The directory.
+        path: PathBuf,
+        /// The key's id.
+        id: String,
+    },
+    /// What the directory holds is encrypted with another key of that id.
+    #[error("{}: is encrypted with another key '{id}' than the one that is given; name the file with the right one", path.display())]
+    WrongKey {
+        /// The directory.
+        path: PathBuf,
+        /// The key's id.
+        id: String,
+    },
     /// A file holds what cannot be.
     #[error("{}: damaged: {what}; restore it from a backup or move the directory away", path.display())]
     Damaged {

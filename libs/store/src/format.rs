@@ -12,6 +12,9 @@ use crate::Error;
 /// Name of the file in the data directory.
 pub(crate) const FILE: &str = "format";
 
+/// Says that what the directory holds is encrypted; software that does not know of it refuses the line.
+const SEALED: &str = " sealed";
+
 /// Larger than any line that we write.
 const MOST_BYTES: u64 = 256;
 
@@ -38,24 +41,36 @@ impl Format {
     pub(crate) fn check_or_mark(self, directory: &Path) -> Result<(), Error> {
         let path = directory.join(FILE);
         match std::fs::metadata(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => self.mark(directory),
+            Err(error) if error.kind() == ErrorKind::NotFound => self.mark(directory, false),
             Err(error) => Err(Error::io(&path, "read", error)),
             Ok(metadata) if metadata.len() > MOST_BYTES => Err(Error::damaged(&path, "too long")),
             Ok(_) => {
                 let text = std::fs::read_to_string(&path).map_err(|error| Error::io(&path, "read", error))?;
                 if self.check(&path, &text)? < self.version {
                     tracing::info!(path = %path.display(), from = text.trim_end(), to = self.version, "the format is raised");
-                    self.mark(directory)?;
+                    self.mark(directory, text.trim_end().ends_with(SEALED))?;
                 }
                 Ok(())
             }
         }
     }
 
+    /// Says of a directory of this format that what it holds is encrypted.
+    pub(crate) fn mark_sealed(self, directory: &Path) -> Result<(), Error> {
+        let path = directory.join(FILE);
+        let text = std::fs::read_to_string(&path).map_err(|error| Error::io(&path, "read", error))?;
+        if text.trim_end().ends_with(SEALED) {
+            return Ok(());
+        }
+        self.mark(directory, true)
+    }
+
     /// The version found, if it can be used.
     fn check(self, path: &Path, text: &str) -> Result<u32, Error> {
         let damaged = || Error::damaged(path, "is not a name and a version");
-        let (name, version) = text.trim_end().split_once(' ').ok_or_else(damaged)?;
+        let text = text.trim_end();
+        let plain = text.strip_suffix(SEALED).unwrap_or(text);
+        let (name, version) = plain.split_once(' ').ok_or_else(damaged)?;
         let found: u32 = version.parse().map_err(|_| damaged())?;
         let (path, supported) = (path.to_owned(), self.version);
         if name != self.name {
@@ -87,11 +102,12 @@ impl Format {
     }
 
     /// Written whole before it gets its name, so that a crash leaves no half of it.
-    fn mark(self, directory: &Path) -> Result<(), Error> {
+    fn mark(self, directory: &Path, is_sealed: bool) -> Result<(), Error> {
         let draft = directory.join("format.new");
         let write = || -> std::io::Result<()> {
             let mut file = File::create(&draft)?;
-            writeln!(file, "{} {}", self.name, self.version)?;
+            let sealed = if is_sealed { SEALED } else { "" };
+            writeln!(file, "{} {}{sealed}", self.name, self.version)?;
             file.sync_all()?;
             std::fs::rename(&draft, directory.join(FILE))?;
             File::open(directory)?.sync_all()
@@ -128,6 +144,21 @@ mod tests {
         std::fs::write(&path, "engine 2\n").unwrap();
         FORMAT.check_or_mark(directory.path()).unwrap();
         assert_eq!(std::fs::read_to_string(path).unwrap(), "engine 3\n");
+    }
+
+    #[test]
+    fn what_is_encrypted_says_so_and_goes_on_saying_so() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(FILE);
+        std::fs::write(&path, "engine 2\n").unwrap();
+        let older = Format { version: 2, ..FORMAT };
+        for _ in 0..2 {
+            older.mark_sealed(directory.path()).unwrap();
+            older.check_or_mark(directory.path()).unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), "engine 2 sealed\n");
+        }
+        FORMAT.check_or_mark(directory.path()).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "engine 3 sealed\n");
     }
 
     #[test]

@@ -3,7 +3,6 @@
 //! A batch is seen whole or not at all, and whoever has seen it sees it in every later read; see [`visible`](mod@crate::visible).
 
 use std::ops::{Bound, RangeBounds};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use fjall::Readable as _;
@@ -41,9 +40,19 @@ impl Keyspace {
         let value = self
             .shared
             .snapshot()
-            .get(&self.engine, key)
+            .get(&self.engine, key.as_ref())
             .map_err(|error| Error::engine(self.shared.path(), "read", error))?;
-        Ok(value.map(|value| value.to_vec()))
+        value
+            .map(|value| opened(&self.shared, self.engine.name(), key.as_ref(), &value))
+            .transpose()
+    }
+
+    /// The value as it is stored.
+    pub(crate) fn sealed(&self, key: &[u8], value: Vec<u8>) -> Vec<u8> {
+        match self.shared.keys() {
+            Some(keys) => keys.seal(self.engine.name(), key, &value),
+            None => value,
+        }
     }
 
     /// The entries whose keys are in `range`, in order of their keys, from either end.
@@ -58,20 +67,35 @@ impl Keyspace {
         } else {
             Some(self.shared.snapshot().range::<Vec<u8>, _>(&self.engine, range))
         };
-        Entries {
-            engine,
-            path: self.shared.path().to_owned(),
-            _open: Arc::clone(&self.shared),
-        }
+        self.entries(engine)
     }
 
     /// The entries whose keys start with `prefix`, like [`Self::range`].
     pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Entries {
-        let engine = Some(self.shared.snapshot().prefix(&self.engine, prefix));
+        self.entries(Some(self.shared.snapshot().prefix(&self.engine, prefix)))
+    }
+
+    fn entries(&self, engine: Option<fjall::Iter>) -> Entries {
         Entries {
             engine,
-            path: self.shared.path().to_owned(),
-            _open: Arc::clone(&self.shared),
+            name: self.engine.name().to_string(),
+            open: Arc::clone(&self.shared),
+        }
+    }
+}
+
+/// The value that is stored under this key.
+fn opened(shared: &Shared, keyspace: &str, key: &[u8], stored: &[u8]) -> Result<Vec<u8>, Error> {
+    let opened = match shared.keys() {
+        Some(keys) => keys.open(keyspace, key, stored),
+        None => Ok(None),
+    };
+    match opened {
+        Ok(opened) => Ok(opened.unwrap_or_else(|| stored.to_vec())),
+        Err(what) => {
+            let key = key.escape_ascii();
+            let what = format!("key {key} of '{keyspace}' cannot be decrypted: {what}");
+            Err(Error::damaged(shared.path(), what))
         }
     }
 }
@@ -88,10 +112,11 @@ fn is_empty((start, end): &(Bound<Vec<u8>>, Bound<Vec<u8>>)) -> bool {
 
 /// Entries of a keyspace in the order of their keys. Ends after the first error.
 pub struct Entries {
-    // Before `_open`: it must let go of the database before the database closes.
+    // Before `open`: it must let go of the database before the database closes.
     engine: Option<fjall::Iter>,
-    path: PathBuf,
-    _open: Arc<Shared>,
+    /// Of the keyspace.
+    name: String,
+    open: Arc<Shared>,
 }
 
 impl Entries {
@@ -100,13 +125,16 @@ impl Entries {
         next: impl FnOnce(&mut fjall::Iter) -> Option<fjall::Guard>,
     ) -> Option<Result<Entry, Error>> {
         let entry = next(self.engine.as_mut()?)?.into_inner();
-        Some(match entry {
-            Ok((key, value)) => Ok((key.to_vec(), value.to_vec())),
-            Err(error) => {
-                self.engine = None;
-                Err(Error::engine(&self.path, "read", error))
-            }
-        })
+        let entry = entry
+            .map_err(|error| Error::engine(self.open.path(), "read", error))
+            .and_then(|(key, value)| {
+                let value = opened(&self.open, &self.name, &key, &value)?;
+                Ok((key.to_vec(), value))
+            });
+        if entry.is_err() {
+            self.engine = None;
+        }
+        Some(entry)
     }
 }
 

@@ -14,6 +14,7 @@
 //! - **Formats are checked first.** A plain `format` file names what the directory holds and in which version; a
 //!   newer version or another service's directory is refused before anything is opened or changed.
 //! - **Damage is reported, a torn end is repaired.** See [`journal`](mod@crate::journal).
+//! - **What is encrypted can be read with its keys alone.** See [`seal`](mod@crate::seal).
 //! - **A backup is one moment.** [`Database::back_up`] streams all of it while it works; see [`backup`](mod@crate::backup).
 //!
 //! Rejected: SQLite (a C library in every service, and one writer that syncs per transaction), an own file format
@@ -30,6 +31,7 @@ pub mod journal;
 mod keyspace;
 mod layout;
 pub mod redis;
+mod seal;
 mod visible;
 
 pub use batch::Batch;
@@ -37,3 +39,4 @@ pub use database::{Database, Limits};
 pub use error::{CommitError, Error};
 pub use format::Format;
 pub use keyspace::{Entries, Entry, Keyspace};
+pub use seal::{BadKeys, Keys};

@@ -44,6 +44,9 @@ pub struct Engine {
     pub router_url: String,
     /// Where documents and runs are kept, unless that is in Redis. One process at a time may use it.
     pub data_directory: PathBuf,
+    /// A file of keys by which what the data directory holds is encrypted: in each line an id, a space, and 32 random bytes in
+    /// base64. The first one writes, any of them reads. None: it is not encrypted.
+    pub encryption_key_file: Option<PathBuf>,
     /// Where the Redis is that documents and runs are kept in: `redis://HOST:PORT`, `redis+sentinel://…` or
     /// `redis+cluster://…`. None: they are kept in the data directory.
     pub redis_cluster_endpoint: Option<String>,
@@ -240,6 +243,7 @@ impl Default for Engine {
         Self {
             router_url: "http://127.0.0.1:7402".to_owned(),
             data_directory: PathBuf::from("data/workflow-engine"),
+            encryption_key_file: None,
             redis_cluster_endpoint: None,
             redis: Redis::default(),
             max_concurrent_workflows: 100,
@@ -337,6 +341,13 @@ impl Engine {
         }
         if self.data_directory.as_os_str().is_empty() {
             mistakes.add("engine.data_directory", "must name a directory");
+        }
+        if self.encryption_key_file.is_some() && self.redis_cluster_endpoint.is_some() {
+            mistakes.add(
+                "engine.encryption_key_file",
+                "is for the data directory and of no use in Redis; leave it or engine.redis_cluster_endpoint away, and encrypt \
+                 the disks of Redis",
+            );
         }
         if let Err(error) = outbound::Policy::new(&self.outbound.allow) {
             mistakes.add("engine.outbound.allow", error);
@@ -464,6 +475,17 @@ mod tests {
         let mut mistakes = Mistakes::default();
         Config::default().validate(&mut mistakes);
         assert!(mistakes.is_empty(), "{mistakes}");
+    }
+
+    #[test]
+    fn what_is_in_redis_is_not_encrypted_and_nobody_is_to_think_so() {
+        let mut config = Config::default();
+        config.engine.encryption_key_file = Some("keys".into());
+        config.engine.redis_cluster_endpoint = Some("redis://127.0.0.1:6379".into());
+        let mut mistakes = Mistakes::default();
+        config.validate(&mut mistakes);
+        let keys: Vec<&str> = mistakes.iter().map(|(key, _)| key).collect();
+        assert_eq!(keys, ["engine.encryption_key_file"]);
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! Opens the store that the settings name: in Redis where there is an endpoint, else in the data directory.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use muster_runtime::{Error, data_directory};
-use muster_store::Database;
 use muster_store::redis::{Address, Connection};
+use muster_store::{Database, Keys};
 
 use crate::config;
 use crate::off_thread::off_thread;
@@ -51,9 +52,11 @@ pub(crate) async fn open(settings: &config::Engine, address: SocketAddr) -> Resu
 /// Off the async threads: it may have much to recover.
 async fn open_embedded(settings: &config::Engine) -> Result<Opened, Error> {
     let path = settings.data_directory.clone();
+    let key_file = settings.encryption_key_file.clone();
     let store = off_thread(move || {
+        let keys = key_file.as_deref().map(keys).transpose()?;
         let directory = data_directory::open(&path)?;
-        Embedded::open(directory).map_err(|error| Error::DataDirectory {
+        Embedded::open_with(directory, keys).map_err(|error| Error::DataDirectory {
             path,
             what: error.to_string(),
         })
@@ -65,6 +68,15 @@ async fn open_embedded(settings: &config::Engine) -> Result<Opened, Error> {
         in_redis: None,
         bucket: None,
     })
+}
+
+fn keys(path: &Path) -> Result<Keys, Error> {
+    let wrong = |what: String| {
+        let path = path.display();
+        Error::Other(format!("engine.encryption_key_file: {path}: {what}"))
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    Keys::parse(&text).map_err(|error| wrong(error.to_string()))
 }
 
 async fn open_redis(settings: &config::Engine, endpoint: &str, address: SocketAddr) -> Result<Opened, Error> {

@@ -21,7 +21,7 @@ mod spending;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use muster_runtime::data_directory::DataDirectory;
-use muster_store::{Batch, CommitError, Database, Format, Keyspace, Limits};
+use muster_store::{Batch, CommitError, Database, Format, Keys, Keyspace, Limits};
 use muster_workflow_dsl::cloud_event::CloudEvent;
 use serde::Serialize;
 use serde_json::Value;
@@ -79,7 +79,15 @@ impl Embedded {
     /// # Errors
     /// The directory holds something else, a newer format or damaged files, or cannot be used.
     pub fn open(directory: DataDirectory) -> Result<Self, muster_store::Error> {
-        let database = Database::open(directory, FORMAT, Limits::default())?;
+        Self::open_with(directory, None)
+    }
+
+    /// The same with keys by which what is in it is encrypted.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; or a key that is needed is missing or another one.
+    pub fn open_with(directory: DataDirectory, keys: Option<Keys>) -> Result<Self, muster_store::Error> {
+        let database = Database::open_with(directory, FORMAT, Limits::default(), keys)?;
         let events = database.keyspace("events")?;
         Ok(Self {
             catalogue: database.keyspace("catalogue")?,
@@ -432,6 +440,20 @@ mod tests {
             Embedded::open(directory).unwrap()
         })
         .await;
+    }
+
+    #[tokio::test]
+    async fn keeps_the_same_where_it_is_encrypted() {
+        let directory = tempfile::tempdir().unwrap();
+        let keys = Keys::parse(&format!("a {}=", "A".repeat(43))).unwrap();
+        let open = || {
+            let directory = muster_runtime::data_directory::open(directory.path()).unwrap();
+            Embedded::open_with(directory, Some(keys.clone())).unwrap()
+        };
+        conformance::check(async || open()).await;
+        let store = Arc::new(open());
+        payloads::conformance::check_keeper(&*store, &*store).await;
+        payloads::conformance::check_apart(store, None).await;
     }
 
     #[tokio::test]

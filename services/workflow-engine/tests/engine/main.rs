@@ -19,6 +19,7 @@ mod conformance;
 mod crashes;
 mod described;
 mod durability;
+mod encryption;
 mod erasing;
 mod events;
 mod examples;
