@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::caller::process;
 use crate::schedule::{Bounds, Share};
+use crate::store::embedded;
 use crate::store::events::Room;
 use crate::{outbound, secrets};
 
@@ -78,6 +79,9 @@ pub struct Engine {
     pub max_payload_bytes: usize,
     /// Values of runs that are longer than this, as JSON in bytes, are kept apart from the journals, once for each run.
     pub payload_threshold_bytes: usize,
+    /// Format of the store that is written; an older one keeps it readable by older software, which may run beside this, or be gone
+    /// back to. What is newer already stays so.
+    pub format: u32,
     /// Where such values are kept.
     pub payloads: Payloads,
     /// What documents may connect to.
@@ -257,6 +261,7 @@ impl Default for Engine {
             history_entries: 20_000,
             max_payload_bytes: 2 * MIB,
             payload_threshold_bytes: 64 * KIB,
+            format: embedded::FORMAT.version,
             payloads: Payloads::default(),
             outbound: outbound::Config::default(),
             mcp_stdio_commands: Vec::new(),
@@ -428,6 +433,12 @@ impl Engine {
             self.max_payload_bytes as u64,
             KIB as u64,
             largest as u64,
+        );
+        within(
+            "engine.format",
+            self.format.into(),
+            embedded::FORMAT.oldest.into(),
+            embedded::FORMAT.version.into(),
         );
         within(
             "engine.payload_threshold_bytes",

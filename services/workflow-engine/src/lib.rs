@@ -144,6 +144,7 @@ pub async fn run_by(
         database,
         in_redis,
         bucket,
+        ..
     } = opening::open(&settings, listeners.data_address()).await?;
     let placement = match &in_redis {
         None => Placement::alone(),

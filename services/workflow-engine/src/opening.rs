@@ -18,6 +18,8 @@ use crate::store::redis::Redis;
 
 /// An open store.
 pub(crate) struct Opened {
+    /// Format of what is written.
+    format: u32,
     pub(crate) store: Arc<dyn Store>,
     /// What backups are made of; a store in Redis is backed up by Redis's own means.
     pub(crate) database: Option<Database>,
@@ -41,7 +43,12 @@ pub(crate) async fn open(settings: &config::Engine, address: SocketAddr) -> Resu
         None => open_embedded(settings).await?,
         Some(endpoint) => open_redis(settings, endpoint, address).await?,
     };
-    let apart = Apart::new(opened.store, bucket.clone(), settings.payload_threshold_bytes);
+    // What is cut is written since format 2.
+    let threshold = match opened.format {
+        ..2 => usize::MAX,
+        _ => settings.payload_threshold_bytes,
+    };
+    let apart = Apart::new(opened.store, bucket.clone(), threshold);
     Ok(Opened {
         store: Arc::new(apart),
         bucket,
@@ -52,17 +59,18 @@ pub(crate) async fn open(settings: &config::Engine, address: SocketAddr) -> Resu
 /// Off the async threads: it may have much to recover.
 async fn open_embedded(settings: &config::Engine) -> Result<Opened, Error> {
     let path = settings.data_directory.clone();
-    let key_file = settings.encryption_key_file.clone();
+    let (key_file, format) = (settings.encryption_key_file.clone(), settings.format);
     let store = off_thread(move || {
         let keys = key_file.as_deref().map(keys).transpose()?;
         let directory = data_directory::open(&path)?;
-        Embedded::open_with(directory, keys).map_err(|error| Error::DataDirectory {
+        Embedded::open_with(directory, format, keys).map_err(|error| Error::DataDirectory {
             path,
             what: error.to_string(),
         })
     })
     .await?;
     Ok(Opened {
+        format,
         database: Some(store.database().clone()),
         store: Arc::new(store),
         in_redis: None,
@@ -96,9 +104,12 @@ async fn open_redis(settings: &config::Engine, endpoint: &str, address: SocketAd
     let path = settings.data_directory.clone();
     let directory = off_thread(move || data_directory::open(&path)).await?;
     let connection = Connection::new(place, settings.redis.patience());
-    let redis = Redis::open(connection, settings.redis.options(settings.events.room()))
-        .await
-        .map_err(|error| Error::Other(format!("{KEY}: {error}")))?;
+    let redis = Redis::open(
+        connection,
+        settings.redis.options(settings.events.room(), settings.format),
+    )
+    .await
+    .map_err(|error| Error::Other(format!("{KEY}: {error}")))?;
     let address = settings.redis.address(address)?;
     let replicas = Replicas::new(redis.clone(), directory, address, settings.redis.lease())?;
     tracing::info!(
@@ -107,6 +118,7 @@ async fn open_redis(settings: &config::Engine, endpoint: &str, address: SocketAd
         "the store is in Redis"
     );
     Ok(Opened {
+        format: redis.format(),
         store: Arc::new(redis.clone()),
         database: None,
         in_redis: Some(InRedis {

@@ -3,7 +3,7 @@
 //! Registry, router, engine and one agent run as processes of their own, anew for each case; the clients are in this one. Each
 //! client starts a run, waits for its end and starts the next (a closed loop), so that the load is what the system takes and
 //! never more. Nothing is acknowledged before it is on disk: the directory decides what is measured, and a file system in
-//! memory would flatter.
+//! memory would flatter. With a store in Redis, Redis's own settings decide.
 //!
 //! What is compared are three kinds of steps; see [`steps::Kind`]. Steps are counted by the engine, so that runs that are
 //! longer than the measurement count too.
@@ -27,7 +27,7 @@ use crate::connect::{Endpoints, Service};
 use crate::failure::Failure;
 use crate::output::Output;
 use load::{Load, Work};
-use processes::{Memory, Processes, Room};
+use processes::{Keeping, Memory, Processes, Room};
 use report::Row;
 use steps::{Kind, Park, WRITTEN_OUT};
 
@@ -82,6 +82,23 @@ pub struct Arguments {
     /// Where to make the directory that the processes keep their data in; default: that for temporary files.
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// A Redis to keep the engine's store in, in place of its data directory. What is written there stays there: use one that
+    /// is for nothing else. How safely it keeps things is its own setting (`appendfsync`).
+    #[arg(long, value_name = "URL")]
+    redis: Option<String>,
+}
+
+impl Arguments {
+    /// Where the engine keeps its store, which is a new one each time.
+    fn keeping(&self) -> Keeping {
+        match &self.redis {
+            None => Keeping::Embedded,
+            Some(url) => Keeping::Redis {
+                url: url.clone(),
+                prefix: format!("bench-{}", uuid::Uuid::now_v7()),
+            },
+        }
+    }
 }
 
 fn steps(text: &str) -> Result<u32, String> {
@@ -122,6 +139,10 @@ pub async fn run(arguments: Arguments, output: &Output) -> Result<(), Failure> {
     let disk = parts::disk(directory.path()).await?;
     let call = bare_call(&arguments, directory.path()).await?;
     let machine = parts::machine();
+    let store = match &arguments.redis {
+        None => "embedded, on disk before it is acknowledged",
+        Some(_) => "Redis",
+    };
     if !output.is_json() {
         let at = |name: &str, part: &Value| {
             let quantile = |quantile: &str| part[quantile].as_f64().unwrap_or(f64::NAN);
@@ -132,7 +153,7 @@ pub async fn run(arguments: Arguments, output: &Output) -> Result<(), Failure> {
             )
         };
         output.line(&format!(
-            "{} × {}, Linux {}; store: embedded, on disk before it is acknowledged; payload {} B",
+            "{} × {}, Linux {}; store: {store}; payload {} B",
             machine["cores"],
             machine["processor"].as_str().unwrap_or_default(),
             machine["kernel"].as_str().unwrap_or_default(),
@@ -154,7 +175,7 @@ pub async fn run(arguments: Arguments, output: &Output) -> Result<(), Failure> {
     if output.is_json() {
         output.json(&json!({
             "machine": machine,
-            "store": "embedded",
+            "store": store,
             "payloadBytes": arguments.payload,
             "diskMillis": report::quantiles(&disk),
             "callMillis": report::quantiles(&call),
@@ -212,7 +233,7 @@ async fn bare_call(arguments: &Arguments, directory: &Path) -> Result<load::Late
         parked: 0,
     };
     let directory = directory.join("call");
-    let processes = Processes::start(&directory, room).await?;
+    let processes = Processes::start(&directory, &arguments.keeping(), room).await?;
     let call = parts::call(
         &processes.endpoints(),
         &Kind::Agent.input(arguments.payload as usize),
@@ -229,7 +250,7 @@ async fn measure(case: Case, arguments: &Arguments, directory: &Path) -> Result<
         parked: case.parked,
     };
     let directory = directory.join("case");
-    let processes = Processes::start(&directory, room).await?;
+    let processes = Processes::start(&directory, &arguments.keeping(), room).await?;
     let measured = measured(case, arguments, &processes).await;
     processes.stop().await;
     forget(&directory)?;

@@ -82,11 +82,12 @@ impl Redis {
 
     /// As the store knows it.
     #[must_use]
-    pub fn options(&self, room: Room) -> Options {
+    pub fn options(&self, room: Room, format: u32) -> Options {
         Options {
             prefix: self.key_prefix.clone(),
             partitions: self.partitions,
             room,
+            format,
             ..Options::default()
         }
     }

@@ -79,15 +79,23 @@ impl Embedded {
     /// # Errors
     /// The directory holds something else, a newer format or damaged files, or cannot be used.
     pub fn open(directory: DataDirectory) -> Result<Self, muster_store::Error> {
-        Self::open_with(directory, None)
+        Self::open_with(directory, FORMAT.version, None)
     }
 
-    /// The same with keys by which what is in it is encrypted.
+    /// The same in this format, which may be an older one; with keys by which what is in it is encrypted.
     ///
     /// # Errors
     /// As [`Self::open`]; or a key that is needed is missing or another one.
-    pub fn open_with(directory: DataDirectory, keys: Option<Keys>) -> Result<Self, muster_store::Error> {
-        let database = Database::open_with(directory, FORMAT, Limits::default(), keys)?;
+    pub fn open_with(
+        directory: DataDirectory,
+        format: u32,
+        keys: Option<Keys>,
+    ) -> Result<Self, muster_store::Error> {
+        let format = Format {
+            version: format.clamp(FORMAT.oldest, FORMAT.version),
+            ..FORMAT
+        };
+        let database = Database::open_with(directory, format, Limits::default(), keys)?;
         let events = database.keyspace("events")?;
         Ok(Self {
             catalogue: database.keyspace("catalogue")?,
@@ -448,7 +456,7 @@ mod tests {
         let keys = Keys::parse(&format!("a {}=", "A".repeat(43))).unwrap();
         let open = || {
             let directory = muster_runtime::data_directory::open(directory.path()).unwrap();
-            Embedded::open_with(directory, Some(keys.clone())).unwrap()
+            Embedded::open_with(directory, FORMAT.version, Some(keys.clone())).unwrap()
         };
         conformance::check(async || open()).await;
         let store = Arc::new(open());

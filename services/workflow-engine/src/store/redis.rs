@@ -72,6 +72,8 @@ pub struct Options {
     pub step_bytes: usize,
     /// How much the log of events keeps when steps add to it.
     pub room: Room,
+    /// The format that is written, where the store's is not newer already.
+    pub format: u32,
 }
 
 impl Default for Options {
@@ -81,6 +83,7 @@ impl Default for Options {
             partitions: partition::DEFAULT_COUNT,
             step_bytes: muster_store::Limits::default().batch_bytes,
             room: crate::config::Events::default().room(),
+            format: FORMAT_VERSION,
         }
     }
 }
@@ -94,6 +97,7 @@ pub struct Redis {
 struct Shared {
     connection: Connection,
     options: Options,
+    format: u32,
     /// What writes to each partition are made under; none: it is not ours. Absent: nobody else is there, and nothing is checked.
     fences: Mutex<Option<BTreeMap<u16, String>>>,
     outboxes: events::Outboxes,
@@ -132,6 +136,12 @@ impl Redis {
     #[must_use]
     pub fn partitions(&self) -> u16 {
         self.shared.options.partitions
+    }
+
+    /// The format of what is written.
+    #[must_use]
+    pub fn format(&self) -> u32 {
+        self.shared.format
     }
 
     /// The connection.

@@ -107,6 +107,29 @@ async fn a_large_value_is_handed_on_kept_once_and_read_as_it_was_after_a_restart
 }
 
 #[tokio::test]
+async fn an_older_format_is_written_until_it_is_raised_and_not_after() {
+    let mut engine = Engine::start_with(|settings| settings.format = 1).await;
+    engine.start_run(&handing_on(), "before", &input()).await.unwrap();
+    engine.until("before", RunStatus::Completed).await;
+    engine.stop().await;
+    let mark = |engine: &Engine| std::fs::read_to_string(engine.data_directory().join("format")).unwrap();
+    assert_eq!(mark(&engine), "workflow-engine 1\n");
+    let (payloads, journals) = engine.kept();
+    assert!(payloads.is_empty(), "software of that format knows of none");
+    assert!(journals > letter().len());
+    engine.restart_stopped_with(|settings| settings.format = 2).await;
+    engine.start_run(&handing_on(), "after", &input()).await.unwrap();
+    for id in ["before", "after"] {
+        let run = engine.until(id, RunStatus::Completed).await;
+        assert_eq!(serde_json::from_str::<Value>(&run.output_json).unwrap(), told());
+        engine.intact(id).await;
+    }
+    engine.stop().await;
+    assert_eq!(mark(&engine), "workflow-engine 2\n");
+    assert_eq!(engine.kept().0.len(), 1);
+}
+
+#[tokio::test]
 async fn a_payload_that_is_altered_or_gone_is_named_and_harms_no_other_run() {
     let mut engine = Engine::start().await;
     let waits = document("  - keep: {set: '${ . }'}\n  - nap: {wait: PT30M}\n  - end: {set: {done: true}}\n");

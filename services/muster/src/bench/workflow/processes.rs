@@ -34,6 +34,20 @@ pub struct Room {
     pub parked: u32,
 }
 
+/// Where the engine keeps its store.
+#[derive(Debug, Clone)]
+pub enum Keeping {
+    /// In its data directory.
+    Embedded,
+    /// In Redis.
+    Redis {
+        /// Where that is.
+        url: String,
+        /// What all keys start with.
+        prefix: String,
+    },
+}
+
 /// A service as a process of its own. It ends with this value.
 pub struct Process {
     part: Part,
@@ -217,7 +231,7 @@ pub struct Processes {
 
 impl Processes {
     /// Starts all and waits until the router knows the agent. `directory` is for what they keep.
-    pub async fn start(directory: &Path, room: Room) -> Result<Self, Failure> {
+    pub async fn start(directory: &Path, store: &Keeping, room: Room) -> Result<Self, Failure> {
         let keep = |name: &str| directory.join(name).display().to_string();
         let tasks = 1000.max(2 * room.clients).to_string();
         let mut registry = Process::start(Part::Registry, &[]).await?;
@@ -237,21 +251,22 @@ impl Processes {
             ],
         )
         .await?;
-        let mut engine = Process::start(
-            Part::Engine,
-            &[
-                ("engine.router_url", router.url()),
-                ("engine.data_directory", keep("engine")),
-                (
-                    "engine.max_concurrent_workflows",
-                    100.max(room.clients).to_string(),
-                ),
-                ("engine.max_queued_runs", (room.parked + 10_000).to_string()),
-                ("engine.workflow_timeout_seconds", (24 * 3600).to_string()),
-                ("engine.outbound.allow", r#"["127.0.0.0/8"]"#.to_owned()),
-            ],
-        )
-        .await?;
+        let mut settings = vec![
+            ("engine.router_url", router.url()),
+            ("engine.data_directory", keep("engine")),
+            (
+                "engine.max_concurrent_workflows",
+                100.max(room.clients).to_string(),
+            ),
+            ("engine.max_queued_runs", (room.parked + 10_000).to_string()),
+            ("engine.workflow_timeout_seconds", (24 * 3600).to_string()),
+            ("engine.outbound.allow", r#"["127.0.0.0/8"]"#.to_owned()),
+        ];
+        if let Keeping::Redis { url, prefix } = store {
+            settings.push(("engine.redis_cluster_endpoint", url.clone()));
+            settings.push(("engine.redis.key_prefix", prefix.clone()));
+        }
+        let mut engine = Process::start(Part::Engine, &settings).await?;
         for process in [&mut registry, &mut router, &mut agent, &mut engine] {
             process.ready().await?;
         }

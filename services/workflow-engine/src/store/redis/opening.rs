@@ -63,11 +63,12 @@ impl Redis {
         for risk in &survey.risks {
             tracing::warn!(address, "acknowledged work may be lost: {risk}");
         }
-        check_format(&connection, &options).await?;
+        let format = check_format(&connection, &options).await?;
         let store = Self {
             shared: Arc::new(Shared {
                 connection,
                 options,
+                format,
                 fences: Mutex::default(),
                 outboxes: events::Outboxes::default(),
             }),
@@ -77,10 +78,12 @@ impl Redis {
     }
 }
 
-/// Name, version and number of partitions are written once, and then only compared.
-async fn check_format(connection: &Connection, options: &Options) -> Result<(), OpenError> {
+/// Name, version and number of partitions are written once; then they are compared, and the version is raised to the one that
+/// is to be written. Answers the version of the store.
+async fn check_format(connection: &Connection, options: &Options) -> Result<u32, OpenError> {
     let key = Slot::named(&options.prefix, slots::STORE).key("format");
-    let expected = format!("{FORMAT_NAME} {FORMAT_VERSION} {}", options.partitions);
+    let written = options.format.clamp(OLDEST_VERSION, FORMAT_VERSION);
+    let expected = format!("{FORMAT_NAME} {written} {}", options.partitions);
     let mut mark = cmd("SET");
     mark.arg(&key).arg(&expected).arg("NX");
     connection.run::<Option<String>>(&mark).await?;
@@ -89,7 +92,7 @@ async fn check_format(connection: &Connection, options: &Options) -> Result<(), 
         .await?
         .unwrap_or_default();
     if found == expected {
-        return Ok(());
+        return Ok(written);
     }
     let mut words = found.split(' ');
     let (name, version) = (
@@ -99,14 +102,19 @@ async fn check_format(connection: &Connection, options: &Options) -> Result<(), 
     let same_partitions = words
         .next()
         .is_some_and(|word| word == options.partitions.to_string());
+    let known = version.filter(|version| (OLDEST_VERSION..=FORMAT_VERSION).contains(version));
     if name == Some(FORMAT_NAME)
-        && version.is_some_and(|version| (OLDEST_VERSION..FORMAT_VERSION).contains(&version))
+        && let Some(version) = known
         && same_partitions
     {
-        tracing::info!(from = found, to = expected, "the format is raised");
-        let mut mark = cmd("SET");
-        mark.arg(&key).arg(&expected);
-        return Ok(connection.run::<()>(&mark).await?);
+        // Another engine may have raised it already.
+        if version < written {
+            tracing::info!(from = found, to = expected, "the format is raised");
+            let mut mark = cmd("SET");
+            mark.arg(&key).arg(&expected);
+            connection.run::<()>(&mark).await?;
+        }
+        return Ok(version.max(written));
     }
     let remedy = match (name, version) {
         (Some(FORMAT_NAME), Some(version)) if version > FORMAT_VERSION => {

@@ -103,6 +103,21 @@ async fn a_store_of_the_version_before_becomes_one_of_this_version() {
         now,
         format!("{FORMAT_NAME} {FORMAT_VERSION} {}", partition::DEFAULT_COUNT)
     );
+    // One that writes what older software reads goes along with what is newer already, and leaves what is older.
+    let careful = || Options {
+        format: 1,
+        ..Options::default()
+    };
+    let open_carefully = async || {
+        Redis::open(connection(&server.url(), Patience::default()), careful())
+            .await
+            .unwrap()
+    };
+    assert_eq!(open_carefully().await.format(), FORMAT_VERSION);
+    store.run::<()>(&set(&old)).await.unwrap();
+    assert_eq!(open_carefully().await.format(), 1);
+    let still: String = store.run(cmd("GET").arg(&key[..])).await.unwrap();
+    assert_eq!(still, old);
     let other = format!("{FORMAT_NAME} 1 {}", partition::DEFAULT_COUNT + 1);
     store.run::<()>(&set(&other)).await.unwrap();
     let options = Options::default();
