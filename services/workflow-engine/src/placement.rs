@@ -79,6 +79,13 @@ impl Placement {
 
     /// An id for a run that is begun here.
     pub(crate) fn fresh(&self) -> RunId {
+        if self
+            .replicas
+            .as_ref()
+            .is_some_and(|replicas| !replicas.holds_any())
+        {
+            return RunId::fresh();
+        }
         let mut tries = std::iter::repeat_with(RunId::fresh).take(MOST_TRIES);
         let here = tries.find(|id| self.is_here(id));
         here.unwrap_or_else(RunId::fresh)

@@ -167,6 +167,11 @@ impl Replicas {
         self.held.read().contains_key(&partition)
     }
 
+    /// Whether any partition is worked on here.
+    pub(crate) fn holds_any(&self) -> bool {
+        !self.held.read().is_empty()
+    }
+
     /// Whether others work on the store.
     pub(crate) fn has_others(&self) -> bool {
         self.others.load(Ordering::Relaxed) > 0
@@ -398,6 +403,7 @@ impl Replicas {
     async fn adopt(&self, engine: &Arc<Engine>, partition: u16, epoch: u64) -> Result<(), store::Error> {
         self.store.fence(partition, fence(epoch, &self.me.name));
         self.store.relay(partition).await?;
+        engine.events.ring();
         driver::recover(engine, Some(partition)).await?;
         self.held.write().insert(partition, epoch);
         let reunited = Arc::clone(engine);

@@ -219,7 +219,18 @@ impl Engine {
         let mut news = self.events.news();
         while !self.shutdown.is_requested() {
             news.catch_up();
-            let known: Vec<Arc<Starter>> = self.starters.known.lock().values().cloned().collect();
+            let is_here = |starter: &&Arc<Starter>| {
+                let Reference { namespace, name, .. } = &starter.reference;
+                self.placement.is_name_here(namespace, name)
+            };
+            let known: Vec<Arc<Starter>> = self
+                .starters
+                .known
+                .lock()
+                .values()
+                .filter(is_here)
+                .cloned()
+                .collect();
             let (mut more, mut refused) = (false, false);
             for starter in known {
                 match self.look(&starter).await {

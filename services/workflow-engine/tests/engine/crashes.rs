@@ -138,7 +138,7 @@ async fn survives_beside(catalogue: &[&str], document: &str, input: Value, answe
 }
 
 /// Crashes the run that has ended after each entry from the one with this number on, and compares.
-async fn recovers(mut engine: Engine, first: usize) {
+pub async fn recovers(mut engine: Engine, first: usize) {
     let whole = ended(&engine, "whole").await;
     engine.stop().await;
     let cuts = {
@@ -155,7 +155,7 @@ async fn recovers(mut engine: Engine, first: usize) {
     }
 }
 
-async fn ended(engine: &Engine, id: &str) -> Run {
+pub async fn ended(engine: &Engine, id: &str) -> Run {
     muster_testkit::wait_for(&format!("{id} to end"), crate::harness::PATIENCE, async || {
         engine.approve_all(id).await;
         let run = engine.run(id).await;

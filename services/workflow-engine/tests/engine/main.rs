@@ -49,6 +49,7 @@ mod seams;
 mod searching;
 mod secrets;
 mod service;
+mod shipped;
 mod snapshots;
 mod starting;
 mod steering;
