@@ -56,6 +56,9 @@ use crate::{children, driver, partition, timetable};
 /// Between two looks at who is alive.
 const PAUSE: Duration = Duration::from_millis(250);
 
+/// How often Sentinels are asked whether the primary is still the same.
+const CONFIRM: Duration = Duration::from_millis(500);
+
 /// Renewals in the time that a lease lasts: two may fail.
 const RENEWALS: u32 = 3;
 
@@ -111,6 +114,8 @@ pub(crate) struct Replicas {
 #[derive(Default)]
 struct Looks {
     renewed: Option<Duration>,
+    /// When the Sentinels were asked for the primary.
+    confirmed: Option<Duration>,
     /// Until when others' partitions are left alone.
     quiet_until: Duration,
     is_failing: bool,
@@ -270,6 +275,13 @@ impl Replicas {
 
     async fn look(&self, engine: &Arc<Engine>, looks: &mut Looks) -> Result<(), RedisError> {
         let now = engine.clock.monotonic();
+        if looks
+            .confirmed
+            .is_none_or(|confirmed| now.saturating_sub(confirmed) >= CONFIRM)
+        {
+            looks.confirmed = Some(now);
+            self.store.connection().confirm().await;
+        }
         if looks.is_failing {
             // Until a little after it can be reached again.
             looks.quiet_until = now + QUIET;

@@ -19,10 +19,10 @@ use crate::schedule::{Claim, Newcomer};
 /// Longest run id.
 const LONGEST_ID: usize = 128;
 
-/// Id of a run: the caller's own, or a UUIDv7 of ours.
+/// Id of a run: the caller's own, or a UUIDv7 of ours. Clones share the text: a run that waits is known in many places.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct RunId(String);
+pub struct RunId(Arc<str>);
 
 /// Text that cannot be a run id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -39,7 +39,7 @@ impl RunId {
     /// A fresh id that sorts by time.
     #[must_use]
     pub fn fresh() -> Self {
-        Self(uuid::Uuid::now_v7().to_string())
+        Self(uuid::Uuid::now_v7().to_string().into())
     }
 }
 
@@ -51,7 +51,7 @@ impl FromStr for RunId {
         // Paths of addresses with nothing but dots mean something else.
         let named = text.bytes().any(|byte| byte != b'.');
         if named && text.len() <= LONGEST_ID && text.bytes().all(allowed) {
-            Ok(Self(text.to_owned()))
+            Ok(Self(text.into()))
         } else {
             Err(InvalidId)
         }
@@ -68,13 +68,13 @@ impl TryFrom<String> for RunId {
 
 impl From<uuid::Uuid> for RunId {
     fn from(id: uuid::Uuid) -> Self {
-        Self(id.to_string())
+        Self(id.to_string().into())
     }
 }
 
 impl From<RunId> for String {
     fn from(id: RunId) -> Self {
-        id.0
+        id.0.as_ref().to_owned()
     }
 }
 

@@ -9,7 +9,7 @@
 //! run that has not ended is folded after a restart anyway, and two truths can disagree.
 
 use std::collections::hash_map::Entry as MapEntry;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -27,7 +27,8 @@ type Key = Arc<(RunId, u64)>;
 pub(crate) struct Subscriptions {
     /// All events below this position have been offered.
     reached: u64,
-    runs: HashMap<RunId, BTreeMap<u64, Subscription>>,
+    /// Nearly always one for each run, so that a map would be mostly empty room.
+    runs: HashMap<RunId, Vec<Subscription>>,
     /// Those that do not name the type.
     any: HashSet<Key>,
     kinds: HashMap<String, Kind>,
@@ -39,6 +40,12 @@ struct Subscription {
     interests: Arc<[Interest]>,
     /// Position of the first event since it was entered that may concern it.
     marked: Option<u64>,
+}
+
+impl Subscription {
+    fn activation(&self) -> u64 {
+        self.key.1
+    }
 }
 
 /// Those that name one type.
@@ -102,10 +109,9 @@ impl Subscriptions {
             interests: Arc::clone(interests),
             marked: None,
         };
-        self.runs
-            .entry(run.clone())
-            .or_default()
-            .insert(activation, subscription);
+        let all = self.runs.entry(run.clone()).or_default();
+        all.reserve_exact(1);
+        all.push(subscription);
         Ok(())
     }
 
@@ -135,11 +141,14 @@ impl Subscriptions {
         let MapEntry::Occupied(mut entry) = self.runs.entry(run.clone()) else {
             return None;
         };
-        let subscription = entry.get_mut().remove(&activation);
-        if entry.get().is_empty() {
+        let all = entry.get_mut();
+        let at = all
+            .iter()
+            .position(|subscription| subscription.activation() == activation)?;
+        let subscription = all.swap_remove(at);
+        if all.is_empty() {
             entry.remove();
         }
-        let subscription = subscription?;
         self.forget(&subscription);
         Some(subscription.marked.unwrap_or(self.reached))
     }
@@ -147,7 +156,7 @@ impl Subscriptions {
     /// Takes a run out that has ended.
     pub(crate) fn end(&mut self, run: &RunId) {
         for subscription in self.runs.remove(run).into_iter().flatten() {
-            self.forget(&subscription.1);
+            self.forget(&subscription);
         }
     }
 
@@ -183,7 +192,10 @@ impl Subscriptions {
 
     /// Where a listener has to look, if an event may concern it; it is out then.
     pub(crate) fn marked(&mut self, run: &RunId, activation: u64) -> Option<u64> {
-        let marked = self.runs.get(run)?.get(&activation)?.marked?;
+        let mut all = self.runs.get(run)?.iter();
+        let marked = all
+            .find(|subscription| subscription.activation() == activation)?
+            .marked?;
         self.leave(run, activation);
         Some(marked)
     }
@@ -193,7 +205,8 @@ impl Subscriptions {
         let mut woken = BTreeSet::new();
         for key in self.candidates(event, now) {
             let (run, activation) = &*key;
-            let subscription = self.runs.get_mut(run).and_then(|run| run.get_mut(activation));
+            let mut all = self.runs.get_mut(run).into_iter().flatten();
+            let subscription = all.find(|subscription| subscription.activation() == *activation);
             let Some(subscription) = subscription.filter(|subscription| subscription.marked.is_none()) else {
                 continue;
             };

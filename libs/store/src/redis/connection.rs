@@ -113,6 +113,27 @@ impl Connection {
         }
     }
 
+    /// Asks the Sentinels whether the server that is used is still the primary, and uses it no more if it is not. A former primary
+    /// that is alive takes writes until somebody tells it, and loses them then: so whoever writes through Sentinels asks often.
+    pub async fn confirm(&self) {
+        let (number, used) = {
+            let current = self.shared.current.lock();
+            let node = current.1.as_ref().and_then(Link::node);
+            (current.0, node.map(str::to_owned))
+        };
+        let Some(used) = used else { return };
+        let primary = Link::primary(&self.shared.address, self.shared.options.connect_within).await;
+        if let Some(primary) = primary.filter(|primary| *primary != used) {
+            tracing::warn!(
+                address = self.shared.name,
+                former = used,
+                primary,
+                "another server is the primary now"
+            );
+            self.give_up(number);
+        }
+    }
+
     /// Sends a command that may be sent twice.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
 use redis::io::tcp::TcpSettings;
-use redis::sentinel::{SentinelClientBuilder, SentinelServerType};
+use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
 use redis::{AsyncConnectionConfig, Client, Cmd, RedisError, TlsMode, Value};
 
 use super::address::{Address, Mode};
@@ -19,8 +19,14 @@ const REDIRECTS: u32 = 4;
 /// One connection. Clones share it.
 #[derive(Clone)]
 pub(super) enum Link {
-    /// To one server: the only one, or the primary that the Sentinels name.
+    /// To one server: the only one.
     Server(MultiplexedConnection),
+    /// To the primary that the Sentinels name.
+    Primary {
+        connection: MultiplexedConnection,
+        /// Where that is.
+        node: String,
+    },
     /// To all nodes of a Cluster. It mends its own connections.
     Cluster(ClusterConnection),
 }
@@ -87,32 +93,12 @@ impl Link {
                 Ok(Self::Server(connection.await?))
             }
             Mode::Sentinel { primary } => {
-                let mut builder = SentinelClientBuilder::new(
-                    address.sentinels(),
-                    primary.clone(),
-                    SentinelServerType::Master,
-                )?
-                .set_client_to_redis_tcp_settings(tcp_settings())
-                .set_client_to_redis_db(address.database);
-                if address.tls {
-                    builder = builder
-                        .set_client_to_redis_tls_mode(TlsMode::Secure)
-                        .set_client_to_sentinel_tls_mode(TlsMode::Secure);
-                }
-                if let Some(certificates) = address.certificates() {
-                    builder = builder
-                        .set_client_to_redis_certificates(certificates.clone())
-                        .set_client_to_sentinel_certificates(certificates);
-                }
-                if let Some(username) = &address.username {
-                    builder = builder.set_client_to_redis_username(username);
-                }
-                if let Some(password) = &address.password {
-                    builder = builder.set_client_to_redis_password(password);
-                }
-                let mut client = builder.build()?;
-                let connection = client.get_async_connection_with_config(&config);
-                Ok(Self::Server(connection.await?))
+                let node = Self::sentinels(address, primary)?.async_get_client().await?;
+                let connection = node.get_multiplexed_async_connection_with_config(&config);
+                Ok(Self::Primary {
+                    connection: connection.await?,
+                    node: node.get_connection_info().addr().to_string(),
+                })
             }
             Mode::Cluster => {
                 let mut builder = ClusterClient::builder(address.all_nodes()?)
@@ -129,6 +115,52 @@ impl Link {
         }
     }
 
+    /// Which server is the primary, in the words of the Sentinels; none where there are none.
+    pub(super) async fn primary(address: &Address, patience: Duration) -> Option<String> {
+        let Mode::Sentinel { primary } = &address.mode else {
+            return None;
+        };
+        let mut sentinels = Self::sentinels(address, primary).ok()?;
+        let found = tokio::time::timeout(patience, sentinels.async_get_client()).await;
+        let node = found.ok()?.ok()?;
+        Some(node.get_connection_info().addr().to_string())
+    }
+
+    /// Where this leads, where that is what Sentinels have said.
+    pub(super) fn node(&self) -> Option<&str> {
+        match self {
+            Self::Primary { node, .. } => Some(node),
+            Self::Server(_) | Self::Cluster(_) => None,
+        }
+    }
+
+    fn sentinels(address: &Address, primary: &str) -> Result<SentinelClient, RedisError> {
+        let mut builder = SentinelClientBuilder::new(
+            address.sentinels(),
+            primary.to_owned(),
+            SentinelServerType::Master,
+        )?
+        .set_client_to_redis_tcp_settings(tcp_settings())
+        .set_client_to_redis_db(address.database);
+        if address.tls {
+            builder = builder
+                .set_client_to_redis_tls_mode(TlsMode::Secure)
+                .set_client_to_sentinel_tls_mode(TlsMode::Secure);
+        }
+        if let Some(certificates) = address.certificates() {
+            builder = builder
+                .set_client_to_redis_certificates(certificates.clone())
+                .set_client_to_sentinel_certificates(certificates);
+        }
+        if let Some(username) = &address.username {
+            builder = builder.set_client_to_redis_username(username);
+        }
+        if let Some(password) = &address.password {
+            builder = builder.set_client_to_redis_password(password);
+        }
+        builder.build()
+    }
+
     /// Sends it and waits for the answer.
     pub(super) async fn send(&mut self, request: Request<'_>) -> Result<Value, RedisError> {
         match request {
@@ -142,7 +174,9 @@ impl Link {
 
     async fn send_command(&mut self, command: &Cmd) -> Result<Value, RedisError> {
         let answer = match self {
-            Self::Server(connection) => connection.req_packed_command(command).await?,
+            Self::Server(connection) | Self::Primary { connection, .. } => {
+                connection.req_packed_command(command).await?
+            }
             Self::Cluster(connection) => connection.req_packed_command(command).await?,
         };
         answer.extract_error()
@@ -151,7 +185,7 @@ impl Link {
     /// Whether it is to be given up where it breaks, rather than left to mend itself.
     pub(super) fn is_replaceable(&self, failure: &Failure) -> bool {
         match self {
-            Self::Server(_) => failure.breaks,
+            Self::Server(_) | Self::Primary { .. } => failure.breaks,
             Self::Cluster(_) => failure.breaks && matches!(failure.error, super::Error::Unreachable { .. }),
         }
     }

@@ -86,6 +86,9 @@ pub struct Arguments {
     /// is for nothing else. How safely it keeps things is its own setting (`appendfsync`).
     #[arg(long, value_name = "URL")]
     redis: Option<String>,
+    /// A setting of the engine, as its own `--set` takes it; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = setting)]
+    set: Vec<(String, String)>,
 }
 
 impl Arguments {
@@ -99,6 +102,11 @@ impl Arguments {
             },
         }
     }
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("must be KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
 }
 
 fn steps(text: &str) -> Result<u32, String> {
@@ -233,7 +241,7 @@ async fn bare_call(arguments: &Arguments, directory: &Path) -> Result<load::Late
         parked: 0,
     };
     let directory = directory.join("call");
-    let processes = Processes::start(&directory, &arguments.keeping(), room).await?;
+    let processes = Processes::start(&directory, &arguments.keeping(), &arguments.set, room).await?;
     let call = parts::call(
         &processes.endpoints(),
         &Kind::Agent.input(arguments.payload as usize),
@@ -250,7 +258,7 @@ async fn measure(case: Case, arguments: &Arguments, directory: &Path) -> Result<
         parked: case.parked,
     };
     let directory = directory.join("case");
-    let processes = Processes::start(&directory, &arguments.keeping(), room).await?;
+    let processes = Processes::start(&directory, &arguments.keeping(), &arguments.set, room).await?;
     let measured = measured(case, arguments, &processes).await;
     processes.stop().await;
     forget(&directory)?;

@@ -231,7 +231,12 @@ pub struct Processes {
 
 impl Processes {
     /// Starts all and waits until the router knows the agent. `directory` is for what they keep.
-    pub async fn start(directory: &Path, store: &Keeping, room: Room) -> Result<Self, Failure> {
+    pub async fn start(
+        directory: &Path,
+        store: &Keeping,
+        more: &[(String, String)],
+        room: Room,
+    ) -> Result<Self, Failure> {
         let keep = |name: &str| directory.join(name).display().to_string();
         let tasks = 1000.max(2 * room.clients).to_string();
         let mut registry = Process::start(Part::Registry, &[]).await?;
@@ -266,6 +271,7 @@ impl Processes {
             settings.push(("engine.redis_cluster_endpoint", url.clone()));
             settings.push(("engine.redis.key_prefix", prefix.clone()));
         }
+        settings.extend(more.iter().map(|(key, value)| (key.as_str(), value.clone())));
         let mut engine = Process::start(Part::Engine, &settings).await?;
         for process in [&mut registry, &mut router, &mut agent, &mut engine] {
             process.ready().await?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use muster_store::redis::Options as Patience;
+use muster_store::redis::{Options as Patience, cmd};
 use muster_testkit::{RedisCluster, RedisSentinels, RedisServer, wait_for};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
@@ -152,6 +152,34 @@ async fn writers_follow_a_failover() {
     })
     .await;
     assert_eq!(store.history(&record.id, 0, 10).await.unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_lives_and_has_lost_its_place_is_left() {
+    let sentinels = RedisSentinels::start().await;
+    let store = open(&sentinels.url()).await;
+    let used = async || {
+        let information: String = store.run(cmd("INFO").arg("server")).await.unwrap();
+        let line = information
+            .lines()
+            .find_map(|line| line.strip_prefix("tcp_port:"));
+        line.unwrap_or_default().trim().to_owned()
+    };
+    assert_eq!(used().await, sentinels.primary.port().to_string());
+    sentinels.fail_over().await;
+    // It answers as before, and takes writes that it will lose.
+    wait_for("the other server", PATIENCE, async || {
+        store.connection().confirm().await;
+        let port = used().await;
+        (port == sentinels.replica.port().to_string())
+            .then_some(())
+            .ok_or(port)
+    })
+    .await;
+    let (record, created) = conformance::run("kept", 1);
+    store.create_run(&record, &created).await.unwrap();
+    let kept = sentinels.replica.ask(&["DBSIZE"]).await;
+    assert_ne!(kept.trim(), "0", "it is where it stays");
 }
 
 #[tokio::test]
