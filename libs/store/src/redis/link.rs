@@ -137,7 +137,7 @@ impl Link {
     fn sentinels(address: &Address, primary: &str) -> Result<SentinelClient, RedisError> {
         let mut builder = SentinelClientBuilder::new(
             address.sentinels(),
-            primary.to_owned(),
+            primary,
             SentinelServerType::Master,
         )?
         .set_client_to_redis_tcp_settings(tcp_settings())
