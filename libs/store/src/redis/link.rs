@@ -135,13 +135,10 @@ impl Link {
     }
 
     fn sentinels(address: &Address, primary: &str) -> Result<SentinelClient, RedisError> {
-        let mut builder = SentinelClientBuilder::new(
-            address.sentinels(),
-            primary,
-            SentinelServerType::Master,
-        )?
-        .set_client_to_redis_tcp_settings(tcp_settings())
-        .set_client_to_redis_db(address.database);
+        let mut builder =
+            SentinelClientBuilder::new(address.sentinels(), primary, SentinelServerType::Master)?
+                .set_client_to_redis_tcp_settings(tcp_settings())
+                .set_client_to_redis_db(address.database);
         if address.tls {
             builder = builder
                 .set_client_to_redis_tls_mode(TlsMode::Secure)

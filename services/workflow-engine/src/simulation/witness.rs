@@ -210,7 +210,9 @@ impl Seen {
                 parent: Some(parent),
                 ..
             } => {
-                if let Some(due) = self.due.get(parent) {
+                // Who is cancelled handles the error at once, in place of the next attempt.
+                let handles = task.rsplit('/').nth(3) == Some("catch");
+                if let Some(due) = self.due.get(parent).filter(|_| !handles) {
                     early(*due, task)?;
                 }
             }
