@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::batch::{Expectation, Expected, Write};
 use crate::visible::Visible;
-use crate::{Batch, CommitError, Keys, journal};
+use crate::{Batch, CommitError, Keys, journal, seal};
 
 /// The engine keeps a key's length in two bytes.
 pub(crate) const LONGEST_KEY: usize = u16::MAX as usize;
@@ -175,18 +175,8 @@ impl Writer {
         let (Expected::Value(value), Some(stored)) = (expected, stored) else {
             return Ok(*expected == Expected::Absent && stored.is_none());
         };
-        let opened = match &self.keys {
-            Some(keys) => keys.open(keyspace.name(), key, stored),
-            None => Ok(None),
-        };
-        let opened = opened.map_err(|what| {
-            let name = keyspace.name();
-            let what = format!(
-                "key {} of '{name}' cannot be decrypted: {what}",
-                key.escape_ascii()
-            );
-            self.failure.set(&self.directory, what)
-        })?;
+        let opened = seal::opened(self.keys.as_ref(), keyspace.name(), key, stored)
+            .map_err(|what| self.failure.set(&self.directory, what))?;
         Ok(opened.as_deref().unwrap_or(stored) == value.as_slice())
     }
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use fjall::Readable as _;
 
-use crate::Error;
 use crate::database::Shared;
+use crate::{Error, seal};
 
 /// A key and its value.
 pub type Entry = (Vec<u8>, Vec<u8>);
@@ -86,17 +86,9 @@ impl Keyspace {
 
 /// The value that is stored under this key.
 fn opened(shared: &Shared, keyspace: &str, key: &[u8], stored: &[u8]) -> Result<Vec<u8>, Error> {
-    let opened = match shared.keys() {
-        Some(keys) => keys.open(keyspace, key, stored),
-        None => Ok(None),
-    };
-    match opened {
+    match seal::opened(shared.keys(), keyspace, key, stored) {
         Ok(opened) => Ok(opened.unwrap_or_else(|| stored.to_vec())),
-        Err(what) => {
-            let key = key.escape_ascii();
-            let what = format!("key {key} of '{keyspace}' cannot be decrypted: {what}");
-            Err(Error::damaged(shared.path(), what))
-        }
+        Err(what) => Err(Error::damaged(shared.path(), what)),
     }
 }
 

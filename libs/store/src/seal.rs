@@ -186,6 +186,22 @@ impl Keys {
     }
 }
 
+/// The value that is stored under this key of a keyspace; nothing where it is stored as it is. An error says all that is wrong.
+pub(crate) fn opened(
+    keys: Option<&Keys>,
+    keyspace: &str,
+    key: &[u8],
+    stored: &[u8],
+) -> Result<Option<Vec<u8>>, String> {
+    let Some(keys) = keys else { return Ok(None) };
+    keys.open(keyspace, key, stored).map_err(|what| {
+        format!(
+            "key {} of '{keyspace}' cannot be decrypted: {what}",
+            key.escape_ascii()
+        )
+    })
+}
+
 /// Where a value belongs. Names of keyspaces are ours and have no NUL.
 fn about(keyspace: &str, key: &[u8]) -> Vec<u8> {
     [keyspace.as_bytes(), b"\0", key].concat()
@@ -281,12 +297,8 @@ mod tests {
         );
         let wrong = keys(&[("a", 3)]);
         assert!(wrong.open("runs", b"k", &before).is_err());
-        assert!(old.knows(b"a", &rotated_known(&old)) && !wrong.knows(b"a", &rotated_known(&old)));
+        assert!(old.knows(b"a", &old.known()) && !wrong.knows(b"a", &old.known()));
         assert_ne!(before, old.seal("runs", b"k", b"value"), "nonces are fresh");
-    }
-
-    fn rotated_known(keys: &Keys) -> Vec<u8> {
-        keys.known()
     }
 
     proptest! {

@@ -70,13 +70,20 @@ impl Work {
     }
 }
 
-/// Puts the runs of a partition, or all, that have not ended back on the floor, in the order in which they were accepted. To be
-/// done before new ones are accepted, so that none is put there twice.
+/// Brings back everything that the store holds. To be done before new runs are accepted, so that none is put on the floor twice.
 ///
 /// # Errors
 /// The store cannot be read.
-pub(crate) async fn recover(engine: &Engine, partition: Option<u16>) -> Result<(), store::Error> {
+pub(crate) async fn recover(engine: &Engine) -> Result<(), store::Error> {
     engine.budgets.recover(&*engine.store, engine.clock.now()).await?;
+    recover_runs(engine, None).await
+}
+
+/// Puts the runs of a partition, or all, that have not ended back on the floor, in the order in which they were accepted.
+///
+/// # Errors
+/// The store cannot be read.
+pub(crate) async fn recover_runs(engine: &Engine, partition: Option<u16>) -> Result<(), store::Error> {
     let mut after: Option<Position> = None;
     let (mut resumed, mut waiting) = (0_usize, 0_usize);
     loop {

@@ -269,9 +269,9 @@ impl Floor {
         withdrawn
     }
 
-    /// Whether somebody works on such a run.
-    pub(crate) fn is_at_work(&self, is_of: impl Fn(&RunId) -> bool) -> bool {
-        self.state.lock().schedule.is_at_work(is_of)
+    /// The runs that somebody works on.
+    pub(crate) fn at_work(&self) -> Vec<RunId> {
+        self.state.lock().schedule.at_work()
     }
 
     /// Waits until nobody works on a run that has ended; `false` if that takes too long.
@@ -436,7 +436,7 @@ mod tests {
         let withdrawn = floor.withdraw(|run| *run != id("d"));
         assert_eq!(withdrawn.at_work, [id("a")]);
         assert_eq!(withdrawn.idle.len(), 2, "{withdrawn:?}");
-        assert!(floor.is_at_work(|run| *run == id("a")));
+        assert_eq!(floor.at_work(), [id("a")]);
         assert_eq!(floor.command(&id("b"), cancel()).unwrap(), Sent::Unknown);
         assert_eq!(floor.command(&id("a"), cancel()).unwrap(), Sent::Unknown);
         assert!(!floor.park(&working, None) && !floor.line_up(&working));
@@ -445,7 +445,7 @@ mod tests {
             Err(mpsc::error::TryRecvError::Disconnected)
         ));
         floor.leave(&id("a"), Left::Ended);
-        assert!(!floor.is_at_work(|_| true));
+        assert_eq!(floor.at_work(), []);
         assert_eq!(floor.next(now).unwrap().id, id("d"));
         assert_eq!(floor.counts().pending, 0);
     }

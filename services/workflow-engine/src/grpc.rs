@@ -117,18 +117,9 @@ impl WorkflowService for Service {
         &self,
         mut request: Request<proto::StartRunRequest>,
     ) -> Result<Response<proto::StartRunResponse>, Status> {
-        if request.get_ref().run_id.is_empty() {
-            // Here, as long as anything is.
-            let id = self.engine.placement.fresh();
-            if !self.engine.placement.is_here(&id) {
-                request.get_mut().run_id = id.into();
-            }
-        }
-        if !request.get_ref().run_id.is_empty() {
-            let id = convert::run_id(&request.get_ref().run_id)?;
-            if let Some(peer) = self.engine.peer_of(&id, &request).await? {
-                return peer.answer(peer.workflows().start_run(sent_on(request))).await;
-            }
+        let peer = self.engine.peer_of_new(&mut request, |asked| &mut asked.run_id);
+        if let Some(peer) = peer.await? {
+            return peer.answer(peer.workflows().start_run(sent_on(request))).await;
         }
         let wish = convert::start(request.into_inner(), self.engine.most_payload_bytes())?;
         let run = self.engine.start(wish).await?;
@@ -379,7 +370,7 @@ impl WorkflowService for Service {
             && replicas.has_others()
             && !was_sent_on(&request)
         {
-            for other in peers::doings(replicas.peers().await?).await {
+            for other in peers::doings(replicas.peers()).await {
                 convert::add(&mut status, other);
             }
         }

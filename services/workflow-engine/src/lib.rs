@@ -224,7 +224,7 @@ pub async fn run_by(
     }));
     // Where the store is shared, runs are brought back with their partitions.
     if in_redis.is_none() {
-        let recovered = driver::recover(&engine, None).await;
+        let recovered = driver::recover(&engine).await;
         recovered.map_err(|error| Error::DataDirectory {
             path: settings.data_directory.clone(),
             what: error.to_string(),

@@ -17,7 +17,7 @@ use tonic::{Code, Request, Response, Status};
 use crate::engine::{Engine, Source, StartRun};
 use crate::error::Error;
 use crate::replicas::{Owner, Replicas};
-use crate::run::RunId;
+use crate::run::{InvalidId, RunId};
 
 /// Says that a call was sent on.
 const SENT_ON: &str = "muster-sent-on";
@@ -131,6 +131,29 @@ impl Engine {
             Some(replicas) => peer(replicas, replicas.partition_of(run), was_sent_on(request)).await,
             None => Ok(None),
         }
+    }
+
+    /// To whom a call that begins a run is to be sent on; nobody: it is answered here. Where the caller leaves the id to us, it is
+    /// one of a run that belongs here, as long as anything does.
+    ///
+    /// # Errors
+    /// The id is none, or nobody works on the run.
+    pub(crate) async fn peer_of_new<T>(
+        &self,
+        request: &mut Request<T>,
+        run_id: impl Fn(&mut T) -> &mut String,
+    ) -> Result<Option<Peer>, Error> {
+        if run_id(request.get_mut()).is_empty() {
+            let fresh = self.placement.fresh();
+            if self.placement.is_here(&fresh) {
+                return Ok(None);
+            }
+            *run_id(request.get_mut()) = fresh.into();
+        }
+        let id: RunId = run_id(request.get_mut())
+            .parse()
+            .map_err(|error: InvalidId| Error::field("run_id", error.to_string()))?;
+        self.peer_of(&id, request).await
     }
 
     /// To whom a call for the schedule or the starts of a workflow is to be sent on; nobody: it is answered here.

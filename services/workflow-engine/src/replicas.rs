@@ -31,13 +31,12 @@ mod name;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::join_all;
 use muster_runtime::data_directory::DataDirectory;
 use muster_store::redis::Error as RedisError;
-use muster_store::redis::Slot;
 use muster_store::redis::lease::{Leases, fence};
 use muster_store::redis::members::{Member, Members};
 use parking_lot::{Mutex, RwLock};
@@ -103,7 +102,7 @@ pub(crate) struct Replicas {
     /// Connections to others, by address.
     channels: Mutex<HashMap<String, Channel>>,
     /// Others who are alive.
-    others: AtomicUsize,
+    others: RwLock<Vec<Member>>,
     /// Whether what belongs to names is to be read again.
     is_stale: AtomicBool,
     settled: Notify,
@@ -145,14 +144,14 @@ impl Replicas {
         Ok(Self {
             leases: Leases::new(connection.clone(), store.prefix()),
             groups: Groups::new(connection.clone(), store.prefix()),
-            members: Members::new(connection.clone(), Slot::named(store.prefix(), "store")),
+            members: Members::new(connection.clone(), store.slot()),
             store,
             me,
             time_to_live,
             held: RwLock::default(),
             gate: Arc::default(),
             channels: Mutex::default(),
-            others: AtomicUsize::new(0),
+            others: RwLock::default(),
             is_stale: AtomicBool::new(false),
             settled: Notify::new(),
             _directory: directory,
@@ -179,7 +178,7 @@ impl Replicas {
 
     /// Whether others work on the store.
     pub(crate) fn has_others(&self) -> bool {
-        self.others.load(Ordering::Relaxed) > 0
+        !self.others.read().is_empty()
     }
 
     /// Keeps a partition here, if it is.
@@ -205,13 +204,12 @@ impl Replicas {
     }
 
     /// Connections to all others who are alive.
-    ///
-    /// # Errors
-    /// Redis does not say.
-    pub(crate) async fn peers(&self) -> Result<Vec<Channel>, Error> {
-        let members = self.announce().await.map_err(unavailable)?;
-        let others = members.iter().filter(|member| member.name != self.me.name);
-        Ok(others.filter_map(|other| self.channel(&other.address)).collect())
+    pub(crate) fn peers(&self) -> Vec<Channel> {
+        let others = self.others.read();
+        others
+            .iter()
+            .filter_map(|other| self.channel(&other.address))
+            .collect()
     }
 
     fn channel(&self, address: &str) -> Option<Channel> {
@@ -232,15 +230,10 @@ impl Replicas {
         }
     }
 
-    async fn announce(&self) -> Result<Vec<Member>, RedisError> {
-        self.members.announce(&self.me, self.time_to_live).await
-    }
-
     /// Works on what should be here until the service stops, and gives it back then.
     pub(crate) async fn keep(self: Arc<Self>, engine: Arc<Engine>) {
         let mut looks = Looks::default();
         while !engine.shutdown.is_requested() {
-            let now = engine.clock.monotonic();
             match self.look(&engine, &mut looks).await {
                 Ok(()) => looks.is_failing = false,
                 Err(error) => {
@@ -248,7 +241,6 @@ impl Replicas {
                         tracing::warn!(%error, "leases cannot be renewed; what is held here is worked on as far as the store allows");
                     }
                     looks.is_failing = true;
-                    looks.quiet_until = engine.clock.monotonic().max(now) + QUIET;
                 }
             }
             tokio::select! {
@@ -295,22 +287,16 @@ impl Replicas {
             self.renew(engine).await?;
             looks.renewed = Some(now);
         }
-        let members = self.announce().await?;
-        let others = members.iter().filter(|member| member.name != self.me.name);
-        self.others.store(others.count(), Ordering::Relaxed);
-        let names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
-        let should = assignment::assign(&names, self.store.partitions());
-        let here = (0..).zip(should);
-        let here = here.filter(|(_, member)| names.get(*member).is_some_and(|name| *name == self.me.name));
-        let wanted: BTreeSet<u16> = here.map(|(partition, _)| partition).collect();
-        let held: BTreeSet<u16> = self.held.read().keys().copied().collect();
-        let excess: BTreeMap<u16, u64> = {
-            let held = self.held.read();
-            held.iter()
-                .filter(|(partition, _)| !wanted.contains(partition))
-                .map(|(partition, epoch)| (*partition, *epoch))
-                .collect()
-        };
+        let members = self.members.announce(&self.me, self.time_to_live).await?;
+        let wanted = self.wanted(&members);
+        let others = members.into_iter().filter(|member| *member != self.me);
+        *self.others.write() = others.collect();
+        let held = self.held.read().clone();
+        let excess: BTreeMap<u16, u64> = held
+            .iter()
+            .filter(|(partition, _)| !wanted.contains(partition))
+            .map(|(partition, epoch)| (*partition, *epoch))
+            .collect();
         if !excess.is_empty() {
             self.give_up(engine, excess.keys().copied().collect()).await;
             looks.owed.extend(&excess);
@@ -318,8 +304,8 @@ impl Replicas {
         }
         self.release(&mut looks.owed).await?;
         if now >= looks.quiet_until {
-            let missing: Vec<u16> = wanted.difference(&held).copied().collect();
-            self.take(engine, missing, looks).await?;
+            let missing = wanted.iter().filter(|partition| !held.contains_key(partition));
+            self.take(engine, missing.copied().collect(), looks).await?;
         }
         if self.is_stale.swap(false, Ordering::AcqRel)
             && let Err(error) = read_names(engine).await
@@ -332,6 +318,14 @@ impl Replicas {
             self.settled.notify_one();
         }
         Ok(())
+    }
+
+    /// The partitions that should be here, with these members.
+    fn wanted(&self, members: &[Member]) -> BTreeSet<u16> {
+        let names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
+        let should = (0..).zip(assignment::assign(&names, self.store.partitions()));
+        let here = should.filter(|(_, member)| names.get(*member).is_some_and(|name| *name == self.me.name));
+        here.map(|(partition, _)| partition).collect()
     }
 
     async fn all_have_owners(&self, wanted: &BTreeSet<u16>) -> Result<bool, RedisError> {
@@ -380,19 +374,31 @@ impl Replicas {
         partitions: Vec<u16>,
         looks: &mut Looks,
     ) -> Result<(), RedisError> {
-        let is_left = |partition: u16| engine.floor.is_at_work(|run| self.partition_of(run) == partition);
+        if partitions.is_empty() {
+            return Ok(());
+        }
         // Somebody who was stopped is just going.
-        let partitions = partitions.into_iter().filter(|partition| !is_left(*partition));
+        let at_work = engine.floor.at_work();
+        let left: BTreeSet<u16> = at_work.iter().map(|run| self.partition_of(run)).collect();
+        let partitions = partitions
+            .into_iter()
+            .filter(|partition| !left.contains(partition));
         let takes = partitions.map(|partition| async move {
             let taken = self
                 .leases
                 .acquire(partition, &self.me.name, &self.me.address, self.time_to_live);
             (partition, taken.await)
         });
+        let taken = join_all(takes).await;
+        // Once for all of them.
+        let budgets = match taken.iter().any(|(_, taken)| matches!(taken, Ok(Ok(_)))) {
+            true => engine.budgets.recover(&*engine.store, engine.clock.now()).await,
+            false => Ok(()),
+        };
         let (mut count, mut failure) = (0_usize, None);
-        for (partition, taken) in join_all(takes).await {
+        for (partition, taken) in taken {
             match taken {
-                Ok(Ok(epoch)) => match self.adopt(engine, partition, epoch).await {
+                Ok(Ok(epoch)) => match self.adopt(engine, partition, epoch, budgets.clone()).await {
                     Ok(()) => count += 1,
                     Err(error) => {
                         tracing::warn!(partition, %error, "a partition cannot be read; it is tried again");
@@ -412,11 +418,19 @@ impl Replicas {
     }
 
     /// Begins to work on a partition whose lease is here: its runs go on from the store.
-    async fn adopt(&self, engine: &Arc<Engine>, partition: u16, epoch: u64) -> Result<(), store::Error> {
+    /// `budgets`: whether those are known that its runs are held to.
+    async fn adopt(
+        &self,
+        engine: &Arc<Engine>,
+        partition: u16,
+        epoch: u64,
+        budgets: Result<(), store::Error>,
+    ) -> Result<(), store::Error> {
         self.store.fence(partition, fence(epoch, &self.me.name));
+        budgets?;
         self.store.relay(partition).await?;
         engine.events.ring();
-        driver::recover(engine, Some(partition)).await?;
+        driver::recover_runs(engine, Some(partition)).await?;
         self.held.write().insert(partition, epoch);
         let reunited = Arc::clone(engine);
         engine.spawn("reconcile children", async move {

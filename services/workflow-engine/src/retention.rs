@@ -85,17 +85,7 @@ mod tests {
             if number != 3 {
                 summary.status = Status::Completed;
                 summary.ended_at = Some(summary.created_at);
-                let step = Step {
-                    summary,
-                    first_index: 0,
-                    entries: Vec::new(),
-                    output: None,
-                    approvals: Vec::new(),
-                    spent: None,
-                    events: Vec::new(),
-                    snapshot: None,
-                    payloads: Vec::new(),
-                };
+                let step = Step::to(summary);
                 store.append(step).await.unwrap();
             }
         }

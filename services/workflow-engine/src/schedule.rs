@@ -613,11 +613,14 @@ impl Schedule {
         withdrawn
     }
 
-    /// Whether somebody works on such a run.
+    /// The runs that somebody works on.
     #[must_use]
-    pub fn is_at_work(&self, is_of: impl Fn(&RunId) -> bool) -> bool {
-        let mut entries = self.entries.iter();
-        entries.any(|(id, entry)| matches!(entry.place, Place::Active { .. }) && is_of(id))
+    pub fn at_work(&self) -> Vec<RunId> {
+        let at_work = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| matches!(entry.place, Place::Active { .. }));
+        at_work.map(|(id, _)| id.clone()).collect()
     }
 
     /// Where a run is; `None` once it has ended.

@@ -112,6 +112,24 @@ pub struct Step {
     pub payloads: Vec<Payload>,
 }
 
+impl Step {
+    /// A step to where the run stands now, which begins at the beginning and writes nothing else.
+    #[must_use]
+    pub fn to(summary: Summary) -> Self {
+        Self {
+            summary,
+            first_index: 0,
+            entries: Vec::new(),
+            output: None,
+            approvals: Vec::new(),
+            spent: None,
+            events: Vec::new(),
+            snapshot: None,
+            payloads: Vec::new(),
+        }
+    }
+}
+
 /// A state of a run, as bytes: the store does not read them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Saved {

@@ -105,19 +105,11 @@ impl ScheduleService for Schedules {
         &self,
         mut request: Request<proto::TriggerScheduleRequest>,
     ) -> Result<Response<proto::TriggerScheduleResponse>, Status> {
-        if request.get_ref().run_id.is_empty() {
-            let id = self.engine.placement.fresh();
-            if !self.engine.placement.is_here(&id) {
-                request.get_mut().run_id = id.into();
-            }
-        }
-        if !request.get_ref().run_id.is_empty() {
-            let id = convert::run_id(&request.get_ref().run_id)?;
-            if let Some(peer) = self.engine.peer_of(&id, &request).await? {
-                return peer
-                    .answer(peer.schedules().trigger_schedule(sent_on(request)))
-                    .await;
-            }
+        let peer = self.engine.peer_of_new(&mut request, |asked| &mut asked.run_id);
+        if let Some(peer) = peer.await? {
+            return peer
+                .answer(peer.schedules().trigger_schedule(sent_on(request)))
+                .await;
         }
         let proto::TriggerScheduleRequest {
             namespace,

@@ -212,7 +212,7 @@ async fn tell_stuck(world: &World, engine: &Engine, now: Timestamp) {
 
 /// The engine's life, and what people do in it; until there is nothing more to do.
 async fn work(world: &Arc<World>, engine: &Arc<Engine>, clock: Virtual) {
-    while let Err(error) = driver::recover(engine, None).await {
+    while let Err(error) = driver::recover(engine).await {
         world.witness.note(clock.now(), &format!("recovery: {error}"));
         tokio::time::sleep(PATIENCE).await;
     }

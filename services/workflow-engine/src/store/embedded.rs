@@ -488,15 +488,8 @@ mod tests {
         let entries = vec![b"0".to_vec(), b"1".to_vec(), b"2".to_vec()];
         store
             .append(Step {
-                summary,
-                first_index: 0,
                 entries,
-                output: None,
-                approvals: Vec::new(),
-                spent: None,
-                events: Vec::new(),
-                snapshot: None,
-                payloads: Vec::new(),
+                ..Step::to(summary)
             })
             .await
             .unwrap();

@@ -158,11 +158,18 @@ impl Redis {
 
     /// Writes a little, so that [`Store::health`] knows whether Redis takes writes.
     pub async fn probe(&self) {
-        let slot = Slot::named(self.prefix(), keys::slots::STORE);
-        let written = self.call::<i64>(&PROBE.call().key(slot.key("probe"))).await;
+        let written = self
+            .call::<i64>(&PROBE.call().key(self.slot().key("probe")))
+            .await;
         if let Err(error) = written {
             tracing::warn!(%error, "the store takes no writes");
         }
+    }
+
+    /// The slot of what is of the whole store.
+    #[must_use]
+    pub fn slot(&self) -> Slot {
+        Slot::named(self.prefix(), keys::slots::STORE)
     }
 
     fn address(&self) -> &str {
@@ -247,17 +254,7 @@ impl Store for Redis {
     }
 
     async fn create_run(&self, record: &Record, summary: &Summary) -> Result<(), Error> {
-        let step = Step {
-            summary: summary.clone(),
-            first_index: 0,
-            entries: Vec::new(),
-            output: None,
-            approvals: Vec::new(),
-            spent: None,
-            events: Vec::new(),
-            snapshot: None,
-            payloads: Vec::new(),
-        };
+        let step = Step::to(summary.clone());
         self.write(Kind::Create(record), step, format!("run '{}'", record.id))
             .await
     }

@@ -161,13 +161,7 @@ async fn a_crash_after_any_entry_changes_nothing_of_a_shipped_workflow() {
     for example in examples() {
         let engine = example.engine(|_| false).await;
         let run = example.run(&engine).await;
-        assert_eq!(
-            run.status(),
-            RunStatus::Completed,
-            "{}: {:?}",
-            example.name,
-            run.error
-        );
+        completed(&example, &run);
         recovers(engine, 0).await;
     }
 }
@@ -201,13 +195,7 @@ async fn fails_once(example: &Example, ask: &(String, String), expected: &Run) {
     match becomes(&example.name, &ask.0) {
         Becomes::Faulted => faulted(example, ask, &engine, &run).await,
         Becomes::WithoutIt { .. } => {
-            assert_eq!(
-                run.status(),
-                RunStatus::Completed,
-                "{}: {:?}",
-                example.name,
-                run.error
-            );
+            completed(example, &run);
             assert_eq!(
                 run.output_json, expected.output_json,
                 "{}: {}",
@@ -225,19 +213,23 @@ async fn fails_always(example: &Example, ask: &(String, String)) {
     match becomes(&example.name, &ask.0) {
         Becomes::Faulted => faulted(example, ask, &engine, &run).await,
         Becomes::WithoutIt { attempts } => {
-            assert_eq!(
-                run.status(),
-                RunStatus::Completed,
-                "{}: {:?}",
-                example.name,
-                run.error
-            );
+            completed(example, &run);
             let calls = engine.router.calls();
             let made = calls.iter().filter(|call| asked(call) == *ask).count();
             assert_eq!(made, attempts, "{}: {}", example.name, ask.0);
             assert!(run.output_json.contains("out of order"), "{}", run.output_json);
         }
     }
+}
+
+fn completed(example: &Example, run: &Run) {
+    assert_eq!(
+        run.status(),
+        RunStatus::Completed,
+        "{}: {:?}",
+        example.name,
+        run.error
+    );
 }
 
 async fn faulted(example: &Example, ask: &(String, String), engine: &Engine, run: &Run) {

@@ -1,30 +1,23 @@
 //! A store whose large values are kept apart: in the store itself, or outside of it.
 
+mod passed_on;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
-use muster_workflow_dsl::cloud_event::CloudEvent;
-use muster_workflow_dsl::usage::Usage;
 use serde_json::Value;
 
 use super::cut::{self, Cut, Kind, Place, Scissors, Unfit};
 use super::{Bucket, Digest, Payload, Payloads, Room};
-use crate::approval::{self, Approval, ApprovalId};
 use crate::off_thread::off_thread;
 use crate::run::{Entry, Position, Record, RunId, Summary};
-use crate::store::answers::Answers;
-use crate::store::approvals::Approvals;
 use crate::store::erase::{Erase, Rewrite};
-use crate::store::events::{self, Added, EventLog, Logged, StarterState};
-use crate::store::schedules::Schedules;
-use crate::store::spending::Spending;
 use crate::store::{
     Again, Error, Filter, HISTORY_BYTES, Page, SnapshotKind, Step, Store, Unfinished, Workflow, WorkflowKey,
 };
-use crate::timetable::{Name, Schedule};
 
 /// Payloads that are read at the same time.
 const AT_ONCE: usize = 8;
@@ -298,21 +291,6 @@ fn text(run: &RunId, bytes: Vec<u8>) -> Result<String, Error> {
     String::from_utf8(bytes).map_err(|error| unreadable(run, &Unfit::Text(error.to_string())))
 }
 
-/// Of a run that is accepted with nothing in its journal.
-fn beginning(summary: &Summary) -> Step {
-    Step {
-        summary: summary.clone(),
-        first_index: 0,
-        entries: Vec::new(),
-        output: None,
-        approvals: Vec::new(),
-        spent: None,
-        events: Vec::new(),
-        snapshot: None,
-        payloads: Vec::new(),
-    }
-}
-
 #[async_trait]
 impl Store for Apart {
     async fn add_workflow(&self, workflow: &Workflow, document: &str) -> Result<(), Error> {
@@ -340,7 +318,7 @@ impl Store for Apart {
     }
 
     async fn create_run(&self, record: &Record, summary: &Summary) -> Result<(), Error> {
-        self.create(record, beginning(summary), false).await
+        self.create(record, Step::to(summary.clone()), false).await
     }
 
     async fn append(&self, step: Step) -> Result<(), Error> {
@@ -524,103 +502,5 @@ impl Erase for Apart {
             self.forget(&room, &[]).await?;
         }
         Ok(())
-    }
-}
-
-#[async_trait]
-impl Answers for Apart {
-    async fn answer(&self, key: &str, now: Timestamp) -> Result<Option<Value>, Error> {
-        self.store.answer(key, now).await
-    }
-
-    async fn keep_answer(&self, key: &str, answer: &Value, until: Timestamp) -> Result<(), Error> {
-        self.store.keep_answer(key, answer, until).await
-    }
-
-    async fn forget_answers(&self, now: Timestamp, most: usize, limit: usize) -> Result<usize, Error> {
-        self.store.forget_answers(now, most, limit).await
-    }
-}
-
-#[async_trait]
-impl Approvals for Apart {
-    async fn approval(&self, id: &ApprovalId) -> Result<Option<Approval>, Error> {
-        self.store.approval(id).await
-    }
-
-    async fn approvals(
-        &self,
-        filter: &approval::Filter,
-        after: Option<&approval::Position>,
-        limit: usize,
-    ) -> Result<Page<Approval, approval::Position>, Error> {
-        self.store.approvals(filter, after, limit).await
-    }
-}
-
-#[async_trait]
-impl EventLog for Apart {
-    async fn add_events(
-        &self,
-        events: Vec<CloudEvent>,
-        now: Timestamp,
-        room: events::Room,
-    ) -> Result<Vec<Added>, Error> {
-        self.store.add_events(events, now, room).await
-    }
-
-    async fn events(
-        &self,
-        from: u64,
-        kinds: Option<&[String]>,
-        limit: usize,
-    ) -> Result<Page<Logged, u64>, Error> {
-        self.store.events(from, kinds, limit).await
-    }
-
-    async fn next_position(&self) -> Result<u64, Error> {
-        self.store.next_position().await
-    }
-
-    async fn forget_events(&self, time: Timestamp, limit: usize) -> Result<usize, Error> {
-        self.store.forget_events(time, limit).await
-    }
-
-    async fn starter(&self, name: &str) -> Result<Option<StarterState>, Error> {
-        self.store.starter(name).await
-    }
-
-    async fn keep_starter(&self, name: &str, state: Option<&StarterState>) -> Result<(), Error> {
-        self.store.keep_starter(name, state).await
-    }
-}
-
-#[async_trait]
-impl Schedules for Apart {
-    async fn put_schedule(&self, schedule: &Schedule) -> Result<(), Error> {
-        self.store.put_schedule(schedule).await
-    }
-
-    async fn remove_schedule(&self, name: &Name, revision: u64) -> Result<(), Error> {
-        self.store.remove_schedule(name, revision).await
-    }
-
-    async fn schedule(&self, name: &Name) -> Result<Option<Schedule>, Error> {
-        self.store.schedule(name).await
-    }
-
-    async fn schedules(&self, after: Option<&Name>, limit: usize) -> Result<Page<Schedule, Name>, Error> {
-        self.store.schedules(after, limit).await
-    }
-}
-
-#[async_trait]
-impl Spending for Apart {
-    async fn spent(&self, namespace: &str, from: i64, to: i64) -> Result<Usage, Error> {
-        self.store.spent(namespace, from, to).await
-    }
-
-    async fn forget_spending(&self, day: i64, limit: usize) -> Result<usize, Error> {
-        self.store.forget_spending(day, limit).await
     }
 }

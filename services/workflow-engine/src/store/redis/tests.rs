@@ -37,15 +37,9 @@ fn step(before: &Summary, entry: &str) -> Step {
     summary.history_length += 1;
     summary.status = Status::Running;
     Step {
-        summary,
         first_index: before.history_length,
         entries: vec![entry.as_bytes().to_vec()],
-        output: None,
-        approvals: Vec::new(),
-        spent: None,
-        events: Vec::new(),
-        snapshot: None,
-        payloads: Vec::new(),
+        ..Step::to(summary)
     }
 }
 
