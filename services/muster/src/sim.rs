@@ -119,12 +119,14 @@ fn print(output: &Output, first: u64, done: u64, seconds: f64, figures: Figures,
         timers,
         events,
         controls,
+        starts,
+        strays,
     } = figures;
     output.line(&format!(
         "{done} seeds from {first} in {seconds:.1} s, {rate:.0} a second"
     ));
     output.line(&format!(
-        "{runs} runs ({completed} completed), {faults} crashes and stops, {commits} commits, {calls} calls ({resent} sent again), {timers} timers, {events} events, {controls} acknowledged requests"
+        "{runs} runs ({completed} completed; {starts} started by schedules and events), {faults} crashes, stops and other faults, {commits} commits, {calls} calls ({resent} sent again, {strays} by engines that had lost their runs), {timers} timers, {events} events, {controls} acknowledged requests"
     ));
     let Some(outcome) = shown else {
         return;

@@ -247,7 +247,7 @@ impl Executor {
     async fn may_be_under_way(&mut self, live: &Live) -> Result<bool, store::Error> {
         match self.engine.placement.replicas() {
             Some(replicas) if !live.summary.claim.limits.is_empty() => {
-                replicas.groups.join(&*self.engine.store, &live.summary).await
+                replicas.join_groups(&*self.engine.store, &live.summary).await
             }
             _ => Ok(true),
         }
@@ -455,7 +455,7 @@ impl Executor {
             if ended {
                 self.engine.meter.ended(live.summary.status);
                 if let Some(replicas) = self.engine.placement.replicas() {
-                    replicas.groups.leave(&live.summary).await;
+                    replicas.leave_groups(&live.summary).await;
                 }
                 self.engine.tell_parent(&live.summary);
                 self.engine.timetable.run_ended(&live.summary);

@@ -370,7 +370,7 @@ impl WorkflowService for Service {
             && replicas.has_others()
             && !was_sent_on(&request)
         {
-            for other in peers::doings(replicas.peers()).await {
+            for other in peers::doings(replicas).await {
                 convert::add(&mut status, other);
             }
         }

@@ -4,13 +4,16 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use muster_runtime::{Error, data_directory};
+use muster_runtime::Error;
+use muster_runtime::data_directory::{self, DataDirectory};
+use muster_store::redis::members::Member;
 use muster_store::redis::{Address, Connection};
 use muster_store::{Database, Keys};
 
 use crate::config;
 use crate::off_thread::off_thread;
-use crate::replicas::Replicas;
+use crate::peers::Network;
+use crate::replicas::{Replicas, coordination, name};
 use crate::store::Store;
 use crate::store::embedded::Embedded;
 use crate::store::payloads::{self, Apart, Bucket};
@@ -32,6 +35,8 @@ pub(crate) struct Opened {
 pub(crate) struct InRedis {
     pub(crate) redis: Redis,
     pub(crate) replicas: Arc<Replicas>,
+    /// Its lock says that no other living process has this engine's name.
+    pub(crate) _directory: DataDirectory,
 }
 
 /// Opens the store; `address` is where this engine can be reached.
@@ -110,8 +115,16 @@ async fn open_redis(settings: &config::Engine, endpoint: &str, address: SocketAd
     )
     .await
     .map_err(|error| Error::Other(format!("{KEY}: {error}")))?;
-    let address = settings.redis.address(address)?;
-    let replicas = Replicas::new(redis.clone(), directory, address, settings.redis.lease())?;
+    let me = Member {
+        name: name::kept_in(directory.path())?,
+        address: settings.redis.address(address)?,
+    };
+    let replicas = Replicas::new(
+        Arc::new(coordination::InRedis::new(redis.clone())),
+        Arc::new(Network::default()),
+        me,
+        settings.redis.lease(),
+    );
     tracing::info!(
         address = redis.connection().address(),
         partitions = redis.partitions(),
@@ -124,6 +137,7 @@ async fn open_redis(settings: &config::Engine, endpoint: &str, address: SocketAd
         in_redis: Some(InRedis {
             redis,
             replicas: Arc::new(replicas),
+            _directory: directory,
         }),
         bucket: None,
     })

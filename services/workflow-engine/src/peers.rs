@@ -3,13 +3,16 @@
 //! A call is sent on once: who gets it and does not work on it either refuses it, and whoever asks tries again. What only reads
 //! is answered from the store where there is nobody to ask.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use muster_api::workflow as proto;
 use muster_api::workflow::approval_service_client::ApprovalServiceClient;
 use muster_api::workflow::schedule_service_client::ScheduleServiceClient;
 use muster_api::workflow::workflow_service_client::WorkflowServiceClient;
+use parking_lot::Mutex;
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
@@ -37,6 +40,70 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// How long another engine may take to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Other engines, as far as this one asks them by itself.
+#[async_trait]
+pub(crate) trait Peers: Send + Sync {
+    /// Has the engine at this address start a run.
+    async fn start(&self, address: &str, wish: StartRun) -> Result<(), NotStarted>;
+
+    /// What calls to the engine at this address are sent over.
+    fn channel(&self, address: &str) -> Option<Channel>;
+}
+
+/// Why another engine has not started a run.
+#[derive(Debug)]
+pub(crate) struct NotStarted {
+    /// Whether it never will.
+    pub(crate) is_final: bool,
+    /// What it says.
+    pub(crate) what: String,
+}
+
+/// Others over the network.
+#[derive(Default)]
+pub(crate) struct Network {
+    /// Connections, by address.
+    channels: Mutex<HashMap<String, Channel>>,
+}
+
+#[async_trait]
+impl Peers for Network {
+    async fn start(&self, address: &str, wish: StartRun) -> Result<(), NotStarted> {
+        let Some(channel) = self.channel(address) else {
+            return Err(NotStarted {
+                is_final: false,
+                what: format!("'{address}' is no address"),
+            });
+        };
+        match start(channel, wish).await {
+            Ok(()) => Ok(()),
+            Err(status) if status.code() == Code::AlreadyExists => Ok(()),
+            Err(status) => Err(NotStarted {
+                is_final: matches!(status.code(), Code::InvalidArgument | Code::NotFound),
+                what: status.to_string(),
+            }),
+        }
+    }
+
+    fn channel(&self, address: &str) -> Option<Channel> {
+        let mut channels = self.channels.lock();
+        if let Some(channel) = channels.get(address) {
+            return Some(channel.clone());
+        }
+        match muster_rpc::endpoint::parse(&format!("http://{address}")) {
+            Ok(endpoint) => {
+                let channel = muster_rpc::channel::connect_lazy(&endpoint);
+                channels.insert(address.to_owned(), channel.clone());
+                Some(channel)
+            }
+            Err(error) => {
+                tracing::error!(address, %error, "another engine says that it can be reached at what is no address");
+                None
+            }
+        }
+    }
+}
 
 /// Another engine, to which a call is sent on.
 pub(crate) struct Peer {
@@ -183,23 +250,25 @@ async fn peer(replicas: &Arc<Replicas>, partition: u16, was_sent_on: bool) -> Re
             match replicas.owner(partition).await? {
                 Owner::Here => return Ok(None),
                 Owner::Peer(_) if was_sent_on => return Err(Error::NotOwner { partition }),
-                Owner::Peer(channel) => {
-                    return Ok(Some(Peer {
-                        channel,
-                        replicas: Arc::clone(replicas),
-                        partition,
-                    }));
+                Owner::Peer(address) => {
+                    if let Some(channel) = replicas.peers.channel(&address) {
+                        return Ok(Some(Peer {
+                            channel,
+                            replicas: Arc::clone(replicas),
+                            partition,
+                        }));
+                    }
                 }
-                Owner::Nobody { .. } => tokio::time::sleep(LOOK).await,
+                Owner::Nobody { .. } => {}
             }
+            tokio::time::sleep(LOOK).await;
         }
     };
     let known = tokio::time::timeout(TAKEOVER, known).await;
     known.unwrap_or(Err(Error::NotOwner { partition }))
 }
 
-/// Has another engine start a run of the catalogue.
-pub(crate) async fn start(channel: Channel, wish: StartRun) -> Result<(), Status> {
+async fn start(channel: Channel, wish: StartRun) -> Result<(), Status> {
     let source = match wish.source {
         Source::Catalogue(reference) => {
             proto::start_run_request::Source::Workflow(proto::WorkflowReference {
@@ -222,11 +291,13 @@ pub(crate) async fn start(channel: Channel, wish: StartRun) -> Result<(), Status
 }
 
 /// What all other engines that are alive are doing; those that do not answer in time are left out.
-pub(crate) async fn doings(peers: Vec<Channel>) -> Vec<proto::GetStatusResponse> {
+pub(crate) async fn doings(replicas: &Replicas) -> Vec<proto::GetStatusResponse> {
     /// How long one may take.
     const WITHIN: Duration = Duration::from_secs(2);
-    let questions = peers.into_iter().map(|peer| async move {
-        let mut client = WorkflowServiceClient::new(peer);
+    let others = replicas.others().into_iter();
+    let channels = others.filter_map(|address| replicas.peers.channel(&address));
+    let questions = channels.map(|channel| async move {
+        let mut client = WorkflowServiceClient::new(channel);
         let question = client.get_status(sent_on(Request::new(proto::GetStatusRequest {})));
         tokio::time::timeout(WITHIN, question).await.ok()?.ok()
     });

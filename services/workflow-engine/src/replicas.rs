@@ -1,4 +1,4 @@
-//! Engines that share a store in Redis: each works on some of its partitions, and any answers any call.
+//! Engines that share a store: each works on some of its partitions, and any answers any call.
 //!
 //! ```text
 //! members (who is alive) ── assignment (pure) ── which partitions should be here
@@ -26,30 +26,26 @@
 //! Redis would stop and reload every run, and the fence protects without it).
 
 mod assignment;
+pub(crate) mod coordination;
 pub(crate) mod groups;
-mod name;
+pub(crate) mod name;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::join_all;
-use muster_runtime::data_directory::DataDirectory;
-use muster_store::redis::Error as RedisError;
-use muster_store::redis::lease::{Leases, fence};
-use muster_store::redis::members::{Member, Members};
-use parking_lot::{Mutex, RwLock};
+use muster_store::redis::members::Member;
+use parking_lot::RwLock;
 use tokio::sync::{Notify, OwnedRwLockReadGuard};
-use tonic::transport::Channel;
 
-use self::groups::Groups;
+use self::coordination::Coordination;
 use crate::engine::Engine;
 use crate::error::Error;
+use crate::peers::Peers;
 use crate::run::RunId;
-use crate::store::events::EventLog as _;
-use crate::store::redis::Redis;
-use crate::store::{self};
+use crate::store;
 use crate::{children, driver, partition, timetable};
 
 /// Between two looks at who is alive.
@@ -75,8 +71,8 @@ const MARGIN: Duration = Duration::from_secs(2);
 pub(crate) enum Owner {
     /// This engine.
     Here,
-    /// Another one, which can be reached over this.
-    Peer(Channel),
+    /// Another one, which can be reached at this address.
+    Peer(String),
     /// Nobody, at this moment.
     Nobody {
         /// Of which partition.
@@ -89,24 +85,19 @@ pub(crate) type Stay = OwnedRwLockReadGuard<()>;
 
 /// See the module.
 pub(crate) struct Replicas {
-    store: Redis,
-    leases: Leases,
-    members: Members,
-    pub(crate) groups: Groups,
+    coordination: Arc<dyn Coordination>,
+    pub(crate) peers: Arc<dyn Peers>,
     me: Member,
     time_to_live: Duration,
     /// The partitions that are worked on here, with the epochs of their leases.
     held: RwLock<BTreeMap<u16, u64>>,
     /// Read by those who begin something, written by whoever gives something up.
     gate: Arc<tokio::sync::RwLock<()>>,
-    /// Connections to others, by address.
-    channels: Mutex<HashMap<String, Channel>>,
     /// Others who are alive.
     others: RwLock<Vec<Member>>,
     /// Whether what belongs to names is to be read again.
     is_stale: AtomicBool,
     settled: Notify,
-    _directory: DataDirectory,
 }
 
 /// What is known from one look to the next.
@@ -124,46 +115,36 @@ struct Looks {
 }
 
 impl Replicas {
-    /// Of this store, reached by others at `address`.
-    ///
-    /// # Errors
-    /// The directory cannot keep the engine's name.
+    /// Of the engine with this name, which no two living processes share, reached by others at its address.
     pub(crate) fn new(
-        store: Redis,
-        directory: DataDirectory,
-        address: String,
+        coordination: Arc<dyn Coordination>,
+        peers: Arc<dyn Peers>,
+        me: Member,
         time_to_live: Duration,
-    ) -> Result<Self, muster_runtime::Error> {
-        let me = Member {
-            name: name::kept_in(directory.path())?,
-            address,
-        };
-        let connection = store.connection();
-        // Nothing is written before there is a lease for it.
-        store.share();
-        Ok(Self {
-            leases: Leases::new(connection.clone(), store.prefix()),
-            groups: Groups::new(connection.clone(), store.prefix()),
-            members: Members::new(connection.clone(), store.slot()),
-            store,
+    ) -> Self {
+        Self {
+            coordination,
+            peers,
             me,
             time_to_live,
             held: RwLock::default(),
             gate: Arc::default(),
-            channels: Mutex::default(),
             others: RwLock::default(),
             is_stale: AtomicBool::new(false),
             settled: Notify::new(),
-            _directory: directory,
-        })
+        }
     }
 
     pub(crate) fn partition_of(&self, run: &RunId) -> u16 {
-        self.store.partition_of(run)
+        partition::of(run, self.partitions())
     }
 
     pub(crate) fn partition_of_name(&self, namespace: &str, name: &str) -> u16 {
-        partition::of_name(namespace, name, self.store.partitions())
+        partition::of_name(namespace, name, self.partitions())
+    }
+
+    fn partitions(&self) -> u16 {
+        self.coordination.partitions()
     }
 
     /// Whether this partition is worked on here.
@@ -195,39 +176,17 @@ impl Replicas {
         if self.holds(partition) {
             return Ok(Owner::Here);
         }
-        let lease = self.leases.read(partition).await.map_err(unavailable)?;
+        let lease = self.coordination.lease(partition).await?;
         if lease.owner.is_empty() || lease.owner == self.me.name || lease.remaining.is_zero() {
             return Ok(Owner::Nobody { partition });
         }
-        let channel = self.channel(&lease.address);
-        Ok(channel.map_or(Owner::Nobody { partition }, Owner::Peer))
+        Ok(Owner::Peer(lease.address))
     }
 
-    /// Connections to all others who are alive.
-    pub(crate) fn peers(&self) -> Vec<Channel> {
+    /// Where all others who are alive can be reached.
+    pub(crate) fn others(&self) -> Vec<String> {
         let others = self.others.read();
-        others
-            .iter()
-            .filter_map(|other| self.channel(&other.address))
-            .collect()
-    }
-
-    fn channel(&self, address: &str) -> Option<Channel> {
-        let mut channels = self.channels.lock();
-        if let Some(channel) = channels.get(address) {
-            return Some(channel.clone());
-        }
-        match muster_rpc::endpoint::parse(&format!("http://{address}")) {
-            Ok(endpoint) => {
-                let channel = muster_rpc::channel::connect_lazy(&endpoint);
-                channels.insert(address.to_owned(), channel.clone());
-                Some(channel)
-            }
-            Err(error) => {
-                tracing::error!(address, %error, "another engine says that it can be reached at what is no address");
-                None
-            }
-        }
+        others.iter().map(|other| other.address.clone()).collect()
     }
 
     /// Works on what should be here until the service stops, and gives it back then.
@@ -265,14 +224,14 @@ impl Replicas {
         }
     }
 
-    async fn look(&self, engine: &Arc<Engine>, looks: &mut Looks) -> Result<(), RedisError> {
+    async fn look(&self, engine: &Arc<Engine>, looks: &mut Looks) -> Result<(), store::Error> {
         let now = engine.clock.monotonic();
         if looks
             .confirmed
             .is_none_or(|confirmed| now.saturating_sub(confirmed) >= CONFIRM)
         {
             looks.confirmed = Some(now);
-            self.store.connection().confirm().await;
+            self.coordination.confirm().await;
         }
         if looks.is_failing {
             // Until a little after it can be reached again.
@@ -282,12 +241,11 @@ impl Replicas {
             .renewed
             .is_none_or(|renewed| now.saturating_sub(renewed) >= self.time_to_live / RENEWALS)
         {
-            // Whether Redis takes writes is found out here, also where no run writes.
-            self.store.probe().await;
+            self.coordination.probe().await;
             self.renew(engine).await?;
             looks.renewed = Some(now);
         }
-        let members = self.members.announce(&self.me, self.time_to_live).await?;
+        let members = self.coordination.announce(&self.me, self.time_to_live).await?;
         let wanted = self.wanted(&members);
         let others = members.into_iter().filter(|member| *member != self.me);
         *self.others.write() = others.collect();
@@ -323,27 +281,27 @@ impl Replicas {
     /// The partitions that should be here, with these members.
     fn wanted(&self, members: &[Member]) -> BTreeSet<u16> {
         let names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
-        let should = (0..).zip(assignment::assign(&names, self.store.partitions()));
+        let should = (0..).zip(assignment::assign(&names, self.partitions()));
         let here = should.filter(|(_, member)| names.get(*member).is_some_and(|name| *name == self.me.name));
         here.map(|(partition, _)| partition).collect()
     }
 
-    async fn all_have_owners(&self, wanted: &BTreeSet<u16>) -> Result<bool, RedisError> {
+    async fn all_have_owners(&self, wanted: &BTreeSet<u16>) -> Result<bool, store::Error> {
         let is_complete = wanted.iter().all(|partition| self.holds(*partition));
         if !is_complete || !self.has_others() {
             return Ok(is_complete);
         }
-        let leases = self.leases.read_all(self.store.partitions()).await?;
+        let leases = self.coordination.leases().await?;
         Ok(leases
             .iter()
             .all(|lease| !lease.owner.is_empty() && !lease.remaining.is_zero()))
     }
 
-    async fn renew(&self, engine: &Arc<Engine>) -> Result<(), RedisError> {
+    async fn renew(&self, engine: &Arc<Engine>) -> Result<(), store::Error> {
         let held = self.held.read().clone();
         let renewals = held.iter().map(|(partition, epoch)| async move {
             let renewed = self
-                .leases
+                .coordination
                 .renew(*partition, &self.me.name, *epoch, self.time_to_live);
             (*partition, renewed.await)
         });
@@ -360,7 +318,7 @@ impl Replicas {
         if !lost.is_empty() {
             tracing::warn!(count = lost.len(), "partitions were taken over by other engines");
             for partition in &lost {
-                self.store.give_up(*partition);
+                self.coordination.give_up(*partition);
             }
             self.give_up(engine, lost).await;
         }
@@ -373,7 +331,7 @@ impl Replicas {
         engine: &Arc<Engine>,
         partitions: Vec<u16>,
         looks: &mut Looks,
-    ) -> Result<(), RedisError> {
+    ) -> Result<(), store::Error> {
         if partitions.is_empty() {
             return Ok(());
         }
@@ -384,21 +342,19 @@ impl Replicas {
             .into_iter()
             .filter(|partition| !left.contains(partition));
         let takes = partitions.map(|partition| async move {
-            let taken = self
-                .leases
-                .acquire(partition, &self.me.name, &self.me.address, self.time_to_live);
+            let taken = self.coordination.acquire(partition, &self.me, self.time_to_live);
             (partition, taken.await)
         });
         let taken = join_all(takes).await;
         // Once for all of them.
-        let budgets = match taken.iter().any(|(_, taken)| matches!(taken, Ok(Ok(_)))) {
+        let budgets = match taken.iter().any(|(_, taken)| matches!(taken, Ok(Some(_)))) {
             true => engine.budgets.recover(&*engine.store, engine.clock.now()).await,
             false => Ok(()),
         };
         let (mut count, mut failure) = (0_usize, None);
         for (partition, taken) in taken {
             match taken {
-                Ok(Ok(epoch)) => match self.adopt(engine, partition, epoch, budgets.clone()).await {
+                Ok(Some(epoch)) => match self.adopt(engine, partition, epoch, budgets.clone()).await {
                     Ok(()) => count += 1,
                     Err(error) => {
                         tracing::warn!(partition, %error, "a partition cannot be read; it is tried again");
@@ -406,7 +362,7 @@ impl Replicas {
                         looks.owed.insert(partition, epoch);
                     }
                 },
-                Ok(Err(_)) => {}
+                Ok(None) => {}
                 Err(error) => failure = Some(error),
             }
         }
@@ -426,9 +382,9 @@ impl Replicas {
         epoch: u64,
         budgets: Result<(), store::Error>,
     ) -> Result<(), store::Error> {
-        self.store.fence(partition, fence(epoch, &self.me.name));
+        self.coordination.fence(partition, &self.me.name, epoch);
         budgets?;
-        self.store.relay(partition).await?;
+        self.coordination.relay(partition).await?;
         engine.events.ring();
         driver::recover_runs(engine, Some(partition)).await?;
         self.held.write().insert(partition, epoch);
@@ -460,7 +416,7 @@ impl Replicas {
             }
         });
         for partition in &partitions {
-            self.store.give_up(*partition);
+            self.coordination.give_up(*partition);
         }
         engine
             .starters
@@ -471,15 +427,15 @@ impl Replicas {
     }
 
     /// Gives leases back; those for which that fails stay.
-    async fn release(&self, leases: &mut BTreeMap<u16, u64>) -> Result<(), RedisError> {
+    async fn release(&self, leases: &mut BTreeMap<u16, u64>) -> Result<(), store::Error> {
         let releases = leases.iter().map(|(partition, epoch)| async move {
-            let released = self.leases.release(*partition, &self.me.name, *epoch);
+            let released = self.coordination.release(*partition, &self.me.name, *epoch);
             (*partition, released.await)
         });
         let mut failure = None;
         for (partition, released) in join_all(releases).await {
             match released {
-                Ok(_) => {
+                Ok(()) => {
                     leases.remove(&partition);
                 }
                 Err(error) => failure = Some(error),
@@ -493,7 +449,7 @@ impl Replicas {
         let mut held = self.held.read().clone();
         self.give_up(engine, held.keys().copied().collect()).await;
         let farewell = async {
-            self.members.withdraw(&self.me.name).await?;
+            self.coordination.withdraw(&self.me.name).await?;
             self.release(&mut held).await
         };
         match tokio::time::timeout(self.time_to_live, farewell).await {
@@ -516,7 +472,7 @@ impl Replicas {
                 continue;
             }
             // What fails here fails for whoever reads the log, too, and is told there.
-            if let Ok(next) = self.store.next_position().await
+            if let Ok(next) = engine.store.next_position().await
                 && next != known
             {
                 known = next;
@@ -545,9 +501,4 @@ impl Replicas {
 async fn read_names(engine: &Arc<Engine>) -> Result<(), Error> {
     timetable::load(engine).await?;
     engine.find_starters().await
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "the form that map_err wants")]
-fn unavailable(error: RedisError) -> Error {
-    Error::Store(store::Error::Unavailable(error.to_string()))
 }

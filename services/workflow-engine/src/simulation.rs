@@ -1,9 +1,14 @@
 //! Whole lives of the engine out of one seed, in one thread, on virtual time.
 //!
-//! A seed gives a [`plan`]: workflows, runs of them, what people do to them and when, and how each life of the engine ends
-//! (killed at an instant, killed right before or right after a commit becomes durable, stopped in order, a store that takes
-//! no more writes). The plan is carried out twice by the engine's own code: once without faults and once with them. What is
-//! simulated is only what lies behind its ports: the clock, chance, the store ([`disk`]) and who is called ([`agents`]).
+//! A seed gives a [`plan`]: workflows, runs of them, schedules and events that start others, what [`people`] do with them and
+//! when, and how each life of the engine ends (killed at an instant, killed right before or right after a commit becomes
+//! durable, stopped in order, a store that takes no more writes). The plan is carried out twice by the engine's own code: once
+//! without faults and once with them. What is simulated is only what lies behind its ports: the clock, chance, the store
+//! ([`disk`]) and who is called ([`agents`]).
+//!
+//! One seed of four has two or three engines on one store ([`together`]): besides ending as above and living anew, each may be
+//! frozen for a while, and the store may be out of reach. They share members, leases and groups ([`shared`]) by the same code
+//! that shares them in Redis.
 //!
 //! A [`witness`] sits at those ports. It folds every journal by itself, knows from it which calls may be made, and holds the
 //! engine to what it promises ([`Invariant`]). What it sees goes into a trace; the trace's digest is the same whenever the
@@ -16,7 +21,7 @@
 //!
 //! That the witness would see a fault is shown by [`Sabotage`]: each breaks one promise, and a test sees it caught.
 //!
-//! What is simulated is one engine. The registry's view and the router are services of their own, on which this one must not
+//! What is simulated is engines. The registry's view and the router are services of their own, on which this one must not
 //! depend; both are plain structures on an injected clock, so a binary that knows all of them can put them between the
 //! engine's port for calls and the simulated agents.
 //!
@@ -29,9 +34,13 @@ mod chance;
 mod clock;
 mod disk;
 mod document;
+mod gate;
 mod life;
+mod people;
 mod plan;
 mod sabotage;
+mod shared;
+mod together;
 mod trace;
 mod witness;
 mod world;
@@ -82,6 +91,10 @@ pub struct Figures {
     pub events: u64,
     /// Things that people did to runs.
     pub controls: u64,
+    /// Runs that schedules and events started.
+    pub starts: u64,
+    /// Calls of an engine that did not know yet that another had taken over.
+    pub strays: u64,
 }
 
 impl std::ops::AddAssign for Figures {
@@ -95,6 +108,8 @@ impl std::ops::AddAssign for Figures {
         self.timers += other.timers;
         self.events += other.events;
         self.controls += other.controls;
+        self.starts += other.starts;
+        self.strays += other.strays;
     }
 }
 

@@ -23,15 +23,13 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::Notify;
-use tonic::Code;
-use tonic::transport::Channel;
 use uuid::Uuid;
 
 use crate::catalogue::Reference;
 use crate::engine::{Engine, Source, StartRun};
 use crate::error::Error;
 use crate::off_thread::off_thread;
-use crate::peers;
+use crate::peers::NotStarted;
 use crate::replicas::Owner;
 use crate::run::RunId;
 use crate::store::events::{Logged, StarterState};
@@ -345,7 +343,7 @@ impl Engine {
         };
         let started = match self.placement.owner(&id).await {
             Ok(Owner::Here) => self.start(wish).await.map(|_| ()),
-            Ok(Owner::Peer(peer)) => return self.start_at(peer, starter, position, wish).await,
+            Ok(Owner::Peer(address)) => return self.start_at(&address, starter, position, wish).await,
             Ok(Owner::Nobody { partition }) => Err(Error::NotOwner { partition }),
             Err(error) => Err(error),
         };
@@ -372,16 +370,18 @@ impl Engine {
 
 impl Engine {
     /// Has another engine start the run, whose partition it works on; whether that is settled.
-    async fn start_at(&self, peer: Channel, starter: &Starter, position: u64, wish: StartRun) -> bool {
-        match peers::start(peer, wish).await {
+    async fn start_at(&self, address: &str, starter: &Starter, position: u64, wish: StartRun) -> bool {
+        let Some(replicas) = self.placement.replicas() else {
+            return false;
+        };
+        match replicas.peers.start(address, wish).await {
             Ok(()) => true,
-            Err(status) if matches!(status.code(), Code::AlreadyExists) => true,
-            Err(status) if matches!(status.code(), Code::InvalidArgument | Code::NotFound) => {
-                tracing::error!(workflow = starter.name, position, %status, "no run comes of an event");
+            Err(NotStarted { is_final: true, what }) => {
+                tracing::error!(workflow = starter.name, position, %what, "no run comes of an event");
                 true
             }
-            Err(status) => {
-                tracing::info!(workflow = starter.name, position, %status, "a run on an event is refused for now");
+            Err(NotStarted { what, .. }) => {
+                tracing::info!(workflow = starter.name, position, %what, "a run on an event is refused for now");
                 false
             }
         }

@@ -131,6 +131,12 @@ impl Trail {
             EventKind::TaskRetried { activation, .. } | EventKind::TaskCaught { activation, .. } => {
                 self.origins.remove(&Some(*activation));
             }
+            // One that was ending already is known from before, or nothing is left of where its end began.
+            EventKind::RunCompensating { .. }
+            | EventKind::RunFaulted { .. }
+            | EventKind::RunCancelling { .. }
+            | EventKind::RunCancelled { .. }
+                if ending => {}
             EventKind::RunCompensating { .. } | EventKind::RunFaulted { .. } => {
                 let origin = self.origins.get(&None).copied().unwrap_or(index);
                 self.end.get_or_insert(origin);
@@ -145,7 +151,7 @@ impl Trail {
         }
     }
 
-    /// Index of the event that began the end of the run: before it, the run was well.
+    /// Index of the event that began the end of the run: before it, the run was well. None where the fold began later.
     #[must_use]
     pub fn end(&self) -> Option<u64> {
         self.end

@@ -9,7 +9,7 @@ use muster_runtime::Error;
 const FILE: &str = "owner";
 
 /// The name that the directory keeps, or a new one.
-pub(super) fn kept_in(directory: &Path) -> Result<String, Error> {
+pub(crate) fn kept_in(directory: &Path) -> Result<String, Error> {
     let path = directory.join(FILE);
     match std::fs::read_to_string(&path) {
         Ok(text) => {

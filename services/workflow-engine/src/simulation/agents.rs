@@ -17,27 +17,39 @@ use uuid::Uuid;
 use super::chance::decided;
 use super::clock::Virtual;
 use super::sabotage::Sabotage;
+use super::shared::Seat;
+use super::witness::{InFlight, Standing};
 use super::world::World;
 use crate::caller::emit::Emitter;
 use crate::caller::{Call, Caller, Failure, Kind, Progress};
 use crate::events::Events;
+use crate::run::RunId;
 
 /// The agents as one life meets them.
 pub(crate) struct Agents {
     world: Arc<World>,
     clock: Virtual,
     life: usize,
+    /// How the engine that calls reaches what is outside of it, where it shares a store.
+    seat: Option<Arc<Seat>>,
     emitter: Emitter,
     /// The last message that was answered.
     answered: Mutex<Option<Uuid>>,
 }
 
 impl Agents {
-    pub(crate) fn new(world: Arc<World>, clock: Virtual, life: usize, events: Arc<Events>) -> Self {
+    pub(crate) fn new(
+        world: Arc<World>,
+        clock: Virtual,
+        life: usize,
+        seat: Option<Arc<Seat>>,
+        events: Arc<Events>,
+    ) -> Self {
         Self {
             world,
             clock,
             life,
+            seat,
             emitter: Emitter::new(events),
             answered: Mutex::default(),
         }
@@ -76,23 +88,40 @@ impl Agents {
     }
 }
 
+impl Agents {
+    fn called(&self, message: Uuid, target: &str) -> InFlight {
+        let standing = |run: &RunId| match &self.seat {
+            Some(seat) => seat.standing(run),
+            None => Standing::Owner,
+        };
+        let witness = &self.world.witness;
+        witness.called(self.clock.now(), self.life, message, target, standing)
+    }
+
+    async fn pass(&self) {
+        if let Some(seat) = &self.seat {
+            seat.gate.pass().await;
+        }
+    }
+}
+
 #[async_trait]
 impl Caller for Agents {
     async fn call(&self, call: &Call, _progress: &Progress) -> Result<Value, Failure> {
+        self.pass().await;
         let mut message = call.message_id;
         if self.world.is_sabotaged(Sabotage::RaisesAttempt) && call.resent {
             message = Uuid::new_v5(&message, b"another attempt");
         }
         let target = call.request.target();
-        let witness = &self.world.witness;
         if self.world.is_sabotaged(Sabotage::RepeatsRecorded)
             && let Some(before) = self.answered.lock().take()
         {
-            let _again = witness.called(self.clock.now(), before, &target);
+            let _again = self.called(before, &target);
         }
-        let _in_flight = witness.called(self.clock.now(), message, &target);
+        let _in_flight = self.called(message, &target);
         if self.world.is_sabotaged(Sabotage::CallsTwice) {
-            let _again = witness.called(self.clock.now(), message, &target);
+            let _again = self.called(message, &target);
         }
         let answer = match &*call.request {
             Request::A2a(request) => {
@@ -103,6 +132,7 @@ impl Caller for Agents {
             Request::Emit(request) => self.emitter.call(request).await,
             _ => Err(Failure::new(Kind::Configuration, 501, "nobody simulates that")),
         };
+        self.pass().await;
         *self.answered.lock() = Some(message);
         answer
     }

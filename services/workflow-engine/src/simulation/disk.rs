@@ -2,6 +2,10 @@
 //!
 //! A life ends here where its plan says so: right before a commit becomes durable, or right after, when nobody has been told
 //! yet. Whoever waits for that commit then waits for ever, which is not long.
+//!
+//! Where engines share it, it is as far away as a server: whoever is frozen gets no answer, what was sent arrives all the same,
+//! and each write to a run is made under a fence, or refused ([`Seat`]). While nobody can reach it, writes fail; some of them
+//! have been made, and only the answer is lost.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,12 +22,15 @@ use tokio::sync::Notify;
 
 use super::chance::decided;
 use super::clock::Virtual;
-use super::plan::End;
+use super::plan::{End, STARTS, TRIGGERED};
 use super::sabotage::Sabotage;
+use super::shared::{PARTITIONS, Seat};
+use super::witness::{Invariant, Standing};
 use super::world::World;
 use crate::approval::{self, Approval, ApprovalId};
 use crate::definitions::Definitions;
-use crate::run::{Entry, Position, Record, RunId, Status, Summary};
+use crate::partition;
+use crate::run::{Entry, Origin, Position, Record, RunId, Status, Summary};
 use crate::snapshot::Snapshot;
 use crate::store::answers::Answers;
 use crate::store::approvals::Approvals;
@@ -52,6 +59,8 @@ pub(crate) struct Disk {
     count: Mutex<Count>,
     /// Rings when the life is to end.
     pub(crate) crash: Notify,
+    /// How it is reached, where others share it.
+    seat: Option<Arc<Seat>>,
 }
 
 #[derive(Default)]
@@ -74,6 +83,7 @@ impl Disk {
         definitions: Arc<Definitions>,
         life: usize,
         end: End,
+        seat: Option<Arc<Seat>>,
     ) -> Self {
         Self {
             memory: world.memory.clone(),
@@ -84,6 +94,14 @@ impl Disk {
             end,
             count: Mutex::default(),
             crash: Notify::new(),
+            seat,
+        }
+    }
+
+    async fn reach(&self) -> Result<(), Error> {
+        match &self.seat {
+            Some(seat) => seat.reach().await,
+            None => Ok(()),
         }
     }
 
@@ -111,7 +129,8 @@ impl Disk {
     }
 
     /// Reads are quick, and some wait for their turn.
-    async fn read(&self) {
+    async fn read(&self) -> Result<(), Error> {
+        self.reach().await?;
         let number = {
             let mut count = self.count.lock();
             count.reads += 1;
@@ -121,10 +140,38 @@ impl Disk {
         if slow == 0 {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
+        Ok(())
+    }
+
+    /// Makes something of a run durable, if this life may.
+    async fn commit_of<T>(
+        &self,
+        run: &RunId,
+        write: impl AsyncFnOnce(&Memory) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let written = self
+            .commit(async |memory| {
+                if let Some(seat) = &self.seat {
+                    seat.may_write(run)?;
+                    if seat.standing(run) != Standing::Owner {
+                        let detail = format!("life {} writes to run {run}, which is another's", self.life);
+                        let now = self.clock.now();
+                        self.world.witness.accuse(now, Invariant::FencesHold, detail);
+                    }
+                }
+                write(memory).await
+            })
+            .await;
+        if written.is_err() {
+            // It may be there, and its run is loaded again.
+            self.world.witness.interrupted(|other| other == run);
+        }
+        written
     }
 
     /// Makes something durable, in the time that it takes; the life may end before or after.
     async fn commit<T>(&self, write: impl AsyncFnOnce(&Memory) -> Result<T, Error>) -> Result<T, Error> {
+        self.reach().await?;
         let (number, full) = {
             let mut count = self.count.lock();
             let number = count.commits;
@@ -157,6 +204,7 @@ impl Disk {
             std::future::pending::<()>().await;
         }
         tokio::time::sleep(time("after")).await;
+        self.reach().await?;
         written
     }
 
@@ -187,10 +235,23 @@ impl Disk {
 
     async fn create(&self, record: &Record, summary: &Summary) {
         let pinned = self.definitions.pinned(&record.document, &record.resources).await;
+        let (now, witness) = (self.clock.now(), &self.world.witness);
         if let Ok(definition) = pinned {
-            self.world
-                .witness
-                .created(self.clock.now(), summary, record.hears_from, definition);
+            witness.created(now, summary, record.hears_from, definition);
+        }
+        let name = Name {
+            namespace: summary.namespace.clone(),
+            name: summary.name.clone(),
+        };
+        if let Some(Origin::Schedule { scheduled_at }) = &summary.origin
+            && !summary.id.as_str().starts_with(TRIGGERED)
+        {
+            witness.fired(now, &name, *scheduled_at);
+        }
+        let events = record.input.as_array().into_iter().flatten();
+        let ids = events.filter_map(|event| event.get("id")?.as_str());
+        for id in ids.filter(|id| id.starts_with(STARTS)) {
+            witness.started_on(now, id.to_owned(), &summary.id);
         }
     }
 }
@@ -242,17 +303,17 @@ impl Store for Disk {
     }
 
     async fn document(&self, key: &WorkflowKey) -> Result<Option<String>, Error> {
-        self.read().await;
+        self.read().await?;
         self.memory.document(key).await
     }
 
     async fn workflow(&self, key: &WorkflowKey) -> Result<Option<Workflow>, Error> {
-        self.read().await;
+        self.read().await?;
         self.memory.workflow(key).await
     }
 
     async fn newest_workflow(&self, namespace: &str, name: &str) -> Result<Option<Workflow>, Error> {
-        self.read().await;
+        self.read().await?;
         self.memory.newest_workflow(namespace, name).await
     }
 
@@ -261,12 +322,12 @@ impl Store for Disk {
         after: Option<&WorkflowKey>,
         limit: usize,
     ) -> Result<Page<Workflow, WorkflowKey>, Error> {
-        self.read().await;
+        self.read().await?;
         self.memory.workflows(after, limit).await
     }
 
     async fn create_run(&self, record: &Record, summary: &Summary) -> Result<(), Error> {
-        self.commit(async |memory| {
+        self.commit_of(&record.id, async |memory| {
             memory.create_run(record, summary).await?;
             self.create(record, summary).await;
             Ok(())
@@ -282,7 +343,7 @@ impl Store for Disk {
             return Ok(());
         }
         let before = self.memory.summary(&id).await?;
-        self.commit(async |memory| self.write_step(memory, step).await)
+        self.commit_of(&id, async |memory| self.write_step(memory, step).await)
             .await?;
         self.world.witness.told(&id);
         self.count.lock().last = before.map(|before| (before, entries));
@@ -290,32 +351,32 @@ impl Store for Disk {
     }
 
     async fn record(&self, id: &RunId) -> Result<Option<Record>, Error> {
-        self.read().await;
+        self.read().await?;
         self.memory.record(id).await
     }
 
     async fn summary(&self, id: &RunId) -> Result<Option<Summary>, Error> {
-        self.read().await;
+        self.read().await?;
         self.memory.summary(id).await
     }
 
     async fn output(&self, id: &RunId) -> Result<Option<Value>, Error> {
-        self.read().await;
+        self.read().await?;
         self.memory.output(id).await
     }
 
     async fn history(&self, id: &RunId, from: u64, limit: usize) -> Result<Vec<Entry>, Error> {
-        self.read().await;
+        self.read().await?;
         self.memory.history(id, from, limit).await
     }
 
     async fn snapshot(&self, id: &RunId, which: SnapshotKind) -> Result<Option<Vec<u8>>, Error> {
-        self.read().await;
+        self.read().await?;
         self.memory.snapshot(id, which).await
     }
 
     async fn forget_entries(&self, id: &RunId, before: u64, limit: usize) -> Result<usize, Error> {
-        self.commit(async |memory| memory.forget_entries(id, before, limit).await)
+        self.commit_of(id, async |memory| memory.forget_entries(id, before, limit).await)
             .await
     }
 
@@ -325,7 +386,7 @@ impl Store for Disk {
         before: Option<&Position>,
         limit: usize,
     ) -> Result<Page<Summary, Position>, Error> {
-        self.read().await;
+        self.read().await?;
         self.memory.runs(filter, before, limit).await
     }
 
@@ -335,8 +396,12 @@ impl Store for Disk {
         after: Option<&Position>,
         limit: usize,
     ) -> Result<Page<Unfinished, Position>, Error> {
-        self.read().await;
+        self.read().await?;
         let mut page = self.memory.unfinished(partition, after, limit).await?;
+        page.entries.retain(|run| match (partition, run) {
+            (Some(partition), Ok(run)) => partition::of(&run.id, PARTITIONS) == partition,
+            _ => true,
+        });
         if self.world.is_sabotaged(Sabotage::ForgetsTimers) {
             page.entries
                 .retain(|run| run.as_ref().is_ok_and(|run| run.status != Status::Waiting));
@@ -350,7 +415,7 @@ impl Store for Disk {
     }
 
     async fn ended_before(&self, time: Timestamp, limit: usize) -> Result<Vec<RunId>, Error> {
-        self.read().await;
+        self.read().await?;
         self.memory.ended_before(time, limit).await
     }
 
@@ -370,7 +435,8 @@ impl Store for Disk {
 #[async_trait]
 impl Again for Disk {
     async fn reopen(&self, step: Step, ended_at: Timestamp) -> Result<(), Error> {
-        self.commit(async |memory| {
+        let id = step.summary.id.clone();
+        self.commit_of(&id, async |memory| {
             memory.reopen(step.clone(), ended_at).await?;
             self.world.witness.committed(self.clock.now(), &step);
             Ok(())
@@ -379,7 +445,7 @@ impl Again for Disk {
     }
 
     async fn create_with(&self, record: &Record, step: Step) -> Result<(), Error> {
-        self.commit(async |memory| {
+        self.commit_of(&record.id, async |memory| {
             memory.create_with(record, step.clone()).await?;
             self.create(record, &step.summary).await;
             self.world.witness.committed(self.clock.now(), &step);
@@ -404,7 +470,7 @@ impl Payloads for Disk {
     }
 
     async fn payload(&self, room: &payloads::Room, digest: &Digest) -> Result<Option<Vec<u8>>, Error> {
-        self.read().await;
+        self.read().await?;
         self.memory.payload(room, digest).await
     }
 
@@ -435,7 +501,7 @@ impl Answers for Disk {
 #[async_trait]
 impl Approvals for Disk {
     async fn approval(&self, id: &ApprovalId) -> Result<Option<Approval>, Error> {
-        self.read().await;
+        self.read().await?;
         self.memory.approval(id).await
     }
 
@@ -445,7 +511,7 @@ impl Approvals for Disk {
         after: Option<&approval::Position>,
         limit: usize,
     ) -> Result<Page<Approval, approval::Position>, Error> {
-        self.read().await;
+        self.read().await?;
         self.memory.approvals(filter, after, limit).await
     }
 }
@@ -459,6 +525,16 @@ impl EventLog for Disk {
         room: Room,
     ) -> Result<Vec<Added>, Error> {
         let id = events.last().map(|event| event.id().to_owned());
+        if self.world.is_sabotaged(Sabotage::RepeatsEvent) {
+            let again = events.clone();
+            // Another source is another event, which a log that knew none would take for the same one.
+            let again = again.into_iter().filter_map(|event| {
+                let mut event = Value::from(event);
+                event["source"] = "/people/again".into();
+                CloudEvent::try_from(event).ok()
+            });
+            self.memory.add_events(again.collect(), now, room).await?;
+        }
         let added = self
             .commit(async |memory| memory.add_events(events, now, room).await)
             .await?;
@@ -472,12 +548,12 @@ impl EventLog for Disk {
         kinds: Option<&[String]>,
         limit: usize,
     ) -> Result<Page<Logged, u64>, Error> {
-        self.read().await;
+        self.read().await?;
         self.memory.events(from, kinds, limit).await
     }
 
     async fn next_position(&self) -> Result<u64, Error> {
-        self.read().await;
+        self.read().await?;
         self.memory.next_position().await
     }
 
@@ -486,7 +562,7 @@ impl EventLog for Disk {
     }
 
     async fn starter(&self, name: &str) -> Result<Option<StarterState>, Error> {
-        self.read().await;
+        self.read().await?;
         self.memory.starter(name).await
     }
 
@@ -499,7 +575,13 @@ impl EventLog for Disk {
 #[async_trait]
 impl Schedules for Disk {
     async fn put_schedule(&self, schedule: &Schedule) -> Result<(), Error> {
-        self.commit(async |memory| memory.put_schedule(schedule).await)
+        let mut schedule = schedule.clone();
+        if self.world.is_sabotaged(Sabotage::SkipsInstant)
+            && let Some(next) = schedule.next
+        {
+            schedule.next = schedule.rule.next(schedule.anchor, next).or(Some(next));
+        }
+        self.commit(async |memory| memory.put_schedule(&schedule).await)
             .await
     }
 
@@ -509,12 +591,12 @@ impl Schedules for Disk {
     }
 
     async fn schedule(&self, name: &Name) -> Result<Option<Schedule>, Error> {
-        self.read().await;
+        self.read().await?;
         self.memory.schedule(name).await
     }
 
     async fn schedules(&self, after: Option<&Name>, limit: usize) -> Result<Page<Schedule, Name>, Error> {
-        self.read().await;
+        self.read().await?;
         self.memory.schedules(after, limit).await
     }
 }

@@ -11,6 +11,39 @@ pub(crate) const CHILDREN: usize = 2;
 /// Deepest nesting of tasks.
 const DEEPEST: u32 = 2;
 
+/// How long documents take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// Hours.
+    Unhurried,
+    /// Minutes.
+    Brisk,
+}
+
+impl Pace {
+    fn waits(self) -> [&'static str; 4] {
+        match self {
+            Self::Unhurried => ["PT1S", "PT7S", "PT2M", "PT1H"],
+            Self::Brisk => ["PT1S", "PT7S", "PT20S", "PT2M"],
+        }
+    }
+
+    /// What is never reached beside something that is near.
+    fn far(self) -> &'static str {
+        match self {
+            Self::Unhurried => "PT12H",
+            Self::Brisk => "PT10M",
+        }
+    }
+
+    fn deadline(self) -> &'static str {
+        match self {
+            Self::Unhurried => "deadline: PT2H, escalate: {after: PT1H, to: [boss]}",
+            Self::Brisk => "deadline: PT4M, escalate: {after: PT2M, to: [boss]}",
+        }
+    }
+}
+
 /// A document in the making.
 pub(crate) struct Writer<'c> {
     chance: &'c mut Chance,
@@ -18,17 +51,19 @@ pub(crate) struct Writer<'c> {
     name: String,
     /// Whether it runs others.
     may_run: bool,
+    pace: Pace,
     /// The event that people send it.
     pub(crate) awaits: Option<String>,
     listens: bool,
 }
 
 impl<'c> Writer<'c> {
-    pub(crate) fn new(chance: &'c mut Chance, name: &str, may_run: bool) -> Self {
+    pub(crate) fn new(chance: &'c mut Chance, name: &str, may_run: bool, pace: Pace) -> Self {
         Self {
             chance,
             name: name.to_owned(),
             may_run,
+            pace,
             awaits: None,
             listens: false,
         }
@@ -93,10 +128,11 @@ impl<'c> Writer<'c> {
                 self.list(depth)
             ),
             18 => format!(
-                "{{fork: {{compete: true, branches: [{{near: {}}}, {{far: {{wait: PT12H}}}}]}}, output: {{as: '{{n: (.n? // 0)}}'}}}}",
+                "{{fork: {{compete: true, branches: [{{near: {}}}, {{far: {{wait: {}}}}}]}}, output: {{as: '{{n: (.n? // 0)}}'}}}}",
                 self.call("")
                     .replace("flaky", "steady")
-                    .replace("silent", "steady")
+                    .replace("silent", "steady"),
+                self.pace.far()
             ),
             19 => self.exchange(),
             _ => self.guarded(depth),
@@ -119,13 +155,15 @@ impl<'c> Writer<'c> {
     }
 
     fn wait(&mut self) -> String {
-        let time = self.chance.pick(&["PT1S", "PT7S", "PT2M", "PT1H"]);
+        let time = *self.chance.pick(&self.pace.waits());
         format!("{{wait: {time}}}")
     }
 
     fn approval(&mut self) -> String {
-        let gate = ", metadata: {muster: {approval: {title: 'go on', assignees: [ada], deadline: PT2H, escalate: {after: PT1H, to: [boss]}}}}";
-        self.call(gate).replace("silent", "steady")
+        let deadline = self.pace.deadline();
+        let gate =
+            format!(", metadata: {{muster: {{approval: {{title: 'go on', assignees: [ada], {deadline}}}}}}}");
+        self.call(&gate).replace("silent", "steady")
     }
 
     fn compensated(&mut self) -> String {

@@ -39,11 +39,19 @@ pub enum Sabotage {
     AnswersAnew,
     /// The state that is kept of a run is older than it says.
     KeepsOldState,
+    /// A shared store takes writes of whoever has lost the lease.
+    IgnoresFences,
+    /// Engines that share a store do not count each other's runs in groups.
+    ForgetsOthers,
+    /// A schedule leaves an instant out.
+    SkipsInstant,
+    /// An event is found at two places of the log.
+    RepeatsEvent,
 }
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 19] = [
         Self::ForgetsAcknowledged,
         Self::ForgetsEvent,
         Self::AcknowledgesEarly,
@@ -59,5 +67,9 @@ impl Sabotage {
         Self::ForgetsGroups,
         Self::AnswersAnew,
         Self::KeepsOldState,
+        Self::IgnoresFences,
+        Self::ForgetsOthers,
+        Self::SkipsInstant,
+        Self::RepeatsEvent,
     ];
 }

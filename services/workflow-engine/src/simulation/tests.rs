@@ -18,7 +18,12 @@ fn no_promise_is_broken() {
         figures += outcome.figures;
     }
     assert!(
-        figures.faults > SEEDS && figures.completed > SEEDS && figures.resent > 0 && figures.timers > 0,
+        figures.faults > SEEDS
+            && figures.completed > SEEDS
+            && figures.resent > 0
+            && figures.timers > 0
+            && figures.starts > 0
+            && figures.strays > 0,
         "{figures:?}"
     );
 }
@@ -38,7 +43,8 @@ fn broken_by(sabotage: Sabotage) -> &'static [Invariant] {
     match sabotage {
         Sabotage::ForgetsAcknowledged | Sabotage::ForgetsEvent => &[Invariant::AcknowledgedIsDurable],
         Sabotage::AcknowledgesEarly | Sabotage::RaisesAttempt => &[Invariant::CallsAreAskedFor],
-        Sabotage::ForgetsTimers => &[Invariant::RunsEnd],
+        // What is not found again is not counted either.
+        Sabotage::ForgetsTimers => &[Invariant::RunsEnd, Invariant::LimitsHold],
         Sabotage::HurriesTimers => &[Invariant::TimersWait],
         Sabotage::RepeatsTimer => &[Invariant::TimersFireOnce],
         Sabotage::SkipsEntry => &[Invariant::JournalsAreWhole],
@@ -49,6 +55,9 @@ fn broken_by(sabotage: Sabotage) -> &'static [Invariant] {
         }
         Sabotage::AnswersAnew => &[Invariant::OutputsAgree],
         Sabotage::KeepsOldState => &[Invariant::RecordedStepsStay, Invariant::RunsEnd],
+        Sabotage::IgnoresFences => &[Invariant::FencesHold],
+        Sabotage::ForgetsOthers => &[Invariant::LimitsHold],
+        Sabotage::SkipsInstant | Sabotage::RepeatsEvent => &[Invariant::StartsHappenOnce],
     }
 }
 

@@ -24,6 +24,7 @@ use crate::run::{RunId, Status, Summary};
 use crate::schedule::Limit;
 use crate::store::Step;
 use crate::store::memory::State as Kept;
+use crate::timetable::Name;
 
 /// What the engine promises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -51,6 +52,22 @@ pub enum Invariant {
     JournalsAreWhole,
     /// A good request is taken sooner or later.
     RequestsAreTaken,
+    /// Of engines that share a store, only the one that has the lease of a run's partition writes to the run.
+    FencesHold,
+    /// A schedule starts one run for each of its instants, or one for all that have passed while nobody lived; an event starts
+    /// one run.
+    StartsHappenOnce,
+}
+
+/// What an engine is to a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It works on it, and nobody else may.
+    Owner,
+    /// It believes so; somebody else has taken the run over.
+    Stray,
+    /// It knows that it does not.
+    Nobody,
 }
 
 /// A promise that was broken.
@@ -94,17 +111,21 @@ struct State {
     /// Calls that journals ask for, and whose they are.
     wanted: BTreeMap<Uuid, RunId>,
     /// Calls that journals have asked for and ask for no more.
-    closed: BTreeSet<Uuid>,
+    closed: BTreeMap<Uuid, RunId>,
     /// Those of them whose run has written so, and has not been told yet that it is durable.
     given_up: BTreeMap<Uuid, RunId>,
-    /// Calls that were made in this life.
-    made: BTreeSet<Uuid>,
-    /// Calls that were made in an earlier one.
+    /// Calls that were made since their runs were last loaded.
+    made: BTreeMap<Uuid, RunId>,
+    /// Calls that were made before.
     made_before: BTreeSet<Uuid>,
-    /// How many calls runs have in flight.
-    in_flight: BTreeMap<RunId, usize>,
+    /// How many calls runs have in flight, in each life.
+    in_flight: BTreeMap<usize, BTreeMap<RunId, usize>>,
     accepted: BTreeSet<RunId>,
     published: BTreeSet<String>,
+    /// The instants for which schedules have started runs, and when they did.
+    fired: BTreeMap<Name, BTreeMap<Timestamp, Timestamp>>,
+    /// The runs that events have started.
+    started: BTreeMap<String, RunId>,
 }
 
 /// A run as its journal tells it.
@@ -151,6 +172,8 @@ impl Seen {
             self.retries.push((index, *to));
             self.events.push(event);
             self.fold_again().map_err(whole)?;
+            self.due.clear();
+            self.ended.clear();
         } else {
             let applied = self.run.apply(&event);
             applied.map_err(|mismatch| whole(format!("entry {index} ({name}): {mismatch}")))?;
@@ -284,11 +307,87 @@ impl Witness {
     pub(crate) fn begin_life(&self, now: Timestamp, life: usize) {
         let mut state = self.state.lock();
         state.figures.faults += u64::from(life > 0);
-        let made = std::mem::take(&mut state.made);
-        state.made_before.extend(made);
-        state.in_flight.clear();
-        state.given_up.clear();
+        state.interrupted(|_| true);
         state.trace.note(now, &format!("life {life} begins"));
+    }
+
+    /// An engine lives beside others, or lives anew.
+    pub(crate) fn join(&self, now: Timestamp, life: usize, is_anew: bool) {
+        let mut state = self.state.lock();
+        state.figures.faults += u64::from(is_anew);
+        state.trace.note(now, &format!("life {life} begins"));
+    }
+
+    /// An engine was frozen, or the store could not be reached.
+    pub(crate) fn disturbed(&self, now: Timestamp, what: &str) {
+        let mut state = self.state.lock();
+        state.figures.faults += 1;
+        state.trace.note(now, what);
+    }
+
+    /// A life is over, and its calls are nobody's any more.
+    pub(crate) fn gone(&self, now: Timestamp, life: usize) {
+        let mut state = self.state.lock();
+        state.in_flight.remove(&life);
+        state.trace.note(now, &format!("life {life} is over"));
+    }
+
+    /// These runs are loaded anew by somebody, who sends again what was in flight.
+    pub(crate) fn interrupted(&self, which: impl Fn(&RunId) -> bool) {
+        self.state.lock().interrupted(which);
+    }
+
+    /// A schedule has started a run for this instant.
+    pub(crate) fn fired(&self, now: Timestamp, name: &Name, scheduled_at: Timestamp) {
+        let mut state = self.state.lock();
+        state.trace.note(now, &format!("{name} fires for {scheduled_at}"));
+        let before = state
+            .fired
+            .entry(name.clone())
+            .or_default()
+            .insert(scheduled_at, now);
+        state.figures.starts += 1;
+        if now < scheduled_at {
+            let detail = format!("{name} fires for {scheduled_at} at {now}");
+            state.accuse(now, Invariant::TimersWait, detail);
+        }
+        if before.is_some() {
+            let detail = format!("{name} fires twice for {scheduled_at}");
+            state.accuse(now, Invariant::StartsHappenOnce, detail);
+        }
+    }
+
+    /// An event has started a run.
+    pub(crate) fn started_on(&self, now: Timestamp, event: String, run: &RunId) {
+        let mut state = self.state.lock();
+        state.trace.note(now, &format!("event {event} starts {run}"));
+        state.figures.starts += 1;
+        if let Some(before) = state.started.insert(event.clone(), run.clone()) {
+            let detail = format!("event {event} has started {before} and {run}");
+            state.accuse(now, Invariant::StartsHappenOnce, detail);
+        }
+    }
+
+    /// Whether the event has started its run.
+    pub(crate) fn has_started(&self, event: &str) -> bool {
+        self.state.lock().started.contains_key(event)
+    }
+
+    /// A schedule that was never held has these instants behind it; each has its run, or shares one that came later.
+    pub(crate) fn covered(&self, now: Timestamp, name: &Name, instants: &[Timestamp]) {
+        let mut state = self.state.lock();
+        let fired = state.fired.get(name);
+        let has_run = |instant: &&Timestamp| {
+            let before = fired.and_then(|fired| fired.range(..=**instant).next_back());
+            before.is_some_and(|(_, at)| *at >= **instant)
+        };
+        let missed = instants.iter().find(|instant| !has_run(instant)).copied();
+        if let Some(instant) = missed {
+            let detail = format!("{name} has not fired for {instant}");
+            state.accuse(now, Invariant::StartsHappenOnce, detail);
+            drop(state);
+            self.news.ring();
+        }
     }
 
     /// A run is durable.
@@ -332,31 +431,52 @@ impl Witness {
     }
 
     /// A call is made; it is in flight as long as what is returned lives.
-    pub(crate) fn called(self: &Arc<Self>, now: Timestamp, message: Uuid, target: &str) -> InFlight {
+    /// `standing`: what the life that makes it is to a run.
+    pub(crate) fn called(
+        self: &Arc<Self>,
+        now: Timestamp,
+        life: usize,
+        message: Uuid,
+        target: &str,
+        standing: impl FnOnce(&RunId) -> Standing,
+    ) -> InFlight {
         let mut state = self.state.lock();
         state.trace.note(now, &format!("call {target} {message}"));
         state.figures.calls += 1;
         state.figures.resent += u64::from(state.made_before.contains(&message));
         let late = state.given_up.get(&message).cloned();
+        let asked = state.wanted.get(&message).cloned();
+        let asked = asked.or_else(|| state.closed.get(&message).cloned());
+        let standing = asked.as_ref().map(standing);
         let run = state.wanted.get(&message).cloned().or_else(|| late.clone());
         // One that was about to be sent may be, until the engine knows that it has given it up; and once.
         let is_closed = match late {
-            Some(_) => state.made.contains(&message),
-            None => state.closed.contains(&message),
+            Some(_) => state.made.contains_key(&message),
+            None => state.closed.contains_key(&message),
         };
-        if is_closed {
+        if standing == Some(Standing::Stray) {
+            // Whoever does not know yet that somebody else works on the run may send what was about to be sent.
+            state.figures.strays += 1;
+        } else if standing == Some(Standing::Nobody) {
+            let detail = format!("life {life} sends message {message} for a run that it has given up");
+            state.accuse(now, Invariant::FencesHold, detail);
+        } else if is_closed {
             let detail = format!("message {message} to {target}");
             state.accuse(now, Invariant::RecordedStepsStay, detail);
         } else if run.is_none() {
             let detail = format!("message {message} to {target} is not in any journal");
             state.accuse(now, Invariant::CallsAreAskedFor, detail);
-        } else if !state.made.insert(message) {
+        } else if let Some(run) = &run
+            && state.made.insert(message, run.clone()).is_some()
+        {
             let detail = format!("message {message} to {target}");
             state.accuse(now, Invariant::CallsAreMadeOnce, detail);
         }
+        let run = run.or(asked);
         if let Some(run) = &run {
-            *state.in_flight.entry(run.clone()).or_default() += 1;
-            self.check_slots(&mut state, now, run);
+            let in_flight = state.in_flight.entry(life).or_default();
+            *in_flight.entry(run.clone()).or_default() += 1;
+            self.check_slots(&mut state, now, life, run);
         }
         drop(state);
         if self.is_violated() {
@@ -364,12 +484,17 @@ impl Witness {
         }
         InFlight {
             witness: Arc::clone(self),
+            life,
             run,
         }
     }
 
-    fn check_slots(&self, state: &mut State, now: Timestamp, run: &RunId) {
-        let used = state.in_flight.len();
+    /// Slots are each engine's own.
+    fn check_slots(&self, state: &mut State, now: Timestamp, life: usize, run: &RunId) {
+        let Some(in_flight) = state.in_flight.get(&life) else {
+            return;
+        };
+        let used = in_flight.len();
         if used > self.slots {
             let detail = format!("{used} runs work, and there are {} slots", self.slots);
             state.accuse(now, Invariant::LimitsHold, detail);
@@ -381,7 +506,8 @@ impl Witness {
             return;
         };
         let is_of = |run: &&RunId| state.runs.get(run).is_some_and(|run| run.namespace == namespace);
-        let used = state.in_flight.keys().filter(is_of).count();
+        let in_flight = state.in_flight.get(&life).into_iter().flatten();
+        let used = in_flight.map(|(run, _)| run).filter(is_of).count();
         if used > *most {
             let detail = format!("{used} runs of namespace {namespace} work, and it may hold {most} slots");
             state.accuse(now, Invariant::LimitsHold, detail);
@@ -441,6 +567,15 @@ impl State {
         }
     }
 
+    fn interrupted(&mut self, which: impl Fn(&RunId) -> bool) {
+        let (gone, kept) = std::mem::take(&mut self.made)
+            .into_iter()
+            .partition::<BTreeMap<_, _>, _>(|(_, run)| which(run));
+        self.made = kept;
+        self.made_before.extend(gone.into_keys());
+        self.given_up.retain(|_, run| !which(run));
+    }
+
     fn commit(&mut self, now: Timestamp, step: &Step) -> Result<(), Broken> {
         self.figures.commits += 1;
         self.figures.events += step.events.len() as u64;
@@ -483,11 +618,11 @@ impl State {
             .collect();
         for gone in seen.wanted.difference(&wanted) {
             self.wanted.remove(gone);
-            self.closed.insert(*gone);
+            self.closed.insert(*gone, id.clone());
             self.given_up.insert(*gone, id.clone());
         }
         for message in &wanted {
-            if self.closed.contains(message) {
+            if self.closed.contains_key(message) {
                 let detail = format!("message {message} is wanted again");
                 return Err((Invariant::RecordedStepsStay, detail));
             }
@@ -546,6 +681,7 @@ impl State {
 /// A call in flight.
 pub(crate) struct InFlight {
     witness: Arc<Witness>,
+    life: usize,
     run: Option<RunId>,
 }
 
@@ -555,10 +691,12 @@ impl Drop for InFlight {
             return;
         };
         let mut state = self.witness.state.lock();
-        if let Some(count) = state.in_flight.get_mut(run) {
+        if let Some(in_flight) = state.in_flight.get_mut(&self.life)
+            && let Some(count) = in_flight.get_mut(run)
+        {
             *count = count.saturating_sub(1);
             if *count == 0 {
-                state.in_flight.remove(run);
+                in_flight.remove(run);
             }
         }
     }

@@ -8,7 +8,9 @@ use parking_lot::Mutex;
 
 use super::plan::{Act, Plan, Planned};
 use super::sabotage::Sabotage;
+use super::shared::{Agreed, Seat};
 use super::witness::{Invariant, Witness};
+use crate::engine::Engine;
 use crate::run::RunId;
 use crate::store::memory::{Kept, Memory};
 
@@ -19,6 +21,17 @@ pub(crate) struct World {
     pub(crate) memory: Memory,
     pub(crate) witness: Arc<Witness>,
     pub(crate) progress: Mutex<Progress>,
+    /// What engines that share the store agree upon.
+    pub(crate) agreed: Mutex<Agreed>,
+    /// Those of them that live, by their addresses.
+    pub(crate) living: Mutex<BTreeMap<String, Living>>,
+}
+
+/// An engine that shares the store, and lives.
+#[derive(Clone)]
+pub(crate) struct Living {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) seat: Arc<Seat>,
 }
 
 /// How far people have come.
@@ -30,6 +43,8 @@ pub(crate) struct Progress {
     pub(crate) applied: usize,
     /// What was done to each run.
     pub(crate) acts: Vec<usize>,
+    /// What was done with each workflow that starts by itself.
+    pub(crate) named: Vec<usize>,
 }
 
 /// When everything begins.
@@ -47,22 +62,33 @@ impl World {
                 now: epoch(),
                 applied: 0,
                 acts: vec![0; plan.runs.len()],
+                named: vec![0; plan.names.len()],
             }),
+            agreed: Mutex::default(),
+            living: Mutex::default(),
             memory: Memory::default(),
             plan,
             sabotage,
         }
     }
 
+    /// Who can be reached at an address.
+    pub(crate) fn at(&self, address: &str) -> Option<Living> {
+        self.living.lock().get(address).cloned()
+    }
+
     pub(crate) fn is_sabotaged(&self, sabotage: Sabotage) -> bool {
         self.sabotage == Some(sabotage)
     }
 
-    /// The runs whose ends do not depend on how long anything takes. Those that somebody cancels end as it happens to; so do
-    /// those that runs start, beside a branch that fails: where their ends matter, they are in the ends of these.
+    /// The runs whose ends do not depend on how long anything takes. Those that somebody cancels or retries end as it happens to;
+    /// so do those that runs start, beside a branch that fails: where their ends matter, they are in the ends of these.
     fn comparable(&self) -> impl Iterator<Item = &RunId> {
-        let is_cancelled = |run: &&Planned| run.acts.iter().any(|(_, act)| *act == Act::Cancel);
-        let runs = self.plan.runs.iter().filter(move |run| !is_cancelled(run));
+        let is_steered = |run: &&Planned| {
+            let mut acts = run.acts.iter();
+            acts.any(|(_, act)| matches!(act, Act::Cancel | Act::Retry))
+        };
+        let runs = self.plan.runs.iter().filter(move |run| !is_steered(run));
         runs.map(|run| &run.id)
     }
 

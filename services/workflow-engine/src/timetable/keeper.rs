@@ -239,13 +239,10 @@ impl Engine {
         let started = self
             .start_of_schedule(&schedule, id.clone(), scheduled_at, None)
             .await;
-        let (run, failure, ended_at) = match started {
-            Ok(run) => (Some(id), None, run.ended_at),
+        let (run, failure) = match started {
+            Ok(run) => (Some(run), None),
             // It was started by another version.
-            Err(Error::RunExists { id, .. }) => {
-                let run = self.store.summary(&id).await?;
-                (Some(id), None, run.and_then(|run| run.ended_at))
-            }
+            Err(Error::RunExists { id, .. }) => (self.store.summary(&id).await?, None),
             Err(Error::TooManyRuns(full)) => {
                 tracing::warn!(schedule = %name, %full, "the schedule fires later");
                 self.timetable.put_off(name, now + TRY_AGAIN);
@@ -256,15 +253,19 @@ impl Engine {
             ) => return Err(error),
             Err(error) => {
                 tracing::warn!(schedule = %name, %error, "the schedule cannot start a run");
-                (None, Some(error.to_string()), None)
+                (None, Some(error.to_string()))
             }
         };
+        // A run that an earlier life had begun stands for the instants up to then, and not for those that have passed since.
+        let fired_at = run.as_ref().map_or(now, |run| run.created_at.min(now));
         schedule.fired(Firing {
             scheduled_at,
-            fired_at: now,
-            run,
+            fired_at,
+            // One that is there and gone again has fired all the same.
+            run: failure.is_none().then_some(id),
             failure,
         });
+        let ended_at = run.and_then(|run| run.ended_at);
         if let (Some(ended_at), true) = (ended_at, schedule.awaits.is_some()) {
             schedule.run_ended(ended_at);
         }
