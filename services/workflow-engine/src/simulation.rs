@@ -19,6 +19,8 @@
 //! events are functions of the seed and of what they are about ([`chance::decided`]). A life ends by dropping its runtime
 //! with everything in it, wherever it waits; the store and the agents outlive it.
 //!
+//! Beside the seeds there are the example workflows, which are killed at each of their commits (`examples`).
+//!
 //! That the witness would see a fault is shown by [`Sabotage`]: each breaks one promise, and a test sees it caught.
 //!
 //! What is simulated is engines. The registry's view and the router are services of their own, on which this one must not
@@ -34,6 +36,8 @@ mod chance;
 mod clock;
 mod disk;
 mod document;
+#[cfg(test)]
+mod examples;
 mod gate;
 mod life;
 mod people;

@@ -214,7 +214,7 @@ pub(crate) async fn stop(engine: &Engine, end: End) {
 }
 
 /// The runs that have not ended by now never will.
-async fn tell_stuck(world: &World, engine: &Engine, now: Timestamp) {
+pub(crate) async fn tell_stuck(world: &World, engine: &Engine, now: Timestamp) {
     let unfinished = world.memory.with(|state| {
         let runs = state.runs.values().map(|run| &run.summary);
         let open = runs.filter(|run| !run.status.is_final());

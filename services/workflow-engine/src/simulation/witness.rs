@@ -489,6 +489,27 @@ impl Witness {
         }
     }
 
+    /// Which attempt of which step a message is, as the durable journals have it.
+    #[cfg(test)]
+    pub(crate) fn asked(&self, message: Uuid) -> Option<Asked> {
+        let state = self.state.lock();
+        let run = state.runs.get(state.wanted.get(&message)?)?;
+        run.run.effects().into_iter().find_map(|effect| match effect {
+            Effect::Call {
+                message_id,
+                task,
+                step_key,
+                attempt,
+                ..
+            } if message_id == message => Some(Asked {
+                task,
+                step_key,
+                attempt,
+            }),
+            _ => None,
+        })
+    }
+
     /// Slots are each engine's own.
     fn check_slots(&self, state: &mut State, now: Timestamp, life: usize, run: &RunId) {
         let Some(in_flight) = state.in_flight.get(&life) else {
@@ -676,6 +697,16 @@ impl State {
             "event {lost} is gone, and somebody was told that it is there"
         ))
     }
+}
+
+/// What a message is of.
+#[cfg(test)]
+pub(crate) struct Asked {
+    /// JSON pointer of the task.
+    pub(crate) task: Arc<str>,
+    pub(crate) step_key: Uuid,
+    /// From 1.
+    pub(crate) attempt: u32,
 }
 
 /// A call in flight.
