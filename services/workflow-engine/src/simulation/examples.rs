@@ -11,7 +11,8 @@
 //! journal says: so a message that is sent again is answered as before, in whichever life.
 //!
 //! The lives are told apart by where the first one ends: right before and right after the commit with the number `n`, for each `n`
-//! until a life does not get that far. All of them must end as the one without a kill. That holds with every mishap, too.
+//! until a life does not get that far; and once more each, with a second kill while the engine recovers. All of them must end as
+//! the one without a kill. A single kill is tried with every mishap, too.
 //!
 //! Rejected: plans of chance with the examples among their documents. They would meet each boundary sooner or later, and nobody
 //! could say that they had met all. Also rejected: the callers of the real engine on a simulated network. The boundaries that are

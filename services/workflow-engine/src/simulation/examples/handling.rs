@@ -114,13 +114,14 @@ pub(crate) fn handlings(example: &str) -> Vec<(&'static str, Handling)> {
 }
 
 impl Handling {
-    /// What becomes of an example that comes to `usual` when the call of this step fails so; and how often it is called.
+    /// What becomes of an example when the call of this step fails so, and how often it is called; without that, this is what
+    /// comes of it, and it is called so often.
     pub(crate) fn expected(
         &self,
         step: &Step,
         status: u16,
         always: bool,
-        usual: (&Expected, u32),
+        usually: &(Expected, u32),
     ) -> (Expected, u32) {
         match self {
             Retried {
@@ -130,7 +131,7 @@ impl Handling {
                 if always {
                     (faulted(step, status), *attempts)
                 } else {
-                    (usual.0.clone(), usual.1)
+                    usually.clone()
                 }
             }
             Caught {

@@ -37,8 +37,9 @@ use crate::store::{Step as Written, Store as _};
 /// By then everything has ended, or never will.
 const HORIZON: Duration = Duration::from_secs(3 * 24 * 60 * 60);
 
-/// How long nobody lives between two lives.
-const DOWN: Duration = Duration::from_millis(500);
+/// How long nobody lives between two lives: long enough that what follows from the time, by the second, is not as before, and
+/// shorter than any deadline of the examples.
+const DOWN: Duration = Duration::from_secs(2);
 
 /// So many runs that none waits for its turn: turns are not what is asked about here.
 const SLOTS: usize = 64;
@@ -97,8 +98,8 @@ impl Ground {
 /// See the module.
 pub(crate) struct Performance<'g> {
     ground: &'g Ground,
-    pub(crate) world: Arc<World>,
-    pub(crate) people: People,
+    world: Arc<World>,
+    people: People,
     mishap: Mishap,
     lives: usize,
     /// Each step that has called, with the number of its attempts.
@@ -113,13 +114,21 @@ impl<'g> Performance<'g> {
         performance
     }
 
-    /// Performs the example in a life that ends so, and in one more; nothing, where its work is done before.
-    pub(crate) fn killed(ground: &'g Ground, example: &Example, mishap: &Mishap, end: End) -> Option<Self> {
+    /// Performs the example in lives that end so, and in one more; nothing, where its work is done in the first one.
+    pub(crate) fn killed(
+        ground: &'g Ground,
+        example: &Example,
+        mishap: &Mishap,
+        ends: &[End],
+    ) -> Option<Self> {
         let mut performance = Self::new(ground, example, mishap);
-        if performance.live(end) {
-            return None;
+        let mut is_done = false;
+        for end in ends.iter().chain([&End::Done]) {
+            is_done = is_done || performance.live(*end);
+            if is_done && performance.lives == 1 {
+                return None;
+            }
         }
-        performance.live(End::Done);
         Some(performance)
     }
 

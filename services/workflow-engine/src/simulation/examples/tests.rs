@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use super::super::plan::End;
 use super::handling::handlings;
 use super::lives::{Ground, Performance};
-use super::mishap::{Mishap, STATUSES, others};
+use super::mishap::{Mishap, STATUSES, Step, others};
 use super::outcome::{Ended, Expected, Outcome};
 use super::{Example, all};
 use crate::run::RunId;
@@ -30,23 +30,26 @@ fn whole<'g>(
     Ok((performance, outcome))
 }
 
-/// Kills the engine right before and right after each of its commits, and compares with what comes of it otherwise. How often.
+/// Kills the engine right before and right after each of its commits, then like this, and compares with what comes of it
+/// otherwise. How often.
 fn kill_everywhere(
     ground: &Ground,
     example: &Example,
     mishap: &Mishap,
+    then: &[End],
     whole: &Outcome,
 ) -> Result<usize, String> {
     let mut kills = 0;
     for number in 0.. {
         for end in [End::BeforeCommit(number), End::AfterCommit(number)] {
-            let Some(performance) = Performance::killed(ground, example, mishap, end) else {
+            let ends = [&[end], then].concat();
+            let Some(performance) = Performance::killed(ground, example, mishap, &ends) else {
                 return Ok(kills);
             };
             kills += 1;
-            let outcome = performance.outcome().map_err(|why| format!("{end:?}: {why}"))?;
+            let outcome = performance.outcome().map_err(|why| format!("{ends:?}: {why}"))?;
             if outcome != *whole {
-                return Err(format!("{end:?}: {outcome:?}\nand without it {whole:?}"));
+                return Err(format!("{ends:?}: {outcome:?}\nand without it {whole:?}"));
             }
         }
     }
@@ -71,10 +74,13 @@ fn a_kill_at_any_commit_changes_nothing_of_an_example() {
         let expected = Expected::of(&example.fate);
         let (_, outcome) = whole(&ground, example, &Mishap::None, &expected)?;
         figures.examples += 1;
-        figures.kills += kill_everywhere(&ground, example, &Mishap::None, &outcome)?;
+        // Once, and once more while it recovers.
+        for then in [&[][..], &[End::AfterCommit(0)]] {
+            figures.kills += kill_everywhere(&ground, example, &Mishap::None, then, &outcome)?;
+        }
         Ok(())
     });
-    assert!(figures.kills > 6 * figures.examples, "{figures:?}");
+    assert!(figures.kills > 12 * figures.examples, "{figures:?}");
 }
 
 #[test]
@@ -123,12 +129,12 @@ fn a_call_that_fails_comes_to_what_is_said_of_it_at_whatever_commit_it_is_killed
         for (step, attempts) in &steps {
             let handling = handlings.iter().find(|(task, _)| *task == step.name());
             let (_, handling) = handling.unwrap();
+            let usually = (usual.clone(), *attempts);
             for (status, always) in STATUSES
                 .into_iter()
                 .flat_map(|status| [(status, false), (status, true)])
             {
-                let usual = (&usual, *attempts);
-                let (expected, attempts) = handling.expected(step, status, always, usual);
+                let (expected, attempts) = handling.expected(step, status, always, &usually);
                 let mishap = Mishap::CallFails {
                     step: step.clone(),
                     status,
@@ -164,7 +170,7 @@ fn fail(
     example: &Example,
     mishap: &Mishap,
     expected: &Expected,
-    called: Option<(&super::mishap::Step, u32)>,
+    called: Option<(&Step, u32)>,
 ) -> Result<usize, String> {
     let (performance, outcome) = whole(ground, example, mishap, expected)?;
     if let Some((step, attempts)) = called {
@@ -175,5 +181,5 @@ fn fail(
             ));
         }
     }
-    kill_everywhere(ground, example, mishap, &outcome)
+    kill_everywhere(ground, example, mishap, &[], &outcome)
 }

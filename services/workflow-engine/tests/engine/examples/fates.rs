@@ -19,7 +19,7 @@ pub(crate) enum Fate {
     Starts(&'static str, Value, &'static str, Value),
     /// It works on an event of this type and with this data, and listens on until it is cancelled.
     Listens(&'static str, Value),
-    /// Triggered by hand, its schedule starts a run that completes with this output.
+    /// Its schedule, triggered by hand or due, starts a run that completes with this output.
     Triggers(Value),
     /// It is refused when it is read, with these words.
     Refused(&'static str),
