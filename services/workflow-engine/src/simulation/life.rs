@@ -20,6 +20,7 @@ use super::shared::Seat;
 use super::together;
 use super::witness::Invariant;
 use super::world::World;
+use crate::caller::Caller;
 use crate::caller::web::Web;
 use crate::config;
 use crate::definitions::Definitions;
@@ -127,11 +128,11 @@ fn settings(world: &World) -> config::Engine {
     }
 }
 
-/// What is around an engine.
+/// How an engine reaches what is outside of it.
 pub(crate) struct Around<'a> {
     pub(crate) outbound: &'a Outbound,
     pub(crate) placement: Placement,
-    /// How it reaches what is outside of it, where it shares a store.
+    /// Where it shares a store.
     pub(crate) seat: Option<Arc<Seat>>,
 }
 
@@ -143,43 +144,81 @@ pub(crate) fn engine(
     life: usize,
     around: Around<'_>,
 ) -> Option<Arc<Engine>> {
-    let metrics = Metrics::new(DEFINITIONS).ok()?;
-    let Around {
-        outbound,
-        placement,
-        seat,
-    } = around;
-    let settings = settings(world);
-    let shutdown = Shutdown::new();
-    let tasks = Tasks::unsupervised(shutdown.clone());
-    let secrets = Arc::new(Secrets::new(settings.secrets.clone()));
     let skew = if world.is_sabotaged(Sabotage::HurriesTimers) {
         SignedDuration::from_secs(1)
     } else {
         SignedDuration::ZERO
     };
-    let shown: Arc<Virtual> = Arc::new(clock.wrong_by(skew));
+    let agents = |_: &Arc<Secrets>, events: &Arc<Events>| {
+        let agents = Agents::new(
+            Arc::clone(world),
+            clock,
+            life,
+            around.seat.clone(),
+            Arc::clone(events),
+        );
+        Arc::new(agents) as Arc<dyn Caller>
+    };
+    made_of(Ingredients {
+        settings: settings(world),
+        disk,
+        clock: clock.wrong_by(skew),
+        random: Seeded::new(world.plan.seed, life),
+        outbound: around.outbound,
+        placement: around.placement,
+        caller: &agents,
+    })
+}
+
+/// What an engine is made of in a simulation.
+pub(crate) struct Ingredients<'a> {
+    pub(crate) settings: config::Engine,
+    pub(crate) disk: &'a Arc<Disk>,
+    /// What shows it the time.
+    pub(crate) clock: Virtual,
+    pub(crate) random: Seeded,
+    pub(crate) outbound: &'a Outbound,
+    pub(crate) placement: Placement,
+    /// Whom it calls.
+    pub(crate) caller: &'a dyn Fn(&Arc<Secrets>, &Arc<Events>) -> Arc<dyn Caller>,
+}
+
+/// None: this build cannot make one.
+pub(crate) fn made_of(ingredients: Ingredients<'_>) -> Option<Arc<Engine>> {
+    let Ingredients {
+        settings,
+        disk,
+        clock,
+        random,
+        outbound,
+        placement,
+        caller,
+    } = ingredients;
+    let metrics = Metrics::new(DEFINITIONS).ok()?;
+    let shutdown = Shutdown::new();
+    let tasks = Tasks::unsupervised(shutdown.clone());
+    let secrets = Arc::new(Secrets::new(settings.secrets.clone()));
+    let clock = Arc::new(clock);
     let events = Arc::new(Events::new(
         Arc::clone(disk) as _,
-        Arc::clone(&shown) as _,
+        Arc::clone(&clock) as _,
         settings.events.clone(),
         tasks.clone(),
         shutdown.clone(),
     ));
-    let agents = Agents::new(Arc::clone(world), clock, life, seat, Arc::clone(&events));
     let web = Web::new(
         outbound.clone(),
         Arc::clone(&secrets),
-        Arc::clone(&shown) as _,
+        Arc::clone(&clock) as _,
         &settings,
     );
     Some(Arc::new(Engine::new(Parts {
         store: Arc::clone(disk) as _,
         placement,
+        caller: caller(&secrets, &events),
         events,
-        caller: Arc::new(agents),
-        clock: shown,
-        random: Arc::new(Seeded::new(world.plan.seed, life)),
+        clock,
+        random: Arc::new(random),
         settings,
         secrets,
         web: Arc::new(web),

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use super::super::chance::decided;
 use super::super::clock::Virtual;
-use super::super::witness::Asked;
+use super::super::witness::{Asked, Standing};
 use super::super::world::World;
 use super::LIBRARY;
 use super::mishap::{Mishap, Step};
@@ -28,6 +28,7 @@ use crate::caller::emit::Emitter;
 use crate::caller::session::Session;
 use crate::caller::{Call, Caller, Failure, Kind, Progress};
 use crate::events::Events;
+use crate::run::RunId;
 use crate::secrets::Secrets;
 
 /// The token that readers show.
@@ -93,7 +94,11 @@ impl Caller for Library {
     async fn call(&self, call: &Call, _progress: &Progress) -> Answer {
         let (now, target) = (self.clock.now(), call.request.target());
         let asked = self.world.witness.asked(call.message_id);
-        let _in_flight = self.world.witness.called(now, call.message_id, &target);
+        let _in_flight = {
+            // One engine lives at a time.
+            let owner = |_: &RunId| Standing::Owner;
+            self.world.witness.called(now, 0, call.message_id, &target, owner)
+        };
         // Nobody waits for one that was given up while it was sent.
         let asked = asked.ok_or_else(|| refused("nobody waits for that"))?;
         let step = Step {

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use muster_runtime::clock::Clock as _;
-use muster_runtime::{Metrics, Shutdown, Tasks};
 use muster_workflow_dsl::Resources;
 use muster_workflow_dsl::journal::{Event, EventKind};
 use parking_lot::Mutex;
@@ -14,7 +13,7 @@ use parking_lot::Mutex;
 use super::super::chance::Seeded;
 use super::super::clock::Virtual;
 use super::super::disk::Disk;
-use super::super::life::{tell_stuck, violated};
+use super::super::life::{Ingredients, made_of, runtime, tell_stuck, violated};
 use super::super::plan::{End, Plan};
 use super::super::world::World;
 use super::Example;
@@ -22,14 +21,14 @@ use super::library::Library;
 use super::mishap::{Mishap, Step};
 use super::outcome::{Ended, Outcome};
 use super::people::{self, People};
-use crate::caller::web::Web;
+use crate::caller::Caller;
 use crate::config;
 use crate::definitions::Definitions;
-use crate::engine::{Engine, Parts};
+use crate::engine::Engine;
 use crate::events::Events;
-use crate::metrics::DEFINITIONS;
 use crate::off_thread::Inline;
 use crate::outbound::{self, Outbound};
+use crate::placement::Placement;
 use crate::run::{Record, RunId, Status, Summary};
 use crate::secrets::Secrets;
 use crate::store::{Step as Written, Store as _};
@@ -137,7 +136,10 @@ impl<'g> Performance<'g> {
             seed: 7,
             catalogue: Vec::new(),
             runs: Vec::new(),
+            names: Vec::new(),
             lives: Vec::new(),
+            engines: Vec::new(),
+            outages: Vec::new(),
             slots: SLOTS,
             share: SLOTS,
         };
@@ -153,11 +155,7 @@ impl<'g> Performance<'g> {
 
     /// Lives until the life ends, and says whether its work was done then.
     pub(crate) fn live(&mut self, end: End) -> bool {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()
-            .unwrap();
+        let runtime = runtime().unwrap();
         let _inline = Inline::begin();
         let (world, number) = (&self.world, self.lives);
         self.lives += 1;
@@ -171,6 +169,7 @@ impl<'g> Performance<'g> {
                 Arc::clone(&self.ground.definitions),
                 number,
                 end,
+                None,
             );
             let disk = Arc::new(disk);
             let engine = self.engine(&disk, clock, number);
@@ -193,45 +192,27 @@ impl<'g> Performance<'g> {
     }
 
     fn engine(&self, disk: &Arc<Disk>, clock: Virtual, life: usize) -> Arc<Engine> {
-        let settings = self.ground.settings.clone();
-        let shutdown = Shutdown::new();
-        let tasks = Tasks::unsupervised(shutdown.clone());
-        let secrets = Arc::new(Secrets::new(settings.secrets.clone()));
-        let events = Arc::new(Events::new(
-            Arc::clone(disk) as _,
-            Arc::new(clock),
-            settings.events.clone(),
-            tasks.clone(),
-            shutdown.clone(),
-        ));
-        let library = Library::new(
-            Arc::clone(&self.world),
+        let library = |secrets: &Arc<Secrets>, events: &Arc<Events>| {
+            let library = Library::new(
+                Arc::clone(&self.world),
+                clock,
+                Arc::clone(secrets),
+                Arc::clone(events),
+                self.mishap.clone(),
+                Arc::clone(&self.asked),
+            );
+            Arc::new(library) as Arc<dyn Caller>
+        };
+        let engine = made_of(Ingredients {
+            settings: self.ground.settings.clone(),
+            disk,
             clock,
-            Arc::clone(&secrets),
-            Arc::clone(&events),
-            self.mishap.clone(),
-            Arc::clone(&self.asked),
-        );
-        let web = Web::new(
-            self.ground.outbound.clone(),
-            Arc::clone(&secrets),
-            Arc::new(clock),
-            &settings,
-        );
-        Arc::new(Engine::new(Parts {
-            store: Arc::clone(disk) as _,
-            placement: crate::placement::Placement::alone(),
-            events,
-            caller: Arc::new(library),
-            clock: Arc::new(clock),
-            random: Arc::new(Seeded::new(self.world.plan.seed, life)),
-            settings,
-            secrets,
-            web: Arc::new(web),
-            metrics: Metrics::new(DEFINITIONS).unwrap(),
-            tasks,
-            shutdown,
-        }))
+            random: Seeded::new(self.world.plan.seed, life),
+            outbound: &self.ground.outbound,
+            placement: Placement::alone(),
+            caller: &library,
+        });
+        engine.unwrap()
     }
 
     /// What has come of it.
