@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+use std::collections::BTreeMap;
+
 use muster_testkit::{RedisServer, wait_for};
 use muster_tests::{PATIENCE, Replicas};
 use serde_json::Value;
@@ -158,6 +160,25 @@ async fn any_engine_answers_any_call() {
     assert_eq!(deleted.json()["done"], 5, "{deleted:?}");
 }
 
+/// Whoever is called can tell a call of whoever has taken a run over from one that was sent before.
+fn assert_later_epochs_when_sent_again(replicas: &Replicas) {
+    let mut epochs: BTreeMap<String, Vec<Option<u64>>> = BTreeMap::new();
+    for call in replicas.agent.calls() {
+        epochs
+            .entry(call.message_id.clone())
+            .or_default()
+            .push(call.epoch);
+    }
+    let again: Vec<_> = epochs.values().filter(|epochs| epochs.len() > 1).collect();
+    assert!(!again.is_empty(), "nothing was sent again");
+    for epochs in again {
+        assert!(
+            epochs[0].is_some() && epochs.is_sorted_by(|before, after| before < after),
+            "{epochs:?}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn runs_of_a_killed_engine_go_on_in_the_other() {
     let redis = RedisServer::start().await;
@@ -172,6 +193,7 @@ async fn runs_of_a_killed_engine_go_on_in_the_other() {
         assert_eq!(completed(&replicas, 1, id).await["output"], "second");
     }
     assert_no_step_twice(&replicas, &ids);
+    assert_later_epochs_when_sent_again(&replicas);
     // It comes back under another name, gets its share, and new runs go through both.
     replicas.start_again(0, true);
     replicas.process(0).ready().await;

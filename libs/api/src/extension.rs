@@ -20,5 +20,9 @@ pub const INSTANCE_METADATA: &str = "muster-instance";
 /// Metadata key that carries the attempt-less key of a workflow step: the same on every delivery of that step.
 pub const STEP_KEY_METADATA: &str = "muster-step-key";
 
+/// Metadata key that carries the epoch of the lease under which an engine calls, where engines share a store: a higher one comes
+/// from whoever has taken the run over since.
+pub const EPOCH_METADATA: &str = "muster-epoch";
+
 /// Prefix of a target that names a skill and not an agent.
 pub const SKILL_TARGET_PREFIX: &str = "skill:";

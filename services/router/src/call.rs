@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use muster_api::extension::{ROUTING, STEP_KEY_METADATA, TARGET_METADATA};
+use muster_api::extension::{EPOCH_METADATA, ROUTING, STEP_KEY_METADATA, TARGET_METADATA};
 use muster_rpc::deadline::{self, Deadline};
 use prost_types::Struct;
 
@@ -27,11 +27,12 @@ pub const SUPPORTED_VERSION: &str = "1.0";
 pub const EXTENSIONS: HeaderName = HeaderName::from_static("a2a-extensions");
 
 /// Headers that reach the agent as the caller sent them.
-const PASSED_ON: [HeaderName; 4] = [
+const PASSED_ON: [HeaderName; 5] = [
     EXTENSIONS,
     HeaderName::from_static("traceparent"),
     HeaderName::from_static("tracestate"),
     HeaderName::from_static(STEP_KEY_METADATA),
+    HeaderName::from_static(EPOCH_METADATA),
 ];
 
 /// Who calls, where callers are not told apart: on a machine's own loopback.
@@ -173,6 +174,7 @@ mod tests {
             ("grpc-timeout", "5S"),
             ("traceparent", "00-1-2-01"),
             ("muster-step-key", "k"),
+            ("muster-epoch", "7"),
             ("a2a-extensions", "urn:x"),
             ("authorization", "Bearer secret"),
             ("cookie", "c"),
@@ -182,7 +184,10 @@ mod tests {
         assert_eq!(call.deadline, Some(Deadline::after(NOW, Duration::from_secs(5))));
         let mut passed: Vec<_> = call.passed_on.keys().map(HeaderName::as_str).collect();
         passed.sort_unstable();
-        assert_eq!(passed, ["a2a-extensions", "muster-step-key", "traceparent"]);
+        assert_eq!(
+            passed,
+            ["a2a-extensions", "muster-epoch", "muster-step-key", "traceparent"]
+        );
     }
 
     #[test]

@@ -48,6 +48,8 @@ pub struct Call {
     pub message_id: Uuid,
     /// Key of the step: the same for all its attempts.
     pub step_key: Uuid,
+    /// Epoch of the lease under which it is made, where engines share a store.
+    pub epoch: Option<u64>,
     /// How long the call may take.
     pub timeout: Duration,
     /// Whether it was sent in an earlier life of the engine, so that there may be more than one of it at the other side.

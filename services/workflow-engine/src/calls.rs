@@ -311,6 +311,7 @@ mod tests {
             })),
             message_id: Uuid::nil(),
             step_key: Uuid::nil(),
+            epoch: None,
             timeout: Duration::from_secs(1),
             resent: false,
             grant: Grant::default(),

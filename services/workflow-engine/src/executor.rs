@@ -297,6 +297,7 @@ impl Executor {
     /// The calls that the run wants.
     fn wanted(&self, live: &Live) -> Vec<(Key, Call)> {
         let now = self.engine.clock.now();
+        let epoch = self.engine.placement.epoch(&self.job.id);
         let mut wanted = Vec::new();
         for effect in live.effects() {
             match effect {
@@ -314,6 +315,7 @@ impl Executor {
                         request,
                         message_id,
                         step_key,
+                        epoch,
                         timeout: self.timeout(deadline, now),
                         resent: self.inherited.contains(&(activation, attempt)),
                         grant: live.grant(),

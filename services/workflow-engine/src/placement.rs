@@ -46,6 +46,12 @@ impl Placement {
         replicas.is_none_or(|replicas| replicas.holds(replicas.partition_of(run)))
     }
 
+    /// Epoch of the lease under which this engine works on the run, if the store is shared.
+    pub(crate) fn epoch(&self, run: &RunId) -> Option<u64> {
+        let replicas = self.replicas.as_ref()?;
+        replicas.epoch(replicas.partition_of(run))
+    }
+
     /// Whether this engine works on the schedule and the starts of the workflow with this name.
     pub(crate) fn is_name_here(&self, namespace: &str, name: &str) -> bool {
         let replicas = self.replicas.as_ref();

@@ -91,6 +91,8 @@ pub(crate) struct Replicas {
     time_to_live: Duration,
     /// The partitions that are worked on here, with the epochs of their leases.
     held: RwLock<BTreeMap<u16, u64>>,
+    /// The same, from before the first of their runs goes on until after the last one has stopped.
+    epochs: RwLock<BTreeMap<u16, u64>>,
     /// Read by those who begin something, written by whoever gives something up.
     gate: Arc<tokio::sync::RwLock<()>>,
     /// Others who are alive.
@@ -128,6 +130,7 @@ impl Replicas {
             me,
             time_to_live,
             held: RwLock::default(),
+            epochs: RwLock::default(),
             gate: Arc::default(),
             others: RwLock::default(),
             is_stale: AtomicBool::new(false),
@@ -150,6 +153,11 @@ impl Replicas {
     /// Whether this partition is worked on here.
     pub(crate) fn holds(&self, partition: u16) -> bool {
         self.held.read().contains_key(&partition)
+    }
+
+    /// Epoch of the lease under which a partition is worked on here.
+    pub(crate) fn epoch(&self, partition: u16) -> Option<u64> {
+        self.epochs.read().get(&partition).copied()
     }
 
     /// Whether any partition is worked on here.
@@ -383,6 +391,7 @@ impl Replicas {
         budgets: Result<(), store::Error>,
     ) -> Result<(), store::Error> {
         self.coordination.fence(partition, &self.me.name, epoch);
+        self.epochs.write().insert(partition, epoch);
         budgets?;
         self.coordination.relay(partition).await?;
         engine.events.ring();
@@ -417,6 +426,7 @@ impl Replicas {
         });
         for partition in &partitions {
             self.coordination.give_up(*partition);
+            self.epochs.write().remove(partition);
         }
         engine
             .starters

@@ -18,6 +18,8 @@ pub struct Call {
     pub message_id: String,
     /// The step key that a workflow sends.
     pub step_key: Option<String>,
+    /// The epoch under which an engine that shares its store calls.
+    pub epoch: Option<u64>,
     /// The skill that the router names.
     pub skill: Option<String>,
     /// The tenant of the request.
@@ -58,6 +60,7 @@ impl Call {
         Self {
             received_at: now(),
             step_key: header(extension::STEP_KEY_METADATA),
+            epoch: header(extension::EPOCH_METADATA).and_then(|epoch| epoch.parse().ok()),
             skill: header(extension::SKILL_METADATA),
             tenant: request.get_ref().tenant.clone(),
             text: texts.join("\n"),

@@ -247,6 +247,7 @@ impl Direct {
             interface,
             credentials,
             step_key: call.step_key,
+            epoch: call.epoch,
             most_bytes: self.most_bytes,
             target: shown(request),
         })

@@ -12,7 +12,7 @@ mod reflection;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use muster_api::extension::STEP_KEY_METADATA;
+use muster_api::extension::{EPOCH_METADATA, STEP_KEY_METADATA};
 use muster_api::json;
 use muster_rpc::deadline::Deadline;
 use muster_runtime::clock::SharedClock;
@@ -107,6 +107,9 @@ impl Grpc {
         let mut asked = Request::new(method.request(&session.value(&request.arguments))?);
         if let Ok(step_key) = call.step_key.to_string().parse() {
             metadata.insert(STEP_KEY_METADATA, step_key);
+        }
+        if let Some(epoch) = call.epoch {
+            metadata.insert(EPOCH_METADATA, epoch.into());
         }
         *asked.metadata_mut() = metadata;
         deadline.apply(&mut asked, self.clock.monotonic());

@@ -17,7 +17,7 @@ use muster_api::a2a::a2a_service_client::A2aServiceClient;
 use muster_api::a2a::{
     CancelTaskRequest, ListTasksRequest, SendMessageRequest, StreamResponse, SubscribeToTaskRequest,
 };
-use muster_api::extension::{SKILL_TARGET_PREFIX, STEP_KEY_METADATA};
+use muster_api::extension::{EPOCH_METADATA, SKILL_TARGET_PREFIX, STEP_KEY_METADATA};
 use muster_api::json;
 use muster_rpc::backoff::Backoff;
 use muster_rpc::deadline::{self, Deadline};
@@ -82,6 +82,10 @@ impl Router {
         );
         let step_key = call.step_key.to_string();
         metadata.insert(STEP_KEY_METADATA, step_key.parse().expect("a UUID is ASCII"));
+        // Not in the message: that is the same whoever sends it, or it would be another one.
+        if let Some(epoch) = call.epoch {
+            metadata.insert(EPOCH_METADATA, epoch.into());
+        }
         deadline.apply(&mut request, self.clock.monotonic());
         request
     }

@@ -4,6 +4,7 @@
 //! life too, so that no two lives are alike. A lost answer, a duplicate and a slow network are all the same to the engine: the
 //! answer comes late, or not before the life ends.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -89,9 +90,14 @@ impl Agents {
 }
 
 impl Agents {
-    fn called(&self, message: Uuid, target: &str) -> InFlight {
+    fn called(&self, message: Uuid, target: &str, epoch: Option<u64>) -> InFlight {
         let standing = |run: &RunId| match &self.seat {
-            Some(seat) => seat.standing(run),
+            Some(seat) => match (seat.standing(run), epoch.cmp(&seat.epoch(run))) {
+                // Whoever is called can tell it from one of the new owner's.
+                (Standing::Stray, Ordering::Less) => Standing::Stray,
+                (Standing::Owner, Ordering::Equal) => Standing::Owner,
+                _ => Standing::Nobody,
+            },
             None => Standing::Owner,
         };
         let witness = &self.world.witness;
@@ -117,11 +123,11 @@ impl Caller for Agents {
         if self.world.is_sabotaged(Sabotage::RepeatsRecorded)
             && let Some(before) = self.answered.lock().take()
         {
-            let _again = self.called(before, &target);
+            let _again = self.called(before, &target, call.epoch);
         }
-        let _in_flight = self.called(message, &target);
+        let _in_flight = self.called(message, &target, call.epoch);
         if self.world.is_sabotaged(Sabotage::CallsTwice) {
-            let _again = self.called(message, &target);
+            let _again = self.called(message, &target, call.epoch);
         }
         let answer = match &*call.request {
             Request::A2a(request) => {

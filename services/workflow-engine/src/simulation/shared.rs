@@ -142,6 +142,13 @@ impl Seat {
         }
     }
 
+    /// The epoch of the lease that the run's partition is worked on under, by whomever.
+    pub(crate) fn epoch(&self, run: &RunId) -> Option<u64> {
+        let agreed = self.world.agreed.lock();
+        let held = agreed.leases.get(&partition::of(run, PARTITIONS));
+        held.map(|held| held.epoch)
+    }
+
     fn until(&self, time_to_live: Duration) -> Timestamp {
         let later = SignedDuration::try_from(time_to_live).unwrap_or(SignedDuration::MAX);
         self.clock.now().saturating_add(later).unwrap_or(Timestamp::MAX)

@@ -458,7 +458,9 @@ impl Witness {
             // Whoever does not know yet that somebody else works on the run may send what was about to be sent.
             state.figures.strays += 1;
         } else if standing == Some(Standing::Nobody) {
-            let detail = format!("life {life} sends message {message} for a run that it has given up");
+            let detail = format!(
+                "life {life} sends message {message} for a run that it has given up, or under an epoch that is not its own"
+            );
             state.accuse(now, Invariant::FencesHold, detail);
         } else if is_closed {
             let detail = format!("message {message} to {target}");

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use muster_api::extension::STEP_KEY_METADATA;
+use muster_api::extension::{EPOCH_METADATA, STEP_KEY_METADATA};
 use muster_workflow_dsl::document::Method;
 use prost_reflect::{DescriptorPool, DynamicMessage};
 use reqwest::Response;
@@ -37,6 +37,7 @@ pub(super) struct Line<'a> {
     /// What says who we are.
     pub(super) credentials: HeaderMap,
     pub(super) step_key: Uuid,
+    pub(super) epoch: Option<u64>,
     pub(super) most_bytes: usize,
     /// The agent, for people.
     pub(super) target: String,
@@ -204,6 +205,9 @@ impl Line<'_> {
             .header(VERSION.0, VERSION.1)
             .header(STEP_KEY_METADATA, self.step_key.to_string())
             .header(ACCEPT, accept);
+        if let Some(epoch) = self.epoch {
+            request = request.header(EPOCH_METADATA, epoch);
+        }
         if let Some(body) = body {
             request = request.header(CONTENT_TYPE, kind).body(body.to_string());
         }
@@ -283,6 +287,9 @@ impl Line<'_> {
         headers.insert(VERSION.0, HeaderValue::from_static(VERSION.1));
         if let Ok(step_key) = HeaderValue::from_str(&self.step_key.to_string()) {
             headers.insert(STEP_KEY_METADATA, step_key);
+        }
+        if let Some(epoch) = self.epoch {
+            headers.insert(EPOCH_METADATA, epoch.into());
         }
         let mut request = tonic::Request::new(method.request(&given)?);
         *request.metadata_mut() = MetadataMap::from_headers(headers);
