@@ -180,8 +180,11 @@ pub(crate) struct Ingredients<'a> {
     pub(crate) outbound: &'a Outbound,
     pub(crate) placement: Placement,
     /// Whom it calls.
-    pub(crate) caller: &'a dyn Fn(&Arc<Secrets>, &Arc<Events>) -> Arc<dyn Caller>,
+    pub(crate) caller: &'a MakeCaller<'a>,
 }
+
+/// Makes the one who calls, of what the engine has.
+pub(crate) type MakeCaller<'a> = dyn Fn(&Arc<Secrets>, &Arc<Events>) -> Arc<dyn Caller> + 'a;
 
 /// None: this build cannot make one.
 pub(crate) fn made_of(ingredients: Ingredients<'_>) -> Option<Arc<Engine>> {
