@@ -87,9 +87,7 @@ impl Agents {
         }
         Ok(json!({"n": number % 7}))
     }
-}
 
-impl Agents {
     fn called(&self, message: Uuid, target: &str, epoch: Option<u64>) -> InFlight {
         let standing = |run: &RunId| match &self.seat {
             Some(seat) => match (seat.standing(run), epoch.cmp(&seat.epoch(run))) {

@@ -18,7 +18,7 @@ use super::chance::decided;
 use super::clock::Virtual;
 use super::plan::{Act, Named, NamedAct, Planned};
 use super::witness::Invariant;
-use super::world::{World, epoch};
+use super::world::{Progress, World, epoch};
 use crate::approval;
 use crate::controls::Wish;
 use crate::engine::{Engine, Source, StartRun};
@@ -146,20 +146,40 @@ fn ask_again(world: &World, error: &Error, now: Timestamp) -> bool {
     again
 }
 
-async fn follow_script(world: &World, desk: &Desk, clock: Virtual, index: usize, run: &Planned) {
-    let done = world.progress.lock().acts.get(index).copied().unwrap_or_default();
-    for (at, act) in run.acts.iter().skip(done) {
+/// Does one thing after the other when its time comes, each until it is acknowledged; `done`: how many were before, and where
+/// that is kept.
+async fn follow<A>(
+    world: &World,
+    clock: Virtual,
+    acts: &[(Duration, A)],
+    done: impl Fn(&mut Progress) -> Option<&mut usize>,
+    act_on: impl AsyncFn(&A) -> Result<(), Error>,
+) {
+    let before = done(&mut world.progress.lock()).copied().unwrap_or_default();
+    for (at, act) in acts.iter().skip(before) {
         sleep_until(&clock, epoch() + *at).await;
-        while let Err(error) = act_on(world, desk, clock, run, act).await {
+        while let Err(error) = act_on(act).await {
             if !ask_again(world, &error, clock.now()) {
                 return;
             }
             tokio::time::sleep(PATIENCE).await;
         }
-        if let Some(done) = world.progress.lock().acts.get_mut(index) {
+        if let Some(done) = done(&mut world.progress.lock()) {
             *done += 1;
         }
     }
+}
+
+async fn follow_script(world: &World, desk: &Desk, clock: Virtual, index: usize, run: &Planned) {
+    let act_on = async |act: &Act| act_on(world, desk, clock, run, act).await;
+    follow(
+        world,
+        clock,
+        &run.acts,
+        |progress| progress.acts.get_mut(index),
+        act_on,
+    )
+    .await;
 }
 
 fn wish() -> Wish {
@@ -233,25 +253,15 @@ async fn publish(
 }
 
 async fn follow_name(world: &World, desk: &Desk, clock: Virtual, index: usize, named: &Named) {
-    let done = world
-        .progress
-        .lock()
-        .named
-        .get(index)
-        .copied()
-        .unwrap_or_default();
-    for (at, act) in named.acts.iter().skip(done) {
-        sleep_until(&clock, epoch() + *at).await;
-        while let Err(error) = act_on_name(world, desk, clock, named, act).await {
-            if !ask_again(world, &error, clock.now()) {
-                return;
-            }
-            tokio::time::sleep(PATIENCE).await;
-        }
-        if let Some(done) = world.progress.lock().named.get_mut(index) {
-            *done += 1;
-        }
-    }
+    let act_on = async |act: &NamedAct| act_on_name(world, desk, clock, named, act).await;
+    follow(
+        world,
+        clock,
+        &named.acts,
+        |progress| progress.named.get_mut(index),
+        act_on,
+    )
+    .await;
 }
 
 async fn act_on_name(

@@ -318,7 +318,7 @@ impl Witness {
         state.trace.note(now, &format!("life {life} begins"));
     }
 
-    /// An engine was frozen, or the store could not be reached.
+    /// An engine was frozen.
     pub(crate) fn disturbed(&self, now: Timestamp, what: &str) {
         let mut state = self.state.lock();
         state.figures.faults += 1;
@@ -445,10 +445,10 @@ impl Witness {
         state.figures.calls += 1;
         state.figures.resent += u64::from(state.made_before.contains(&message));
         let late = state.given_up.get(&message).cloned();
-        let asked = state.wanted.get(&message).cloned();
-        let asked = asked.or_else(|| state.closed.get(&message).cloned());
+        let wanted = state.wanted.get(&message).cloned();
+        let asked = wanted.clone().or_else(|| state.closed.get(&message).cloned());
         let standing = asked.as_ref().map(standing);
-        let run = state.wanted.get(&message).cloned().or_else(|| late.clone());
+        let run = wanted.or_else(|| late.clone());
         // One that was about to be sent may be, until the engine knows that it has given it up; and once.
         let is_closed = match late {
             Some(_) => state.made.contains_key(&message),

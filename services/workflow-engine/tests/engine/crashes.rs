@@ -52,23 +52,17 @@ async fn cut(store: &Embedded, id: &str, first: usize) -> Vec<String> {
         if length > 0 {
             let beginning_of = beginning.clone();
             let step = Step {
-                summary: Summary {
-                    status: Status::Running,
-                    started_at: summary.started_at,
-                    history_length: length as u64,
-                    ..beginning
-                },
-                first_index: 0,
                 entries: journal[..length]
                     .iter()
                     .map(|entry| entry.bytes.clone())
                     .collect(),
-                output: None,
                 approvals: approvals(&beginning_of, &journal[..length]),
-                spent: None,
-                events: Vec::new(),
-                snapshot: None,
-                payloads: Vec::new(),
+                ..Step::to(Summary {
+                    status: Status::Running,
+                    started_at: summary.started_at,
+                    history_length: length as u64,
+                    ..beginning
+                })
             };
             store.append(step).await.unwrap();
         }

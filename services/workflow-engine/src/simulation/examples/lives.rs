@@ -305,20 +305,13 @@ impl<'g> Performance<'g> {
             return;
         }
         let step = Written {
-            summary: Summary {
+            entries: entries.to_vec(),
+            ..Written::to(Summary {
                 status: Status::Running,
                 started_at: whole.started_at,
                 history_length: entries.len() as u64,
                 ..beginning
-            },
-            first_index: 0,
-            entries: entries.to_vec(),
-            output: None,
-            approvals: Vec::new(),
-            spent: None,
-            events: Vec::new(),
-            snapshot: None,
-            payloads: Vec::new(),
+            })
         };
         memory.append(step.clone()).await.unwrap();
         witness.committed(now, &step);
