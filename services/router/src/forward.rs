@@ -39,7 +39,9 @@ use crate::message;
 use crate::metrics::Meters;
 use crate::operation::{AboutTask, Operation, SendMessage, SendStreamingMessage, Single, SubscribeToTask};
 use crate::ownership::Ownership;
-use scope::Scope;
+pub use choose::{Chooser, Chosen};
+pub use failure::{Failure, verdict_on_silence};
+pub use scope::Scope;
 
 /// Limits and preferences of the core.
 #[derive(Debug, Clone)]

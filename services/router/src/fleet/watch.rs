@@ -91,7 +91,7 @@ async fn read(
 }
 
 /// Takes one change of the registry over into the view. Returns the instance that is lost by it.
-fn apply(view: &mut View, change: Change, now: Duration) -> Option<Key> {
+pub fn apply(view: &mut View, change: Change, now: Duration) -> Option<Key> {
     match change {
         Change::Snapshot(snapshot) => {
             let usable = snapshot.instances.into_iter().filter_map(usable).collect();

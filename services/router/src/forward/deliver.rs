@@ -15,7 +15,7 @@ use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 use tonic::{Request, Response};
 
 use super::choose::Chosen;
-use super::failure::Failure;
+use super::failure::{Failure, verdict_on_silence};
 use super::{Forwarder, Reply, Scope, Times, exceeded, expired};
 use crate::call::{Call, EXTENSIONS, SUPPORTED_VERSION, VERSION};
 use crate::error::Error;
@@ -24,9 +24,6 @@ use crate::link::Flight;
 use crate::measure::Verdict;
 use crate::operation::{Answer as _, Operation, Tenanted as _};
 use crate::target::Target;
-
-/// A call that was given less time than this and ran out of it says nothing about the instance.
-const TELLING: Duration = Duration::from_secs(10);
 
 /// How one attempt ended without an answer.
 enum Ended {
@@ -163,17 +160,17 @@ impl Forwarder {
         let failure = match ended {
             Ended::Failed(failure) => failure,
             Ended::TimedOut => {
-                let telling = left.is_none_or(|left| left >= TELLING);
-                let verdict = if telling {
-                    Verdict::Failed
-                } else {
-                    Verdict::Unknown
-                };
-                self.end(chosen.flight, verdict, &id.agent);
+                self.end(chosen.flight, verdict_on_silence(left), &id.agent);
                 return Next::Stop(exceeded(&format!("agent '{}'", id.agent)));
             }
         };
         self.end(chosen.flight, failure.verdict(), &id.agent);
+        let is_repeatable = is_repeatable::<O>(call, scope, &chosen.instance);
+        let pay = || self.parts.budget.lock().withdraw(self.now());
+        let may_move = failure.may_move(is_repeatable, pay);
+        if may_move {
+            self.parts.meters.moved();
+        }
         if let Failure::NeverReached(detail) = &failure {
             tracing::debug!(
                 agent = id.agent,
@@ -181,15 +178,10 @@ impl Forwarder {
                 detail,
                 "not reached; moving on"
             );
-            self.parts.meters.moved();
             return Next::Move(None);
         }
-        let may_move = failure.is_transient()
-            && is_repeatable::<O>(call, scope, &chosen.instance)
-            && self.parts.budget.lock().withdraw(self.now());
         let error = failure.into_error(id);
         if may_move {
-            self.parts.meters.moved();
             Next::Move(Some(error))
         } else {
             Next::Stop(error)

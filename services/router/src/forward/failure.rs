@@ -5,6 +5,7 @@
 //! still in this process when the connection closed. Everything else may have been executed.
 
 use std::error::Error as StdError;
+use std::time::Duration;
 
 use tonic::{Code, Status};
 
@@ -12,9 +13,12 @@ use crate::error::Error;
 use crate::fleet::Key;
 use crate::measure::Verdict;
 
+/// A call that was given less time than this and ran out of it says nothing about the instance.
+const TELLING: Duration = Duration::from_secs(10);
+
 /// How a call failed.
 #[derive(Debug, Clone)]
-pub(super) enum Failure {
+pub enum Failure {
     /// The agent cannot have seen it.
     NeverReached(String),
     /// The connection broke while it was with the agent.
@@ -29,7 +33,8 @@ pub(super) enum Failure {
 
 impl Failure {
     /// Reads a status.
-    pub(super) fn of(status: Status) -> Self {
+    #[must_use]
+    pub fn of(status: Status) -> Self {
         let mut source = status.source();
         let mut local = None;
         while let Some(error) = source {
@@ -58,12 +63,14 @@ impl Failure {
     }
 
     /// The instance was lost while the call was with it.
-    pub(super) fn lost() -> Self {
+    #[must_use]
+    pub fn lost() -> Self {
         Self::BrokeOff("its lease ended without a heartbeat".to_owned())
     }
 
     /// What it says about the instance.
-    pub(super) fn verdict(&self) -> Verdict {
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
         match self {
             Self::NeverReached(_) | Self::BrokeOff(_) | Self::NotA2a(_) => Verdict::Failed,
             Self::Refused(status) | Self::Answered(status) => match status.code() {
@@ -79,11 +86,18 @@ impl Failure {
     }
 
     /// Whether another instance may do better.
-    pub(super) const fn is_transient(&self) -> bool {
+    #[must_use]
+    pub const fn is_transient(&self) -> bool {
         match self {
             Self::NeverReached(_) | Self::BrokeOff(_) | Self::Refused(_) => true,
             Self::NotA2a(_) | Self::Answered(_) => false,
         }
+    }
+
+    /// Whether the call may go on at another instance. One that never reached its agent always does; one that may have been
+    /// executed only where that does no harm, and if `pay` finds the budget able to afford it.
+    pub fn may_move(&self, is_repeatable: bool, pay: impl FnOnce() -> bool) -> bool {
+        matches!(self, Self::NeverReached(_)) || (self.is_transient() && is_repeatable && pay())
     }
 
     /// What the caller hears of it.
@@ -98,6 +112,16 @@ impl Failure {
             Self::NotA2a(detail) => Error::InvalidAnswer { agent, detail },
             Self::Refused(status) | Self::Answered(status) => Error::Agent(status),
         }
+    }
+}
+
+/// What it says about the instance that a call had no answer in the time that was left for it; `None`: it had any.
+#[must_use]
+pub fn verdict_on_silence(left: Option<Duration>) -> Verdict {
+    if left.is_none_or(|left| left >= TELLING) {
+        Verdict::Failed
+    } else {
+        Verdict::Unknown
     }
 }
 

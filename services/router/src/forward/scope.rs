@@ -12,10 +12,12 @@ use crate::target::Target;
 
 /// Who may take a call.
 #[derive(Debug, Clone)]
-pub(super) enum Scope {
+pub enum Scope {
     /// Whoever serves the target and has the skills.
     Serving {
+        /// Whom it is for.
         target: Option<Target>,
+        /// What they must be able to do.
         skills: Vec<String>,
     },
     /// The instance that owns the task, or another of its agent when it is gone.
@@ -24,7 +26,8 @@ pub(super) enum Scope {
 
 impl Scope {
     /// The scope in one line, for messages and keys.
-    pub(super) fn name(&self) -> String {
+    #[must_use]
+    pub fn name(&self) -> String {
         match self {
             Self::Serving {
                 target: Some(target), ..
