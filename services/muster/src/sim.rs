@@ -1,7 +1,11 @@
 //! `muster sim`: whole lives of the workflow engine out of one seed each, with crashes and faults, on virtual time.
 //!
+//! Agents are called through a [`fleet`]: the registry's lease table and the router's choice, whose faults follow from the same seed.
+//!
 //! Seeds are independent, so they are shared among threads; what is printed does not depend on how. A seed that fails is
 //! printed with the command that repeats it alone.
+
+mod fleet;
 
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +13,7 @@ use std::thread;
 
 use clap::Args;
 use muster_runtime::clock::{Clock as _, SystemClock};
-use muster_workflow_engine::simulation::{Figures, Outcome, Simulation};
+use muster_workflow_engine::simulation::{Figures, Outcome};
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
@@ -48,7 +52,7 @@ pub fn run(arguments: &SimArguments, output: &Output) -> Result<(), Failure> {
     );
     let (next, found) = (AtomicU64::new(0), AtomicU64::new(u64::MAX));
     let work = || -> Result<(Figures, u64, Option<Outcome>), Failure> {
-        let simulation = Simulation::new().map_err(|error| Failure::failed(error.to_string()))?;
+        let simulation = fleet::simulation(None)?;
         let (mut figures, mut done, mut told) = (Figures::default(), 0, None);
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
@@ -121,12 +125,17 @@ fn print(output: &Output, first: u64, done: u64, seconds: f64, figures: Figures,
         controls,
         starts,
         strays,
+        deliveries,
+        moved,
     } = figures;
     output.line(&format!(
         "{done} seeds from {first} in {seconds:.1} s, {rate:.0} a second"
     ));
     output.line(&format!(
         "{runs} runs ({completed} completed; {starts} started by schedules and events), {faults} crashes, stops and other faults, {commits} commits, {calls} calls ({resent} sent again, {strays} by engines that had lost their runs), {timers} timers, {events} events, {controls} acknowledged requests"
+    ));
+    output.line(&format!(
+        "{deliveries} attempts of calls at instances, {moved} of them after another instance"
     ));
     let Some(outcome) = shown else {
         return;

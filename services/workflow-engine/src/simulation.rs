@@ -24,8 +24,8 @@
 //! That the witness would see a fault is shown by [`Sabotage`]: each breaks one promise, and a test sees it caught.
 //!
 //! What is simulated is engines. The registry's view and the router are services of their own, on which this one must not
-//! depend; both are plain structures on an injected clock, so a binary that knows all of them can put them between the
-//! engine's port for calls and the simulated agents.
+//! depend; both are plain structures on an injected clock, so a binary that knows all of them puts them as a [`Fleet`] between
+//! the engine's port for calls and the simulated agents, which `muster sim` does.
 //!
 //! Rejected: a simulated network below gRPC (turmoil, madsim). They want their own runtime or a patched one, and what would
 //! be found there is the transport's. Also rejected: faults by failpoints inside the engine. They test the places one has
@@ -38,6 +38,7 @@ mod disk;
 mod document;
 #[cfg(test)]
 mod examples;
+mod fleet;
 mod gate;
 mod life;
 mod people;
@@ -55,6 +56,8 @@ use serde::Serialize;
 
 use crate::outbound::{self, Outbound};
 
+pub use chance::decided;
+pub use fleet::{Delivery, Fleet, Reporter, Surroundings, Undelivered};
 pub use sabotage::Sabotage;
 pub use witness::{Invariant, Violation};
 use world::World;
@@ -99,6 +102,10 @@ pub struct Figures {
     pub starts: u64,
     /// Calls of an engine that did not know yet that another had taken over.
     pub strays: u64,
+    /// Attempts of calls that a fleet gave to an instance.
+    pub deliveries: u64,
+    /// Those of them that another instance had had before.
+    pub moved: u64,
 }
 
 impl std::ops::AddAssign for Figures {
@@ -114,22 +121,37 @@ impl std::ops::AddAssign for Figures {
         self.controls += other.controls;
         self.starts += other.starts;
         self.strays += other.strays;
+        self.deliveries += other.deliveries;
+        self.moved += other.moved;
     }
 }
 
 /// Carries seeds out.
 pub struct Simulation {
     outbound: Outbound,
+    fleet: Box<fleet::Make>,
 }
 
 impl Simulation {
-    /// One that can carry out any seed.
+    /// One that can carry out any seed. Agents are called directly.
     ///
     /// # Errors
     /// This build cannot make what documents connect with, although none of the simulated ones does.
     pub fn new() -> Result<Self, outbound::Error> {
-        let outbound = Outbound::new(&outbound::Config::default())?;
-        Ok(Self { outbound })
+        Self::with_fleet(|_| Arc::new(fleet::Direct))
+    }
+
+    /// One that can carry out any seed. Agents are called through what is made for each world.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_fleet(
+        make: impl Fn(Surroundings) -> Arc<dyn Fleet> + Send + Sync + 'static,
+    ) -> Result<Self, outbound::Error> {
+        Ok(Self {
+            outbound: Outbound::new(&outbound::Config::default())?,
+            fleet: Box::new(make),
+        })
     }
 
     /// Carries a seed out.
@@ -142,9 +164,14 @@ impl Simulation {
     #[must_use]
     pub fn run_with(&self, seed: u64, sabotage: Option<Sabotage>) -> Outcome {
         let plan = Arc::new(plan::Plan::new(seed));
-        let calm = Arc::new(World::new(Arc::new(plan.without_faults()), None));
+        let calm = Arc::new(World::new(
+            Arc::new(plan.without_faults()),
+            None,
+            &*self.fleet,
+            true,
+        ));
         life::live_on(&calm, &self.outbound);
-        let world = Arc::new(World::new(plan, sabotage));
+        let world = Arc::new(World::new(plan, sabotage, &*self.fleet, false));
         if !calm.witness.is_violated() {
             life::live_on(&world, &self.outbound);
             world.compare(&calm);

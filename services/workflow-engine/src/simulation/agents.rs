@@ -3,6 +3,9 @@
 //! What an agent answers follows from the message id, which is what idempotency asks of it; how long it takes follows from the
 //! life too, so that no two lives are alike. A lost answer, a duplicate and a slow network are all the same to the engine: the
 //! answer comes late, or not before the life ends.
+//!
+//! What lies between the engine and an agent is a [`Fleet`](super::fleet::Fleet). As where the engine calls through the router, a
+//! call that certainly reached nobody is sent again here for a while, under the same message id.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -17,6 +20,8 @@ use uuid::Uuid;
 
 use super::chance::decided;
 use super::clock::Virtual;
+use super::fleet::{Delivery, SinceTheBeginning, Undelivered};
+use super::life::settings;
 use super::sabotage::Sabotage;
 use super::shared::Seat;
 use super::witness::{InFlight, Standing};
@@ -25,6 +30,9 @@ use crate::caller::emit::Emitter;
 use crate::caller::{Call, Caller, Failure, Kind, Progress};
 use crate::events::Events;
 use crate::run::RunId;
+
+/// The shortest and the longest wait before a call is sent again that reached nobody.
+const WAITS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(5));
 
 /// The agents as one life meets them.
 pub(crate) struct Agents {
@@ -60,21 +68,84 @@ impl Agents {
         decided(self.world.plan.seed, &[&what, &message])
     }
 
+    /// Carries the call to the agent; one that reached nobody again and again, while patience lasts.
     async fn answer(&self, agent: &str, message: Uuid, call: &Call) -> Result<Value, Failure> {
-        let chosen = decided(self.world.plan.seed, &[&"latency", &self.life, &message]);
+        let clock = Arc::new(SinceTheBeginning(self.clock));
+        let begin = clock.monotonic();
+        let delivery = Delivery {
+            message,
+            agent,
+            deadline: begin + call.timeout,
+            clock: Arc::clone(&clock) as _,
+            worker: Worker {
+                agents: self,
+                agent,
+                message,
+                resent: call.resent,
+            },
+        };
+        let patience = begin + settings(&self.world).agent_wait().min(call.timeout);
+        let work = async {
+            loop {
+                let undelivered = match self.world.fleet.deliver(&delivery).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(undelivered) => undelivered,
+                };
+                let (retry_after, detail) = match undelivered {
+                    Undelivered::Answered(failure) => return Err(failure),
+                    Undelivered::NeverReached { retry_after, detail } => (retry_after, detail),
+                    Undelivered::BrokeOff { detail } => {
+                        return Err(Failure::new(Kind::Communication, 502, detail));
+                    }
+                    Undelivered::Late => return Err(late()),
+                };
+                let wait = retry_after.clamp(WAITS.0, WAITS.1);
+                if clock.monotonic() + wait >= patience {
+                    return Err(Failure::new(Kind::Communication, 503, detail));
+                }
+                tokio::time::sleep(wait).await;
+            }
+        };
+        tokio::time::timeout(call.timeout, work)
+            .await
+            .unwrap_or_else(|_| Err(late()))
+    }
+}
+
+fn late() -> Failure {
+    Failure::new(Kind::Timeout, 408, "no answer in time")
+}
+
+/// An agent at its work on one call.
+pub(crate) struct Worker<'a> {
+    agents: &'a Agents,
+    agent: &'a str,
+    message: Uuid,
+    resent: bool,
+}
+
+impl Worker<'_> {
+    pub(crate) async fn work(&self) -> Result<Value, Failure> {
+        let Self {
+            agents,
+            agent,
+            message,
+            resent,
+        } = *self;
+        if agent == "silent" {
+            return std::future::pending().await;
+        }
+        let world = &agents.world;
+        let chosen = decided(world.plan.seed, &[&"latency", &agents.life, &message]);
         // One of eight is slow, or is lost on its way and sent again.
         let latency = if chosen.is_multiple_of(8) {
             5_000 + chosen / 8 % 10_000
         } else {
             1 + chosen / 8 % 800
         };
-        if agent == "silent" {
-            tokio::time::sleep(call.timeout).await;
-            return Err(Failure::new(Kind::Timeout, 408, "no answer in time"));
-        }
         tokio::time::sleep(Duration::from_millis(latency)).await;
-        let mut number = self.decided("answer", message);
-        if self.world.is_sabotaged(Sabotage::AnswersAnew) && call.resent {
+        let mut number = agents.decided("answer", message);
+        if world.is_sabotaged(Sabotage::AnswersAnew) && resent {
             number = number.wrapping_add(1);
         }
         if agent == "flaky" && number % 5 < 2 {
@@ -87,7 +158,9 @@ impl Agents {
         }
         Ok(json!({"n": number % 7}))
     }
+}
 
+impl Agents {
     fn called(&self, message: Uuid, target: &str, epoch: Option<u64>) -> InFlight {
         let standing = |run: &RunId| match &self.seat {
             Some(seat) => match (seat.standing(run), epoch.cmp(&seat.epoch(run))) {

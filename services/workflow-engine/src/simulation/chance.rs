@@ -35,7 +35,8 @@ impl Chance {
 }
 
 /// A number that follows from the seed and from what it is about, whenever it is asked for.
-pub(crate) fn decided(seed: u64, about: &[&dyn Display]) -> u64 {
+#[must_use]
+pub fn decided(seed: u64, about: &[&dyn Display]) -> u64 {
     let mut digest = Digest::default();
     digest.add(&seed.to_string());
     for part in about {

@@ -110,7 +110,7 @@ pub(crate) fn definitions(world: &World) -> Arc<Definitions> {
     Arc::new(Definitions::new(settings(world).workflow_timeout()))
 }
 
-fn settings(world: &World) -> config::Engine {
+pub(crate) fn settings(world: &World) -> config::Engine {
     let extra = |sabotage| usize::from(world.is_sabotaged(sabotage));
     let share = config::Namespace {
         max_concurrent_workflows: world.plan.share + extra(Sabotage::MiscountsNamespace),
@@ -169,6 +169,9 @@ pub(crate) fn engine(
         caller: &agents,
     })
 }
+
+/// Makes who carries out an engine's calls, of its secrets and its events.
+pub(crate) type MakeCaller<'a> = dyn Fn(&Arc<Secrets>, &Arc<Events>) -> Arc<dyn Caller> + 'a;
 
 /// What an engine is made of in a simulation.
 pub(crate) struct Ingredients<'a> {

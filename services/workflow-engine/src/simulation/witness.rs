@@ -57,6 +57,14 @@ pub enum Invariant {
     /// A schedule starts one run for each of its instants, or one for all that have passed while nobody lived; an event starts
     /// one run.
     StartsHappenOnce,
+    /// An attempt of a call that may not be repeated is with at most one instance that lives.
+    DeliveredToOne,
+    /// Nothing is sent to an instance that the registry has said to be gone.
+    GoneAreLeftAlone,
+    /// A call is not refused while an instance is known that lives and that may be called.
+    AliveAreCalled,
+    /// What was known last of the fleet goes on serving while the registry is away.
+    StaleViewsServe,
 }
 
 /// What an engine is to a run.
@@ -330,6 +338,14 @@ impl Witness {
         let mut state = self.state.lock();
         state.in_flight.remove(&life);
         state.trace.note(now, &format!("life {life} is over"));
+    }
+
+    /// An attempt of a call goes to an instance.
+    pub(crate) fn attempted(&self, now: Timestamp, what: &str, has_moved: bool) {
+        let mut state = self.state.lock();
+        state.figures.deliveries += 1;
+        state.figures.moved += u64::from(has_moved);
+        state.trace.note(now, what);
     }
 
     /// These runs are loaded anew by somebody, who sends again what was in flight.

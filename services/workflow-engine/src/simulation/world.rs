@@ -6,6 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
+use super::fleet::{Fleet, Make, Reporter, Surroundings};
 use super::plan::{Act, Plan, Planned};
 use super::sabotage::Sabotage;
 use super::shared::{Agreed, Seat};
@@ -20,6 +21,8 @@ pub(crate) struct World {
     pub(crate) sabotage: Option<Sabotage>,
     pub(crate) memory: Memory,
     pub(crate) witness: Arc<Witness>,
+    /// Who carries calls to agents.
+    pub(crate) fleet: Arc<dyn Fleet>,
     pub(crate) progress: Mutex<Progress>,
     /// What engines that share the store agree upon.
     pub(crate) agreed: Mutex<Agreed>,
@@ -54,10 +57,17 @@ pub(crate) fn epoch() -> Timestamp {
 }
 
 impl World {
-    pub(crate) fn new(plan: Arc<Plan>, sabotage: Option<Sabotage>) -> Self {
+    pub(crate) fn new(plan: Arc<Plan>, sabotage: Option<Sabotage>, fleet: &Make, is_calm: bool) -> Self {
         let shares = BTreeMap::from([("b".to_owned(), plan.share)]);
+        let witness = Arc::new(Witness::new(plan.slots, shares));
+        let surroundings = Surroundings {
+            seed: plan.seed,
+            is_calm,
+            reporter: Reporter::new(Arc::clone(&witness)),
+        };
         Self {
-            witness: Arc::new(Witness::new(plan.slots, shares)),
+            fleet: fleet(surroundings),
+            witness,
             progress: Mutex::new(Progress {
                 now: epoch(),
                 applied: 0,

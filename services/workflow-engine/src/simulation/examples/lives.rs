@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use super::super::chance::Seeded;
 use super::super::clock::Virtual;
 use super::super::disk::Disk;
+use super::super::fleet::Direct;
 use super::super::life::{Ingredients, made_of, runtime, tell_stuck, violated};
 use super::super::plan::{End, Plan};
 use super::super::world::World;
@@ -145,7 +146,7 @@ impl<'g> Performance<'g> {
         };
         Self {
             ground,
-            world: Arc::new(World::new(Arc::new(plan), None)),
+            world: Arc::new(World::new(Arc::new(plan), None, &|_| Arc::new(Direct), false)),
             people: People::of(example, mishap),
             mishap: mishap.clone(),
             lives: 0,
