@@ -186,9 +186,6 @@ pub(crate) struct Ingredients<'a> {
     pub(crate) caller: &'a MakeCaller<'a>,
 }
 
-/// Makes the one who calls, of what the engine has.
-pub(crate) type MakeCaller<'a> = dyn Fn(&Arc<Secrets>, &Arc<Events>) -> Arc<dyn Caller> + 'a;
-
 /// None: this build cannot make one.
 pub(crate) fn made_of(ingredients: Ingredients<'_>) -> Option<Arc<Engine>> {
     let Ingredients {
