@@ -185,7 +185,9 @@ impl Agents {
 #[async_trait]
 impl Caller for Agents {
     async fn call(&self, call: &Call, _progress: &Progress) -> Result<Value, Failure> {
-        self.pass().await;
+        if let Some(seat) = &self.seat {
+            seat.call().await;
+        }
         let mut message = call.message_id;
         if self.world.is_sabotaged(Sabotage::RaisesAttempt) && call.resent {
             message = Uuid::new_v5(&message, b"another attempt");

@@ -1,5 +1,6 @@
 //! What is to happen in a simulation: all of it follows from the seed.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -83,6 +84,8 @@ pub(crate) struct Career {
     pub(crate) lives: Vec<Life>,
     /// From when on, and for how long, its process is frozen.
     pub(crate) freezes: Vec<(Duration, Duration)>,
+    /// Before which call of a life, and for how long, it is frozen: the call is decided on and not sent.
+    pub(crate) freezes_before_calls: BTreeMap<u64, Duration>,
     /// Whether each of its lives has a name of its own, as on a new machine.
     pub(crate) moves: bool,
 }
@@ -211,6 +214,12 @@ fn career(chance: &mut Chance) -> Career {
             .collect(),
         freezes: (0..chance.within(0..=2))
             .map(|_| stretch(chance, 30_000))
+            .collect(),
+        freezes_before_calls: (0..chance.within(0..=2))
+            .map(|_| {
+                let time = Duration::from_millis(chance.within(5_000..=30_000));
+                (chance.within(1..=12), time)
+            })
             .collect(),
         moves: chance.percent(30),
     }

@@ -14,6 +14,7 @@ use muster_runtime::clock::Clock as _;
 use muster_store::redis::lease::Lease;
 use muster_store::redis::members::Member;
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use tonic::transport::Channel;
 
 use super::chance::decided;
@@ -76,10 +77,20 @@ pub(crate) struct Seat {
     /// What it writes under: the epochs of its leases.
     fences: Mutex<BTreeMap<u16, u64>>,
     asked: Mutex<u64>,
+    calls: Mutex<u64>,
+    /// Before which calls, and for how long, it freezes.
+    freezes: BTreeMap<u64, Duration>,
+    frozen: watch::Sender<Option<Duration>>,
 }
 
 impl Seat {
-    pub(crate) fn new(world: Arc<World>, clock: Virtual, life: usize, me: Member) -> Self {
+    pub(crate) fn new(
+        world: Arc<World>,
+        clock: Virtual,
+        life: usize,
+        me: Member,
+        freezes: BTreeMap<u64, Duration>,
+    ) -> Self {
         Self {
             world,
             clock,
@@ -88,7 +99,29 @@ impl Seat {
             gate: Gate::default(),
             fences: Mutex::default(),
             asked: Mutex::default(),
+            calls: Mutex::default(),
+            freezes,
+            frozen: watch::Sender::default(),
         }
+    }
+
+    /// A call is about to be sent; it may be that the process freezes at this moment.
+    pub(crate) async fn call(&self) {
+        let number = {
+            let mut calls = self.calls.lock();
+            *calls += 1;
+            *calls
+        };
+        if let Some(time) = self.freezes.get(&number).filter(|_| self.gate.runs()) {
+            self.gate.freeze();
+            self.frozen.send_replace(Some(*time));
+        }
+        self.gate.pass().await;
+    }
+
+    /// For how long the process is frozen since it was about to send a call.
+    pub(crate) fn frozen(&self) -> watch::Receiver<Option<Duration>> {
+        self.frozen.subscribe()
     }
 
     /// Gets through to the store, or hears that nobody can.

@@ -103,7 +103,14 @@ impl Scene<'_> {
             name,
         };
         let life_number = index * LIVES + number;
-        let seat = Arc::new(Seat::new(Arc::clone(world), clock, life_number, me.clone()));
+        let freezes = career.freezes_before_calls.clone();
+        let seat = Arc::new(Seat::new(
+            Arc::clone(world),
+            clock,
+            life_number,
+            me.clone(),
+            freezes,
+        ));
         let disk = Arc::new(Disk::new(
             Arc::clone(world),
             clock,
@@ -148,13 +155,24 @@ impl Scene<'_> {
             let Some(left) = from.checked_sub(now) else { return };
             tokio::time::sleep(left).await;
             seat.gate.freeze();
-            let what = format!("life {} freezes for {time:?}", seat.life);
-            self.world.witness.disturbed(self.clock.now(), &what);
-            tokio::time::sleep(*time).await;
-            seat.gate.thaw();
+            self.stay_frozen(*time, seat).await;
         });
-        join_all(freezes).await;
+        let before_calls = async {
+            let mut frozen = seat.frozen();
+            while frozen.changed().await.is_ok() {
+                let time = *frozen.borrow_and_update();
+                self.stay_frozen(time.unwrap_or_default(), seat).await;
+            }
+        };
+        tokio::join!(join_all(freezes), before_calls);
         std::future::pending::<()>().await;
+    }
+
+    async fn stay_frozen(&self, time: Duration, seat: &Seat) {
+        let what = format!("life {} freezes for {time:?}", seat.life);
+        self.world.witness.disturbed(self.clock.now(), &what);
+        tokio::time::sleep(time).await;
+        seat.gate.thaw();
     }
 }
 
