@@ -11,9 +11,10 @@ use tokio::sync::oneshot;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::floor::{Command, Sent};
-use crate::live::Live;
+use crate::live::{Broken, Live};
 use crate::run::{RunId, Status, Summary};
 use crate::schedule::{Hindrance, Place};
+use crate::store;
 
 /// How long a run at work may take to answer a question before the answer is given without it.
 const QUESTION: Duration = Duration::from_secs(1);
@@ -44,6 +45,15 @@ impl Engine {
     pub(crate) async fn activity(&self, summary: &Summary) -> Vec<String> {
         let blockers = self.blockers(summary).await.into_iter();
         blockers.map(|blocker| blocker.message).collect()
+    }
+
+    /// The same of one that was accepted a moment ago; nobody is asked.
+    pub(crate) fn activity_of_new(&self, id: &RunId) -> Vec<String> {
+        let hindrance = match self.floor.place(id) {
+            Some((Place::Pending, hindrance)) => hindrance,
+            _ => None,
+        };
+        vec![queued(hindrance).message]
     }
 
     async fn blockers(&self, summary: &Summary) -> Vec<Blocker> {
@@ -142,10 +152,14 @@ impl Engine {
         match Live::load(&*self.store, &self.definitions, id).await {
             Ok(Some(live)) => live.waiting(self.clock.now()),
             Ok(None) => Vec::new(),
-            Err(broken) => vec![Blocker::new(
-                BlockerKind::SetAside,
-                format!("cannot be read: {broken}"),
-            )],
+            // The store may be well again in a moment.
+            Err(Broken::Store(error @ store::Error::Unavailable(_))) => {
+                let why = error.to_string();
+                let blocker = Blocker::new(BlockerKind::SetAside, format!("cannot be read: {why}"));
+                vec![blocker.with("reason", why)]
+            }
+            // Whoever goes on with it finds the same.
+            Err(broken) => vec![set_aside(&broken.to_string())],
         }
     }
 }
