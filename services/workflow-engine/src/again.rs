@@ -17,7 +17,6 @@ use crate::approval::Ledger;
 use crate::controls::{Wish, active};
 use crate::engine::{Engine, Source, StartRun, View, bound_depth};
 use crate::error::Error;
-use crate::feed::Reached;
 use crate::folding::Journal;
 use crate::lifecycle;
 use crate::live::{self, Broken};
@@ -118,7 +117,8 @@ impl Engine {
         let parsed = self.definitions.pinned(&record.document, &record.resources).await;
         let definition = parsed
             .map_err(|problems| Broken::Damaged(format!("its document is refused: {problems}")))
-            .map_err(Error::from)?;
+            .map_err(Error::from)?
+            .definition;
         let journal = Journal::open(&*self.store, &record, summary).await?;
         let mut folded = journal.earliest(&definition).await?;
         let mut trail = Trail::default();
@@ -243,13 +243,7 @@ impl Engine {
             self.events.ring();
         }
         reservation.admit(newcomer);
-        self.feed.publish(
-            id,
-            Reached {
-                length: summary.history_length,
-                ended: false,
-            },
-        );
+        self.feed.publish(id, summary.reached());
         Ok(summary)
     }
 

@@ -127,12 +127,19 @@ impl Catalogue {
     /// It is not there; the nearest names are suggested.
     pub async fn get(&self, reference: &Reference) -> Result<(Workflow, String), Error> {
         let workflow = self.find(reference).await?;
-        let document = self.store.document(&workflow.key).await?;
-        let missing = || Error::Defect(format!("the text of {} is not in the store", workflow.key.name));
-        Ok((workflow.clone(), document.ok_or_else(missing)?))
+        let document = self.document(&workflow).await?;
+        Ok((workflow, document))
     }
 
-    async fn find(&self, reference: &Reference) -> Result<Workflow, Error> {
+    /// Reads the text of a document that is there.
+    pub(crate) async fn document(&self, workflow: &Workflow) -> Result<String, Error> {
+        let document = self.store.document(&workflow.key).await?;
+        document
+            .ok_or_else(|| Error::Defect(format!("the text of {} is not in the store", workflow.key.name)))
+    }
+
+    /// Finds a document by its name, and by its version where one is named.
+    pub(crate) async fn find(&self, reference: &Reference) -> Result<Workflow, Error> {
         if reference.name.is_empty() {
             return Err(Error::field(
                 "name",

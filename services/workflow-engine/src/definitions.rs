@@ -13,6 +13,7 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use crate::off_thread::off_thread;
+use crate::pace::Pace;
 
 /// What is kept beyond the runs that follow it, in bytes of text. Parsed, a document is about a hundred times as large: two hundred
 /// of ten steps took 25 MiB.
@@ -24,12 +25,36 @@ const LEAST_WEIGHT: u64 = 512;
 /// Of about this size documents usually are: only an estimate for tables.
 const USUAL: usize = 2_048;
 
+/// A parsed document.
+#[derive(Clone)]
+pub(crate) struct Pinned {
+    pub(crate) definition: Arc<Definition>,
+    /// How long decisions of its runs have taken, since it was parsed.
+    pub(crate) pace: Arc<Pace>,
+}
+
+/// One that is kept as long as a run follows it.
+struct Known {
+    definition: Weak<Definition>,
+    pace: Arc<Pace>,
+}
+
+/// One that was used lately.
+#[derive(Clone)]
+struct Lately {
+    definition: Arc<Definition>,
+    /// Its text, without what it refers to.
+    text: Arc<str>,
+    /// The bytes of its text and of what it refers to.
+    bytes: u64,
+}
+
 /// Parses documents, once as long as somebody uses the result or has used it lately.
 pub struct Definitions {
     /// By digest.
-    known: Mutex<HashMap<String, Weak<Definition>>>,
-    /// Those that were used lately, by digest, with the bytes of their text.
-    lately: Cache<String, (Arc<Definition>, u64), ByText>,
+    known: Mutex<HashMap<String, Known>>,
+    /// Those that were used lately, by digest.
+    lately: Cache<String, Lately, ByText>,
     /// How long a run may take whose document says nothing. A run's own deadline is in its journal from its first
     /// entry on, so that a changed setting changes no run that has begun.
     timeout: Duration,
@@ -39,9 +64,9 @@ pub struct Definitions {
 #[derive(Clone)]
 struct ByText;
 
-impl Weighter<String, (Arc<Definition>, u64)> for ByText {
-    fn weight(&self, _: &String, (_, bytes): &(Arc<Definition>, u64)) -> u64 {
-        LEAST_WEIGHT.max(*bytes)
+impl Weighter<String, Lately> for ByText {
+    fn weight(&self, _: &String, lately: &Lately) -> u64 {
+        LEAST_WEIGHT.max(lately.bytes)
     }
 }
 
@@ -61,14 +86,22 @@ impl Definitions {
     /// # Errors
     /// Everything that is wrong with the document.
     pub async fn get(&self, document: &str) -> Result<Arc<Definition>, Problems> {
-        self.pinned(document, &Resources::new()).await
+        let pinned = self.pinned(document, &Resources::new()).await?;
+        Ok(pinned.definition)
+    }
+
+    /// The document with this digest and its definition, if it was used lately and refers to nothing outside.
+    #[must_use]
+    pub fn lately(&self, digest: &str) -> Option<(Arc<str>, Arc<Definition>)> {
+        let lately = self.lately.get(digest)?;
+        Some((lately.text, lately.definition))
     }
 
     /// The definition that runs of `document` follow that were accepted with these resources.
     ///
     /// # Errors
     /// Everything that is wrong with the document, and with the resources.
-    pub async fn pinned(&self, document: &str, resources: &Resources) -> Result<Arc<Definition>, Problems> {
+    pub(crate) async fn pinned(&self, document: &str, resources: &Resources) -> Result<Pinned, Problems> {
         let mut digest = muster_workflow_dsl::digest(document);
         for (name, text) in resources {
             digest = muster_workflow_dsl::digest(&format!(
@@ -76,27 +109,45 @@ impl Definitions {
                 muster_workflow_dsl::digest(text)
             ));
         }
-        let known = self.known.lock().get(&digest).and_then(Weak::upgrade);
-        if let Some(known) = known {
+        if let Some(known) = self.known(&digest) {
             // Counts as a use.
             let _ = self.lately.get(&digest);
             return Ok(known);
         }
         let bytes = document.len() + resources.values().map(String::len).sum::<usize>();
         // Parsed outside the lock: two who meet here both parse, which costs less than making others wait.
-        let (text, resources) = (document.to_owned(), resources.clone());
-        let parse = move || muster_workflow_dsl::parse_with(&text, &resources);
+        let (text, resources) = (Arc::<str>::from(document), resources.clone());
+        let parsed = Arc::clone(&text);
+        let parse = move || muster_workflow_dsl::parse_with(&parsed, &resources);
         let mut definition = off_thread(parse).await?;
         let workflow = Arc::make_mut(&mut definition.workflow);
         workflow.timeout.get_or_insert(self.timeout.into());
         let definition = Arc::new(definition);
+        let pace = Arc::<Pace>::default();
         let mut known = self.known.lock();
-        known.retain(|_, definition| definition.strong_count() > 0);
-        known.insert(digest.clone(), Arc::downgrade(&definition));
+        known.retain(|_, known| known.definition.strong_count() > 0);
+        let weak = Known {
+            definition: Arc::downgrade(&definition),
+            pace: Arc::clone(&pace),
+        };
+        known.insert(digest.clone(), weak);
         drop(known);
-        self.lately
-            .insert(digest, (Arc::clone(&definition), bytes as u64));
-        Ok(definition)
+        let lately = Lately {
+            definition: Arc::clone(&definition),
+            text,
+            bytes: bytes as u64,
+        };
+        self.lately.insert(digest, lately);
+        Ok(Pinned { definition, pace })
+    }
+
+    fn known(&self, digest: &str) -> Option<Pinned> {
+        let known = self.known.lock();
+        let Known { definition, pace } = known.get(digest)?;
+        Some(Pinned {
+            definition: definition.upgrade()?,
+            pace: Arc::clone(pace),
+        })
     }
 }
 

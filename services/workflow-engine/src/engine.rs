@@ -30,7 +30,7 @@ use crate::error::Error;
 use crate::events::Events;
 use crate::externals::Externals;
 use crate::feed::Feed;
-use crate::floor::{Command, Floor, Sent};
+use crate::floor::{Accepted, Command, Floor, Sent};
 use crate::labels;
 use crate::live::Broken;
 use crate::metrics::{Meter, Totals};
@@ -43,7 +43,7 @@ use crate::schedule::{Claim, Counts, Limit, NamespaceCounts, Place};
 use crate::secrets::Secrets;
 use crate::stalled::Stalled;
 use crate::starters::Starters;
-use crate::store::{self, Filter, Page, Step, Store, Workflow};
+use crate::store::{self, Filter, Page, Step, Store, Stored, Workflow};
 use crate::timetable::{self, Timetable};
 
 /// Runs that are looked at for ids near to one that is not there.
@@ -270,7 +270,12 @@ impl Engine {
         };
         summary.chain = Some(record.chain());
         match self.accept(record, summary.clone(), None).await {
-            Ok(()) => self.view(summary).await,
+            Ok(()) => Ok(View {
+                activity: self.activity_of_new(&summary.id),
+                summary,
+                input: wish.input,
+                output: None,
+            }),
             // Somebody else was first with this id.
             Err(Error::Store(store::Error::Conflict(_))) => match self.store.summary(&summary.id).await? {
                 Some(known) => self.same_run(known, &wish).await,
@@ -293,7 +298,7 @@ impl Engine {
         let engine = Arc::clone(self);
         let (answer, accepted) = oneshot::channel();
         self.tasks.spawn("accept a run", async move {
-            let _ = answer.send(engine.accept_now(&record, &summary, beginning).await);
+            let _ = answer.send(engine.accept_now(record, summary, beginning).await);
         });
         accepted.await.map_err(|_| Error::ShuttingDown)?
     }
@@ -305,31 +310,40 @@ impl Engine {
 
     async fn accept_now(
         &self,
-        record: &Record,
-        summary: &Summary,
+        record: Record,
+        summary: Summary,
         beginning: Option<Step>,
     ) -> Result<(), Error> {
         let _stay = self.placement.stay(&summary.id).await?;
-        let run = summary.newcomer();
-        let reservation = self.floor.reserve(Arc::clone(&run.namespace))?;
+        let reservation = self.floor.reserve(summary.namespace.as_str().into())?;
         match beginning {
-            None => self.store.create_run(record, summary).await?,
+            None => {
+                self.store.create_run(&record, &summary).await?;
+                reservation.admit_accepted(Accepted { record, summary });
+            }
             Some(step) => {
                 let told = !step.events.is_empty();
-                self.store.create_with(record, step).await?;
+                self.store.create_with(&record, step).await?;
                 if told {
                     self.events.ring();
                 }
+                reservation.admit(summary.newcomer());
             }
         }
-        reservation.admit(run);
         self.meter.started();
         Ok(())
     }
 
     async fn resolve(&self, source: &Source) -> Result<(String, Arc<Definition>), Error> {
         let document = match source {
-            Source::Catalogue(reference) => self.catalogue.get(reference).await?.1,
+            Source::Catalogue(reference) => {
+                let workflow = self.catalogue.find(reference).await?;
+                if let Some((document, definition)) = self.definitions.lately(&workflow.digest) {
+                    self.catalogue.bound(&document)?;
+                    return Ok((document.as_ref().to_owned(), definition));
+                }
+                self.catalogue.document(&workflow).await?
+            }
             Source::Document(document) => document.clone(),
         };
         self.catalogue.bound(&document)?;
@@ -413,37 +427,56 @@ impl Engine {
     /// # Errors
     /// There is none; near ids are suggested.
     pub async fn get(&self, id: &RunId) -> Result<View, Error> {
-        let summary = self.summary(id).await?;
-        self.view(summary).await
+        match self.store.stored(id).await? {
+            Some(stored) => Ok(self.seen(stored).await),
+            None => Err(self.unknown(id).await?),
+        }
     }
 
     pub(crate) async fn summary(&self, id: &RunId) -> Result<Summary, Error> {
-        if let Some(summary) = self.store.summary(id).await? {
-            return Ok(summary);
+        match self.store.summary(id).await? {
+            Some(summary) => Ok(summary),
+            None => Err(self.unknown(id).await?),
         }
+    }
+
+    /// Says that there is no such run, and which one may be meant.
+    async fn unknown(&self, id: &RunId) -> Result<Error, Error> {
         let recent = self.store.runs(&Filter::default(), None, MOST_IDS).await?.entries;
         let suggestion = suggestion(id.as_str(), recent.iter().map(|run| run.id.as_str()));
-        Err(Error::RunNotFound {
+        Ok(Error::RunNotFound {
             id: id.clone(),
             suggestion,
         })
     }
 
     pub(crate) async fn view(&self, summary: Summary) -> Result<View, Error> {
-        let record = self.store.record(&summary.id).await?;
-        let output = match summary.status {
-            Status::Completed => self.store.output(&summary.id).await?,
-            _ => None,
+        let stored = self.store.stored(&summary.id).await?;
+        let (record, output) = stored.map_or((None, None), |stored| (stored.record, stored.output));
+        let output = output.filter(|_| summary.status == Status::Completed);
+        let stored = Stored {
+            summary,
+            record,
+            output,
         };
+        Ok(self.seen(stored).await)
+    }
+
+    async fn seen(&self, stored: Stored) -> View {
+        let Stored {
+            summary,
+            record,
+            output,
+        } = stored;
         let activity = self.activity(&summary).await;
         // Only a run that is being forgotten at this moment has none.
         let input = record.map_or(Value::Null, |record| record.input);
-        Ok(View {
+        View {
             summary,
             input,
             output,
             activity,
-        })
+        }
     }
 
     /// Lists runs, newest first.

@@ -25,7 +25,6 @@ use crate::calls::{Calls, Key};
 use crate::children::{self, Children};
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::feed::Reached;
 use crate::floor::{Command, Job};
 use crate::listening::{Listening, Wish};
 use crate::live::{Broken, Live};
@@ -156,10 +155,15 @@ impl Executor {
         // Durable with the first thing that it does.
         live.summary.marks.lined_up &= !self.job.slot;
         if !live.is_new() {
-            self.children.remember(self.children_of(&live));
+            let effects = live.effects();
+            self.children.remember(self.children_of(&effects));
             // What came due meanwhile, or was left undecided by a crash.
-            self.inherited = self.wanted(&live).into_iter().map(|(key, _)| key).collect();
-            let before = self.wanted(&live);
+            let before = self.wanted(&live, &effects);
+            self.inherited = before.iter().map(|(key, _)| *key).collect();
+            let before = before
+                .into_iter()
+                .map(|(key, call)| (key, Call { resent: true, ..call }))
+                .collect();
             let late = self.waited_in_line().map(|since| Stimulus::Queued { since });
             live = self
                 .step(live, late.into_iter().chain([Stimulus::Tick]).collect())
@@ -175,7 +179,7 @@ impl Executor {
                 return Ok(Outcome::Ended);
             }
             if !self.job.slot && live.has_work(self.engine.clock.now()) {
-                self.children.dismiss_all_but(&self.children_of(&live));
+                self.children.dismiss_all_but(&self.children_of(&live.effects()));
                 // It was taken out of its turn to be told something; for more than that it waits for a slot.
                 if self.engine.floor.line_up(&self.job) {
                     return Ok(Outcome::Parked);
@@ -261,7 +265,11 @@ impl Executor {
     }
 
     async fn load(&mut self) -> Result<Option<Live>, Broken> {
-        let live = Live::load(&*self.engine.store, &self.engine.definitions, &self.job.id).await?;
+        let (store, definitions) = (&*self.engine.store, &self.engine.definitions);
+        let live = match self.job.accepted.take() {
+            Some(accepted) => Some(Live::begin(store, definitions, *accepted).await?),
+            None => Live::load(store, definitions, &self.job.id).await?,
+        };
         match live.map(|live| live.telling(self.engine.events.lifecycle())) {
             // Only a run that decides needs to know its secrets.
             Some(live) => Ok(Some(live.with_secrets(&self.engine.secrets).await)),
@@ -271,7 +279,8 @@ impl Executor {
 
     /// Tells those who were called in an earlier life, and are waited for no more, that it is so.
     fn disown(&mut self, before: Vec<(Key, Call)>, live: &Live) {
-        let kept: HashSet<Key> = self.wanted(live).into_iter().map(|(key, _)| key).collect();
+        let wanted = self.wanted(live, &live.effects()).into_iter();
+        let kept: HashSet<Key> = wanted.map(|(key, _)| key).collect();
         for (key, call) in before {
             if !kept.contains(&key) {
                 self.calls.disown(call);
@@ -281,25 +290,26 @@ impl Executor {
 
     /// Makes the calls in flight, and what is listened for, those that the run wants; returns when its next timer is due.
     fn follow(&mut self, live: &Live) -> Option<Timestamp> {
-        let children = self.children_of(live);
+        let effects = live.effects();
+        let children = self.children_of(&effects);
         self.children.follow(&live.summary, children);
-        let wanted = self.wanted(live);
+        let wanted = self.wanted(live, &effects);
         self.calls.follow(wanted);
-        self.listening.follow(wishes(live));
+        self.listening.follow(wishes(&effects));
         live.next_due()
     }
 
     /// The runs that the run wants to have started.
-    fn children_of(&self, live: &Live) -> Vec<children::Wanted> {
-        children::wanted(&self.engine, &self.job.id, &live.effects())
+    fn children_of(&self, effects: &[Effect]) -> Vec<children::Wanted> {
+        children::wanted(&self.engine, &self.job.id, effects)
     }
 
     /// The calls that the run wants.
-    fn wanted(&self, live: &Live) -> Vec<(Key, Call)> {
+    fn wanted(&self, live: &Live, effects: &[Effect]) -> Vec<(Key, Call)> {
         let now = self.engine.clock.now();
         let epoch = self.engine.placement.epoch(&self.job.id);
         let mut wanted = Vec::new();
-        for effect in live.effects() {
+        for effect in effects {
             match effect {
                 Effect::Call {
                     activation,
@@ -310,18 +320,18 @@ impl Executor {
                     deadline,
                     task,
                 } if !request.is_delegated() => {
-                    let kept = live.kept(&task, &request);
+                    let key = (*activation, *attempt);
                     let call = Call {
-                        request,
-                        message_id,
-                        step_key,
+                        request: Arc::clone(request),
+                        message_id: *message_id,
+                        step_key: *step_key,
                         epoch,
-                        timeout: self.timeout(deadline, now),
-                        resent: self.inherited.contains(&(activation, attempt)),
+                        timeout: self.timeout(*deadline, now),
+                        resent: self.inherited.contains(&key),
                         grant: live.grant(),
-                        kept,
+                        kept: live.kept(task, request),
                     };
-                    wanted.push(((activation, attempt), call));
+                    wanted.push((key, call));
                 }
                 Effect::Call { .. } | Effect::Listen { .. } | Effect::Timer { .. } => {}
             }
@@ -447,13 +457,7 @@ impl Executor {
                 forget_entries(&*self.engine.store, &self.job.id, first).await?;
             }
             let ended = live.summary.status.is_final();
-            self.engine.feed.publish(
-                &self.job.id,
-                Reached {
-                    length: live.summary.history_length,
-                    ended,
-                },
-            );
+            self.engine.feed.publish(&self.job.id, live.summary.reached());
             if ended {
                 self.engine.meter.ended(live.summary.status);
                 if let Some(replicas) = self.engine.placement.replicas() {
@@ -475,19 +479,18 @@ async fn forget_entries(store: &dyn Store, id: &RunId, first: u64) -> Result<(),
 }
 
 /// What the run wants to listen for.
-fn wishes(live: &Live) -> Vec<Wish> {
-    let effects = live.effects().into_iter();
-    let wishes = effects.filter_map(|effect| match effect {
+fn wishes(effects: &[Effect]) -> Vec<Wish> {
+    let wishes = effects.iter().filter_map(|effect| match effect {
         Effect::Listen {
             activation,
             from,
             one_at_a_time,
             interests,
         } => Some(Wish {
-            activation,
-            from,
-            one_at_a_time,
-            interests,
+            activation: *activation,
+            from: *from,
+            one_at_a_time: *one_at_a_time,
+            interests: Arc::clone(interests),
         }),
         Effect::Call { .. } | Effect::Timer { .. } => None,
     });

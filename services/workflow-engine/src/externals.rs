@@ -68,7 +68,8 @@ impl Externals {
             definition = definitions
                 .pinned(document, &resources)
                 .await
-                .map_err(Error::InvalidWorkflow)?;
+                .map_err(Error::InvalidWorkflow)?
+                .definition;
         }
         Err(Error::Unobtained {
             name: definition

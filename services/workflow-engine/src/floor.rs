@@ -9,18 +9,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use muster_api::json;
 use muster_workflow_dsl::run::{Blocker, Stimulus};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::error::Error;
-use crate::run::{RunId, Summary};
+use crate::run::{Record, RunId, Summary};
 use crate::schedule::{
     Bounds, Counts, Full, Hindrance, Left, NamespaceCounts, Newcomer, Place, Schedule, Seized, Withdrawn,
 };
 
 /// Messages that may wait for one run. More than one person rarely asks at once.
 const MAILBOX: usize = 16;
+
+/// Runs in line that are kept in memory as they were accepted: those that are to begin soon. The others are read when they begin.
+const MOST_ACCEPTED: usize = 256;
+
+/// Longest input of such a run, as JSON in bytes.
+const LONGEST_INPUT: usize = 64 << 10;
 
 /// How long whoever worked on a run that has ended may take to let it go.
 const LAST_MOMENTS: Duration = Duration::from_secs(5);
@@ -44,11 +51,20 @@ pub(crate) enum Command {
     },
 }
 
+/// A run as it was accepted. Whoever works on it first need not read it: nobody else has written it since.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) record: Record,
+    pub(crate) summary: Summary,
+}
+
 /// A run to work on.
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) id: RunId,
     pub(crate) mailbox: mpsc::Receiver<Command>,
+    /// The run, where nobody has worked on it and it is in memory.
+    pub(crate) accepted: Option<Box<Accepted>>,
     /// Whether it holds a slot; one that was taken out of its turn does not.
     pub(crate) slot: bool,
     /// Since when it had been due again, if it was, and waited for the slot.
@@ -81,6 +97,8 @@ pub(crate) struct Floor {
 struct State {
     schedule: Schedule,
     mailboxes: HashMap<RunId, mpsc::Sender<Command>>,
+    /// Some of the runs that nobody has worked on; see [`Accepted`].
+    accepted: HashMap<RunId, Box<Accepted>>,
     /// Runs that were taken out of their turn.
     urgent: VecDeque<Job>,
     /// Runs at work that are to look again at what they wait for.
@@ -97,9 +115,25 @@ pub(crate) struct Reservation<'a> {
 
 impl Reservation<'_> {
     /// The run is durable and joins the line.
-    pub(crate) fn admit(mut self, run: Newcomer) {
+    pub(crate) fn admit(self, run: Newcomer) {
+        self.admit_with(run, None);
+    }
+
+    /// The same of a run that nobody has worked on, which is kept in memory while there are not too many of them.
+    pub(crate) fn admit_accepted(self, accepted: Accepted) {
+        let run = accepted.summary.newcomer();
+        let is_small = json::length(&accepted.record.input) <= LONGEST_INPUT;
+        self.admit_with(run, is_small.then(|| Box::new(accepted)));
+    }
+
+    fn admit_with(mut self, run: Newcomer, accepted: Option<Box<Accepted>>) {
         self.used = true;
-        self.floor.state.lock().schedule.admit(run);
+        let mut state = self.floor.state.lock();
+        if let Some(accepted) = accepted.filter(|_| state.accepted.len() < MOST_ACCEPTED) {
+            state.accepted.insert(run.id.clone(), accepted);
+        }
+        state.schedule.admit(run);
+        drop(state);
         self.floor.bell.notify_one();
     }
 }
@@ -117,6 +151,7 @@ impl Floor {
         let state = State {
             schedule: Schedule::new(bounds),
             mailboxes: HashMap::new(),
+            accepted: HashMap::new(),
             urgent: VecDeque::new(),
             roused: HashSet::new(),
             closed: false,
@@ -154,9 +189,11 @@ impl Floor {
         let due_since = state.schedule.take_due_since(&id);
         let (sender, mailbox) = mpsc::channel(MAILBOX);
         state.mailboxes.insert(id.clone(), sender);
+        let accepted = state.accepted.remove(&id);
         Some(Job {
             id,
             mailbox,
+            accepted,
             slot: true,
             due_since,
         })
@@ -186,9 +223,11 @@ impl Floor {
                 let (sender, mailbox) = mpsc::channel(MAILBOX);
                 state.mailboxes.insert(id.clone(), sender);
                 let sent = deliver(&state, id, command);
+                let accepted = state.accepted.remove(id);
                 state.urgent.push_back(Job {
                     id: id.clone(),
                     mailbox,
+                    accepted,
                     slot: false,
                     due_since: None,
                 });
@@ -263,6 +302,7 @@ impl Floor {
         let withdrawn = state.schedule.withdraw(is_of);
         for id in withdrawn.idle.iter().chain(&withdrawn.at_work) {
             state.mailboxes.remove(id);
+            state.accepted.remove(id);
             state.roused.remove(id);
         }
         self.departures.notify_waiters();

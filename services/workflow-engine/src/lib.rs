@@ -42,6 +42,7 @@ mod live;
 mod news;
 mod off_thread;
 mod opening;
+mod pace;
 mod peers;
 mod placement;
 mod replicas;

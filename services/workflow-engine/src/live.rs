@@ -4,7 +4,6 @@
 //! entries until [`Live::write`] has made them durable; nothing of it may be acted upon before.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use muster_runtime::clock::{Clock, SharedClock};
@@ -24,15 +23,17 @@ use serde_json::Value;
 use crate::approval::Ledger;
 use crate::caller::Kept;
 use crate::config::Lifecycle;
-use crate::definitions::Definitions;
+use crate::definitions::{Definitions, Pinned};
+use crate::floor::Accepted;
 use crate::folding::{Folded, Journal};
 use crate::lifecycle;
 use crate::off_thread::off_thread;
+use crate::pace::Pace;
 use crate::run::{Compensation, Cut, Failure, Mark, Record, RunId, Status, Summary};
 use crate::secrets::{Grant, Secrets};
 use crate::snapshot::{self, Growth, Snapshot};
 use crate::store::spending::Spent;
-use crate::store::{self, Saved, Step, Store};
+use crate::store::{self, Saved, Step, Store, Stored};
 
 /// How many pointers of each list of compensations are kept with a summary.
 const MOST_POINTERS: usize = 100;
@@ -66,7 +67,7 @@ pub(crate) struct Live {
     lifecycle: Lifecycle,
     /// What is to be told once it is written.
     untold: Vec<CloudEvent>,
-    pace: Pace,
+    pace: Arc<Pace>,
     growth: Growth,
     /// The state after what is unwritten, where it is to be kept.
     state: Option<Vec<u8>>,
@@ -74,37 +75,24 @@ pub(crate) struct Live {
     was_cut: bool,
 }
 
-/// How long its decisions have taken: where to make the next one.
-///
-/// Handing a decision to another thread and back costs more than nearly all of them take. But an expression may compute for a
-/// while, and requests must not wait for it. So a run begins on the pool, and decides in place once it has been quick several
-/// times in a row. What one decision may compute is bounded; one that is slow all the same sends its run back to the pool.
-#[derive(Debug, Default)]
-struct Pace {
-    quick_in_a_row: u8,
-}
-
-impl Pace {
-    /// What is quick: not much more than the way to another thread and back.
-    const QUICK: Duration = Duration::from_micros(500);
-
-    /// So many are enough to decide in place.
-    const ENOUGH: u8 = 3;
-
-    fn is_quick(&self) -> bool {
-        self.quick_in_a_row >= Self::ENOUGH
-    }
-
-    fn took(&mut self, time: Duration) {
-        self.quick_in_a_row = if time <= Self::QUICK {
-            self.quick_in_a_row.saturating_add(1)
-        } else {
-            0
-        };
-    }
-}
-
 impl Live {
+    /// The run as it was accepted, which has no journal yet.
+    pub(crate) async fn begin(
+        store: &dyn Store,
+        definitions: &Definitions,
+        accepted: Accepted,
+    ) -> Result<Self, Broken> {
+        let Accepted { record, summary } = accepted;
+        Self::of(
+            store,
+            definitions,
+            record,
+            summary,
+            async |journal, definition| journal.earliest(definition).await,
+        )
+        .await
+    }
+
     /// Folds the run from its journal; `None` if there is no such run.
     pub(crate) async fn load(
         store: &dyn Store,
@@ -156,16 +144,30 @@ impl Live {
         id: &RunId,
         fold: impl AsyncFnOnce(&Journal<'_>, &Arc<Definition>) -> Result<Folded, Broken>,
     ) -> Result<Option<Self>, Broken> {
-        let (Some(record), Some(summary)) = (store.record(id).await?, store.summary(id).await?) else {
-            return Ok(None);
-        };
-        let definition = definitions
+        match store.stored(id).await? {
+            Some(Stored {
+                summary,
+                record: Some(record),
+                ..
+            }) => Ok(Some(Self::of(store, definitions, record, summary, fold).await?)),
+            _ => Ok(None),
+        }
+    }
+
+    async fn of(
+        store: &dyn Store,
+        definitions: &Definitions,
+        record: Record,
+        summary: Summary,
+        fold: impl AsyncFnOnce(&Journal<'_>, &Arc<Definition>) -> Result<Folded, Broken>,
+    ) -> Result<Self, Broken> {
+        let Pinned { definition, pace } = definitions
             .pinned(&record.document, &record.resources)
             .await
             .map_err(|problems| Broken::Damaged(format!("its document is refused: {problems}")))?;
         let journal = Journal::open(store, &record, &summary).await?;
         let Folded { run, mark, growth } = fold(&journal, &definition).await?;
-        Ok(Some(Self {
+        Ok(Self {
             approvals: Ledger::of(&run, &summary),
             summary,
             chain: mark.chain,
@@ -178,8 +180,8 @@ impl Live {
             used: Usage::default(),
             lifecycle: Lifecycle::None,
             untold: Vec::new(),
-            pace: Pace::default(),
-        }))
+            pace,
+        })
     }
 
     /// With what it is to know of its secrets when it decides.
@@ -223,12 +225,9 @@ impl Live {
     /// Whether there is something to do for which a run needs a slot.
     pub(crate) fn has_work(&self, now: Timestamp) -> bool {
         self.may_begin()
-            || self.effects().iter().any(|effect| match effect {
-                Effect::Timer { due } => *due <= now,
-                Effect::Call { request, .. } => !request.is_delegated(),
-                // Whoever hears something gets its turn.
-                Effect::Listen { .. } => false,
-            })
+            || self.run.due().is_some_and(|due| due <= now)
+            // Whoever hears something gets its turn.
+            || self.run.has_calls()
     }
 
     /// Where the run stands by its journal.
@@ -263,7 +262,7 @@ impl Live {
 
     fn decide_timed(self, stimulus: Stimulus, clock: &dyn Clock, seed: u64) -> Result<Self, Broken> {
         let start = clock.monotonic();
-        let mut live = self.decide_now(stimulus, clock.now(), seed)?;
+        let live = self.decide_now(stimulus, clock.now(), seed)?;
         live.pace.took(clock.monotonic().saturating_sub(start));
         Ok(live)
     }
@@ -449,13 +448,7 @@ impl Live {
 
     /// When the next timer is due.
     pub(crate) fn next_due(&self) -> Option<Timestamp> {
-        self.effects()
-            .into_iter()
-            .filter_map(|effect| match effect {
-                Effect::Timer { due } => Some(due),
-                Effect::Call { .. } | Effect::Listen { .. } => None,
-            })
-            .min()
+        self.run.due()
     }
 
     /// Whether the run waits for something that will be told to it, besides calls and time.
@@ -516,32 +509,7 @@ pub(crate) fn status(run: &Run) -> Status {
         run::Status::Completed => Status::Completed,
         run::Status::Faulted => Status::Faulted,
         run::Status::Cancelled => Status::Cancelled,
-        run::Status::Running => {
-            let calls = run
-                .effects()
-                .iter()
-                .any(|effect| matches!(effect, Effect::Call { request, .. } if !request.is_delegated()));
-            if calls { Status::Running } else { Status::Waiting }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn whoever_is_quick_for_a_while_decides_in_place_until_it_is_slow() {
-        let mut pace = Pace::default();
-        for _ in 0..Pace::ENOUGH {
-            assert!(!pace.is_quick());
-            pace.took(Pace::QUICK);
-        }
-        for _ in 0..1_000 {
-            assert!(pace.is_quick());
-            pace.took(Duration::ZERO);
-        }
-        pace.took(Pace::QUICK * 2);
-        assert!(!pace.is_quick());
+        run::Status::Running if run.has_calls() => Status::Running,
+        run::Status::Running => Status::Waiting,
     }
 }

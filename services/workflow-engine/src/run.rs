@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use muster_workflow_dsl::usage::Usage;
 
+use crate::feed::Reached;
 use crate::schedule::{Claim, Newcomer};
 
 /// Longest run id.
@@ -343,6 +344,15 @@ impl Summary {
     #[must_use]
     pub fn first_entry(&self) -> u64 {
         self.cut.map_or(0, |cut| cut.first.index)
+    }
+
+    /// How far its journal goes.
+    #[must_use]
+    pub(crate) fn reached(&self) -> Reached {
+        Reached {
+            length: self.history_length,
+            ended: self.status.is_final(),
+        }
     }
 
     /// The run that waits for the end of this one.

@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::approval::Approval;
-use crate::run::{Entry, Position, Record, RunId, Summary};
+use crate::run::{Entry, Position, Record, RunId, Status, Summary};
 pub use again::Again;
 use answers::Answers;
 use approvals::Approvals;
@@ -139,6 +139,17 @@ pub struct Saved {
     pub is_base: bool,
 }
 
+/// A run as it is stored.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// Where it stands.
+    pub summary: Summary,
+    /// What it is pinned to; only a run that is being forgotten at this moment has none.
+    pub record: Option<Record>,
+    /// What came of it, once it is completed.
+    pub output: Option<Value>,
+}
+
 /// Which state of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SnapshotKind {
@@ -211,6 +222,23 @@ pub trait Store:
 
     /// Reads the output of a completed run.
     async fn output(&self, id: &RunId) -> Result<Option<Value>, Error>;
+
+    /// Reads a run as a whole, besides its journal.
+    async fn stored(&self, id: &RunId) -> Result<Option<Stored>, Error> {
+        let Some(summary) = self.summary(id).await? else {
+            return Ok(None);
+        };
+        let record = self.record(id).await?;
+        let output = match summary.status {
+            Status::Completed => self.output(id).await?,
+            _ => None,
+        };
+        Ok(Some(Stored {
+            summary,
+            record,
+            output,
+        }))
+    }
 
     /// Reads entries of a journal from index `from` on: at most `limit` and, beyond the first, [`HISTORY_BYTES`].
     async fn history(&self, id: &RunId, from: u64, limit: usize) -> Result<Vec<Entry>, Error>;

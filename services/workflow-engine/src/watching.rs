@@ -35,6 +35,8 @@ struct Watcher {
     engine: Arc<Engine>,
     id: RunId,
     news: watch::Receiver<Reached>,
+    /// How far it was when the store was asked.
+    known: Reached,
     next_index: u64,
     read: VecDeque<Entry>,
     done: bool,
@@ -52,12 +54,13 @@ impl Engine {
     ) -> Result<impl Stream<Item = Result<Update, Error>> + Send + use<>, Error> {
         // First the news, then the store: what comes between the two is seen twice rather than never.
         let news = self.feed.subscribe(id);
-        self.get(id).await?;
+        let known = self.summary(id).await?.reached();
         let engine = Arc::clone(self);
         let watcher = Watcher {
             engine,
             id: id.clone(),
             news,
+            known,
             next_index: from,
             read: VecDeque::new(),
             done: false,
@@ -80,20 +83,23 @@ impl Watcher {
                 self.next_index = entry.index + 1;
                 return Ok(Update::Entry(entry));
             }
-            // Marked as seen before the store is read, so that a later change wakes us.
-            let news = *self.news.borrow_and_update();
-            // Nothing has been told before the first change; from then on the store is asked only for what is there.
+            // Marked as seen before the store is read, so that a later change wakes us. Nothing is told before the first change.
+            let told = *self.news.borrow_and_update();
+            if told.length >= self.known.length {
+                self.known = told;
+            }
             // Of a run that another engine works on nothing is told here at all.
-            let is_elsewhere = !self.engine.placement.is_here(&self.id);
-            let is_first = is_elsewhere || news == Reached::default();
-            if is_first || news.length > self.next_index {
+            if !self.engine.placement.is_here(&self.id) {
+                self.known = self.engine.summary(&self.id).await?.reached();
+            }
+            if self.known.length > self.next_index {
                 let read = self.engine.entries(&self.id, self.next_index, PORTION);
                 self.read = read.await?.into();
                 if !self.read.is_empty() {
                     continue;
                 }
             }
-            if is_first || news.ended {
+            if self.known.ended {
                 let view = self.engine.get(&self.id).await?;
                 if view.summary.status.is_final() && view.summary.history_length <= self.next_index {
                     return Ok(Update::Ended(Box::new(view)));

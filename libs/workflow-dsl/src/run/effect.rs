@@ -105,9 +105,17 @@ impl Run {
         calls.chain(listens).chain(timer).collect()
     }
 
+    /// Whether calls are to be in progress now, besides those of runs that it starts.
+    #[must_use]
+    pub fn has_calls(&self) -> bool {
+        let mut bodies = self.activations.values().map(|activation| &activation.body);
+        bodies.any(|body| matches!(body, Body::Call(request) if !request.is_delegated()))
+    }
+
     /// The earliest instant at which a tick has something to do. What can be decided at once, after a crash between
     /// the events of one decision, is due since the last event.
-    fn due(&self) -> Option<Timestamp> {
+    #[must_use]
+    pub fn due(&self) -> Option<Timestamp> {
         if self.is_paused() {
             return None;
         }

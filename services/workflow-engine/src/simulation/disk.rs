@@ -236,8 +236,8 @@ impl Disk {
     async fn create(&self, record: &Record, summary: &Summary) {
         let pinned = self.definitions.pinned(&record.document, &record.resources).await;
         let (now, witness) = (self.clock.now(), &self.world.witness);
-        if let Ok(definition) = pinned {
-            witness.created(now, summary, record.hears_from, definition);
+        if let Ok(pinned) = pinned {
+            witness.created(now, summary, record.hears_from, pinned.definition);
         }
         let name = Name {
             namespace: summary.namespace.clone(),

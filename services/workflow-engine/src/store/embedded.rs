@@ -26,6 +26,7 @@ use muster_workflow_dsl::cloud_event::CloudEvent;
 use serde::Serialize;
 use serde_json::Value;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use tokio::sync::Mutex;
 
 use self::events::Tail;
@@ -34,7 +35,7 @@ use crate::off_thread::off_thread;
 use crate::run::{Entry, Position, Record, RunId, Summary};
 use crate::store::payloads::Room;
 use crate::store::{
-    Error, Filter, Page, Saved, SnapshotKind, Step, Store, Unfinished, Workflow, WorkflowKey,
+    Error, Filter, Page, Saved, SnapshotKind, Step, Store, Stored, Unfinished, Workflow, WorkflowKey,
 };
 
 /// What the directory holds, and in which version.
@@ -71,6 +72,8 @@ pub struct Embedded {
     spending: Keyspace,
     events: Keyspace,
     tail: Arc<Mutex<Tail>>,
+    /// One after the last event that is known to be in the log.
+    seen: Arc<AtomicU64>,
 }
 
 impl Embedded {
@@ -97,6 +100,7 @@ impl Embedded {
         };
         let database = Database::open_with(directory, format, Limits::default(), keys)?;
         let events = database.keyspace("events")?;
+        let tail = Tail::read(&events)?;
         Ok(Self {
             catalogue: database.keyspace("catalogue")?,
             runs: database.keyspace("runs")?,
@@ -106,7 +110,8 @@ impl Embedded {
             approvals: database.keyspace("approvals")?,
             schedules: database.keyspace("schedules")?,
             spending: database.keyspace("spending")?,
-            tail: Tail::read(&events)?,
+            seen: Arc::new(AtomicU64::new(tail.next())),
+            tail: Arc::new(Mutex::new(tail)),
             events,
             database,
         })
@@ -293,8 +298,7 @@ impl Store for Embedded {
 
     async fn record(&self, id: &RunId) -> Result<Option<Record>, Error> {
         let id = id.clone();
-        self.read(move |store| store.get(&store.journals, Journal::Record.of(&id), || format!("run '{id}'")))
-            .await
+        self.read(move |store| store.record_now(&id)).await
     }
 
     async fn summary(&self, id: &RunId) -> Result<Option<Summary>, Error> {
@@ -304,12 +308,13 @@ impl Store for Embedded {
 
     async fn output(&self, id: &RunId) -> Result<Option<Value>, Error> {
         let id = id.clone();
-        self.read(move |store| {
-            store.get(&store.journals, Journal::Output.of(&id), || {
-                format!("the output of run '{id}'")
-            })
-        })
-        .await
+        self.read(move |store| store.output_now(&id)).await
+    }
+
+    /// All of it on one way to the pool and back.
+    async fn stored(&self, id: &RunId) -> Result<Option<Stored>, Error> {
+        let id = id.clone();
+        self.read(move |store| store.stored_now(&id)).await
     }
 
     async fn history(&self, id: &RunId, from: u64, limit: usize) -> Result<Vec<Entry>, Error> {

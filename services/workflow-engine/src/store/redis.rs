@@ -53,7 +53,7 @@ use crate::run::{Entry, Position, Record, RunId, Summary};
 use crate::store::approvals::Approvals;
 use crate::store::events::Room;
 use crate::store::{
-    Again, Error, Filter, Page, SnapshotKind, Step, Store, Unfinished, Workflow, WorkflowKey,
+    Again, Error, Filter, Page, SnapshotKind, Step, Store, Stored, Unfinished, Workflow, WorkflowKey,
 };
 
 pub use opening::{FORMAT_NAME, FORMAT_VERSION, OpenError};
@@ -265,15 +265,19 @@ impl Store for Redis {
     }
 
     async fn record(&self, id: &RunId) -> Result<Option<Record>, Error> {
-        self.field(id, "record", "what is accepted").await
+        self.field(id, "record", reading::RECORD).await
     }
 
     async fn summary(&self, id: &RunId) -> Result<Option<Summary>, Error> {
-        self.field(id, "summary", "the summary").await
+        self.field(id, "summary", reading::SUMMARY).await
     }
 
     async fn output(&self, id: &RunId) -> Result<Option<Value>, Error> {
-        self.field(id, "output", "the output").await
+        self.field(id, "output", reading::OUTPUT).await
+    }
+
+    async fn stored(&self, id: &RunId) -> Result<Option<Stored>, Error> {
+        self.stored_of(id).await
     }
 
     async fn history(&self, id: &RunId, from: u64, limit: usize) -> Result<Vec<Entry>, Error> {

@@ -300,8 +300,8 @@ impl<'g> Performance<'g> {
         };
         memory.create_run(&record, &beginning).await.unwrap();
         let resources: &Resources = &record.resources;
-        let definition = self.ground.definitions.pinned(&record.document, resources).await;
-        witness.created(now, &beginning, record.hears_from, definition.unwrap());
+        let pinned = self.ground.definitions.pinned(&record.document, resources).await;
+        witness.created(now, &beginning, record.hears_from, pinned.unwrap().definition);
         if entries.is_empty() {
             return;
         }

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use futures::future::Either;
@@ -15,7 +15,6 @@ use jiff::Timestamp;
 use muster_store::{Batch, Keyspace};
 use muster_workflow_dsl::cloud_event::CloudEvent;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Mutex;
 
 use super::keys::Events;
 use super::{Embedded, damaged, encode};
@@ -38,7 +37,7 @@ pub(super) struct Tail {
 
 impl Tail {
     /// As the store has it, or that of an empty log.
-    pub(super) fn read(events: &Keyspace) -> Result<Arc<Mutex<Self>>, muster_store::Error> {
+    pub(super) fn read(events: &Keyspace) -> Result<Self, muster_store::Error> {
         let empty = Self {
             next: FIRST_POSITION,
             count: 0,
@@ -53,7 +52,12 @@ impl Tail {
             let last = Events::position(&entry?.0).unwrap_or(FIRST_POSITION);
             tail.next = tail.next.max(last.saturating_add(1));
         }
-        Ok(Arc::new(Mutex::new(tail)))
+        Ok(tail)
+    }
+
+    /// The position of the next event.
+    pub(super) fn next(&self) -> u64 {
+        self.next
     }
 }
 
@@ -108,7 +112,12 @@ impl Embedded {
             tail.count = tail.count.saturating_sub(count);
             tail.bytes = tail.bytes.saturating_sub(bytes);
         }
-        outcome.map(|()| positions)
+        outcome.map(|()| {
+            if let Some(last) = positions.last() {
+                self.seen.fetch_max(last.saturating_add(1), Ordering::Release);
+            }
+            positions
+        })
     }
 
     /// The positions of events that are in the log.
@@ -320,6 +329,11 @@ impl EventLog for Embedded {
 
     async fn next_position(&self) -> Result<u64, Error> {
         // Only what can be seen counts: an event that is being written is still to come.
+        // Where none is being written, and none was whose writer has left, that is the end.
+        let seen = self.seen.load(Ordering::Acquire);
+        if self.tail.lock().await.next == seen {
+            return Ok(seen);
+        }
         let last = self.read(Self::last_position_now).await?;
         Ok(last.map_or(FIRST_POSITION, |last| last.saturating_add(1)))
     }

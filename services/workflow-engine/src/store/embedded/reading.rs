@@ -6,11 +6,12 @@ use std::path::Path;
 use jiff::Timestamp;
 use muster_store::Keyspace;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::keys::{Catalogue, Journal, Runs};
 use super::{Embedded, damaged};
-use crate::run::{Entry, Position, RunId, Summary};
-use crate::store::{Error, Filter, HISTORY_BYTES, Page, Unfinished, Workflow, WorkflowKey};
+use crate::run::{Entry, Position, Record, RunId, Status, Summary};
+use crate::store::{Error, Filter, HISTORY_BYTES, Page, Stored, Unfinished, Workflow, WorkflowKey};
 
 /// A page of runs looks at no more than so many, so that a filter that admits few cannot hold the store up.
 const MOST_EXAMINED: usize = 5_000;
@@ -41,6 +42,30 @@ impl Embedded {
 
     pub(super) fn summary_now(&self, id: &RunId) -> Result<Option<Summary>, Error> {
         self.get(&self.runs, Runs::Summary.of(id), || format!("run '{id}'"))
+    }
+
+    pub(super) fn record_now(&self, id: &RunId) -> Result<Option<Record>, Error> {
+        self.get(&self.journals, Journal::Record.of(id), || format!("run '{id}'"))
+    }
+
+    pub(super) fn output_now(&self, id: &RunId) -> Result<Option<Value>, Error> {
+        let what = || format!("the output of run '{id}'");
+        self.get(&self.journals, Journal::Output.of(id), what)
+    }
+
+    pub(super) fn stored_now(&self, id: &RunId) -> Result<Option<Stored>, Error> {
+        let Some(summary) = self.summary_now(id)? else {
+            return Ok(None);
+        };
+        let output = match summary.status {
+            Status::Completed => self.output_now(id)?,
+            _ => None,
+        };
+        Ok(Some(Stored {
+            record: self.record_now(id)?,
+            summary,
+            output,
+        }))
     }
 
     pub(super) fn position(&self, key: &[u8]) -> Result<Position, Error> {

@@ -16,7 +16,8 @@ use crate::off_thread::off_thread;
 use crate::run::{Entry, Position, Record, RunId, Summary};
 use crate::store::erase::{Erase, Rewrite};
 use crate::store::{
-    Again, Error, Filter, HISTORY_BYTES, Page, SnapshotKind, Step, Store, Unfinished, Workflow, WorkflowKey,
+    Again, Error, Filter, HISTORY_BYTES, Page, SnapshotKind, Step, Store, Stored, Unfinished, Workflow,
+    WorkflowKey,
 };
 
 /// Payloads that are read at the same time.
@@ -343,6 +344,19 @@ impl Store for Apart {
             Some(output) => self.whole_value(id, output).await.map(Some),
             None => Ok(None),
         }
+    }
+
+    async fn stored(&self, id: &RunId) -> Result<Option<Stored>, Error> {
+        let Some(mut stored) = self.store.stored(id).await? else {
+            return Ok(None);
+        };
+        if let Some(record) = &mut stored.record {
+            record.input = self.whole_value(id, record.input.take()).await?;
+        }
+        if let Some(output) = &mut stored.output {
+            *output = self.whole_value(id, output.take()).await?;
+        }
+        Ok(Some(stored))
     }
 
     /// As bounded as any other, by what is whole.

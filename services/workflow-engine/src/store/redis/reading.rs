@@ -11,8 +11,8 @@ use super::keys::{self, Index, Partition};
 use super::merge::Merge;
 use super::{Redis, decode};
 use crate::approval::{self, Approval, ApprovalId};
-use crate::run::{Entry, Position, RunId, Summary};
-use crate::store::{Error, Filter, HISTORY_BYTES, Page, SnapshotKind, Unfinished};
+use crate::run::{Entry, Position, RunId, Status, Summary};
+use crate::store::{Error, Filter, HISTORY_BYTES, Page, SnapshotKind, Stored, Unfinished};
 
 static HISTORY: Script = Script::new(include_str!("history.lua"));
 
@@ -24,6 +24,21 @@ const LAST_INDEX: u64 = 1 << 53;
 
 /// Summaries and approvals that are read at once.
 const AT_ONCE: usize = 100;
+
+/// How parts of a run are called in errors.
+pub(super) const RECORD: &str = "what is accepted";
+pub(super) const SUMMARY: &str = "the summary";
+pub(super) const OUTPUT: &str = "the output";
+
+fn decode_of<T: DeserializeOwned>(
+    id: &RunId,
+    what: &str,
+    bytes: Option<Vec<u8>>,
+) -> Result<Option<T>, Error> {
+    bytes
+        .map(|bytes| decode(&format!("{what} of run '{id}'"), &bytes))
+        .transpose()
+}
 
 impl Redis {
     fn all(&self) -> Vec<u16> {
@@ -39,9 +54,24 @@ impl Redis {
     ) -> Result<Option<T>, Error> {
         let keys = Partition::new(self.prefix(), self.partition_of(id));
         let bytes: Option<Vec<u8>> = self.run(cmd("HGET").arg(keys.run(id)).arg(field)).await?;
-        bytes
-            .map(|bytes| decode(&format!("{what} of run '{id}'"), &bytes))
-            .transpose()
+        decode_of(id, what, bytes)
+    }
+
+    /// All of it with one command.
+    pub(super) async fn stored_of(&self, id: &RunId) -> Result<Option<Stored>, Error> {
+        let keys = Partition::new(self.prefix(), self.partition_of(id));
+        let mut command = cmd("HMGET");
+        command.arg(keys.run(id)).arg(&["summary", "record", "output"]);
+        let [summary, record, output]: [Option<Vec<u8>>; 3] = self.run(&command).await?;
+        let Some(summary) = decode_of::<Summary>(id, SUMMARY, summary)? else {
+            return Ok(None);
+        };
+        let output = output.filter(|_| summary.status == Status::Completed);
+        Ok(Some(Stored {
+            summary,
+            record: decode_of(id, RECORD, record)?,
+            output: decode_of(id, OUTPUT, output)?,
+        }))
     }
 
     pub(super) async fn state_of(&self, id: &RunId, which: SnapshotKind) -> Result<Option<Vec<u8>>, Error> {
