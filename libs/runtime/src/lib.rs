@@ -7,8 +7,8 @@
 //!
 //! Invariants:
 //! - Nothing here is global but what belongs to the process (the allocator, the log subscriber, the hook that logs
-//!   panics, the name of the environment): several services run in one process (`muster dev`), each with its own metrics, health and
-//!   shutdown.
+//!   panics, the name of the environment): several services run in one process (`muster dev`), each with its own
+//!   metrics, health and shutdown.
 //! - Readiness is a latch and a set of checks; `grpc.health.v1` says the same as `/ready`.
 //! - No task is detached: what was spawned is named, its panic is caught and told, and an essential task's end
 //!   ends the service.
@@ -35,8 +35,8 @@ pub mod telemetry;
 mod transcode;
 pub mod trust;
 
-/// Every program is made of many small and short-lived values: messages, headers, tasks. That of glibc took a seventh more processor
-/// time for a step of a workflow, and jemalloc hardly less than that.
+/// Every program is made of many small and short-lived values: messages, headers, tasks. The allocator of glibc took a seventh
+/// more processor time for a step of a workflow, and jemalloc hardly less than that.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -90,7 +90,7 @@ impl Definitions {
         Ok(pinned.definition)
     }
 
-    /// The document with this digest and its definition, if it was used lately and refers to nothing outside.
+    /// The document with this digest and its definition, as far as it is complete without what it refers to, if it was used lately.
     #[must_use]
     pub fn lately(&self, digest: &str) -> Option<(Arc<str>, Arc<Definition>)> {
         let lately = self.lately.get(digest)?;
