@@ -453,7 +453,7 @@ impl Engine {
     pub(crate) async fn view(&self, summary: Summary) -> Result<View, Error> {
         let stored = self.store.stored(&summary.id).await?;
         let (record, output) = stored.map_or((None, None), |stored| (stored.record, stored.output));
-        let output = output.filter(|_| summary.status == Status::Completed);
+        let output = output.filter(|_| summary.has_output());
         let stored = Stored {
             summary,
             record,

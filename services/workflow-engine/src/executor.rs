@@ -160,10 +160,6 @@ impl Executor {
             // What came due meanwhile, or was left undecided by a crash.
             let before = self.wanted(&live, &effects);
             self.inherited = before.iter().map(|(key, _)| *key).collect();
-            let before = before
-                .into_iter()
-                .map(|(key, call)| (key, Call { resent: true, ..call }))
-                .collect();
             let late = self.waited_in_line().map(|since| Stimulus::Queued { since });
             live = self
                 .step(live, late.into_iter().chain([Stimulus::Tick]).collect())
@@ -283,7 +279,7 @@ impl Executor {
         let kept: HashSet<Key> = wanted.map(|(key, _)| key).collect();
         for (key, call) in before {
             if !kept.contains(&key) {
-                self.calls.disown(call);
+                self.calls.disown(Call { resent: true, ..call });
             }
         }
     }

@@ -325,9 +325,6 @@ impl Replicas {
         }
         if !lost.is_empty() {
             tracing::warn!(count = lost.len(), "partitions were taken over by other engines");
-            for partition in &lost {
-                self.coordination.give_up(*partition);
-            }
             self.give_up(engine, lost).await;
         }
         failure.map_or(Ok(()), Err)

@@ -340,6 +340,11 @@ pub struct Parent {
 }
 
 impl Summary {
+    /// Whether the output that may be stored of it counts.
+    pub(crate) fn has_output(&self) -> bool {
+        self.status == Status::Completed
+    }
+
     /// Index of the first entry that there is.
     #[must_use]
     pub fn first_entry(&self) -> u64 {

@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::approval::Approval;
-use crate::run::{Entry, Position, Record, RunId, Status, Summary};
+use crate::run::{Entry, Position, Record, RunId, Summary};
 pub use again::Again;
 use answers::Answers;
 use approvals::Approvals;
@@ -229,9 +229,9 @@ pub trait Store:
             return Ok(None);
         };
         let record = self.record(id).await?;
-        let output = match summary.status {
-            Status::Completed => self.output(id).await?,
-            _ => None,
+        let output = match summary.has_output() {
+            true => self.output(id).await?,
+            false => None,
         };
         Ok(Some(Stored {
             summary,

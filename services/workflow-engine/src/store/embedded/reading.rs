@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::keys::{Catalogue, Journal, Runs};
 use super::{Embedded, damaged};
-use crate::run::{Entry, Position, Record, RunId, Status, Summary};
+use crate::run::{Entry, Position, Record, RunId, Summary};
 use crate::store::{Error, Filter, HISTORY_BYTES, Page, Stored, Unfinished, Workflow, WorkflowKey};
 
 /// A page of runs looks at no more than so many, so that a filter that admits few cannot hold the store up.
@@ -57,9 +57,9 @@ impl Embedded {
         let Some(summary) = self.summary_now(id)? else {
             return Ok(None);
         };
-        let output = match summary.status {
-            Status::Completed => self.output_now(id)?,
-            _ => None,
+        let output = match summary.has_output() {
+            true => self.output_now(id)?,
+            false => None,
         };
         Ok(Some(Stored {
             record: self.record_now(id)?,

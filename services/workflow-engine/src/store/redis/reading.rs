@@ -11,7 +11,7 @@ use super::keys::{self, Index, Partition};
 use super::merge::Merge;
 use super::{Redis, decode};
 use crate::approval::{self, Approval, ApprovalId};
-use crate::run::{Entry, Position, RunId, Status, Summary};
+use crate::run::{Entry, Position, RunId, Summary};
 use crate::store::{Error, Filter, HISTORY_BYTES, Page, SnapshotKind, Stored, Unfinished};
 
 static HISTORY: Script = Script::new(include_str!("history.lua"));
@@ -66,7 +66,7 @@ impl Redis {
         let Some(summary) = decode_of::<Summary>(id, SUMMARY, summary)? else {
             return Ok(None);
         };
-        let output = output.filter(|_| summary.status == Status::Completed);
+        let output = output.filter(|_| summary.has_output());
         Ok(Some(Stored {
             summary,
             record: decode_of(id, RECORD, record)?,
