@@ -22,6 +22,9 @@ use crate::output::Output;
 /// Seeds where nothing is said.
 const SEEDS: u64 = 1_000;
 
+/// Lines of what happened last in a seed that fails.
+const LAST: usize = 60;
+
 /// Arguments of `muster sim`.
 #[derive(Debug, Args)]
 pub struct SimArguments {
@@ -34,9 +37,26 @@ pub struct SimArguments {
     /// Threads; default: one for each core.
     #[arg(long, value_name = "N")]
     pub jobs: Option<NonZeroUsize>,
-    /// Print what happened at the end of a seed that does not fail, too.
+    /// Print everything that happened, and of a seed that does not fail, too; else only the end of one that fails.
     #[arg(long)]
     pub trace: bool,
+}
+
+/// Of several seeds.
+#[derive(Clone, Copy, Default)]
+struct Total {
+    seeds: u64,
+    /// Sum of the digests, modulo 2^64: the same for the same seeds, in whatever order.
+    digest: u64,
+    figures: Figures,
+}
+
+impl std::ops::AddAssign for Total {
+    fn add_assign(&mut self, other: Self) {
+        self.seeds += other.seeds;
+        self.digest = self.digest.wrapping_add(other.digest);
+        self.figures += other.figures;
+    }
 }
 
 /// Runs `muster sim`.
@@ -51,21 +71,24 @@ pub fn run(arguments: &SimArguments, output: &Output) -> Result<(), Failure> {
         NonZeroUsize::get,
     );
     let (next, found) = (AtomicU64::new(0), AtomicU64::new(u64::MAX));
-    let work = || -> Result<(Figures, u64, Option<Outcome>), Failure> {
+    let work = || -> Result<(Total, Option<Outcome>), Failure> {
         let simulation = fleet::simulation(None)?;
-        let (mut figures, mut done, mut told) = (Figures::default(), 0, None);
+        let (mut total, mut told) = (Total::default(), None);
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             // Seeds before one that fails are still carried out, so that it is the first one that is told.
             if index >= count || index > found.load(Ordering::Relaxed) {
-                return Ok((figures, done, told));
+                return Ok((total, told));
             }
             let outcome = simulation.run(first.saturating_add(index));
-            figures += outcome.figures;
-            done += 1;
+            total += Total {
+                seeds: 1,
+                digest: outcome.digest,
+                figures: outcome.figures,
+            };
             if outcome.violation.is_some() {
                 found.fetch_min(index, Ordering::Relaxed);
-                return Ok((figures, done, Some(outcome)));
+                return Ok((total, Some(outcome)));
             }
             if count == 1 {
                 told = Some(outcome);
@@ -81,17 +104,19 @@ pub fn run(arguments: &SimArguments, output: &Output) -> Result<(), Failure> {
         });
         joined.collect::<Result<Vec<_>, _>>()
     })?;
-    let (mut figures, mut done, mut outcomes) = (Figures::default(), 0, Vec::new());
-    for (part, seeds, outcome) in results {
-        figures += part;
-        done += seeds;
+    let (mut total, mut outcomes) = (Total::default(), Vec::new());
+    for (part, outcome) in results {
+        total += part;
         outcomes.extend(outcome);
     }
     outcomes.sort_by_key(|outcome| outcome.seed);
     let failed = outcomes.iter().find(|outcome| outcome.violation.is_some());
     let shown = failed.or(outcomes.first().filter(|_| arguments.trace || output.is_json()));
     let seconds = clock.monotonic().as_secs_f64();
-    print(output, first, done, seconds, figures, shown);
+    print(output, first, &total, seconds, shown);
+    if let Some(outcome) = shown.filter(|_| !output.is_json()) {
+        tell(output, outcome, if arguments.trace { usize::MAX } else { LAST });
+    }
     match failed {
         None => Ok(()),
         Some(outcome) => Err(Failure::failed(format!("seed {} breaks a promise", outcome.seed))
@@ -99,15 +124,21 @@ pub fn run(arguments: &SimArguments, output: &Output) -> Result<(), Failure> {
     }
 }
 
-fn print(output: &Output, first: u64, done: u64, seconds: f64, figures: Figures, shown: Option<&Outcome>) {
+fn print(output: &Output, first: u64, total: &Total, seconds: f64, shown: Option<&Outcome>) {
+    let Total {
+        seeds,
+        digest,
+        figures,
+    } = *total;
     #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
-    let rate = done as f64 / seconds.max(1e-9);
+    let rate = seeds as f64 / seconds.max(1e-9);
     if output.is_json() {
         output.json(&json!({
             "firstSeed": first,
-            "seeds": done,
+            "seeds": seeds,
             "seconds": seconds,
             "seedsPerSecond": rate,
+            "digest": digest,
             "figures": figures,
             "outcome": shown.map_or(Value::Null, |outcome| json!(outcome)),
         }));
@@ -129,7 +160,7 @@ fn print(output: &Output, first: u64, done: u64, seconds: f64, figures: Figures,
         moved,
     } = figures;
     output.line(&format!(
-        "{done} seeds from {first} in {seconds:.1} s, {rate:.0} a second"
+        "{seeds} seeds from {first} in {seconds:.1} s, {rate:.0} a second; digest {digest:016x}"
     ));
     output.line(&format!(
         "{runs} runs ({completed} completed; {starts} started by schedules and events), {faults} crashes, stops and other faults, {commits} commits, {calls} calls ({resent} sent again, {strays} by engines that had lost their runs), {timers} timers, {events} events, {controls} acknowledged requests"
@@ -137,11 +168,12 @@ fn print(output: &Output, first: u64, done: u64, seconds: f64, figures: Figures,
     output.line(&format!(
         "{deliveries} attempts of calls at instances, {moved} of them after another instance"
     ));
-    let Some(outcome) = shown else {
-        return;
-    };
+}
+
+/// What happened in a seed: the last lines of it.
+fn tell(output: &Output, outcome: &Outcome, lines: usize) {
     output.heading(&format!("Seed {} (digest {:016x})", outcome.seed, outcome.digest));
-    for line in &outcome.tail {
+    for line in outcome.trace.iter().rev().take(lines).rev() {
         output.line(line);
     }
     if let Some(violation) = &outcome.violation {

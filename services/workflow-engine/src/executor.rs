@@ -186,6 +186,9 @@ impl Executor {
                 }
                 continue;
             }
+            if self.is_given_up() {
+                return Ok(Outcome::Stopped);
+            }
             let timer = self.follow(&live);
             self.listening.look().await?;
             if self.engine.floor.was_roused(&self.job.id) {
@@ -251,6 +254,12 @@ impl Executor {
             }
             _ => Ok(true),
         }
+    }
+
+    /// Whether it goes on elsewhere. While a run waits for a store that is slow to answer, this engine may have given its partition up
+    /// and have forgotten under which lease calls of it were made.
+    fn is_given_up(&self) -> bool {
+        self.job.mailbox.is_closed() && self.job.mailbox.is_empty()
     }
 
     /// Since when the run waits for its slot, if that is long enough to matter.

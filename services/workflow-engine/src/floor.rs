@@ -329,10 +329,13 @@ impl Floor {
         tokio::time::timeout(LAST_MOMENTS, gone).await.is_ok()
     }
 
-    /// The run is not worked on any more.
+    /// The run is not worked on any more. One that was withdrawn meanwhile leaves the floor, whatever it was to wait for.
     pub(crate) fn leave(&self, id: &RunId, left: Left) {
         let mut state = self.state.lock();
-        state.mailboxes.remove(id);
+        let left = match state.mailboxes.remove(id) {
+            Some(_) => left,
+            None => Left::Ended,
+        };
         state.roused.remove(id);
         state.schedule.leave(id, left);
         drop(state);
@@ -484,8 +487,10 @@ mod tests {
             working.mailbox.try_recv(),
             Err(mpsc::error::TryRecvError::Disconnected)
         ));
-        floor.leave(&id("a"), Left::Ended);
+        floor.leave(&id("a"), Left::SetAside("the store cannot be reached".to_owned()));
         assert_eq!(floor.at_work(), []);
+        assert!(floor.place(&id("a")).is_none(), "it goes on elsewhere");
+        floor.take_up(&id("a"));
         assert_eq!(floor.next(now).unwrap().id, id("d"));
         assert_eq!(floor.counts().pending, 0);
     }

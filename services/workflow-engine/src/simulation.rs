@@ -71,8 +71,8 @@ pub struct Outcome {
     pub violation: Option<Violation>,
     /// Digest of everything that happened.
     pub digest: u64,
-    /// The last things that happened.
-    pub tail: Vec<String>,
+    /// Everything that happened, a line each.
+    pub trace: Vec<String>,
     /// How much happened.
     pub figures: Figures,
 }

@@ -106,6 +106,7 @@ impl Watcher {
                 }
             }
             tokio::select! {
+                biased;
                 () = self.engine.shutdown.requested() => return Err(Error::ShuttingDown),
                 () = tokio::time::sleep(LOOK), if self.engine.placement.replicas().is_some() => {}
                 changed = self.news.changed() => changed.map_err(|_| Error::Defect("the feed has ended".to_owned()))?,

@@ -531,7 +531,7 @@ mod tests {
         let mut figures = Figures::default();
         for seed in 0..SEEDS {
             let outcome = simulation.run(seed);
-            let tail = outcome.tail.join("\n");
+            let tail = outcome.trace.join("\n");
             assert_eq!(outcome.violation, None, "seed {seed}\n{tail}");
             figures += outcome.figures;
         }

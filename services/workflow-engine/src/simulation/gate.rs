@@ -3,11 +3,25 @@
 //! A process that shares a store with others cannot be dropped as a whole the way a single one is, with the runtime that it lives
 //! in. It is cut off at its ports instead: whatever of it asks the world for anything waits there, until it thaws, or for ever.
 //! What it had sent before is under way and arrives all the same, as over a network.
+//!
+//! In which order those that wait go on once it thaws is the seed's to say; a [`tokio::sync::watch`] wakes them in another one
+//! each time.
 
-use tokio::sync::watch;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::chance::decided;
 
 /// See the module.
-pub(crate) struct Gate(watch::Sender<Pulse>);
+pub(crate) struct Gate {
+    seed: u64,
+    /// Of which life.
+    life: usize,
+    pulse: Mutex<Pulse>,
+    thawed: Notify,
+    /// How many waits there were.
+    waits: Mutex<u64>,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pulse {
@@ -16,21 +30,40 @@ enum Pulse {
     Dead,
 }
 
-impl Default for Gate {
-    fn default() -> Self {
-        Self(watch::Sender::new(Pulse::Runs))
-    }
-}
-
 impl Gate {
+    /// Of a process that runs.
+    pub(crate) fn new(seed: u64, life: usize) -> Self {
+        Self {
+            seed,
+            life,
+            pulse: Mutex::new(Pulse::Runs),
+            thawed: Notify::new(),
+            waits: Mutex::default(),
+        }
+    }
+
     /// Goes on as soon as the process runs.
     pub(crate) async fn pass(&self) {
-        let mut pulse = self.0.subscribe();
-        let _closed = pulse.wait_for(|pulse| *pulse == Pulse::Runs).await;
+        // One thread: nothing comes between the look and the wait.
+        while !self.runs() {
+            self.thawed.notified().await;
+            for _ in 0..self.lag() {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// How many turns others get first.
+    fn lag(&self) -> u64 {
+        /// As many as it takes to hear an answer and to act upon it.
+        const MOST: u64 = 6;
+        let mut waits = self.waits.lock();
+        *waits += 1;
+        decided(self.seed, &[&"thaw", &self.life, &*waits]) % MOST
     }
 
     pub(crate) fn runs(&self) -> bool {
-        *self.0.borrow() == Pulse::Runs
+        *self.pulse.lock() == Pulse::Runs
     }
 
     pub(crate) fn freeze(&self) {
@@ -39,19 +72,17 @@ impl Gate {
 
     pub(crate) fn thaw(&self) {
         self.turn(Pulse::Frozen, Pulse::Runs);
+        self.thawed.notify_waiters();
     }
 
     pub(crate) fn kill(&self) {
-        self.0.send_replace(Pulse::Dead);
+        *self.pulse.lock() = Pulse::Dead;
     }
 
     fn turn(&self, from: Pulse, to: Pulse) {
-        self.0.send_if_modified(|pulse| {
-            let turns = *pulse == from;
-            if turns {
-                *pulse = to;
-            }
-            turns
-        });
+        let mut pulse = self.pulse.lock();
+        if *pulse == from {
+            *pulse = to;
+        }
     }
 }

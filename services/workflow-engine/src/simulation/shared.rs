@@ -91,12 +91,13 @@ impl Seat {
         me: Member,
         freezes: BTreeMap<u64, Duration>,
     ) -> Self {
+        let seed = world.plan.seed;
         Self {
             world,
             clock,
             life,
             me,
-            gate: Gate::default(),
+            gate: Gate::new(seed, life),
             fences: Mutex::default(),
             asked: Mutex::default(),
             calls: Mutex::default(),

@@ -13,7 +13,7 @@ fn no_promise_is_broken() {
             outcome.violation,
             None,
             "seed {seed}\n{}",
-            outcome.tail.join("\n")
+            outcome.trace.join("\n")
         );
         figures += outcome.figures;
     }
@@ -31,7 +31,8 @@ fn no_promise_is_broken() {
 #[test]
 fn a_seed_replays_exactly() {
     let simulation = Simulation::new().unwrap();
-    for seed in 0..3 {
+    // Of those, some have several engines, and processes that freeze with several of their tasks waiting.
+    for seed in (0..3).chain([131, 2_347]) {
         let (one, other) = (simulation.run(seed), simulation.run(seed));
         assert_eq!(one, other);
     }

@@ -1,11 +1,6 @@
-//! What happened, in order: the last of it as text, all of it as a digest.
-
-use std::collections::VecDeque;
+//! What happened, in order, and a digest of it.
 
 use jiff::Timestamp;
-
-/// Lines that are kept.
-const TAIL: usize = 60;
 
 /// A digest that grows with what is added (FNV-1a, then mixed as in splitmix64).
 #[derive(Debug, Clone, Copy)]
@@ -35,24 +30,21 @@ impl Digest {
 #[derive(Debug, Default)]
 pub(crate) struct Trace {
     digest: Digest,
-    tail: VecDeque<String>,
+    lines: Vec<String>,
 }
 
 impl Trace {
     pub(crate) fn note(&mut self, time: Timestamp, what: &str) {
         let line = format!("{time} {what}");
         self.digest.add(&line);
-        if self.tail.len() == TAIL {
-            self.tail.pop_front();
-        }
-        self.tail.push_back(line);
+        self.lines.push(line);
     }
 
     pub(crate) fn digest(&self) -> u64 {
         self.digest.value()
     }
 
-    pub(crate) fn tail(&self) -> Vec<String> {
-        self.tail.iter().cloned().collect()
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.lines.clone()
     }
 }

@@ -303,7 +303,7 @@ impl Witness {
             seed,
             violation: state.violation.clone(),
             digest: state.trace.digest(),
-            tail: state.trace.tail(),
+            trace: state.trace.lines(),
             figures: Figures {
                 runs: state.runs.len() as u64,
                 ..state.figures

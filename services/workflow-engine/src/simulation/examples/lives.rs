@@ -223,7 +223,7 @@ impl<'g> Performance<'g> {
     pub(crate) fn outcome(&self) -> Result<Outcome, String> {
         let seen = self.world.witness.outcome(self.world.plan.seed);
         if let Some(violation) = seen.violation {
-            return Err(format!("{violation}\n{}", seen.tail.join("\n")));
+            return Err(format!("{violation}\n{}", seen.trace.join("\n")));
         }
         let refusal = self.people.refusal();
         Ok(self.world.memory.with(|state| Outcome::of(state, refusal)))
