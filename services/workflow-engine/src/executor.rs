@@ -259,7 +259,7 @@ impl Executor {
     /// Whether it goes on elsewhere. While a run waits for a store that is slow to answer, this engine may have given its partition up
     /// and have forgotten under which lease calls of it were made.
     fn is_given_up(&self) -> bool {
-        self.job.mailbox.is_closed() && self.job.mailbox.is_empty()
+        self.job.mailbox.is_closed()
     }
 
     /// Since when the run waits for its slot, if that is long enough to matter.

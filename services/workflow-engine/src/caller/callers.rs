@@ -54,7 +54,7 @@ impl Caller for Callers {
             Request::Http(request) => self.web.http(request, call, progress).await,
             Request::Mcp(request) => self.mcp.call(request, call, progress).await,
             Request::OpenApi(request) => self.web.openapi(request, call, progress).await,
-            Request::Emit(request) => self.emitter.call(request).await,
+            Request::Emit(request) => self.emitter.call(request, progress).await,
             Request::Process(request) => self.processes.call(request, call, progress).await,
             // Carried out by the engine itself.
             Request::Workflow(_) => Err(Failure::new(Kind::Runtime, 500, "a run is no call")),

@@ -184,7 +184,7 @@ impl Agents {
 
 #[async_trait]
 impl Caller for Agents {
-    async fn call(&self, call: &Call, _progress: &Progress) -> Result<Value, Failure> {
+    async fn call(&self, call: &Call, progress: &Progress) -> Result<Value, Failure> {
         if let Some(seat) = &self.seat {
             seat.call().await;
         }
@@ -208,7 +208,7 @@ impl Caller for Agents {
                 let agent = agent.trim_start_matches("agent://");
                 self.answer(agent, message, call).await
             }
-            Request::Emit(request) => self.emitter.call(request).await,
+            Request::Emit(request) => self.emitter.call(request, progress).await,
             _ => Err(Failure::new(Kind::Configuration, 501, "nobody simulates that")),
         };
         self.pass().await;

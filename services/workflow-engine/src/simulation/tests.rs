@@ -1,4 +1,25 @@
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use muster_runtime::clock::Clock as _;
+use muster_runtime::{Shutdown, Tasks};
+use muster_store::redis::members::Member;
+use muster_workflow_dsl::cloud_event::CloudEvent;
+use muster_workflow_dsl::request;
+use serde_json::json;
+
+use super::clock::Virtual;
+use super::disk::Disk;
+use super::plan::{End, Plan};
+use super::shared::Seat;
 use super::*;
+use crate::caller::Progress;
+use crate::caller::emit::Emitter;
+use crate::config;
+use crate::events::Events;
+use crate::off_thread::Inline;
+use crate::store::events::EventLog as _;
 
 /// Seeds of a test run. More: `muster sim --seeds N`.
 const SEEDS: u64 = 60;
@@ -75,4 +96,55 @@ fn every_broken_promise_is_seen() {
             "{sabotage:?}: {violation}"
         );
     }
+}
+
+#[test]
+fn an_event_is_emitted_although_the_store_is_away_for_a_while() {
+    let outage = Duration::from_secs(20);
+    let plan = Plan {
+        outages: vec![(Duration::ZERO, outage)],
+        ..Plan::new(3)
+    };
+    let world = Arc::new(World::new(
+        Arc::new(plan),
+        None,
+        &|_| Arc::new(fleet::Direct),
+        false,
+    ));
+    let _inline = Inline::begin();
+    life::runtime().unwrap().block_on(async {
+        let clock = Virtual::showing(world::epoch());
+        let me = Member {
+            address: "engine-0".to_owned(),
+            name: "engine-0".to_owned(),
+        };
+        let seat = Seat::new(Arc::clone(&world), clock, 0, me, BTreeMap::new());
+        let definitions = life::definitions(&world);
+        let seat = Some(Arc::new(seat));
+        let disk = Arc::new(Disk::new(
+            Arc::clone(&world),
+            clock,
+            definitions,
+            0,
+            End::Done,
+            seat,
+        ));
+        let shutdown = Shutdown::new();
+        let events = Events::new(
+            Arc::clone(&disk) as _,
+            Arc::new(clock),
+            config::Events::default(),
+            Tasks::unsupervised(shutdown.clone()),
+            shutdown,
+        );
+        let event = json!({"specversion": "1.0", "id": "1", "source": "/test", "type": "told"});
+        let emit = request::Emit {
+            event: CloudEvent::try_from(event).unwrap(),
+        };
+        let emitter = Emitter::new(Arc::new(events));
+        emitter.call(&emit, &Progress::default()).await.unwrap();
+        let waited = clock.now().duration_since(world::epoch());
+        assert!(waited >= SignedDuration::try_from(outage).unwrap(), "{waited}");
+        assert_eq!(disk.next_position().await.unwrap(), 2, "it is there, and once");
+    });
 }

@@ -73,7 +73,7 @@ impl Library {
         *attempts = attempt.max(*attempts);
     }
 
-    async fn answer(&self, asked: &Asked, call: &Call) -> Answer {
+    async fn answer(&self, asked: &Asked, call: &Call, progress: &Progress) -> Answer {
         let session = Session::open(&self.secrets, &call.grant).await?;
         match &*call.request {
             Request::Http(request) => http(request, asked.attempt, &session),
@@ -83,7 +83,7 @@ impl Library {
             Request::Mcp(request) => mcp(request),
             Request::A2a(request) => agent(request),
             Request::Process(process) => run(process),
-            Request::Emit(request) => self.emitter.call(request).await,
+            Request::Emit(request) => self.emitter.call(request, progress).await,
             Request::Workflow(_) => Err(refused("runs are not called")),
         }
     }
@@ -91,7 +91,7 @@ impl Library {
 
 #[async_trait]
 impl Caller for Library {
-    async fn call(&self, call: &Call, _progress: &Progress) -> Answer {
+    async fn call(&self, call: &Call, progress: &Progress) -> Answer {
         let (now, target) = (self.clock.now(), call.request.target());
         let asked = self.world.witness.asked(call.message_id);
         let _in_flight = {
@@ -113,7 +113,7 @@ impl Caller for Library {
         }
         let latency = decided(self.world.plan.seed, &[&"latency", &call.message_id]) % 200;
         tokio::time::sleep(Duration::from_millis(20 + latency)).await;
-        self.answer(&asked, call).await
+        self.answer(&asked, call, progress).await
     }
 
     async fn stop(&self, _call: &Call, _progress: &Progress) -> Result<(), Failure> {
