@@ -256,8 +256,8 @@ impl Executor {
         }
     }
 
-    /// Whether it goes on elsewhere. While a run waits for a store that is slow to answer, this engine may have given its partition up
-    /// and have forgotten under which lease calls of it were made.
+    /// Whether it goes on elsewhere. While a run waits for a store that is slow to answer, this engine may have given its
+    /// partition up and have forgotten under which lease calls of it were made.
     fn is_given_up(&self) -> bool {
         self.job.mailbox.is_closed()
     }

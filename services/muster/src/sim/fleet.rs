@@ -531,8 +531,8 @@ mod tests {
         let mut figures = Figures::default();
         for seed in 0..SEEDS {
             let outcome = simulation.run(seed);
-            let tail = outcome.trace.join("\n");
-            assert_eq!(outcome.violation, None, "seed {seed}\n{tail}");
+            let trace = outcome.trace.join("\n");
+            assert_eq!(outcome.violation, None, "seed {seed}\n{trace}");
             figures += outcome.figures;
         }
         assert!(

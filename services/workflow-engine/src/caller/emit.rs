@@ -1,7 +1,7 @@
 //! `emit`: an event for the log. Its id is that of the attempt, so that the log knows an event that it is handed again.
 //!
-//! The log is in the store that the run is written to. While that takes nothing, the emission waits as the run does: a fault would be one
-//! of the run's, and the run has none.
+//! The log is in the store that the run is written to. While that takes nothing, the emission waits as the run does: a fault
+//! would be one of the run's, and the run has none.
 
 use std::sync::Arc;
 use std::time::Duration;
