@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use fjall::compaction::Leveled;
 use fjall::{KeyspaceCreateOptions, PersistMode};
 use muster_runtime::data_directory::DataDirectory;
 use tokio::sync::{mpsc, oneshot};
@@ -15,6 +16,10 @@ use crate::{Batch, CommitError, Error, Format, Keys, Keyspace, journal, layout, 
 
 /// Where the engine's own files are, below the data directory.
 const FILES: &str = "data";
+
+/// A sorted file is ended at this size. Keys grow with time, so what is new overlaps only the last file, which is what merging
+/// rewrites; with the 64 MiB that the engine would take, it is a multiple of what is new.
+const TABLE_BYTES: u64 = 8 * 1024 * 1024;
 
 /// How much memory and queue a database may use. The defaults suit a service that shares a laptop with seven others.
 #[derive(Debug, Clone, Copy)]
@@ -169,7 +174,9 @@ impl Database {
         let memtable = self.shared.limits.memtable_bytes;
         let engine = guarded(&self.shared.path, "open a keyspace", || {
             self.shared.engine.keyspace(name, || {
-                KeyspaceCreateOptions::default().max_memtable_size(memtable)
+                KeyspaceCreateOptions::default()
+                    .max_memtable_size(memtable)
+                    .compaction_strategy(Arc::new(Leveled::default().with_table_target_size(TABLE_BYTES)))
             })
         })?;
         Ok(Keyspace::new(engine, Arc::clone(&self.shared)))

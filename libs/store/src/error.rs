@@ -84,6 +84,9 @@ pub enum Error {
         /// The system's answer.
         source: Arc<std::io::Error>,
     },
+    /// What an older version had written could not be brought up to date.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
 }
 
 impl Error {

@@ -1,11 +1,15 @@
 //! The store in one locked directory.
 //!
-//! The keyspaces: the catalogue, the small and often read (summaries, heads of journals, indexes), the large (journals, what
-//! runs are pinned to, outputs), the very large ([payloads](crate::store::payloads): by themselves, so that neither merging nor
-//! reading journals carries them along, and in the database, so that they are in its batches and its backups), and one for each
-//! thing that is found without its run. The head of a journal is a key of
-//! its own, because the condition of an append must not depend on how a summary happens to be serialized. Reads run on the
-//! blocking pool: they may wait for the disk.
+//! The keyspaces: the catalogue, the small and often read (summaries, heads of journals, and each [index](Runs) by itself), the
+//! large (journals, what runs are pinned to, outputs), the very large ([payloads](crate::store::payloads): by themselves, so that
+//! neither merging nor reading journals carries them along, and in the database, so that they are in its batches and its
+//! backups), and one for each thing that is found without its run. The head of a journal is a key of its own, because the
+//! condition of an append must not depend on how a summary happens to be serialized. Reads run on the blocking pool: they may
+//! wait for the disk.
+//!
+//! Where keys of several kinds share a keyspace, each of its files reaches from the first kind to the last, and merging a new
+//! file rewrites all that is there, although keys of runs grow with time and new ones sort after the old. So it was up to format
+//! 2, and a step wrote three times as much where a hundred thousand runs were waiting.
 
 mod again;
 mod answers;
@@ -14,6 +18,7 @@ mod erase;
 mod events;
 mod keys;
 mod payloads;
+mod raise;
 mod reading;
 mod schedules;
 mod spending;
@@ -41,9 +46,12 @@ use crate::store::{
 /// What the directory holds, and in which version.
 pub const FORMAT: Format = Format {
     name: "workflow-engine",
-    version: 2,
+    version: 3,
     oldest: 1,
 };
+
+/// From this format on the indexes of runs have keyspaces of their own.
+const INDEXES_APART: u32 = 3;
 
 /// The head of a journal that is being forgotten.
 const FORGOTTEN: &[u8] = b"forgotten";
@@ -63,7 +71,11 @@ const FORGET_AT_ONCE: usize = 1_000;
 pub struct Embedded {
     database: Database,
     catalogue: Keyspace,
-    runs: Keyspace,
+    summaries: Keyspace,
+    heads: Keyspace,
+    created: Keyspace,
+    unfinished: Keyspace,
+    ended: Keyspace,
     journals: Keyspace,
     payloads: Keyspace,
     answers: Keyspace,
@@ -99,11 +111,34 @@ impl Embedded {
             ..FORMAT
         };
         let database = Database::open_with(directory, format, Limits::default(), keys)?;
+        // Up to format 2 it held the indexes, too.
+        let summaries = database.keyspace("runs")?;
+        let index = |name| match format.version < INDEXES_APART {
+            true => Ok(summaries.clone()),
+            false => database.keyspace(name),
+        };
+        let (heads, created) = (index("heads")?, index("created")?);
+        let (unfinished, ended) = (index("unfinished")?, index("ended")?);
+        if format.version >= INDEXES_APART {
+            let indexes = [
+                (Runs::Head, &heads),
+                (Runs::Created, &created),
+                (Runs::Unfinished, &unfinished),
+                (Runs::Ended, &ended),
+            ];
+            for (kind, index) in indexes {
+                raise::move_apart(&database, &summaries, kind, index)?;
+            }
+        }
         let events = database.keyspace("events")?;
         let tail = Tail::read(&events)?;
         Ok(Self {
             catalogue: database.keyspace("catalogue")?,
-            runs: database.keyspace("runs")?,
+            summaries,
+            heads,
+            created,
+            unfinished,
+            ended,
             journals: database.keyspace("journals")?,
             payloads: database.keyspace("payloads")?,
             answers: database.keyspace("answers")?,
@@ -155,14 +190,14 @@ impl Embedded {
         let id = &summary.id;
         self.put_missing(&mut batch, &Room::of(&summary), payloads)
             .await?;
-        batch.expect_value(&self.runs, Runs::Head.of(id), first_index.to_be_bytes());
+        batch.expect_value(&self.heads, Runs::Head.of(id), first_index.to_be_bytes());
         let mut next_index = first_index;
         for bytes in entries {
             batch.put(&self.journals, Journal::entry(id, next_index), bytes);
             next_index += 1;
         }
-        batch.put(&self.runs, Runs::Head.of(id), next_index.to_be_bytes());
-        batch.put(&self.runs, Runs::Summary.of(id), encode(&summary)?);
+        batch.put(&self.heads, Runs::Head.of(id), next_index.to_be_bytes());
+        batch.put(&self.summaries, Runs::Summary.of(id), encode(&summary)?);
         if let Some(output) = output {
             batch.put(&self.journals, Journal::Output.of(id), encode(&output)?);
         }
@@ -177,8 +212,8 @@ impl Embedded {
             self.put_spent(&mut batch, &summary.namespace, id, spent)?;
         }
         if let Some(ended_at) = summary.ended_at {
-            batch.remove(&self.runs, Runs::Unfinished.at(&summary.position()));
-            batch.put(&self.runs, Runs::ended(ended_at, id.as_str()), []);
+            batch.remove(&self.unfinished, Runs::Unfinished.at(&summary.position()));
+            batch.put(&self.ended, Runs::ended(ended_at, id.as_str()), []);
         }
         let what = format!("entry {first_index} of run '{id}'");
         self.commit_step(batch, events, summary.created_at, &what).await
@@ -283,11 +318,11 @@ impl Store for Embedded {
         let id = &record.id;
         let position = summary.position();
         let mut batch = Batch::new();
-        batch.expect_absent(&self.runs, Runs::Head.of(id));
-        batch.put(&self.runs, Runs::Head.of(id), 0_u64.to_be_bytes());
-        batch.put(&self.runs, Runs::Summary.of(id), encode(summary)?);
-        batch.put(&self.runs, Runs::Created.at(&position), []);
-        batch.put(&self.runs, Runs::Unfinished.at(&position), []);
+        batch.expect_absent(&self.heads, Runs::Head.of(id));
+        batch.put(&self.heads, Runs::Head.of(id), 0_u64.to_be_bytes());
+        batch.put(&self.summaries, Runs::Summary.of(id), encode(summary)?);
+        batch.put(&self.created, Runs::Created.at(&position), []);
+        batch.put(&self.unfinished, Runs::Unfinished.at(&position), []);
         batch.put(&self.journals, Journal::Record.of(id), encode(record)?);
         self.commit(batch, &format!("run '{id}'")).await
     }
@@ -379,7 +414,7 @@ impl Store for Embedded {
         // Nobody takes the journal further from here on. A crash before may have left it at that.
         let head = self.read({
             let id = id.clone();
-            move |store| store.runs.get(Runs::Head.of(&id)).map_err(damaged)
+            move |store| store.heads.get(Runs::Head.of(&id)).map_err(damaged)
         });
         let head = head.await?.unwrap_or_default();
         if head != FORGOTTEN {
@@ -390,8 +425,8 @@ impl Store for Embedded {
                 length.to_be_bytes().to_vec()
             };
             let mut batch = Batch::new();
-            batch.expect_value(&self.runs, Runs::Head.of(id), expected);
-            batch.put(&self.runs, Runs::Head.of(id), FORGOTTEN);
+            batch.expect_value(&self.heads, Runs::Head.of(id), expected);
+            batch.put(&self.heads, Runs::Head.of(id), FORGOTTEN);
             self.commit(batch, &what).await?;
         }
         // The index by time of end goes last: until then a crash only means that the rest is forgotten later.
@@ -425,10 +460,10 @@ impl Store for Embedded {
             self.commit(batch, &what).await?;
         }
         let mut batch = Batch::new();
-        batch.remove(&self.runs, Runs::Created.at(&summary.position()));
-        batch.remove(&self.runs, Runs::Summary.of(id));
-        batch.remove(&self.runs, Runs::Head.of(id));
-        batch.remove(&self.runs, Runs::ended(ended_at, id.as_str()));
+        batch.remove(&self.created, Runs::Created.at(&summary.position()));
+        batch.remove(&self.summaries, Runs::Summary.of(id));
+        batch.remove(&self.heads, Runs::Head.of(id));
+        batch.remove(&self.ended, Runs::ended(ended_at, id.as_str()));
         self.commit(batch, &what).await
     }
 

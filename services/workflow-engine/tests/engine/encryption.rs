@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use muster_api::workflow::RunStatus;
 use muster_runtime::{Listeners, Shutdown};
 use muster_workflow_engine::Config;
+use muster_workflow_engine::store::embedded::FORMAT;
 use serde_json::{Value, json};
 
 use crate::backups::{back_up, restore};
@@ -139,5 +140,5 @@ async fn a_plain_directory_is_read_and_what_is_written_from_then_on_is_encrypted
     assert!(!holds(&directory, "what is not"));
     assert!(refused(&directory, None).await.contains("needs key 'first'"));
     let mark = fs::read_to_string(directory.join("format")).unwrap();
-    assert_eq!(mark, "workflow-engine 2 sealed\n");
+    assert_eq!(mark, format!("workflow-engine {} sealed\n", FORMAT.version));
 }

@@ -7,6 +7,7 @@ use muster_api::workflow::RunStatus;
 use muster_store::Batch;
 use muster_testkit::{FakeBucket, wait_for};
 use muster_workflow_engine::config;
+use muster_workflow_engine::store::embedded::FORMAT;
 use serde_json::{Value, json};
 
 use crate::backups::{back_up, restore};
@@ -127,6 +128,25 @@ async fn an_older_format_is_written_until_it_is_raised_and_not_after() {
     engine.stop().await;
     assert_eq!(mark(&engine), "workflow-engine 2\n");
     assert_eq!(engine.kept().0.len(), 1);
+    // The indexes of runs are moved; everything is found as before, and forgotten.
+    engine
+        .restart_stopped_with(|settings| settings.format = FORMAT.version)
+        .await;
+    assert_eq!(
+        engine.search(proto::ListRunsRequest::default()).await,
+        ["after", "before"]
+    );
+    for run_id in ["before", "after"] {
+        engine.intact(run_id).await;
+        let request = proto::DeleteRunRequest {
+            run_id: run_id.into(),
+        };
+        engine.client.clone().delete_run(request).await.unwrap();
+    }
+    assert_eq!(engine.search(proto::ListRunsRequest::default()).await, [""; 0]);
+    engine.stop().await;
+    assert_eq!(mark(&engine), format!("workflow-engine {}\n", FORMAT.version));
+    assert_eq!(engine.kept().0.len(), 0);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use muster_api::workflow as proto;
 use muster_api::workflow::RunStatus;
-use muster_store::{Batch, Database, Limits};
+use muster_store::{Batch, Database, Format, Limits};
 use muster_workflow_engine::store::embedded::FORMAT;
 use serde_json::{Value, json};
 
@@ -39,8 +39,12 @@ pub struct Files {
 impl Files {
     pub fn open(engine: &Engine) -> Self {
         let directory = muster_runtime::data_directory::open(engine.data_directory()).unwrap();
+        let mark = std::fs::read_to_string(engine.data_directory().join("format")).unwrap();
+        let version = mark.split_whitespace().nth(1).unwrap().parse().unwrap();
+        // In the format that they are in: they are only looked at.
+        let format = Format { version, ..FORMAT };
         Self {
-            database: Database::open(directory, FORMAT, Limits::default()).unwrap(),
+            database: Database::open(directory, format, Limits::default()).unwrap(),
         }
     }
 

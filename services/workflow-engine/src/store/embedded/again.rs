@@ -14,8 +14,12 @@ use crate::store::{Again, Error, Step};
 impl Again for Embedded {
     async fn reopen(&self, step: Step, ended_at: Timestamp) -> Result<(), Error> {
         let mut batch = Batch::new();
-        batch.remove(&self.runs, Runs::ended(ended_at, step.summary.id.as_str()));
-        batch.put(&self.runs, Runs::Unfinished.at(&step.summary.position()), []);
+        batch.remove(&self.ended, Runs::ended(ended_at, step.summary.id.as_str()));
+        batch.put(
+            &self.unfinished,
+            Runs::Unfinished.at(&step.summary.position()),
+            [],
+        );
         self.append_to(batch, step).await
     }
 
@@ -31,17 +35,17 @@ impl Again for Embedded {
         } = step;
         let position = summary.position();
         let mut batch = Batch::new();
-        batch.expect_absent(&self.runs, Runs::Head.of(id));
+        batch.expect_absent(&self.heads, Runs::Head.of(id));
         self.put_missing(&mut batch, &Room::of(&summary), payloads)
             .await?;
         let length = entries.len() as u64;
         for (index, bytes) in (0..).zip(entries) {
             batch.put(&self.journals, Journal::entry(id, index), bytes);
         }
-        batch.put(&self.runs, Runs::Head.of(id), length.to_be_bytes());
-        batch.put(&self.runs, Runs::Summary.of(id), encode(&summary)?);
-        batch.put(&self.runs, Runs::Created.at(&position), []);
-        batch.put(&self.runs, Runs::Unfinished.at(&position), []);
+        batch.put(&self.heads, Runs::Head.of(id), length.to_be_bytes());
+        batch.put(&self.summaries, Runs::Summary.of(id), encode(&summary)?);
+        batch.put(&self.created, Runs::Created.at(&position), []);
+        batch.put(&self.unfinished, Runs::Unfinished.at(&position), []);
         batch.put(&self.journals, Journal::Record.of(id), encode(record)?);
         self.put_approvals(&mut batch, &approvals)?;
         self.commit_step(batch, events, summary.created_at, &format!("run '{id}'"))

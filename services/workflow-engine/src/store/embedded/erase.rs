@@ -23,7 +23,7 @@ impl Erase for Embedded {
         let head = self
             .read({
                 let id = id.clone();
-                move |store| store.runs.get(Runs::Head.of(&id)).map_err(damaged)
+                move |store| store.heads.get(Runs::Head.of(&id)).map_err(damaged)
             })
             .await?;
         let closed = erased(summary.history_length);
@@ -31,9 +31,9 @@ impl Erase for Embedded {
         let head = head.filter(|head| *head == closed || *head == open);
         let head = head.ok_or_else(|| Error::Conflict(what.clone()))?;
         let mut batch = Batch::new();
-        batch.expect_value(&self.runs, Runs::Head.of(&id), head);
-        batch.put(&self.runs, Runs::Head.of(&id), closed);
-        batch.put(&self.runs, Runs::Summary.of(&id), encode(&summary)?);
+        batch.expect_value(&self.heads, Runs::Head.of(&id), head);
+        batch.put(&self.heads, Runs::Head.of(&id), closed);
+        batch.put(&self.summaries, Runs::Summary.of(&id), encode(&summary)?);
         if let Some(record) = record {
             batch.put(&self.journals, Journal::Record.of(&id), encode(&record)?);
         }

@@ -41,7 +41,7 @@ impl Embedded {
     }
 
     pub(super) fn summary_now(&self, id: &RunId) -> Result<Option<Summary>, Error> {
-        self.get(&self.runs, Runs::Summary.of(id), || format!("run '{id}'"))
+        self.get(&self.summaries, Runs::Summary.of(id), || format!("run '{id}'"))
     }
 
     pub(super) fn record_now(&self, id: &RunId) -> Result<Option<Record>, Error> {
@@ -126,7 +126,7 @@ impl Embedded {
             next: None,
         };
         let mut last = None;
-        for (examined, entry) in self.runs.range((start, end)).rev().enumerate() {
+        for (examined, entry) in self.created.range((start, end)).rev().enumerate() {
             let (key, _) = entry.map_err(damaged)?;
             if page.entries.len() >= limit || examined >= MOST_EXAMINED {
                 page.next = last;
@@ -157,7 +157,7 @@ impl Embedded {
             next: None,
         };
         let mut last = None;
-        for entry in self.runs.range((start, end)) {
+        for entry in self.unfinished.range((start, end)) {
             let (key, _) = entry.map_err(damaged)?;
             if page.entries.len() >= limit {
                 page.next = last;
@@ -209,7 +209,7 @@ impl Embedded {
     pub(super) fn ended_now(&self, time: Timestamp, limit: usize) -> Result<Vec<RunId>, Error> {
         let end = Bound::Excluded(Runs::ended(time, ""));
         let range = (Bound::Included(Runs::Ended.first().to_vec()), end);
-        let entries = self.runs.range(range).take(limit);
+        let entries = self.ended.range(range).take(limit);
         entries
             .map(|entry| {
                 self.position(&entry.map_err(damaged)?.0)
