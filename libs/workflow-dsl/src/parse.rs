@@ -42,7 +42,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::document::{Definition, Workflow};
 use crate::node;
-use crate::problem::Problems;
+use crate::problem::{Place, Problems};
+use crate::stack;
 pub(crate) use cases::cases;
 use cursor::Cursor;
 use doubts::Reading;
@@ -100,7 +101,22 @@ pub(crate) fn embedded(text: &str) -> Option<&str> {
     text.trim().strip_prefix("${")?.strip_suffix('}').map(str::trim)
 }
 
+/// Stack for reading: expressions of up to two KiB are compiled on it, longer ones get their own.
+const STACK: usize = 32 * 1024 * 1024;
+
 fn read(text: &str, resources: &Resources) -> (Option<Workflow>, Problems) {
+    stack::run(STACK, || read_here(text, resources)).unwrap_or_else(|message| {
+        let mut problems = Problems::default();
+        problems.error(
+            Place { line: 1, column: 1 },
+            "",
+            format!("reading the document failed: {message}"),
+        );
+        (None, problems)
+    })
+}
+
+fn read_here(text: &str, resources: &Resources) -> (Option<Workflow>, Problems) {
     let mut problems = Problems::default();
     let Some(root) = node::read(text, "a workflow needs 'document' and 'do'", &mut problems) else {
         return (None, problems);

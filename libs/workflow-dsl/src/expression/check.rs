@@ -18,7 +18,7 @@ use jaq_core::load::lex::StrPart;
 use jaq_core::load::parse::{BinaryOp, Def, Pattern, Term};
 use jaq_core::path::{Part, Path};
 
-use super::library::{Entry, Library};
+use super::library::{Entry, Library, Needs};
 
 /// Deepest nesting of an evaluation.
 pub(super) const DEEPEST: u32 = 400;
@@ -46,8 +46,8 @@ pub(super) struct Checked<'s> {
     pub(super) recursive: bool,
     /// Its free variables, with `$`.
     pub(super) variables: BTreeSet<&'s str>,
-    /// The definitions of the library that it needs.
-    pub(super) needs: BTreeSet<usize>,
+    /// What it needs of the library.
+    pub(super) needs: Needs,
 }
 
 /// Checks an author's expression.
@@ -95,7 +95,7 @@ struct Walk<'s, 'l> {
     bound: Vec<&'s str>,
     labels: Vec<&'s str>,
     free: BTreeSet<&'s str>,
-    needs: BTreeSet<usize>,
+    needs: Needs,
     recursive: bool,
 }
 
@@ -125,7 +125,7 @@ impl<'s, 'l> Walk<'s, 'l> {
             bound: Vec::new(),
             labels: Vec::new(),
             free: BTreeSet::new(),
-            needs: BTreeSet::new(),
+            needs: Needs::of_ticks(library),
             recursive: false,
         }
     }

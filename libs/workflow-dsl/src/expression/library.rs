@@ -46,7 +46,7 @@ impl<'a> HasLut<'a, Kind> for Data<'a> {
     }
 }
 
-/// Functions of jaq's standard library that are as safe as they are.
+/// Functions of jaq's standard library that are as safe as they are; in order, for searching.
 const PICKED: &[&str] = &[
     "acos",
     "acosh",
@@ -155,21 +155,49 @@ pub(super) struct Entry {
     pub(super) depth: u32,
     /// Whether evaluating it may recurse as deep as a value is nested.
     pub(super) recursive: bool,
-    /// The definitions that it needs, by position, all before it.
-    pub(super) needs: BTreeSet<usize>,
+    /// What it needs; the definitions are all before it.
+    pub(super) needs: Needs,
+}
+
+/// What something calls, and what that calls in turn, by position.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Needs {
+    /// Among [`Library::entries`].
+    pub(super) definitions: BTreeSet<usize>,
+    /// Among all that [`natives`] makes.
+    pub(super) natives: BTreeSet<usize>,
+}
+
+impl Needs {
+    /// What the ticks need that [`check`] puts in.
+    pub(super) fn of_ticks(library: &Library) -> Self {
+        let ticks = ["__tick", "__step"].iter();
+        Self {
+            definitions: BTreeSet::new(),
+            natives: ticks
+                .filter_map(|name| library.natives.get(&(*name, 0)))
+                .copied()
+                .collect(),
+        }
+    }
+
+    pub(super) fn extend(&mut self, other: &Self) {
+        self.definitions.extend(&other.definitions);
+        self.natives.extend(&other.natives);
+    }
 }
 
 /// All that can be called.
 pub(super) struct Library {
     pub(super) entries: Vec<Entry>,
     by_name: HashMap<(&'static str, usize), usize>,
-    natives: BTreeSet<(&'static str, usize)>,
+    natives: HashMap<(&'static str, usize), usize>,
 }
 
 /// What a name means.
 pub(super) enum Found {
     Definition(usize),
-    Native,
+    Native(usize),
 }
 
 impl Library {
@@ -178,18 +206,23 @@ impl Library {
         if let Some(position) = self.by_name.get(&(name, arity)) {
             return Some(Found::Definition(*position));
         }
-        self.natives.contains(&(name, arity)).then_some(Found::Native)
+        let position = self.natives.get(&(name, arity))?;
+        Some(Found::Native(*position))
     }
 
     /// The names an author may write.
     pub(super) fn names(&self) -> impl Iterator<Item = &'static str> {
-        let all = self.by_name.keys().chain(&self.natives).map(|(name, _)| *name);
+        let all = self
+            .by_name
+            .keys()
+            .chain(self.natives.keys())
+            .map(|(name, _)| *name);
         all.filter(|name| !name.starts_with("__"))
     }
 
     /// The numbers of arguments with which `name` can be called.
     pub(super) fn arities(&self, name: &str) -> BTreeSet<usize> {
-        let all = self.by_name.keys().chain(&self.natives);
+        let all = self.by_name.keys().chain(self.natives.keys());
         all.filter(|(known, _)| *known == name)
             .map(|(_, arity)| *arity)
             .collect()
@@ -198,14 +231,14 @@ impl Library {
 
 /// The library, prepared once.
 pub(super) static LIBRARY: LazyLock<Library> = LazyLock::new(|| {
-    let natives: BTreeSet<_> = natives()
+    let natives = natives();
+    let names = natives
         .iter()
-        .map(|(name, arguments, _)| (*name, arguments.len()))
-        .collect();
+        .map(|(name, arguments, _)| (*name, arguments.len()));
     let mut library = Library {
         entries: Vec::new(),
         by_name: HashMap::new(),
-        natives,
+        natives: names.zip(0..).collect(),
     };
     let own = |text: &'static str| jaq_core::load::parse(text, |parser| parser.defs()).unwrap_or_default();
     let (early, late) = (own(include_str!("early.jq")), own(include_str!("late.jq")));
@@ -213,7 +246,7 @@ pub(super) static LIBRARY: LazyLock<Library> = LazyLock::new(|| {
     let replaced: BTreeSet<_> = early.iter().chain(&late).map(signature).collect();
     let theirs = jaq_core::defs().chain(jaq_std::defs());
     let theirs = theirs.filter(|definition| {
-        !replaced.contains(&signature(definition)) && !library.natives.contains(&signature(definition))
+        !replaced.contains(&signature(definition)) && !library.natives.contains_key(&signature(definition))
     });
     let definitions: Vec<_> = early.into_iter().chain(theirs).chain(late).collect();
     for definition in definitions {
@@ -227,11 +260,21 @@ pub(super) static LIBRARY: LazyLock<Library> = LazyLock::new(|| {
     library
 });
 
-/// All native functions.
-pub(super) fn natives() -> Vec<Fun<Kind>> {
+/// The native functions at these positions. A program holds what it is given: all of them would be most of its memory.
+pub(super) fn natives_at(positions: &BTreeSet<usize>) -> Vec<Fun<Kind>> {
+    let all = natives().into_iter().enumerate();
+    let needed = all.filter(|(position, _)| positions.contains(position));
+    let mut needed: Vec<_> = needed.map(|(_, native)| native).collect();
+    // The room for all of them is kept otherwise, and jaq keeps it on.
+    needed.shrink_to_fit();
+    needed
+}
+
+/// All native functions, always in this order.
+fn natives() -> Vec<Fun<Kind>> {
     let core = jaq_core::funs::<Kind>().filter(|(name, ..)| *name != "range");
     let standard = jaq_std::funs::<Kind>().filter_map(|(name, arguments, function)| {
-        if PICKED.contains(&name) {
+        if PICKED.binary_search(&name).is_ok() {
             return Some((name, arguments, function));
         }
         let (_, guarded) = GUARDED.iter().find(|(known, _)| *known == name)?;
@@ -433,10 +476,16 @@ mod tests {
             ("getpath", 1),
         ] {
             assert!(
-                matches!(LIBRARY.find(name, arity), Some(Found::Native)),
+                matches!(LIBRARY.find(name, arity), Some(Found::Native(_))),
                 "{name}/{arity}"
             );
         }
+    }
+
+    #[test]
+    fn each_native_function_is_there_once() {
+        let count = natives().len();
+        assert_eq!(LIBRARY.natives.len(), count, "jaq takes the first, we the last");
     }
 
     #[test]
@@ -444,6 +493,7 @@ mod tests {
         for (name, _) in ABSENT {
             assert!(LIBRARY.arities(name).is_empty(), "{name}");
         }
+        assert!(PICKED.is_sorted());
         for name in PICKED {
             assert!(!LIBRARY.arities(name).is_empty(), "jaq has no {name}");
         }

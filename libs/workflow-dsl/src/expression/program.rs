@@ -13,15 +13,17 @@ use serde_json::Value as Json;
 
 use super::budget::{self, Exceeded};
 use super::check::{self, Checked, Refusal};
-use super::library::{Data, Kind, LIBRARY, natives};
+use super::library::{Data, Kind, LIBRARY, natives_at};
 use super::shape::{self, Shape};
 use super::value::Value;
 use super::{Error, Variables, quoted};
 use crate::stack::{self, panic_message};
 
-/// Stack for parsing: jaq's lexer, parser and compiler call themselves at most a few times for each byte of text, and
-/// a text has at most [`super::LONGEST`] of them.
-const PARSER_STACK: usize = 128 * 1024 * 1024;
+/// Stack for parsing, for each byte of text: jaq's lexer, parser and compiler call themselves at most a few times for each.
+const PARSER_STACK: usize = 16 * 1024;
+
+/// Stack for parsing however short a text is: what the library's definitions need, too.
+const LEAST_PARSER_STACK: usize = 1024 * 1024;
 
 /// Stack for evaluating what nests deeply: [`check::DEEPEST`] levels, and those of a value below each other.
 const EVALUATOR_STACK: usize = 128 * 1024 * 1024;
@@ -50,7 +52,9 @@ fn on_stack<T: Send>(size: usize, source: &str, work: impl FnOnce() -> T + Send)
 /// Compiles the text of an expression.
 pub(super) fn compile(source: &str) -> Result<Program, Error> {
     let source = &*joined(source);
-    on_stack(PARSER_STACK, source, || {
+    // The kernel takes its time over a large stack, and most expressions are short.
+    let stack = LEAST_PARSER_STACK + source.len() * PARSER_STACK;
+    on_stack(stack, source, || {
         let tokens = Lexer::new(source).lex().map_err(|errors| {
             let (expected, found) = errors
                 .into_iter()
@@ -165,10 +169,8 @@ fn assemble(source: &str, checked: Checked<'_>, shape: Shape) -> Result<Program,
         expression: quoted(source),
         message,
     };
-    let needed = checked
-        .needs
-        .iter()
-        .map(|position| LIBRARY.entries[*position].definition.clone());
+    let needed = checked.needs.definitions.iter();
+    let needed = needed.map(|position| LIBRARY.entries[*position].definition.clone());
     let main = Def {
         name: MAIN,
         args: Vec::new(),
@@ -179,7 +181,7 @@ fn assemble(source: &str, checked: Checked<'_>, shape: Shape) -> Result<Program,
     let modules = Loader::new(needed.chain([main])).load(&arena, file);
     let modules = modules.map_err(|_| internal("the program could not be assembled".to_owned()))?;
     let variables: Vec<&str> = checked.variables.iter().copied().collect();
-    let compiler = Compiler::<_, Kind>::default().with_funs(natives());
+    let compiler = Compiler::<_, Kind>::default().with_funs(natives_at(&checked.needs.natives));
     let filter = compiler
         .with_global_vars(variables.iter().copied())
         .compile(modules)

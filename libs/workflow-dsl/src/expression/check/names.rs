@@ -108,12 +108,15 @@ impl<'s> Walk<'s, '_> {
         match self.library.find(name, arity) {
             Some(Found::Definition(position)) if !reserved => {
                 let entry = &self.library.entries[position];
-                self.needs.insert(position);
+                self.needs.definitions.insert(position);
                 self.needs.extend(&entry.needs);
                 self.recursive |= entry.recursive;
                 Ok(entry.depth)
             }
-            Some(Found::Native) if !reserved => Ok(1),
+            Some(Found::Native(position)) if !reserved => {
+                self.needs.natives.insert(position);
+                Ok(1)
+            }
             _ => refuse(name, self.unknown(name, arity)),
         }
     }
