@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use fjall::compaction::Leveled;
+use fjall::config::PartitioningPolicy;
 use fjall::{KeyspaceCreateOptions, PersistMode};
 use muster_runtime::data_directory::DataDirectory;
 use tokio::sync::{mpsc, oneshot};
@@ -177,6 +178,10 @@ impl Database {
                 KeyspaceCreateOptions::default()
                     .max_memtable_size(memtable)
                     .compaction_strategy(Arc::new(Leveled::default().with_table_target_size(TABLE_BYTES)))
+                    // In one piece, the filter of a file is a hundred KiB that each read of a key takes from it, unless they
+                    // are in the cache, which is small.
+                    .filter_block_partitioning_policy(PartitioningPolicy::all(true))
+                    .index_block_partitioning_policy(PartitioningPolicy::all(true))
             })
         })?;
         Ok(Keyspace::new(engine, Arc::clone(&self.shared)))
