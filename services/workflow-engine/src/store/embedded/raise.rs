@@ -95,13 +95,14 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let runs = (AT_ONCE + 10) as i64;
         let store = open(&directory, INDEXES_APART - 1);
-        let mut last: Option<Summary> = None;
-        for number in 0..runs {
+        // All at once, so that many are on disk with one sync.
+        let created = (0..runs).map(async |number| {
             let (record, summary) = conformance::run(&format!("run-{number}"), number);
             store.create_run(&record, &summary).await.unwrap();
-            last = Some(summary);
-        }
-        let mut ended = last.unwrap();
+            summary
+        });
+        let created: Vec<Summary> = futures::future::join_all(created).await;
+        let mut ended = created.into_iter().next_back().unwrap();
         ended.status = Status::Completed;
         ended.ended_at = Some(Timestamp::from_second(5).unwrap());
         ended.history_length = 1;
