@@ -36,16 +36,25 @@ impl Format {
         name == self.name && (self.oldest..=self.version).contains(&version)
     }
 
+    /// The version that the directory is in, if it is in use and can be used.
+    ///
+    /// # Errors
+    /// It holds something else, or another version than can be used.
+    pub fn found(self, directory: &Path) -> Result<Option<u32>, Error> {
+        let path = directory.join(FILE);
+        match read(&path)? {
+            None => Ok(None),
+            Some(text) => self.check(&path, &text).map(Some),
+        }
+    }
+
     /// Accepts a directory of this format, marks an unused one and one of an older version that can be used, refuses every
     /// other.
     pub(crate) fn check_or_mark(self, directory: &Path) -> Result<(), Error> {
         let path = directory.join(FILE);
-        match std::fs::metadata(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => self.mark(directory, false),
-            Err(error) => Err(Error::io(&path, "read", error)),
-            Ok(metadata) if metadata.len() > MOST_BYTES => Err(Error::damaged(&path, "too long")),
-            Ok(_) => {
-                let text = std::fs::read_to_string(&path).map_err(|error| Error::io(&path, "read", error))?;
+        match read(&path)? {
+            None => self.mark(directory, false),
+            Some(text) => {
                 if self.check(&path, &text)? < self.version {
                     tracing::info!(path = %path.display(), from = text.trim_end(), to = self.version, "the format is raised");
                     self.mark(directory, text.trim_end().ends_with(SEALED))?;
@@ -116,6 +125,19 @@ impl Format {
     }
 }
 
+/// What the file says; `None` if it is not there.
+fn read(path: &Path) -> Result<Option<String>, Error> {
+    match std::fs::metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io(path, "read", error)),
+        Ok(metadata) if metadata.len() > MOST_BYTES => Err(Error::damaged(path, "too long")),
+        Ok(_) => match std::fs::read_to_string(path) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) => Err(Error::io(path, "read", error)),
+        },
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,8 +151,10 @@ mod tests {
     #[test]
     fn an_unused_directory_is_marked_and_then_accepted() {
         let directory = tempfile::tempdir().unwrap();
+        assert_eq!(FORMAT.found(directory.path()).unwrap(), None);
         FORMAT.check_or_mark(directory.path()).unwrap();
         FORMAT.check_or_mark(directory.path()).unwrap();
+        assert_eq!(FORMAT.found(directory.path()).unwrap(), Some(FORMAT.version));
         assert_eq!(
             std::fs::read_to_string(directory.path().join(FILE)).unwrap(),
             "engine 3\n"

@@ -97,7 +97,8 @@ impl Embedded {
         Self::open_with(directory, FORMAT.version, None)
     }
 
-    /// The same in this format, which may be an older one; with keys by which what is in it is encrypted.
+    /// The same in this format, which may be an older one, unless the directory is in a newer one already; with keys by which what
+    /// is in it is encrypted.
     ///
     /// # Errors
     /// As [`Self::open`]; or a key that is needed is missing or another one.
@@ -106,8 +107,9 @@ impl Embedded {
         format: u32,
         keys: Option<Keys>,
     ) -> Result<Self, muster_store::Error> {
+        let found = FORMAT.found(directory.path())?.unwrap_or(FORMAT.oldest);
         let format = Format {
-            version: format.clamp(FORMAT.oldest, FORMAT.version),
+            version: format.clamp(found, FORMAT.version),
             ..FORMAT
         };
         let database = Database::open_with(directory, format, Limits::default(), keys)?;

@@ -132,6 +132,9 @@ async fn an_older_format_is_written_until_it_is_raised_and_not_after() {
     engine
         .restart_stopped_with(|settings| settings.format = FORMAT.version)
         .await;
+    engine.stop().await;
+    // What is newer already stays so.
+    engine.restart_stopped_with(|settings| settings.format = 2).await;
     assert_eq!(
         engine.search(proto::ListRunsRequest::default()).await,
         ["after", "before"]
