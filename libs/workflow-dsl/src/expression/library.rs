@@ -160,7 +160,6 @@ pub(super) struct Entry {
 }
 
 /// What something calls, and what that calls in turn, by position.
-#[derive(Debug, Clone, Default)]
 pub(super) struct Needs {
     /// Among [`Library::entries`].
     pub(super) definitions: BTreeSet<usize>,

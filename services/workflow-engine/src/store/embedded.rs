@@ -115,32 +115,23 @@ impl Embedded {
         let database = Database::open_with(directory, format, Limits::default(), keys)?;
         // Up to format 2 it held the indexes, too.
         let summaries = database.keyspace("runs")?;
-        let index = |name| match format.version < INDEXES_APART {
-            true => Ok(summaries.clone()),
-            false => database.keyspace(name),
-        };
-        let (heads, created) = (index("heads")?, index("created")?);
-        let (unfinished, ended) = (index("unfinished")?, index("ended")?);
-        if format.version >= INDEXES_APART {
-            let indexes = [
-                (Runs::Head, &heads),
-                (Runs::Created, &created),
-                (Runs::Unfinished, &unfinished),
-                (Runs::Ended, &ended),
-            ];
-            for (kind, index) in indexes {
-                raise::move_apart(&database, &summaries, kind, index)?;
+        let index = |kind, name| {
+            if format.version < INDEXES_APART {
+                return Ok(summaries.clone());
             }
-        }
+            let index = database.keyspace(name)?;
+            raise::move_apart(&database, &summaries, kind, &index)?;
+            Ok::<_, muster_store::Error>(index)
+        };
         let events = database.keyspace("events")?;
         let tail = Tail::read(&events)?;
         Ok(Self {
             catalogue: database.keyspace("catalogue")?,
+            heads: index(Runs::Head, "heads")?,
+            created: index(Runs::Created, "created")?,
+            unfinished: index(Runs::Unfinished, "unfinished")?,
+            ended: index(Runs::Ended, "ended")?,
             summaries,
-            heads,
-            created,
-            unfinished,
-            ended,
             journals: database.keyspace("journals")?,
             payloads: database.keyspace("payloads")?,
             answers: database.keyspace("answers")?,

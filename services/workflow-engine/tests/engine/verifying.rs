@@ -39,9 +39,8 @@ pub struct Files {
 impl Files {
     pub fn open(engine: &Engine) -> Self {
         let directory = muster_runtime::data_directory::open(engine.data_directory()).unwrap();
-        let mark = std::fs::read_to_string(engine.data_directory().join("format")).unwrap();
-        let version = mark.split_whitespace().nth(1).unwrap().parse().unwrap();
         // In the format that they are in: they are only looked at.
+        let version = FORMAT.found(engine.data_directory()).unwrap().unwrap();
         let format = Format { version, ..FORMAT };
         Self {
             database: Database::open(directory, format, Limits::default()).unwrap(),
