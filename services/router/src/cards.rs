@@ -1,32 +1,19 @@
 //! Agent cards that name the router as the way in, so that any A2A client reaches any agent without knowing Muster.
 //!
 //! Two kinds: that of one target (an agent, or the agents of a skill), and the router's own, which lists the skills
-//! of all. In a target's card the JSON-RPC URL ends in `/{target}`; the gRPC interface is the bare address with the
-//! target as its tenant. Everything else is as the agent says it, except signatures, which would no longer fit.
+//! of all. In a target's card the URLs of JSON-RPC and HTTP+JSON end in `/{target}`; the gRPC interface is the bare address with
+//! the target as its tenant. Everything else is as the agent says it, except signatures, which would no longer fit.
 
 use std::collections::BTreeMap;
 
-use a2a_pb::pbconv;
-use a2a_pb::protojson_conv;
-use http::HeaderValue;
 use muster_api::a2a::{AgentCapabilities, AgentCard, AgentExtension, AgentInterface, AgentSkill};
 use muster_api::extension::ROUTING;
 use muster_rpc::endpoint::Endpoint;
-use sha2::{Digest as _, Sha256};
 
 use crate::call::SUPPORTED_VERSION;
 use crate::error::Error;
 use crate::fleet::View;
 use crate::target::Target;
-
-/// A card as it is sent, with the tag that tells whether it has changed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Served {
-    /// JSON.
-    pub body: String,
-    /// `ETag`, in quotes.
-    pub tag: HeaderValue,
-}
 
 /// The card of a target, with the router at `public` as the way in.
 ///
@@ -90,25 +77,6 @@ pub fn of_router(view: &View, public: &Endpoint) -> AgentCard {
     card
 }
 
-/// The card as JSON.
-///
-/// # Errors
-/// When the agent's card holds what JSON cannot.
-pub fn serve(card: &AgentCard) -> Result<Served, Error> {
-    let invalid = |detail: String| Error::InvalidAnswer {
-        agent: card.name.clone(),
-        detail,
-    };
-    let mut value = protojson_conv::to_value(&pbconv::from_proto_agent_card(card))
-        .map_err(|error| invalid(error.to_string()))?;
-    muster_api::json::restore_integers(&mut value);
-    let body = value.to_string();
-    let digest = Sha256::digest(body.as_bytes());
-    let hex: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-    let tag = HeaderValue::from_str(&format!("\"{hex}\"")).map_err(|error| invalid(error.to_string()))?;
-    Ok(Served { body, tag })
-}
-
 fn interfaces(public: &Endpoint, target: Option<&Target>) -> Vec<AgentInterface> {
     let target = target.map(Target::to_string).unwrap_or_default();
     let interface = |url: String, binding: &str, tenant: &str| AgentInterface {
@@ -120,6 +88,12 @@ fn interfaces(public: &Endpoint, target: Option<&Target>) -> Vec<AgentInterface>
     vec![
         interface(format!("{public}/{target}"), "JSONRPC", ""),
         interface(public.authority().to_owned(), "GRPC", &target),
+        // Clients append a path to it, so it has no slash at the end.
+        interface(
+            format!("{public}/{target}").trim_end_matches('/').to_owned(),
+            "HTTP+JSON",
+            "",
+        ),
     ]
 }
 
@@ -144,6 +118,7 @@ fn declare_routing(card: &mut AgentCard) {
 mod tests {
     use std::time::Duration;
 
+    use muster_a2a::card::Served;
     use muster_rpc::endpoint;
 
     use super::*;
@@ -184,6 +159,7 @@ mod tests {
             [
                 ("JSONRPC", "http://router.example:7402/skill:forecasting", ""),
                 ("GRPC", "router.example:7402", "skill:forecasting"),
+                ("HTTP+JSON", "http://router.example:7402/skill:forecasting", ""),
             ]
         );
         assert_eq!(card.skills.len(), 1);
@@ -202,10 +178,10 @@ mod tests {
 
     #[test]
     fn the_tag_changes_with_the_card_and_only_then() {
-        let first = serve(&of_router(&view(), &public())).unwrap();
-        assert_eq!(first, serve(&of_router(&view(), &public())).unwrap());
+        let first = Served::new(&of_router(&view(), &public())).unwrap();
+        assert_eq!(first, Served::new(&of_router(&view(), &public())).unwrap());
         let mut view = view();
         view.upsert(Instance::example("other", "o1", &["s"]), Duration::ZERO);
-        assert_ne!(first.tag, serve(&of_router(&view, &public())).unwrap().tag);
+        assert_ne!(first.tag, Served::new(&of_router(&view, &public())).unwrap().tag);
     }
 }

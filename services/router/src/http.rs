@@ -1,167 +1,218 @@
-//! The HTTP face: the JSON-RPC binding and the agent cards.
+//! The HTTP face: A2A's JSON-RPC and HTTP+JSON bindings, and the agent cards.
 //!
-//! `POST /` and `POST /{target}` (with or without a slash at the end, because clients differ) are JSON-RPC;
-//! `GET /.well-known/agent-card.json` and `GET /{target}/.well-known/agent-card.json` are cards. The HTTP+JSON
-//! binding will join them under the same paths.
+//! The bindings themselves are [`muster_a2a`]'s; here is what a request means to a router. `GET
+//! /.well-known/agent-card.json` is the router's own card, `GET /{target}/.well-known/agent-card.json` that of a target.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Path, Query, Request, State};
-use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
-use http::{HeaderMap, HeaderValue, StatusCode, header};
-use muster_api::error::Reason;
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::response::Response;
+use axum::routing::get;
+use futures::StreamExt as _;
+use http::{HeaderMap, HeaderValue};
+use muster_a2a::card::{self, Served};
+use muster_a2a::{Answer, Head, Reply as Answered, Request, Service};
+use muster_api::extension::INSTANCE_METADATA;
 use muster_rpc::endpoint::Endpoint;
-use serde::Deserialize;
-use serde_json::json;
+use prost_types::Struct;
 use tonic::Status;
 
-use crate::call;
+use crate::call::Call;
 use crate::cards;
 use crate::error::Error;
-use crate::forward::Forwarder;
-use crate::jsonrpc::{self, Post};
+use crate::forward::{Events, Forwarder, Reply};
+use crate::grpc::routing_of;
+use crate::metrics::Binding;
+use crate::operation::{
+    AboutTask, CancelTask, CreateTaskPushNotificationConfig, DeleteTaskPushNotificationConfig,
+    GetExtendedAgentCard, GetTask, GetTaskPushNotificationConfig, ListTaskPushNotificationConfigs, ListTasks,
+    Operation, Single, Tenanted,
+};
 use crate::target::Target;
 
-/// What the routes need.
+/// What the routes of cards need.
 #[derive(Clone)]
-pub struct Face {
+pub struct Cards {
     /// The core.
     pub forwarder: Arc<Forwarder>,
     /// Where clients reach the router.
     pub public: Endpoint,
     /// How long a card may be used without asking again.
-    pub card_max_age: Duration,
-    /// Largest body; JSON is larger than what it encodes.
-    pub body_limit: usize,
+    pub max_age: Duration,
 }
 
-/// The routes.
-pub fn routes(face: Face) -> Router {
+/// The routes of cards.
+pub fn card_routes(cards: Cards) -> Router {
     Router::new()
-        .route("/", post(rpc_of_router))
-        .route("/{target}", post(rpc_of_target))
-        .route("/{target}/", post(rpc_of_target))
         .route("/.well-known/agent-card.json", get(card_of_router))
         .route("/{target}/.well-known/agent-card.json", get(card_of_target))
-        .with_state(face)
+        .with_state(cards)
 }
 
-/// A2A lets clients name the version in the query, too.
-#[derive(Debug, Deserialize)]
-struct VersionQuery {
-    #[serde(rename = "A2A-Version")]
-    version: Option<String>,
-}
-
-async fn rpc_of_router(
-    State(face): State<Face>,
-    Query(version): Query<VersionQuery>,
-    request: Request,
-) -> Response {
-    rpc(&face, None, version, request).await
-}
-
-async fn rpc_of_target(
-    State(face): State<Face>,
-    Path(target): Path<String>,
-    Query(version): Query<VersionQuery>,
-    request: Request,
-) -> Response {
-    rpc(&face, Some(&target), version, request).await
-}
-
-async fn rpc(face: &Face, target: Option<&str>, version: VersionQuery, request: Request) -> Response {
-    let (parts, body) = request.into_parts();
-    let mut headers = parts.headers;
-    if let Some(version) = version.version
-        && !headers.contains_key(call::VERSION)
-        && let Ok(version) = HeaderValue::from_str(&version)
-    {
-        headers.insert(call::VERSION, version);
-    }
-    match axum::body::to_bytes(body, face.body_limit).await {
-        Ok(body) => {
-            jsonrpc::answer(
-                &face.forwarder,
-                Post {
-                    headers: &headers,
-                    target,
-                    body: &body,
-                },
-            )
-            .await
-        }
-        // Either it is too large, or the client broke off and hears nothing anyway.
-        Err(_) => jsonrpc::too_large(face.body_limit),
-    }
-}
-
-async fn card_of_router(State(face): State<Face>, headers: HeaderMap) -> Response {
-    let card = cards::of_router(&face.forwarder.parts().view.read(), &face.public);
-    respond(&face, &headers, Ok(card))
+async fn card_of_router(State(cards): State<Cards>, headers: HeaderMap) -> Response {
+    let card = cards::of_router(&cards.forwarder.parts().view.read(), &cards.public);
+    respond(&cards, &headers, Ok(card))
 }
 
 async fn card_of_target(
-    State(face): State<Face>,
+    State(cards): State<Cards>,
     Path(target): Path<String>,
     headers: HeaderMap,
 ) -> Response {
     let card = Target::parse(&target, "path")
-        .and_then(|target| cards::of_target(&face.forwarder.parts().view.read(), &target, &face.public));
-    respond(&face, &headers, card)
+        .and_then(|target| cards::of_target(&cards.forwarder.parts().view.read(), &target, &cards.public));
+    respond(&cards, &headers, card)
 }
 
-fn respond(face: &Face, headers: &HeaderMap, card: Result<muster_api::a2a::AgentCard, Error>) -> Response {
-    let served = match card.and_then(|card| cards::serve(&card)) {
-        Ok(served) => served,
-        Err(error) => return refused(error),
-    };
-    let fresh = [
-        (header::ETAG, served.tag.clone()),
-        (header::CACHE_CONTROL, max_age(face.card_max_age)),
-    ];
-    if matches_tag(headers, &served.tag) {
-        return (StatusCode::NOT_MODIFIED, fresh).into_response();
+fn respond(cards: &Cards, headers: &HeaderMap, card: Result<muster_api::a2a::AgentCard, Error>) -> Response {
+    let served = card
+        .map_err(|error| Box::new(Status::from(error)))
+        .and_then(|card| Served::new(&card));
+    match served {
+        Ok(served) => served.respond(headers, cards.max_age),
+        Err(status) => card::refused(&status),
     }
-    let json = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
-    (fresh, json, served.body).into_response()
 }
 
-fn max_age(age: Duration) -> HeaderValue {
-    HeaderValue::from_str(&format!("public, max-age={}", age.as_secs())).expect("digits are a header value")
+/// The router as the JSON bindings have it.
+pub struct Http {
+    forwarder: Arc<Forwarder>,
 }
 
-fn matches_tag(headers: &HeaderMap, tag: &HeaderValue) -> bool {
-    let Ok(tag) = tag.to_str() else { return false };
-    headers
-        .get_all(header::IF_NONE_MATCH)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|wanted| matches!(wanted.trim(), "*") || wanted.trim().trim_start_matches("W/") == tag)
-}
-
-/// An error of a plain GET, with the status of our catalogue.
-fn refused(error: Error) -> Response {
-    let status = Status::from(error);
-    let known = muster_api::error::Error::from_status(&status);
-    let reason = known.as_ref().map_or(Reason::Internal, |error| error.reason);
-    let code = StatusCode::from_u16(reason.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let details = jsonrpc::error::of(&status).data;
-    let body = json!({"error": {
-        "code": code.as_u16(),
-        "status": reason.name(),
-        "message": status.message(),
-        "details": details,
-    }});
-    let mut response = (code, Json(body)).into_response();
-    if let Some(delay) = known.and_then(|error| error.retry_after) {
-        response
-            .headers_mut()
-            .insert(header::RETRY_AFTER, HeaderValue::from(delay.as_secs().max(1)));
+impl Http {
+    /// A service that forwards with this.
+    #[must_use]
+    pub const fn new(forwarder: Arc<Forwarder>) -> Self {
+        Self { forwarder }
     }
-    response
+
+    async fn forward(&self, head: &Head, request: Request) -> Result<Answered, Error> {
+        let forwarder = &self.forwarder;
+        Ok(match request {
+            Request::SendMessage(message) => {
+                let call = self.call(head, &message, routing_of(&message))?;
+                answered(forwarder.send_message(&call, message).await?, Answer::Sent)
+            }
+            Request::SendStreamingMessage(message) => {
+                let call = self.call(head, &message, routing_of(&message))?;
+                answered(forwarder.send_streaming_message(&call, message).await?, events)
+            }
+            Request::SubscribeToTask(request) => {
+                let call = self.call(head, &request, Vec::new())?;
+                answered(forwarder.subscribe(&call, request).await?, events)
+            }
+            Request::GetTask(request) => self.on_task::<GetTask, _>(head, request, Answer::Task).await?,
+            Request::CancelTask(request) => {
+                self.on_task::<CancelTask, _>(head, request, Answer::Task)
+                    .await?
+            }
+            Request::ListTasks(request) => {
+                self.at_target::<ListTasks, _>(head, request, Answer::Tasks)
+                    .await?
+            }
+            Request::GetExtendedAgentCard(request) => {
+                self.at_target::<GetExtendedAgentCard, _>(head, request, Answer::Card)
+                    .await?
+            }
+            Request::CreatePushConfig(request) => {
+                self.on_task::<CreateTaskPushNotificationConfig, _>(head, request, Answer::PushConfig)
+                    .await?
+            }
+            Request::GetPushConfig(request) => {
+                self.on_task::<GetTaskPushNotificationConfig, _>(head, request, Answer::PushConfig)
+                    .await?
+            }
+            Request::ListPushConfigs(request) => {
+                self.on_task::<ListTaskPushNotificationConfigs, _>(head, request, Answer::PushConfigs)
+                    .await?
+            }
+            Request::DeletePushConfig(request) => {
+                self.on_task::<DeleteTaskPushNotificationConfig, _>(head, request, |()| Answer::Done)
+                    .await?
+            }
+        })
+    }
+
+    async fn on_task<O, M>(
+        &self,
+        head: &Head,
+        request: O::Request,
+        wrap: fn(M) -> Answer,
+    ) -> Result<Answered, Error>
+    where
+        O: Operation<Answer = Single<M>, Request: AboutTask>,
+        M: prost::Message + Default + 'static,
+    {
+        let call = self.call(head, &request, Vec::new())?;
+        Ok(answered(
+            self.forwarder.on_task::<O, M>(&call, request).await?,
+            wrap,
+        ))
+    }
+
+    async fn at_target<O, M>(
+        &self,
+        head: &Head,
+        request: O::Request,
+        wrap: fn(M) -> Answer,
+    ) -> Result<Answered, Error>
+    where
+        O: Operation<Answer = Single<M>>,
+        M: prost::Message + Default + 'static,
+    {
+        let call = self.call(head, &request, Vec::new())?;
+        Ok(answered(
+            self.forwarder.at_target::<O, M>(&call, request).await?,
+            wrap,
+        ))
+    }
+
+    fn call<T: Tenanted>(
+        &self,
+        head: &Head,
+        request: &T,
+        routing: Vec<Option<&Struct>>,
+    ) -> Result<Call, Error> {
+        let now = self.forwarder.parts().clock.monotonic();
+        Call::read(
+            &head.headers,
+            head.tenant.as_deref(),
+            request.tenant(),
+            routing,
+            now,
+        )
+    }
+
+    fn count(&self, binding: muster_a2a::Binding, code: Option<tonic::Code>) {
+        self.forwarder.parts().meters.outcome(Binding::from(binding), code);
+    }
+}
+
+impl Service for Http {
+    async fn answer(&self, head: Head, request: Request) -> Result<Answered, Status> {
+        let outcome = self.forward(&head, request).await.map_err(Status::from);
+        self.count(head.binding, outcome.as_ref().err().map(Status::code));
+        outcome
+    }
+
+    fn unreadable(&self, binding: muster_a2a::Binding, status: &Status) {
+        self.count(binding, Some(status.code()));
+    }
+}
+
+fn answered<M>(reply: Reply<M>, wrap: fn(M) -> Answer) -> Answered {
+    let mut headers = reply.extensions;
+    if let Ok(instance) = HeaderValue::from_str(&reply.instance.instance) {
+        headers.insert(INSTANCE_METADATA, instance);
+    }
+    Answered {
+        answer: wrap(reply.message),
+        headers,
+    }
+}
+
+fn events(events: Events) -> Answer {
+    Answer::Events(events.map(|event| event.map_err(Status::from)).boxed())
 }

@@ -1,10 +1,11 @@
-//! The router: takes A2A messages over gRPC and JSON-RPC and delivers each to the best instance of the right agent.
+//! The router: takes A2A messages over gRPC, JSON-RPC and HTTP+JSON and delivers each to the best instance of the right
+//! agent.
 //!
 //! Inside out: [`balance`], [`priority`], [`routing`], [`target`], [`measure`] and the queue of [`admission`] are
 //! pure. [`fleet`] is the router's own view of who is alive, fed by the registry; [`link`] holds a connection and
 //! what was measured on it per instance; [`ownership`] knows which instance owns which task, in a [`store`];
 //! [`deduplication`] answers the same message once. [`forward`] puts them together and knows no binding;
-//! [`grpc`], [`jsonrpc`] and [`http`] translate.
+//! [`grpc`] and [`http`] translate.
 
 pub mod admission;
 pub mod balance;
@@ -17,7 +18,6 @@ pub mod fleet;
 pub mod forward;
 pub mod grpc;
 pub mod http;
-pub mod jsonrpc;
 pub mod link;
 pub mod measure;
 pub mod message;
@@ -85,17 +85,21 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
         .max_decoding_message_size(limit)
         .max_encoding_message_size(usize::MAX);
     let control = grpc::Control::new(Arc::clone(&forwarder), config.router.message_queue_size);
-    let face = http::Face {
-        forwarder,
+    let cards = http::Cards {
+        forwarder: Arc::clone(&forwarder),
         public,
-        card_max_age: Duration::from_secs(config.router.card_max_age_seconds),
+        max_age: Duration::from_secs(config.router.card_max_age_seconds),
+    };
+    let face = muster_a2a::Face {
+        service: Arc::new(http::Http::new(forwarder)),
         // Base64 and escapes make JSON larger than the message, which is measured again once it is decoded.
         body_limit: limit.saturating_mul(2),
     };
     let surface = Surface::new(FILE_DESCRIPTOR_SET)
         .grpc(a2a)
         .grpc(RouterServiceServer::new(control))
-        .http(http::routes(face));
+        .http(muster_a2a::routes(face))
+        .http(http::card_routes(cards));
     chassis.serve(listeners, surface).await
 }
 

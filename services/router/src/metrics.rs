@@ -73,6 +73,18 @@ pub enum Binding {
     Grpc,
     /// JSON-RPC over HTTP.
     JsonRpc,
+    /// HTTP+JSON.
+    HttpJson,
+}
+
+impl From<muster_a2a::Binding> for Binding {
+    fn from(binding: muster_a2a::Binding) -> Self {
+        match binding {
+            muster_a2a::Binding::Grpc => Self::Grpc,
+            muster_a2a::Binding::JsonRpc => Self::JsonRpc,
+            muster_a2a::Binding::HttpJson => Self::HttpJson,
+        }
+    }
 }
 
 impl Binding {
@@ -80,6 +92,7 @@ impl Binding {
         match self {
             Self::Grpc => "grpc",
             Self::JsonRpc => "jsonrpc",
+            Self::HttpJson => "http_json",
         }
     }
 }

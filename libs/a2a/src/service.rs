@@ -1,0 +1,198 @@
+//! What the bindings speak with a service: requests, answers, and what stands around them.
+//!
+//! A missing `A2A-Version` strictly means 0.3. It is let pass as 1.0, because the methods, paths and messages of these
+//! bindings exist in 1.0 alone, and tools such as grpcurl and the official gRPC clients send no such header; a version that
+//! is named and is not 1.0 is refused, and so is a method that only 0.3 has.
+
+use std::future::Future;
+
+use futures::stream::BoxStream;
+use http::{HeaderMap, HeaderName};
+use muster_api::a2a;
+use tonic::Status;
+
+use crate::SUPPORTED_VERSION;
+use crate::error::ProtocolError;
+
+/// Header that names the A2A version.
+pub const VERSION: HeaderName = HeaderName::from_static("a2a-version");
+
+/// Header that names the A2A extensions in use, separated by commas.
+pub const EXTENSIONS: HeaderName = HeaderName::from_static("a2a-extensions");
+
+/// How a request came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Binding {
+    /// gRPC.
+    Grpc,
+    /// JSON-RPC over HTTP.
+    JsonRpc,
+    /// HTTP+JSON.
+    HttpJson,
+}
+
+/// What stands around a request.
+#[derive(Debug, Clone)]
+pub struct Head {
+    /// How it came.
+    pub binding: Binding,
+    /// Headers; gRPC metadata are headers, too. A version in the query has become one.
+    pub headers: HeaderMap,
+    /// The tenant in the URL's path.
+    pub tenant: Option<String>,
+}
+
+/// A request, whatever the binding.
+#[derive(Debug, Clone)]
+pub enum Request {
+    /// Sends a message and waits for the answer.
+    SendMessage(a2a::SendMessageRequest),
+    /// Sends a message and follows the answer.
+    SendStreamingMessage(a2a::SendMessageRequest),
+    /// Reads a task.
+    GetTask(a2a::GetTaskRequest),
+    /// Lists tasks.
+    ListTasks(a2a::ListTasksRequest),
+    /// Cancels a task.
+    CancelTask(a2a::CancelTaskRequest),
+    /// Follows a task.
+    SubscribeToTask(a2a::SubscribeToTaskRequest),
+    /// Has a task's updates pushed.
+    CreatePushConfig(a2a::TaskPushNotificationConfig),
+    /// Reads where a task's updates are pushed to.
+    GetPushConfig(a2a::GetTaskPushNotificationConfigRequest),
+    /// Lists where a task's updates are pushed to.
+    ListPushConfigs(a2a::ListTaskPushNotificationConfigsRequest),
+    /// Ends a push.
+    DeletePushConfig(a2a::DeleteTaskPushNotificationConfigRequest),
+    /// Reads the extended card.
+    GetExtendedAgentCard(a2a::GetExtendedAgentCardRequest),
+}
+
+/// A stream of answers; an error is its last item.
+pub type Events = BoxStream<'static, Result<a2a::StreamResponse, Status>>;
+
+/// An answer, whatever the binding.
+pub enum Answer {
+    /// To a message.
+    Sent(a2a::SendMessageResponse),
+    /// A task.
+    Task(a2a::Task),
+    /// A page of tasks.
+    Tasks(a2a::ListTasksResponse),
+    /// Where a task's updates are pushed to.
+    PushConfig(a2a::TaskPushNotificationConfig),
+    /// A page of those.
+    PushConfigs(a2a::ListTaskPushNotificationConfigsResponse),
+    /// It is done, and there is nothing to say.
+    Done,
+    /// A card.
+    Card(a2a::AgentCard),
+    /// What happens, as it does.
+    Events(Events),
+}
+
+/// An answer with its headers.
+pub struct Reply {
+    /// The answer.
+    pub answer: Answer,
+    /// Headers that go with it.
+    pub headers: HeaderMap,
+}
+
+impl From<Answer> for Reply {
+    fn from(answer: Answer) -> Self {
+        Self {
+            answer,
+            headers: HeaderMap::new(),
+        }
+    }
+}
+
+/// Something that serves A2A.
+pub trait Service: Send + Sync + 'static {
+    /// Answers one request. The answer is of the request's kind.
+    fn answer(&self, head: Head, request: Request) -> impl Future<Output = Result<Reply, Status>> + Send;
+
+    /// Hears of a request that its binding could not read; for metrics.
+    fn unreadable(&self, binding: Binding, status: &Status) {
+        let _ = (binding, status);
+    }
+}
+
+impl Head {
+    /// Refuses every version but ours; see the module's documentation for a missing one.
+    ///
+    /// # Errors
+    /// `VersionNotSupported`.
+    pub fn check_version(&self) -> Result<(), Box<Status>> {
+        let version = self.headers.get(VERSION).map(|value| value.to_str());
+        let other = match version {
+            None => return Ok(()),
+            Some(Ok(version)) if matches!(version.trim(), "" | SUPPORTED_VERSION) => return Ok(()),
+            Some(Ok(version)) => version.chars().take(32).collect(),
+            Some(Err(_)) => "(no text)".to_owned(),
+        };
+        Err(Box::new(version_not_supported(&other)))
+    }
+
+    /// The extensions that the caller uses.
+    #[must_use]
+    pub fn extensions(&self) -> Vec<&str> {
+        self.headers
+            .get_all(EXTENSIONS)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .map(str::trim)
+            .filter(|uri| !uri.is_empty())
+            .collect()
+    }
+}
+
+/// The error for a version that is not ours.
+#[must_use]
+pub fn version_not_supported(version: &str) -> Status {
+    ProtocolError::VersionNotSupported.status(format!(
+        "A2A version '{version}' is not supported; {SUPPORTED_VERSION} is spoken here"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn head(pairs: &[(HeaderName, &'static str)]) -> Head {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(name.clone(), HeaderValue::from_static(value));
+        }
+        Head {
+            binding: Binding::Grpc,
+            headers,
+            tenant: None,
+        }
+    }
+
+    #[test]
+    fn a_named_version_other_than_1_0_is_refused_and_none_is_let_pass() {
+        for version in ["0.3", "1.1", "2.0", "one"] {
+            let refused = head(&[(VERSION, version)]).check_version().unwrap_err();
+            assert_eq!(
+                ProtocolError::of(&refused),
+                Some(ProtocolError::VersionNotSupported)
+            );
+        }
+        assert!(head(&[(VERSION, "")]).check_version().is_ok());
+        assert!(head(&[(VERSION, " 1.0 ")]).check_version().is_ok());
+        assert!(head(&[]).check_version().is_ok());
+    }
+
+    #[test]
+    fn extensions_are_read_from_every_header_of_that_name() {
+        let head = head(&[(EXTENSIONS, "urn:a, urn:b"), (EXTENSIONS, "urn:c,")]);
+        assert_eq!(head.extensions(), ["urn:a", "urn:b", "urn:c"]);
+    }
+}
