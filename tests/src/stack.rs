@@ -48,7 +48,9 @@ impl Stack {
             .env("MUSTER__ENGINE__ROUTER_URL", router.url())
             .env("MUSTER__ENGINE__DATA_DIRECTORY", path("engine"));
         let agents = AGENTS.map(|name| {
-            Program::named(&format!("muster-agent-{name}")).env("MUSTER__AGENT__REGISTRY_URL", registry.url())
+            Program::named(&format!("muster-agent-{name}"))
+                .env("MUSTER__AGENT__REGISTRY_URL", registry.url())
+                .env("MUSTER__AGENT__DATA_DIRECTORY", path("agents"))
         });
         // In any order: agents and router first, so that they find no registry.
         let mut running: Vec<Process> = agents.iter().map(Program::start).collect();

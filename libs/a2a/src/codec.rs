@@ -36,8 +36,11 @@ pub(crate) fn encode<T: ProtoJsonPayload>(message: &T::Proto) -> Result<Value, B
     Ok(value)
 }
 
-/// One event as JSON.
-pub(crate) fn event(event: &StreamResponse) -> Result<Value, Box<Status>> {
+/// One event of a stream as JSON.
+///
+/// # Errors
+/// When it holds what JSON cannot.
+pub fn event(event: &StreamResponse) -> Result<Value, Box<Status>> {
     encode::<a2a::StreamResponse>(event)
 }
 

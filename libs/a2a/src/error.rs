@@ -159,9 +159,12 @@ impl Read {
         let details = pb::Status::decode(status.details())
             .map(|status| status.details)
             .unwrap_or_default();
+        let mut details = details;
+        // What says why comes first.
+        details.sort_by_key(|detail| short(&detail.type_url) != "google.rpc.ErrorInfo");
         let info = details
-            .iter()
-            .find(|detail| short(&detail.type_url) == "google.rpc.ErrorInfo")
+            .first()
+            .filter(|detail| short(&detail.type_url) == "google.rpc.ErrorInfo")
             .and_then(|detail| pb::ErrorInfo::decode(detail.value.as_slice()).ok());
         let known = info.as_ref().and_then(Known::of);
         let number = known.map_or_else(|| fallback(status.code()), Known::number);

@@ -27,6 +27,7 @@ mod rest;
 pub mod service;
 mod sse;
 
+pub use codec::event as event_json;
 pub use error::ProtocolError;
 pub use grpc::Grpc;
 pub use http_face::{Face, routes};

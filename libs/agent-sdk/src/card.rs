@@ -26,6 +26,17 @@ pub struct Card {
     pub(crate) description: String,
     pub(crate) version: String,
     pub(crate) skills: Vec<Skill>,
+    pub(crate) hidden_skills: Vec<Skill>,
+    pub(crate) input_modes: Vec<String>,
+    pub(crate) extensions: Vec<Extension>,
+}
+
+/// An extension of A2A that an agent understands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Extension {
+    pub(crate) uri: String,
+    pub(crate) description: String,
+    pub(crate) required: bool,
 }
 
 /// One thing that an agent can do, and by which it is found.
@@ -64,6 +75,9 @@ impl Card {
             description: description.into(),
             version: version.into(),
             skills: Vec::new(),
+            hidden_skills: Vec::new(),
+            input_modes: vec!["application/json".to_owned(), "text/plain".to_owned()],
+            extensions: Vec::new(),
         }
     }
 
@@ -74,6 +88,27 @@ impl Card {
         self
     }
 
+    /// Adds a skill that only the extended card shows, which is for callers who have proved who they are.
+    #[must_use]
+    pub fn extended_skill(mut self, skill: Skill) -> Self {
+        self.hidden_skills.push(skill);
+        self
+    }
+
+    /// Adds a media type that messages may have parts of, beside JSON and plain text; `TYPE/*` is all of a kind.
+    #[must_use]
+    pub fn input_mode(mut self, media_type: impl Into<String>) -> Self {
+        self.input_modes.push(media_type.into());
+        self
+    }
+
+    /// Adds an extension of A2A. Messages of callers who do not use one that is required are refused.
+    #[must_use]
+    pub fn extension(mut self, extension: Extension) -> Self {
+        self.extensions.push(extension);
+        self
+    }
+
     /// The agent's id.
     #[must_use]
     pub fn id(&self) -> &str {
@@ -81,11 +116,39 @@ impl Card {
     }
 
     pub(crate) fn has_skill(&self, id: &str) -> bool {
-        self.skills.iter().any(|skill| skill.id == id)
+        self.all_skills().any(|skill| skill.id == id)
+    }
+
+    pub(crate) fn is_idempotent(&self, id: &str) -> bool {
+        self.all_skills().any(|skill| skill.id == id && skill.idempotent)
+    }
+
+    /// The only skill, where there is one.
+    pub(crate) fn only_skill(&self) -> Option<&str> {
+        let mut skills = self.all_skills();
+        let only = skills.next()?;
+        skills.next().is_none().then_some(only.id.as_str())
     }
 
     pub(crate) fn skill_ids(&self) -> impl Iterator<Item = &str> {
         self.skills.iter().map(|skill| skill.id.as_str())
+    }
+
+    fn all_skills(&self) -> impl Iterator<Item = &Skill> {
+        self.skills.iter().chain(&self.hidden_skills)
+    }
+
+    /// Whether a part of this media type is taken.
+    pub(crate) fn takes(&self, media_type: &str) -> bool {
+        let bare = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        self.input_modes.iter().any(|mode| {
+            let mode = mode.to_ascii_lowercase();
+            mode == bare
+                || mode == "*/*"
+                || mode
+                    .strip_suffix('*')
+                    .is_some_and(|kind| kind.ends_with('/') && bare.starts_with(kind))
+        })
     }
 
     /// Refuses what the registry or a client would stumble over, naming the field.
@@ -112,12 +175,29 @@ impl Card {
             ));
         }
         let mut seen = BTreeSet::new();
-        for (index, skill) in self.skills.iter().enumerate() {
+        for (index, skill) in self.all_skills().enumerate() {
             skill.check(&format!("skills[{index}]"))?;
             if !seen.insert(skill.id.as_str()) {
                 return Err(Error::new(
                     format!("skills[{index}].id"),
                     format!("'{}' is given twice", skill.id),
+                ));
+            }
+        }
+        for (index, mode) in self.input_modes.iter().enumerate() {
+            if !mode.contains('/') || mode.len() > MAX_NAME {
+                return Err(Error::new(
+                    format!("input_modes[{index}]"),
+                    format!("'{mode}' is no media type such as text/csv"),
+                ));
+            }
+        }
+        for (index, extension) in self.extensions.iter().enumerate() {
+            let is_uri = extension.uri.contains(':') && !extension.uri.contains([',', ' ']);
+            if !is_uri || extension.uri.len() > MAX_DESCRIPTION {
+                return Err(Error::new(
+                    format!("extensions[{index}].uri"),
+                    format!("'{}' is no URI", extension.uri),
                 ));
             }
         }
@@ -141,7 +221,12 @@ impl Card {
                 json!(idempotent),
             )])),
         };
-        let modes = || vec!["application/json".to_owned(), "text/plain".to_owned()];
+        let own = self.extensions.iter().map(|extension| AgentExtension {
+            uri: extension.uri.clone(),
+            description: Some(extension.description.clone()),
+            required: Some(extension.required),
+            params: None,
+        });
         AgentCard {
             name: self.name.clone(),
             description: self.description.clone(),
@@ -156,12 +241,12 @@ impl Card {
             ],
             capabilities: AgentCapabilities {
                 streaming: Some(true),
-                push_notifications: Some(false),
-                extensions: Some(vec![routing]),
-                extended_agent_card: Some(false),
+                push_notifications: Some(true),
+                extensions: Some(std::iter::once(routing).chain(own).collect()),
+                extended_agent_card: Some(!self.hidden_skills.is_empty()),
             },
-            default_input_modes: modes(),
-            default_output_modes: modes(),
+            default_input_modes: self.input_modes.clone(),
+            default_output_modes: vec!["application/json".to_owned(), "text/plain".to_owned()],
             skills: self.skills.iter().map(Skill::to_a2a).collect(),
             provider: None,
             documentation_url: None,
@@ -170,6 +255,35 @@ impl Card {
             security_requirements: None,
             signatures: None,
         }
+    }
+
+    /// The official card that shows everything; `None` where nothing is hidden.
+    pub(crate) fn to_extended(&self, authority: &str) -> Option<AgentCard> {
+        if self.hidden_skills.is_empty() {
+            return None;
+        }
+        let mut card = self.to_a2a(authority);
+        card.skills = self.all_skills().map(Skill::to_a2a).collect();
+        Some(card)
+    }
+}
+
+impl Extension {
+    /// An extension that callers may use.
+    #[must_use]
+    pub fn new(uri: impl Into<String>, description: impl Into<String>) -> Self {
+        Self {
+            uri: uri.into(),
+            description: description.into(),
+            required: false,
+        }
+    }
+
+    /// Callers have to use it.
+    #[must_use]
+    pub fn required(mut self) -> Self {
+        self.required = true;
+        self
     }
 }
 

@@ -1,6 +1,8 @@
 //! Configuration of every agent: the standard sections, the SDK's own (`agent`), and the agent's (`settings`).
 
-use muster_rpc::endpoint;
+use std::path::PathBuf;
+
+use muster_rpc::{endpoint, outbound};
 use muster_runtime::config::{Mistakes, Settings};
 use muster_runtime::{server, telemetry, trust};
 use serde::de::DeserializeOwned;
@@ -64,7 +66,15 @@ pub struct AgentConfig {
     pub max_stored_bytes: usize,
     /// How long a task is remembered after its last change.
     pub task_retention_seconds: u64,
+    /// Where tasks and push configurations are kept, so that they survive a restart: in a directory of the agent's id
+    /// below it, which one process uses at a time. In memory alone where it is empty.
+    pub data_directory: PathBuf,
+    /// What push notifications may be sent to.
+    pub outbound: outbound::Config,
 }
+
+/// Where the operator sets what push notifications may be sent to.
+pub(crate) const OUTBOUND: &str = "agent.outbound.allow";
 
 impl Default for AgentConfig {
     fn default() -> Self {
@@ -80,6 +90,8 @@ impl Default for AgentConfig {
             max_stored_tasks: 10_000,
             max_stored_bytes: 64 * 1024 * 1024,
             task_retention_seconds: 3_600,
+            data_directory: PathBuf::from("data/agents"),
+            outbound: outbound::Config::default(),
         }
     }
 }
@@ -138,6 +150,9 @@ impl AgentConfig {
                 "agent.advertise_host",
                 format!("'{host}' is no host name or address: {error}"),
             );
+        }
+        if let Err(error) = outbound::Policy::new(&self.outbound.allow, OUTBOUND) {
+            mistakes.add(OUTBOUND, error);
         }
         let at_least_one = [
             ("agent.max_concurrent_tasks", u64::from(self.max_concurrent_tasks)),

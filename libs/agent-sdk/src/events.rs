@@ -1,20 +1,18 @@
-//! What subscribers and the task store see of an execution: the opening task, updates, and the events that settle it.
+//! What followers and the store see of an execution: updates, and the events that settle the task.
 
-use a2a::{
-    Message, Part, Role, StreamResponse, Task, TaskArtifactUpdateEvent, TaskState, TaskStatus,
-    TaskStatusUpdateEvent,
-};
-use a2a_server::ExecutorContext;
+use a2a::{Message, Part, Role};
+use a2a_pb::pbconv;
+use a2a_pb::proto::{self as pb, TaskState};
+use muster_api::time;
 use muster_runtime::clock::SharedClock;
+use prost::Message as _;
 
-use crate::execution::Conversation;
 use crate::metrics::Meters;
 use crate::reply::{Kind, Outcome};
 use crate::task::Update;
-use crate::task_store::timestamp;
-use crate::{Failure, Reply, size};
+use crate::{Failure, Reply};
 
-/// Most updates of one execution: more is a handler gone wild, and subscribers would fall behind.
+/// Most updates of one execution: more is a handler gone wild, and followers would fall behind.
 const MAX_UPDATES: usize = 1_000;
 
 /// Makes the events of one execution, and keeps its answer within its bounds.
@@ -29,10 +27,16 @@ pub(crate) struct Events {
 }
 
 impl Events {
-    pub(crate) fn new(context: &ExecutorContext, limit: usize, clock: SharedClock, meters: Meters) -> Self {
+    pub(crate) fn new(
+        task_id: &str,
+        context_id: &str,
+        limit: usize,
+        clock: SharedClock,
+        meters: Meters,
+    ) -> Self {
         Self {
-            task_id: context.task_id.clone(),
-            context_id: context.context_id.clone(),
+            task_id: task_id.to_owned(),
+            context_id: context_id.to_owned(),
             clock,
             meters,
             limit,
@@ -41,36 +45,13 @@ impl Events {
         }
     }
 
-    /// The task itself, as the first event has to be; a new one is SUBMITTED first.
-    pub(crate) fn opening(
-        &self,
-        context: &ExecutorContext,
-        conversation: &Conversation,
-    ) -> Vec<StreamResponse> {
-        let mut history = conversation.earlier.clone();
-        history.push(conversation.present.clone());
-        let (first, then) = if conversation.is_follow_up {
-            (TaskState::Working, None)
-        } else {
-            (
-                TaskState::Submitted,
-                Some(self.status_update(TaskState::Working, None)),
-            )
-        };
-        let stored = context.stored_task.as_ref();
-        let task = Task {
-            id: self.task_id.clone(),
-            context_id: self.context_id.clone(),
-            status: self.status(first, None),
-            artifacts: stored.and_then(|task| task.artifacts.clone()),
-            history: Some(history),
-            metadata: stored.and_then(|task| task.metadata.clone()),
-        };
-        std::iter::once(StreamResponse::Task(task)).chain(then).collect()
+    /// The task is at work.
+    pub(crate) fn working(&self) -> pb::StreamResponse {
+        self.status_update(TaskState::Working, None)
     }
 
     /// One update of the handler, or why it goes too far.
-    pub(crate) fn update(&mut self, update: Update) -> Result<StreamResponse, Failure> {
+    pub(crate) fn update(&mut self, update: Update) -> Result<pb::StreamResponse, Failure> {
         self.updates += 1;
         if self.updates > MAX_UPDATES {
             return Err(Failure::failed(format!(
@@ -80,14 +61,16 @@ impl Events {
         match update {
             Update::Working(progress) => {
                 let message = Message::new(Role::Agent, vec![Part::text(progress)]);
-                Ok(self.status_update(TaskState::Working, Some(message)))
+                let update = self.status_update(TaskState::Working, Some(message));
+                self.spend(update.encoded_len())?;
+                Ok(update)
             }
-            Update::Artifact(artifact) => self.artifact(artifact.into_a2a()),
+            Update::Artifact(artifact) => self.artifact(&artifact.into_a2a()),
         }
     }
 
     /// The events that settle the task.
-    pub(crate) fn closing(&mut self, result: Result<Reply, Failure>) -> Vec<StreamResponse> {
+    pub(crate) fn closing(&mut self, result: Result<Reply, Failure>) -> Vec<pb::StreamResponse> {
         let artifacts = result.and_then(|reply| Ok((self.artifacts(&reply)?, reply)));
         let (mut events, state, message) = match artifacts {
             Ok((events, reply)) => {
@@ -105,53 +88,70 @@ impl Events {
                 (Vec::new(), state, failure.status_message())
             }
         };
-        self.meters.task_ended(&state);
-        tracing::debug!(task_id = self.task_id, ?state, "task settled");
+        self.meters.task_ended(state);
+        tracing::debug!(task_id = self.task_id, state = state.as_str_name(), "task settled");
         events.push(self.status_update(state, Some(message)));
         events
     }
 
     /// The result first, then the reply's other artifacts; a question has no result yet.
-    fn artifacts(&mut self, reply: &Reply) -> Result<Vec<StreamResponse>, Failure> {
+    fn artifacts(&mut self, reply: &Reply) -> Result<Vec<pb::StreamResponse>, Failure> {
         let result = (reply.outcome == Outcome::Completed).then(|| reply.result_artifact());
         let others = reply.artifacts.iter().cloned().map(crate::Artifact::into_a2a);
         result
             .into_iter()
             .chain(others)
-            .map(|artifact| self.artifact(artifact))
+            .map(|artifact| self.artifact(&artifact))
             .collect()
     }
 
-    fn artifact(&mut self, artifact: a2a::Artifact) -> Result<StreamResponse, Failure> {
-        self.sent_bytes = self.sent_bytes.saturating_add(size::artifact(&artifact));
+    fn artifact(&mut self, artifact: &a2a::Artifact) -> Result<pb::StreamResponse, Failure> {
+        let artifact = pbconv::to_proto_artifact(artifact);
+        self.spend(artifact.encoded_len())?;
+        Ok(event(pb::stream_response::Payload::ArtifactUpdate(
+            pb::TaskArtifactUpdateEvent {
+                task_id: self.task_id.clone(),
+                context_id: self.context_id.clone(),
+                artifact: Some(artifact),
+                append: false,
+                last_chunk: true,
+                metadata: None,
+            },
+        )))
+    }
+
+    fn spend(&mut self, bytes: usize) -> Result<(), Failure> {
+        self.sent_bytes = self.sent_bytes.saturating_add(bytes);
         if self.sent_bytes > self.limit {
             return Err(Failure::failed(format!(
                 "the answer is larger than {} bytes (`server.max_message_bytes`); ask for less",
                 self.limit
             )));
         }
-        Ok(StreamResponse::ArtifactUpdate(TaskArtifactUpdateEvent {
-            task_id: self.task_id.clone(),
-            context_id: self.context_id.clone(),
-            artifact,
-            append: Some(false),
-            last_chunk: Some(true),
-            metadata: None,
-        }))
+        Ok(())
     }
 
-    fn status_update(&self, state: TaskState, message: Option<Message>) -> StreamResponse {
-        StreamResponse::StatusUpdate(TaskStatusUpdateEvent {
-            task_id: self.task_id.clone(),
-            context_id: self.context_id.clone(),
-            status: self.status(state, message),
-            metadata: None,
-        })
+    fn status_update(&self, state: TaskState, message: Option<Message>) -> pb::StreamResponse {
+        status_update(&self.clock, state, message, &self.task_id, &self.context_id)
     }
+}
 
-    fn status(&self, state: TaskState, message: Option<Message>) -> TaskStatus {
-        status(&self.clock, state, message, &self.task_id, &self.context_id)
-    }
+/// A status of now as an event.
+pub(crate) fn status_update(
+    clock: &SharedClock,
+    state: TaskState,
+    message: Option<Message>,
+    task_id: &str,
+    context_id: &str,
+) -> pb::StreamResponse {
+    event(pb::stream_response::Payload::StatusUpdate(
+        pb::TaskStatusUpdateEvent {
+            task_id: task_id.to_owned(),
+            context_id: context_id.to_owned(),
+            status: Some(status(clock, state, message, task_id, context_id)),
+            metadata: None,
+        },
+    ))
 }
 
 /// A status of now; its message belongs to the task.
@@ -161,14 +161,21 @@ pub(crate) fn status(
     message: Option<Message>,
     task_id: &str,
     context_id: &str,
-) -> TaskStatus {
-    TaskStatus {
-        state,
-        message: message.map(|message| Message {
-            task_id: Some(task_id.to_owned()),
-            context_id: Some(context_id.to_owned()),
-            ..message
-        }),
-        timestamp: timestamp(clock.now()),
+) -> pb::TaskStatus {
+    let message = message.map(|message| pb::Message {
+        task_id: task_id.to_owned(),
+        context_id: context_id.to_owned(),
+        ..pbconv::to_proto_message(&message)
+    });
+    pb::TaskStatus {
+        state: state.into(),
+        message,
+        timestamp: Some(time::to_proto(clock.now())),
+    }
+}
+
+fn event(payload: pb::stream_response::Payload) -> pb::StreamResponse {
+    pb::StreamResponse {
+        payload: Some(payload),
     }
 }

@@ -6,11 +6,11 @@
 //! [`Failure`]; it knows neither gRPC nor HTTP nor the registry.
 //!
 //! ```text
-//! grpc.rs  http.rs      bindings: decode, call, encode
-//!      gate.rs          bounds, admission, recovery of broken subscriptions, metrics
-//!   (a2a-server)        the official request handler: task life cycle, subscriptions
-//! execution.rs  task_store.rs
-//!      Agent            the idea
+//! (muster-a2a)      the bindings: decode, call, encode
+//!   service.rs      bounds, admission, every operation
+//!     tasks.rs      the tasks, their followers, the disk      push.rs    their events to webhooks
+//!   execution.rs    one message at work
+//!     Agent         the idea
 //! ```
 //!
 //! Invariants that hold whatever an agent does:
@@ -21,6 +21,8 @@
 //!   before a task exists, so that a caller can go elsewhere at once. Queueing here as well as in the router was
 //!   rejected: two queues hide each other's length.
 //! * Stored tasks are bounded in number and in bytes; finished ones leave first.
+//! * With a data directory tasks survive the process, and what was at work when it was killed ends or goes on.
+//! * All who follow a task see the same events in the same order.
 //! * Registration never gives up and never stands in the way of serving.
 //!
 //! An answer has a fixed shape, on which workflows rely: `artifacts[0]` is named `result`, its first part is the
@@ -31,23 +33,21 @@ mod card;
 mod config;
 mod events;
 mod execution;
-mod gate;
-mod grpc;
 mod http;
 mod input;
 mod metrics;
-mod refusal;
+mod push;
 mod registration;
 mod reply;
 mod request;
 mod running;
 mod serve;
-mod size;
+mod service;
 mod task;
-mod task_store;
+mod tasks;
 
 pub use agent::Agent;
-pub use card::{Card, Skill};
+pub use card::{Card, Extension, Skill};
 pub use config::{AgentConfig, Config, NoSettings, Section};
 pub use input::parse;
 pub use reply::{Artifact, Failure, Reply};

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use a2a::TaskState;
-use a2a_server::middleware::ServiceParams;
+use a2a_pb::proto::TaskState;
+use http::HeaderMap;
 use muster_api::error::Reason;
 use muster_api::extension;
 use muster_runtime::clock::SharedClock;
@@ -15,6 +15,7 @@ const RECEIVED: &str = "a2a_messages_received_total";
 const LATENCY: &str = "a2a_message_latency_seconds";
 const REFUSED: &str = "agent_messages_refused_total";
 const TASKS: &str = "agent_tasks_total";
+const PUSHED: &str = "agent_push_notifications_total";
 const RUNNING: &str = "agent_tasks_running";
 const LOAD: &str = "agent_load";
 const REGISTERED: &str = "agent_registered";
@@ -40,6 +41,11 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
         name: TASKS,
         kind: Kind::Counter,
         help: "Tasks settled, by state",
+    },
+    Definition {
+        name: PUSHED,
+        kind: Kind::Counter,
+        help: "Attempts to deliver a push notification, by outcome",
     },
     Definition {
         name: RUNNING,
@@ -122,7 +128,12 @@ impl Meters {
         self.metrics.counter(REFUSED, &labels).increment(1);
     }
 
-    pub(crate) fn task_ended(&self, state: &TaskState) {
+    pub(crate) fn pushed(&self, delivery: Delivery) {
+        let labels = [("outcome", delivery.name().to_owned())];
+        self.metrics.counter(PUSHED, &labels).increment(1);
+    }
+
+    pub(crate) fn task_ended(&self, state: TaskState) {
         let labels = [("state", state_name(state).to_owned())];
         self.metrics.counter(TASKS, &labels).increment(1);
     }
@@ -141,6 +152,24 @@ impl Meters {
     }
 }
 
+/// How an attempt to deliver a push notification ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Delivery {
+    Arrived,
+    Failed,
+    GivenUp,
+}
+
+impl Delivery {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Arrived => "arrived",
+            Self::Failed => "failed",
+            Self::GivenUp => "given_up",
+        }
+    }
+}
+
 impl Method {
     const fn name(self) -> &'static str {
         match self {
@@ -156,7 +185,7 @@ impl Method {
 
 impl Sender {
     /// Reads the kind off the headers that our own services set.
-    pub(crate) fn of(headers: &ServiceParams) -> Self {
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
         if headers.contains_key(extension::STEP_KEY_METADATA) {
             Self::Workflow
         } else if headers.contains_key(extension::TARGET_METADATA)
@@ -188,7 +217,7 @@ impl Drop for Timing {
     }
 }
 
-const fn state_name(state: &TaskState) -> &'static str {
+const fn state_name(state: TaskState) -> &'static str {
     match state {
         TaskState::Unspecified => "unspecified",
         TaskState::Submitted => "submitted",

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 
 use a2a::{Message, PartContent};
-use muster_api::{extension, json::restore_integers, names};
+use muster_api::{json::restore_integers, names};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::tasks::record::Errand;
 use crate::{Card, Failure, parse};
 
 /// Key under which message or request metadata, or a data part, name the skill.
@@ -73,14 +74,14 @@ impl Request {
         }
     }
 
-    /// Reads a message; `headers` are the binding's metadata in lower case.
+    /// Reads a message and what came around it.
     pub(crate) fn read(
         message: Message,
         request_metadata: Option<HashMap<String, Value>>,
-        headers: &HashMap<String, Vec<String>>,
+        errand: &Errand,
         card: &Card,
     ) -> Result<Self, Failure> {
-        let header = |name: &str| headers.get(name).and_then(|values| values.first()).cloned();
+        let said = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         let mut metadata = request_metadata.unwrap_or_default();
         metadata.extend(message.metadata.clone().unwrap_or_default());
 
@@ -96,20 +97,17 @@ impl Request {
             _ => None,
         };
         let named = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
-        let skill = header(extension::SKILL_METADATA)
+        let skill = said(&errand.skill)
             .or_else(|| named(metadata.get(SKILL)))
             .or_else(|| named(in_data.as_ref()))
-            .or_else(|| match card.skills.as_slice() {
-                [only] => Some(only.id.clone()),
-                _ => None,
-            });
+            .or_else(|| card.only_skill().map(str::to_owned));
         if let Some(unknown) = skill.as_deref().filter(|id| !card.has_skill(id)) {
             return Err(unknown_skill(unknown, card));
         }
         Ok(Self {
             skill,
             metadata,
-            step_key: header(extension::STEP_KEY_METADATA),
+            step_key: said(&errand.step_key),
             message,
             text,
             data,
@@ -200,12 +198,8 @@ mod tests {
             })
     }
 
-    fn read(parts: Vec<Part>, headers: &[(&str, &str)], card: &Card) -> Result<Request, Failure> {
-        let headers = headers
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), vec![(*value).to_owned()]))
-            .collect();
-        Request::read(Message::new(Role::User, parts), None, &headers, card)
+    fn read(parts: Vec<Part>, card: &Card) -> Result<Request, Failure> {
+        Request::read(Message::new(Role::User, parts), None, &Errand::default(), card)
     }
 
     #[test]
@@ -218,7 +212,6 @@ mod tests {
                 Part::text("x,y").with_filename("a.csv"),
                 Part::text("please"),
             ],
-            &[],
             &card(&["a", "b"]),
         )
         .unwrap();
@@ -231,12 +224,14 @@ mod tests {
 
     #[test]
     fn the_routers_skill_wins_and_the_data_keeps_no_trace_of_it() {
-        let request = read(
-            vec![Part::data(json!({ "skill": "a", "city": "Seattle" }))],
-            &[("muster-skill", "b"), ("muster-step-key", "k")],
-            &card(&["a", "b"]),
-        )
-        .unwrap();
+        let errand = Errand {
+            skill: "b".to_owned(),
+            step_key: "k".to_owned(),
+            ..Errand::default()
+        };
+        let parts = vec![Part::data(json!({ "skill": "a", "city": "Seattle" }))];
+        let request =
+            Request::read(Message::new(Role::User, parts), None, &errand, &card(&["a", "b"])).unwrap();
         assert_eq!(request.skill.as_deref(), Some("b"));
         assert_eq!(request.step_key.as_deref(), Some("k"));
         assert_eq!(request.data(), Some(&json!({ "city": "Seattle" })));
@@ -244,11 +239,10 @@ mod tests {
 
     #[test]
     fn an_only_skill_is_meant_and_an_unknown_one_is_refused_with_the_nearest() {
-        let request = read(vec![Part::text("x")], &[], &card(&["only"])).unwrap();
+        let request = read(vec![Part::text("x")], &card(&["only"])).unwrap();
         assert_eq!(request.skill.as_deref(), Some("only"));
         let failure = read(
             vec![Part::data(json!({ "skill": "forcast" }))],
-            &[],
             &card(&["forecast", "alerts"]),
         )
         .unwrap_err();
@@ -262,7 +256,7 @@ mod tests {
     #[test]
     fn input_is_an_object_or_nothing() {
         let parsed = |parts| {
-            read(parts, &[], &card(&["a"]))
+            read(parts, &card(&["a"]))
                 .unwrap()
                 .parse::<HashMap<String, u8>>()
         };
@@ -277,12 +271,12 @@ mod tests {
     fn what_would_be_guessed_or_fetched_is_refused_by_its_place() {
         let two = vec![Part::data(json!({})), Part::data(json!({}))];
         assert_eq!(
-            read(two, &[], &card(&["a"])).unwrap_err().field(),
+            read(two, &card(&["a"])).unwrap_err().field(),
             Some("message.parts[1].data")
         );
         let url = vec![Part::url("http://169.254.169.254/")];
         assert_eq!(
-            read(url, &[], &card(&["a"])).unwrap_err().field(),
+            read(url, &card(&["a"])).unwrap_err().field(),
             Some("message.parts[0].url")
         );
     }

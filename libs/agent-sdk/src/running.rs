@@ -1,13 +1,8 @@
-//! The handlers that run now: how many may, who they are, and how loaded that makes the agent.
+//! The handlers that run now: how many may, and how loaded that makes the agent.
 //!
-//! Admission happens at the gate, before a task exists; the handler starts later, inside the official request
-//! handler, which passes nothing through but headers. So the gate gets a [`Ticket`], sends its key along as a header,
-//! and the execution claims the ticket's slot with it. A ticket that is dropped unclaimed frees its slot; an
-//! execution whose ticket is gone, because its caller left in between, takes a free slot or none. Counting in the
-//! execution alone was rejected: the task would exist before it could be refused.
+//! A place is taken before a task exists, so that an overloaded agent says no at once, and is kept until the task is settled.
 
-use std::collections::HashMap;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use muster_api::error::{Error, Reason};
@@ -40,9 +35,7 @@ struct Inner {
 #[derive(Default)]
 struct State {
     accepts: Accepts,
-    next_ticket: u64,
-    tickets: HashMap<u64, Weak<Claim>>,
-    runs: HashMap<String, CancellationToken>,
+    runs: usize,
     answered: u32,
     latency: Duration,
 }
@@ -59,25 +52,11 @@ pub(crate) enum Accepts {
     Nothing,
 }
 
-/// A place that the gate has reserved for a message.
-pub(crate) struct Ticket {
-    key: u64,
-    claim: Arc<Claim>,
-    running: Running,
-}
-
-struct Claim {
-    slot: Mutex<Option<OwnedSemaphorePermit>>,
-    task_id: OnceLock<String>,
-}
-
-/// A handler that runs; dropping it frees its slot and counts its time.
+/// A handler that runs; dropping it frees its place and counts its time.
 pub(crate) struct Run {
-    task_id: String,
-    cancellation: CancellationToken,
     started: Duration,
     running: Running,
-    _slot: OwnedSemaphorePermit,
+    _place: OwnedSemaphorePermit,
 }
 
 impl Running {
@@ -96,75 +75,40 @@ impl Running {
         }
     }
 
-    /// Reserves a place for a message, or says why there is none.
-    pub(crate) fn admit(&self, follow_up: bool) -> Result<Ticket, Error> {
-        let mut state = self.inner.state.lock();
-        match state.accepts {
-            Accepts::All => {}
-            Accepts::FollowUps if follow_up => {}
-            Accepts::FollowUps => return Err(self.leaving("is drained and takes no new tasks")),
-            Accepts::Nothing => return Err(self.leaving("is shutting down")),
+    /// Takes a place for a message, or says why there is none.
+    pub(crate) fn admit(&self, follow_up: bool) -> Result<Run, Error> {
+        {
+            let state = self.inner.state.lock();
+            match state.accepts {
+                Accepts::All => {}
+                Accepts::FollowUps if follow_up => {}
+                Accepts::FollowUps => return Err(self.leaving("is drained and takes no new tasks")),
+                Accepts::Nothing => return Err(self.leaving("is shutting down")),
+            }
         }
-        let slot = Arc::clone(&self.inner.slots)
+        let place = Arc::clone(&self.inner.slots)
             .try_acquire_owned()
             .map_err(|_| self.full())?;
-        let claim = Arc::new(Claim {
-            slot: Mutex::new(Some(slot)),
-            task_id: OnceLock::new(),
-        });
-        let key = state.next_ticket;
-        state.next_ticket += 1;
-        state.tickets.insert(key, Arc::downgrade(&claim));
-        drop(state);
-        Ok(Ticket {
-            key,
-            claim,
-            running: self.clone(),
-        })
+        Ok(self.begin(place))
     }
 
-    /// Starts the run of a task on the place that the gate reserved.
-    pub(crate) fn begin(&self, ticket: Option<u64>, task_id: &str) -> Result<Run, Error> {
-        let claim = ticket.and_then(|key| self.inner.state.lock().tickets.get(&key)?.upgrade());
-        let reserved = claim.as_ref().and_then(|claim| {
-            // A claim is used once, so its task id is set once.
-            let _ = claim.task_id.set(task_id.to_owned());
-            claim.slot.lock().take()
-        });
-        let slot = match reserved {
-            Some(slot) => slot,
-            None => Arc::clone(&self.inner.slots)
-                .try_acquire_owned()
-                .map_err(|_| self.full())?,
-        };
-        let cancellation = CancellationToken::new();
-        let mut state = self.inner.state.lock();
-        state.runs.insert(task_id.to_owned(), cancellation.clone());
-        self.inner.runs.send_replace(state.runs.len());
-        drop(state);
-        Ok(Run {
-            task_id: task_id.to_owned(),
-            cancellation,
-            started: self.inner.clock.monotonic(),
-            running: self.clone(),
-            _slot: slot,
-        })
-    }
-
-    /// Signals the handler of a task to stop.
-    pub(crate) fn cancel(&self, task_id: &str) {
-        if let Some(cancellation) = self.inner.state.lock().runs.get(task_id) {
-            cancellation.cancel();
+    /// Waits for a place, for work that an earlier process has left; `None` when the process ends before.
+    pub(crate) async fn wait(&self) -> Option<Run> {
+        let slots = Arc::clone(&self.inner.slots);
+        tokio::select! {
+            place = slots.acquire_owned() => place.ok().map(|place| self.begin(place)),
+            () = self.inner.closing.cancelled() => None,
         }
     }
 
-    /// Resolves when no handler runs for the task.
-    pub(crate) async fn ended(&self, task_id: &str) {
-        let mut runs = self.inner.runs.subscribe();
-        while self.inner.state.lock().runs.contains_key(task_id) {
-            if runs.changed().await.is_err() {
-                return;
-            }
+    fn begin(&self, place: OwnedSemaphorePermit) -> Run {
+        let mut state = self.inner.state.lock();
+        state.runs += 1;
+        self.inner.runs.send_replace(state.runs);
+        Run {
+            started: self.inner.clock.monotonic(),
+            running: self.clone(),
+            _place: place,
         }
     }
 
@@ -213,7 +157,7 @@ impl Running {
 
     /// How many handlers run.
     pub(crate) fn count(&self) -> usize {
-        self.inner.state.lock().runs.len()
+        self.inner.state.lock().runs
     }
 
     /// Mean time of a handler since the start; zero until one has ended.
@@ -242,39 +186,15 @@ impl Running {
     }
 }
 
-impl Ticket {
-    /// What the execution needs to claim the place.
-    pub(crate) fn key(&self) -> u64 {
-        self.key
-    }
-
-    /// The task that the place was used for, once it has been.
-    pub(crate) fn task_id(&self) -> Option<&str> {
-        self.claim.task_id.get().map(String::as_str)
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        self.running.inner.state.lock().tickets.remove(&self.key);
-    }
-}
-
-impl Run {
-    pub(crate) fn cancellation(&self) -> &CancellationToken {
-        &self.cancellation
-    }
-}
-
 impl Drop for Run {
     fn drop(&mut self) {
         let inner = &self.running.inner;
         let took = inner.clock.monotonic().saturating_sub(self.started);
         let mut state = inner.state.lock();
-        state.runs.remove(&self.task_id);
+        state.runs -= 1;
         state.answered = state.answered.saturating_add(1);
         state.latency = state.latency.saturating_add(took);
-        inner.runs.send_replace(state.runs.len());
+        inner.runs.send_replace(state.runs);
     }
 }
 
@@ -288,35 +208,19 @@ mod tests {
     }
 
     #[test]
-    fn a_ticket_reserves_a_slot_and_the_run_takes_it_over() {
-        let running = running(2);
-        let ticket = running.admit(false).unwrap();
-        assert!((running.load() - 0.5).abs() < f64::EPSILON);
-        let run = running.begin(Some(ticket.key()), "t1").unwrap();
-        assert_eq!(ticket.task_id(), Some("t1"));
-        drop(ticket);
-        assert!((running.load() - 0.5).abs() < f64::EPSILON);
-        drop(run);
-        assert!(running.load().abs() < f64::EPSILON);
-    }
-
-    #[test]
     fn beyond_the_limit_messages_are_refused_with_a_delay() {
-        let running = running(1);
-        let ticket = running.admit(false).unwrap();
+        let running = running(2);
+        let first = running.admit(false).unwrap();
+        assert!((running.load() - 0.5).abs() < f64::EPSILON);
+        let second = running.admit(false).unwrap();
         let refusal = running.admit(false).err().unwrap();
         assert_eq!(refusal.reason, Reason::AgentBusy);
         assert!(refusal.retry_after.is_some());
-        drop(ticket);
-        running.admit(false).unwrap();
-    }
-
-    #[test]
-    fn a_run_whose_ticket_is_gone_stays_within_the_limit() {
-        let running = running(1);
-        let lost = running.admit(false).unwrap().key();
-        let _run = running.begin(Some(lost), "t1").unwrap();
-        assert!(running.begin(Some(lost), "t2").is_err());
+        drop(first);
+        drop(running.admit(false).unwrap());
+        drop(second);
+        assert!(running.load().abs() < f64::EPSILON);
+        assert_eq!(running.count(), 0);
     }
 
     #[test]
@@ -330,13 +234,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn waiters_see_the_end_of_a_run() {
+    async fn who_waits_for_a_place_or_for_the_end_hears_of_it() {
         let running = running(1);
-        let run = running.begin(None, "t1").unwrap();
-        running.cancel("t1");
-        assert!(run.cancellation().is_cancelled());
-        let (waiting, dropping) = (running.ended("t1"), async { drop(run) });
-        tokio::join!(waiting, dropping, running.idle());
+        let run = running.admit(false).unwrap();
+        let (waited, ()) = tokio::join!(running.wait(), async { drop(run) });
+        let (_, ()) = tokio::join!(running.idle(), async { drop(waited) });
         assert_eq!(running.count(), 0);
     }
 }

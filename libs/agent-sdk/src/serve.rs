@@ -1,25 +1,28 @@
 //! From an agent and a configuration to a running service.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use a2a_pb::pbconv;
-use a2a_pb::proto::a2a_service_server::A2aServiceServer;
-use a2a_server::DefaultRequestHandler;
+use muster_a2a::{Face, Grpc};
+use muster_api::a2a::a2a_service_server::A2aServiceServer;
 use muster_api::registry::Instance;
 use muster_rpc::endpoint;
+use muster_rpc::outbound::Outbound;
 use muster_runtime::health::Kind;
 use muster_runtime::{Chassis, Error, Listeners, Shutdown, Surface};
 use uuid::Uuid;
 
-use crate::config::{AgentConfig, Section, authority};
-use crate::execution::{Execution, Limits};
-use crate::gate::Gate;
-use crate::grpc::Grpc;
+use crate::config::{AgentConfig, OUTBOUND, Section, authority};
+use crate::execution::{Executor, Limits};
 use crate::metrics::{DEFINITIONS, Meters};
+use crate::push::Pushes;
 use crate::registration::{Handle, Registration};
 use crate::running::Running;
-use crate::task_store::{Bounds, TaskStore};
+use crate::service::Desk;
+use crate::tasks::table::Bounds;
+use crate::tasks::{Disk, Tasks};
 use crate::{Agent, Card, Config, http};
 
 /// The check reads a value in memory; it cannot be late.
@@ -41,11 +44,33 @@ pub async fn run<A: Agent, S: Section>(
 
     // Logs and metrics name the agent. The chassis wants the name for the process's life; it is a few bytes, once.
     let name: &'static str = card.id().to_owned().leak();
+    let directory = directory(&config.agent, &card);
+    let disk = open_disk(name, directory.clone()).await?;
     let mut chassis = Chassis::new(name, &config.server, DEFINITIONS, shutdown)?;
     let clock = Arc::clone(&chassis.clock);
     let running = Running::new(card.id(), config.agent.max_concurrent_tasks, Arc::clone(&clock));
     let meters = Meters::new(chassis.metrics.clone(), Arc::clone(&clock), running.clone());
-    let tasks = TaskStore::new(bounds(&config.agent), Arc::clone(&clock));
+    let outbound =
+        Outbound::new(&config.agent.outbound, OUTBOUND).map_err(|error| Error::Other(error.to_string()))?;
+    let pushes = Pushes::new(outbound, meters.clone());
+    let (tasks, writer, left) =
+        Tasks::open(bounds(&config.agent), disk, pushes.clone(), Arc::clone(&clock)).map_err(|what| {
+            Error::DataDirectory {
+                path: directory.clone().unwrap_or_default(),
+                what,
+            }
+        })?;
+    if let Some(writer) = writer {
+        chassis.tasks.spawn("task writer", writer.run());
+    }
+    if let Some(directory) = &directory {
+        chassis.check_disk(directory);
+        let checked = tasks.clone();
+        chassis.health.check(Kind::Readiness, "store", CHECK_TIMEOUT, move || {
+            let failure = checked.failure();
+            async move { failure.map_or(Ok(()), Err) }
+        });
+    }
 
     let address = listeners.data_address();
     let host = config
@@ -55,10 +80,12 @@ pub async fn run<A: Agent, S: Section>(
         .unwrap_or_else(|| address.ip().to_string());
     let authority = authority(&host, address.port());
     let official_card = card.to_a2a(&authority);
+    let extended_card = card.to_extended(&authority);
 
-    let execution = Execution {
+    let executor = Executor {
         agent,
         card: Arc::clone(&card),
+        tasks: tasks.clone(),
         running: running.clone(),
         limits: Limits {
             answer_bytes: config.server.max_message_bytes,
@@ -67,42 +94,66 @@ pub async fn run<A: Agent, S: Section>(
         clock,
         meters: meters.clone(),
     };
-    let handler = DefaultRequestHandler::new(execution, tasks.clone())
-        .with_capabilities(official_card.capabilities.clone());
-    let gate = Gate {
-        handler: Arc::new(handler),
-        running: running.clone(),
-        tasks,
+    let desk = Arc::new(Desk {
+        executor: Arc::new(executor),
+        pushes: pushes.clone(),
         max_message_bytes: config.server.max_message_bytes,
-        meters: meters.clone(),
-    };
+        extended_card: extended_card.as_ref().map(pbconv::to_proto_agent_card),
+    });
+    chassis
+        .tasks
+        .spawn("left tasks", Arc::clone(&desk).take_up(left));
 
     let instance = instance(&config.agent, &card, &official_card, &authority);
     let registry = endpoint::parse(&config.agent.registry_url)
         .map_err(|error| Error::Other(format!("agent.registry_url: {error}")))?;
     let (registration, handle) = Registration::new(registry, instance, running.clone(), meters.clone());
+    attend(&mut chassis, registration, handle, running.clone(), meters);
     // The rest of the drain is for the answers of those that do not finish.
     let finish = config.server.drain_timeout() / 2;
-    attend(&mut chassis, registration, handle, running, meters, finish);
+    chassis.on_drain("tasks", move || async move {
+        running.close(finish).await;
+        pushes.close();
+        tasks.close().await;
+    });
 
-    // Headroom for protobuf, so that the gate sees what is a little too large and refuses it by name.
+    // Headroom for protobuf, so that the service sees what is a little too large and refuses it by name.
     let decode_limit = config.server.max_message_bytes.saturating_mul(2);
-    let grpc = A2aServiceServer::new(Grpc(gate.clone())).max_decoding_message_size(decode_limit);
+    let grpc = A2aServiceServer::new(Grpc(Arc::clone(&desk))).max_decoding_message_size(decode_limit);
+    let face = Face {
+        service: desk,
+        body_limit: decode_limit,
+    };
     let surface = Surface::new(muster_api::FILE_DESCRIPTOR_SET)
         .grpc(grpc)
-        .http(http::routes(gate, official_card));
+        .http(muster_a2a::routes(face))
+        .http(http::card_route(&official_card)?);
     chassis.serve(listeners, surface).await
 }
 
+/// Where the agent keeps its tasks; `None` where that is in memory.
+fn directory(config: &AgentConfig, card: &Card) -> Option<PathBuf> {
+    let parent = &config.data_directory;
+    (!parent.as_os_str().is_empty()).then(|| parent.join(card.id()))
+}
+
+/// Opens the store of tasks.
+async fn open_disk(name: &'static str, directory: Option<PathBuf>) -> Result<Option<Disk>, Error> {
+    let Some(directory) = directory else { return Ok(None) };
+    let opened = tokio::task::spawn_blocking(move || Disk::open(name, &directory)).await;
+    opened
+        .map_err(|error| Error::Other(format!("open the store: {error}")))?
+        .map(Some)
+}
+
 /// Hands what runs beside the requests to the chassis, and says what to do at the end: goodbye first, so that nobody
-/// is sent here any more, then the tasks that still run.
+/// is sent here any more.
 fn attend(
     chassis: &mut Chassis,
     registration: Registration,
     handle: Handle,
     running: Running,
     meters: Meters,
-    finish: Duration,
 ) {
     chassis.tasks.spawn("registration", registration.keep());
     let standing = handle.clone();
@@ -124,7 +175,6 @@ fn attend(
     chassis.on_drain("registration", move || async move {
         handle.goodbye().await;
     });
-    chassis.on_drain("tasks", move || async move { running.close(finish).await });
 }
 
 fn bounds(config: &AgentConfig) -> Bounds {

@@ -1,6 +1,7 @@
 //! The client stack: what every caller of another service needs, one idea per file.
 //!
-//! [`endpoint`] reads addresses, [`channel`] opens connections, [`deadline`] carries remaining time. [`backoff`],
+//! [`endpoint`] reads addresses, [`channel`] opens connections, [`outbound`] those that a caller
+//! asked for, [`deadline`] carries remaining time. [`backoff`],
 //! [`breaker`] and [`retry_budget`] are plain data and functions: they take the present time and random numbers
 //! as arguments, so that a thousand schedules can be tried in a millisecond.
 //!
@@ -12,4 +13,5 @@ pub mod breaker;
 pub mod channel;
 pub mod deadline;
 pub mod endpoint;
+pub mod outbound;
 pub mod retry_budget;

@@ -354,7 +354,7 @@ impl Engine {
                  the disks of Redis",
             );
         }
-        if let Err(error) = outbound::Policy::new(&self.outbound.allow) {
+        if let Err(error) = outbound::Policy::new(&self.outbound.allow, outbound::SETTING) {
             mistakes.add("engine.outbound.allow", error);
         }
         if self

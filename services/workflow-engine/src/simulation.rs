@@ -149,7 +149,7 @@ impl Simulation {
         make: impl Fn(Surroundings) -> Arc<dyn Fleet> + Send + Sync + 'static,
     ) -> Result<Self, outbound::Error> {
         Ok(Self {
-            outbound: Outbound::new(&outbound::Config::default())?,
+            outbound: Outbound::new(&outbound::Config::default(), crate::outbound::SETTING)?,
             fleet: Box::new(make),
         })
     }

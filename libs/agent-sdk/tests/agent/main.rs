@@ -5,7 +5,9 @@
     reason = "the helpers of tests may panic as the tests do"
 )]
 
+mod durable;
 mod http;
+mod pushing;
 mod registering;
 mod registry;
 mod serving;

@@ -69,15 +69,7 @@ async fn a_stream_begins_with_the_task_and_ends_with_its_last_state() {
         .map(|event| event.unwrap().payload.unwrap())
         .collect()
         .await;
-    let shapes: Vec<String> = events
-        .iter()
-        .map(|event| match event {
-            Payload::Task(task) => format!("task {:?}", state(task)),
-            Payload::StatusUpdate(update) => format!("status {:?}", update.status.as_ref().unwrap().state()),
-            Payload::ArtifactUpdate(update) => format!("artifact {}", update.artifact.as_ref().unwrap().name),
-            Payload::Message(_) => "message".to_owned(),
-        })
-        .collect();
+    let shapes: Vec<String> = events.iter().map(shape).collect();
     assert_eq!(
         shapes,
         [
@@ -340,18 +332,73 @@ async fn a_late_subscriber_sees_the_task_and_then_its_end() {
         "a task that has ended has no stream"
     );
 
+    stage.close().await;
+}
+
+#[tokio::test]
+async fn who_follows_a_question_sees_how_it_goes_on() {
+    let stage = Stage::open(|_| {}).await;
+    let mut client = stage.client();
     let asking = task(client.send_message(say("ask")).await.unwrap());
     let subscribe = pb::SubscribeToTaskRequest {
-        id: asking.id,
+        id: asking.id.clone(),
         ..Default::default()
     };
     let mut stream = client.subscribe_to_task(subscribe).await.unwrap().into_inner();
-    assert!(matches!(
-        stream.next().await.unwrap().unwrap().payload,
-        Some(Payload::Task(_))
-    ));
-    assert!(stream.next().await.is_none());
+    let Some(Payload::Task(snapshot)) = stream.next().await.unwrap().unwrap().payload else {
+        panic!("the first event is the task");
+    };
+    assert_eq!(state(&snapshot), TaskState::InputRequired);
+    let mut answer = say("Seattle");
+    answer.message.as_mut().unwrap().task_id = asking.id;
+    client.send_message(answer).await.unwrap();
+    let rest: Vec<Payload> = stream.map(|event| event.unwrap().payload.unwrap()).collect().await;
+    let shapes: Vec<String> = rest.iter().map(shape).collect();
+    assert_eq!(
+        shapes,
+        ["status Working", "artifact result", "status Completed"]
+    );
     stage.close().await;
+}
+
+#[tokio::test]
+async fn every_follower_sees_the_same_events_in_the_same_order() {
+    let stage = Stage::open(|_| {}).await;
+    let mut client = stage.client();
+    let running = task(client.send_message(say_and_go("wait")).await.unwrap());
+    let subscribe = pb::SubscribeToTaskRequest {
+        id: running.id.clone(),
+        ..Default::default()
+    };
+    let mut streams = Vec::new();
+    for _ in 0..3 {
+        let stream = client.subscribe_to_task(subscribe.clone()).await.unwrap();
+        streams.push(stream.into_inner());
+    }
+    // One leaves; the others go on.
+    drop(streams.pop());
+    let cancel = pb::CancelTaskRequest {
+        id: running.id,
+        ..Default::default()
+    };
+    client.cancel_task(cancel).await.unwrap();
+    let mut seen = Vec::new();
+    for stream in streams {
+        let events: Vec<Payload> = stream.map(|event| event.unwrap().payload.unwrap()).collect().await;
+        // The snapshots may differ by what happened in between.
+        seen.push(events.last().map(shape));
+    }
+    assert_eq!(seen, vec![Some("status Canceled".to_owned()); 2]);
+    stage.close().await;
+}
+
+fn shape(event: &Payload) -> String {
+    match event {
+        Payload::Task(task) => format!("task {:?}", state(task)),
+        Payload::StatusUpdate(update) => format!("status {:?}", update.status.as_ref().unwrap().state()),
+        Payload::ArtifactUpdate(update) => format!("artifact {}", update.artifact.as_ref().unwrap().name),
+        Payload::Message(_) => "message".to_owned(),
+    }
 }
 
 #[tokio::test]

@@ -85,6 +85,7 @@ impl Stage {
     pub async fn open(change: impl FnOnce(&mut Config<NoSettings>)) -> Self {
         let mut config = Config::<NoSettings>::on_ports(0, 0, 0);
         config.agent.registry_url = "http://127.0.0.1:1".to_owned();
+        config.agent.data_directory = std::path::PathBuf::new();
         config.server.drain_timeout_seconds = 2;
         change(&mut config);
         let listeners = Listeners::ephemeral().unwrap();
@@ -110,6 +111,20 @@ impl Stage {
             shutdown,
             served,
         }
+    }
+
+    /// Tries to serve; the error says why it does not.
+    pub async fn try_open(
+        change: impl FnOnce(&mut Config<NoSettings>),
+    ) -> Result<(), muster_runtime::Error> {
+        let mut config = Config::<NoSettings>::on_ports(0, 0, 0);
+        change(&mut config);
+        let listeners = Listeners::ephemeral().unwrap();
+        let shutdown = Shutdown::new();
+        let serving = run(config, listeners, shutdown, |_: &NoSettings| Ok(Puppet));
+        tokio::time::timeout(PATIENCE, serving)
+            .await
+            .expect("it serves, or says why not")
     }
 
     pub fn client(&self) -> A2aServiceClient<Channel> {

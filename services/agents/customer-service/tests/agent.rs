@@ -47,7 +47,9 @@ async fn questions_are_answered_asked_back_and_escalated() {
     let (address, health) = (listeners.data_address(), listeners.health_address());
     let shutdown = Shutdown::new();
     let mut server = JoinSet::new();
-    server.spawn(run(defaults(), listeners, shutdown.clone()));
+    let mut config = defaults();
+    config.agent.data_directory = std::path::PathBuf::new();
+    server.spawn(run(config, listeners, shutdown.clone()));
     wait_for("the agent", Duration::from_secs(20), async || {
         http::get(health, "/startup").await
     })

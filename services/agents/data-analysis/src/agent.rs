@@ -51,6 +51,9 @@ impl Agent for DataAnalysis {
         let name = "Data analysis";
         let description = "Statistics, grouping, SQL and charts over a CSV or JSON table";
         Card::new("data-analysis", name, description, env!("CARGO_PKG_VERSION"))
+            .input_mode("text/csv")
+            .input_mode("application/x-ndjson")
+            .input_mode("application/octet-stream")
             .skill(
                 Skill::new(DATA_PROCESSING, "Data processing", "Groups, aggregates and queries a table (SQL over `data`)")
                     .tags(["csv", "json", "sql", "group-by"])

@@ -18,7 +18,8 @@ struct Server {
 }
 
 impl Server {
-    async fn start(config: Config) -> Self {
+    async fn start(mut config: Config) -> Self {
+        config.agent.data_directory = std::path::PathBuf::new();
         let listeners = Listeners::ephemeral().expect("free ports");
         let url = format!("http://{}", listeners.data_address());
         let shutdown = Shutdown::new();

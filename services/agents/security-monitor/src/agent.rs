@@ -110,6 +110,8 @@ impl Agent for SecurityMonitor {
         let example =
             "Mar 14 08:31:10 gateway sshd[2228]: Failed password for root from 192.0.2.143 port 52310 ssh2";
         Card::new("security-monitor", name, description, env!("CARGO_PKG_VERSION"))
+            .input_mode("application/x-ndjson")
+            .input_mode("application/octet-stream")
             .skill(
                 Skill::new(THREAT_DETECTION, "Threat detection", "Findings with severity, evidence and recommended response")
                     .tags(["sigma", "log", "ssh", "anomaly"])

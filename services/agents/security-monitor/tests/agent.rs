@@ -44,7 +44,9 @@ async fn a_log_becomes_findings_and_findings_become_a_plan() {
     let (address, health) = (listeners.data_address(), listeners.health_address());
     let shutdown = Shutdown::new();
     let mut server = JoinSet::new();
-    server.spawn(run(defaults(), listeners, shutdown.clone()));
+    let mut config = defaults();
+    config.agent.data_directory = std::path::PathBuf::new();
+    server.spawn(run(config, listeners, shutdown.clone()));
     wait_for("the agent", Duration::from_secs(20), async || {
         http::get(health, "/startup").await
     })
@@ -57,7 +59,7 @@ async fn a_log_becomes_findings_and_findings_become_a_plan() {
     assert_eq!(detected["findings"][0]["first_seen"], "2025-03-14T08:31:10.000Z");
     assert_eq!(
         (&detected["risk"]["level"], &detected["by_severity"]["critical"]),
-        (&json!("critical"), &json!(1.0))
+        (&json!("critical"), &json!(1))
     );
 
     let findings = json!({"data": {"findings": detected["findings"]}});

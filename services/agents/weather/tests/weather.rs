@@ -28,6 +28,7 @@ impl Agent {
     async fn start() -> Self {
         let mut config = config();
         config.agent.registry_url = "http://127.0.0.1:1".to_owned();
+        config.agent.data_directory = std::path::PathBuf::new();
         let listeners = Listeners::ephemeral().unwrap();
         let (address, health) = (listeners.data_address(), listeners.health_address());
         let shutdown = Shutdown::new();

@@ -4,7 +4,7 @@
 //! namespace runs alone; then another one fills the line and the first does the same again. What is compared is how long its
 //! runs took from being accepted until their first task began.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -94,6 +94,7 @@ impl Bench {
         config.agent.max_concurrent_tasks = 10_000;
         // It is reached directly; there is no registry.
         config.agent.registry_url.clone_from(&agent_url);
+        config.agent.data_directory = PathBuf::new();
         services.spawn(muster_agent_sdk::run(
             config,
             agent,

@@ -86,6 +86,7 @@ impl Config {
     fn on_a_laptop() -> Self {
         let mut config = Self::default();
         let here = ["localhost", "127.0.0.0/8", "::1"].map(str::to_owned);
+        config.agent.outbound.allow.extend(here.clone());
         config.engine.outbound.allow.extend(here);
         config
     }

@@ -151,6 +151,7 @@ fn engine(settings: &Settings, listeners: Listeners, shutdown: Shutdown) -> Run 
 fn agent<S: Section + Clone>(settings: &Settings, own: &S) -> Result<AgentConfig<S>, Error> {
     let mut agent = settings.config.agent.clone();
     agent.registry_url.clone_from(&settings.endpoints.registry);
+    agent.data_directory = settings.directory.join("agents");
     checked(AgentConfig {
         server: settings.config.server.clone(),
         telemetry: settings.config.telemetry.clone(),

@@ -41,6 +41,11 @@ async fn a_targets_card_names_the_router_and_its_url_works() {
                     String::new()
                 ),
                 ("GRPC".to_owned(), address.to_string(), target.to_owned()),
+                (
+                    "HTTP+JSON".to_owned(),
+                    format!("http://{address}/{target}"),
+                    String::new()
+                ),
             ]
         );
         let message = json!({"messageId": target, "role": "ROLE_USER", "parts": [{"text": "x"}]});

@@ -4,6 +4,7 @@ mod cards;
 mod choice;
 mod delivery;
 mod harness;
+mod http_json;
 mod jsonrpc;
 mod limits;
 mod once;

@@ -145,6 +145,9 @@ impl Direct {
         while let Some(event) = line.next(&mut events).await? {
             let event: a2a::StreamResponse = answer::read::<protojson::StreamResponse, _>(&event)?;
             stream.take(event, progress)?;
+            if stream.waits_for_caller() {
+                break;
+            }
         }
         stream.end()
     }

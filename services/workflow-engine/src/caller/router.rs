@@ -172,6 +172,9 @@ impl Router {
         let mut stream = Stream::new(all, self.most_bytes);
         while let Some(event) = events.message().await? {
             stream.take(event, progress)?;
+            if stream.waits_for_caller() {
+                break;
+            }
         }
         Ok(stream.end()?)
     }

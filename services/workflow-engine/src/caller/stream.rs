@@ -72,6 +72,17 @@ impl Stream {
         self.bound()
     }
 
+    /// Whether the task waits for its caller: whoever subscribes to it would wait with it, and a workflow that is to answer
+    /// has to go on for that.
+    pub(super) fn waits_for_caller(&self) -> bool {
+        self.task.as_ref().is_some_and(|task| {
+            matches!(
+                answer::state(task),
+                TaskState::InputRequired | TaskState::AuthRequired
+            )
+        })
+    }
+
     /// The task so far. Agents begin with it; for one that does not, it is made of the updates.
     fn task(&mut self, id: String, context_id: String) -> &mut Task {
         self.task.get_or_insert_with(|| Task {

@@ -72,6 +72,7 @@ impl Stage {
     pub async fn open() -> Self {
         let mut config = Config::<NoSettings>::on_ports(0, 0, 0);
         config.agent.registry_url = "http://127.0.0.1:1".to_owned();
+        config.agent.data_directory = std::path::PathBuf::new();
         let listeners = Listeners::ephemeral().unwrap();
         let (address, health) = (listeners.data_address(), listeners.health_address());
         let counts = Arc::new(Counts::default());

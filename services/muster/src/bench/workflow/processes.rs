@@ -253,6 +253,7 @@ impl Processes {
             &[
                 ("agent.registry_url", registry.url()),
                 ("agent.max_concurrent_tasks", tasks),
+                ("agent.data_directory", keep("agents")),
             ],
         )
         .await?;

@@ -87,7 +87,7 @@ impl Ground {
             ..config::Engine::default()
         };
         Self {
-            outbound: Outbound::new(&outbound::Config::default()).unwrap(),
+            outbound: Outbound::new(&outbound::Config::default(), crate::outbound::SETTING).unwrap(),
             definitions: Arc::new(Definitions::new(settings.workflow_timeout())),
             settings,
             _directory: directory,

@@ -7,6 +7,8 @@ use ipnet::IpNet;
 /// What is allowed; see [`super::Config::allow`].
 #[derive(Debug, Default)]
 pub struct Policy {
+    /// Where the operator sets it.
+    setting: &'static str,
     /// `*`.
     everything_public: bool,
     hosts: Vec<String>,
@@ -21,25 +23,49 @@ pub struct Policy {
 pub struct Refused {
     host: String,
     address: String,
-    why: &'static str,
+    why: String,
 }
 
-const NEVER: &str =
-    "link-local, metadata, multicast and unspecified addresses are refused whatever is configured";
-const LOOPBACK: &str =
-    "it is this machine; add its address, such as '127.0.0.0/8', to 'engine.outbound.allow'";
-const PRIVATE: &str =
-    "it is a private address; name the host, its domain or its addresses in 'engine.outbound.allow'";
-const UNLISTED: &str =
-    "nothing in 'engine.outbound.allow' admits it; add the host, its domain or its addresses";
+/// Why an address is not admitted.
+#[derive(Debug, Clone, Copy)]
+enum Why {
+    Never,
+    Loopback,
+    Private,
+    Unlisted,
+}
+
+impl Why {
+    /// In a sentence that says what to set.
+    fn sentence(self, setting: &str) -> String {
+        match self {
+            Self::Never => {
+                "link-local, metadata, multicast and unspecified addresses are refused whatever is configured"
+                    .to_owned()
+            }
+            Self::Loopback => {
+                format!("it is this machine; add its address, such as '127.0.0.0/8', to '{setting}'")
+            }
+            Self::Private => {
+                format!("it is a private address; name the host, its domain or its addresses in '{setting}'")
+            }
+            Self::Unlisted => {
+                format!("nothing in '{setting}' admits it; add the host, its domain or its addresses")
+            }
+        }
+    }
+}
 
 impl Policy {
-    /// Reads the entries.
+    /// Reads the entries of `setting`.
     ///
     /// # Errors
     /// The first that is none, and what one is.
-    pub fn new(entries: &[String]) -> Result<Self, String> {
-        let mut policy = Self::default();
+    pub fn new(entries: &[String], setting: &'static str) -> Result<Self, String> {
+        let mut policy = Self {
+            setting,
+            ..Self::default()
+        };
         for entry in entries {
             let entry = entry.trim().to_lowercase();
             if entry == "*" {
@@ -68,15 +94,15 @@ impl Policy {
     pub fn admits(&self, host: &str, address: IpAddr) -> Result<(), Refused> {
         let host = host.trim_end_matches('.').to_lowercase();
         let address = meant(address);
-        let refused = |why| {
+        let refused = |why: Why| {
             Err(Refused {
                 host: host.clone(),
                 address: address.to_string(),
-                why,
+                why: why.sentence(self.setting),
             })
         };
         if is_forbidden(address) {
-            return refused(NEVER);
+            return refused(Why::Never);
         }
         if self.networks.iter().any(|network| network.contains(&address)) {
             return Ok(());
@@ -86,13 +112,13 @@ impl Policy {
             return if named && host == "localhost" {
                 Ok(())
             } else {
-                refused(LOOPBACK)
+                refused(Why::Loopback)
             };
         }
         match (named, is_private(address), self.everything_public) {
             (true, ..) | (false, false, true) => Ok(()),
-            (false, true, true) => refused(PRIVATE),
-            (false, _, false) => refused(UNLISTED),
+            (false, true, true) => refused(Why::Private),
+            (false, _, false) => refused(Why::Unlisted),
         }
     }
 }

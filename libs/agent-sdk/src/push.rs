@@ -1,0 +1,291 @@
+//! Push notifications: a task's events, sent to addresses that its callers named.
+//!
+//! Each address of a task is a *line*: its events go out one after the other, in order, and the next only when the one before
+//! has arrived. What does not arrive is tried again with growing waits; an answer that no repetition changes (a refusal, an
+//! address that is not allowed) ends the line's queue. A task's end is on the line's disk note before it is sent
+//! ([`Push::owed`](crate::tasks::record::Push)), so that a restarted agent sends where the task stands; a receiver may
+//! hear of an event twice and never misses the end while it can be reached.
+//!
+//! The addresses come from whoever may send a message, so they are reached through [`Outbound`] alone.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use a2a_pb::proto::TaskPushNotificationConfig;
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use muster_rpc::backoff::Backoff;
+use muster_rpc::outbound::{Failure, Outbound};
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use crate::metrics::{Delivery, Meters};
+use crate::tasks::table::Event;
+
+/// Header with the token that the receiver gave, so that it knows its own.
+const TOKEN: HeaderName = HeaderName::from_static("x-a2a-notification-token");
+
+/// How long a receiver may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// How often one event is tried: over some five minutes.
+const MOST_ATTEMPTS: u32 = 10;
+/// Waits between attempts.
+const BACKOFF: Backoff = Backoff::doubling(Duration::from_millis(500), Duration::from_secs(60));
+/// Events that wait on one line; beyond that the oldest goes, because the newest says where the task stands.
+const MOST_WAITING: usize = 64;
+/// Deliveries under way at once.
+const AT_ONCE: usize = 32;
+/// Longest text of an address, a token or credentials.
+const MAX_TEXT: usize = 2_048;
+
+/// All lines of an agent. Clones share them.
+#[derive(Clone)]
+pub(crate) struct Pushes {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    outbound: Outbound,
+    lines: Mutex<HashMap<Key, Line>>,
+    places: Semaphore,
+    meters: Meters,
+    closing: CancellationToken,
+    /// Number of the next line: one that was forgotten and made again is another.
+    next_line: AtomicU64,
+}
+
+/// A task and the id of one of its configurations.
+type Key = (String, String);
+
+struct Line {
+    number: u64,
+    config: TaskPushNotificationConfig,
+    waiting: VecDeque<Event>,
+    delivered: Box<dyn FnOnce() + Send>,
+}
+
+/// How one attempt ended.
+enum Attempt {
+    Arrived,
+    /// Again later.
+    Failed(String),
+    /// Never.
+    Refused(String),
+}
+
+impl Pushes {
+    pub(crate) fn new(outbound: Outbound, meters: Meters) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                outbound,
+                lines: Mutex::default(),
+                places: Semaphore::new(AT_ONCE),
+                meters,
+                closing: CancellationToken::new(),
+                next_line: AtomicU64::new(0),
+            }),
+        }
+    }
+
+    /// What is wrong with a configuration: the field, and what is allowed.
+    pub(crate) fn check(&self, config: &TaskPushNotificationConfig) -> Result<(), (&'static str, String)> {
+        let url: Url = config
+            .url
+            .parse()
+            .map_err(|error| ("url", format!("is no URL: {error}")))?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(("url", format!("has the scheme '{}'; http and https are spoken", url.scheme())));
+        }
+        let authentication = config.authentication.as_ref();
+        let texts = [
+            ("url", config.url.as_str()),
+            ("id", config.id.as_str()),
+            ("token", config.token.as_str()),
+            ("authentication.scheme", authentication.map_or("", |it| it.scheme.as_str())),
+            (
+                "authentication.credentials",
+                authentication.map_or("", |it| it.credentials.as_str()),
+            ),
+        ];
+        for (field, text) in texts {
+            if text.len() > MAX_TEXT {
+                return Err((field, format!("has {} bytes; at most {MAX_TEXT} are allowed", text.len())));
+            }
+            if HeaderValue::from_str(text).is_err() {
+                return Err((field, "holds characters that no HTTP header can carry".to_owned()));
+            }
+        }
+        self.inner
+            .outbound
+            .check(&url)
+            .map_err(|failure| ("url", failure.to_string()))
+    }
+
+    /// Sends events to an address, after those that were given before; `delivered` is called when all have arrived.
+    pub(crate) fn deliver(
+        &self,
+        task: &str,
+        config: &TaskPushNotificationConfig,
+        events: &[Event],
+        delivered: impl FnOnce() + Send + 'static,
+    ) {
+        let key = (task.to_owned(), config.id.clone());
+        let mut lines = self.inner.lines.lock();
+        if let Some(line) = lines.get_mut(&key) {
+            line.config = config.clone();
+            line.waiting.extend(events.iter().cloned());
+            line.delivered = Box::new(delivered);
+            // The first is under way.
+            while line.waiting.len() > MOST_WAITING {
+                line.waiting.remove(1);
+            }
+            return;
+        }
+        let number = self.inner.next_line.fetch_add(1, Ordering::Relaxed);
+        let line = Line {
+            number,
+            config: config.clone(),
+            waiting: events.iter().cloned().collect(),
+            delivered: Box::new(delivered),
+        };
+        lines.insert(key.clone(), line);
+        drop(lines);
+        // There is none where a process that ends lets go of its tasks; the disk knows then what is owed.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(Arc::clone(&self.inner).work(key, number));
+        }
+    }
+
+    /// Sends nothing more to an address.
+    pub(crate) fn forget(&self, task: &str, config: &str) {
+        self.inner
+            .lines
+            .lock()
+            .remove(&(task.to_owned(), config.to_owned()));
+    }
+
+    /// Stops; what is not delivered is on disk.
+    pub(crate) fn close(&self) {
+        self.inner.closing.cancel();
+    }
+}
+
+impl Inner {
+    /// Delivers what waits on a line until nothing does.
+    async fn work(self: Arc<Self>, key: Key, number: u64) {
+        while let Some((config, event)) = self.next(&key, number) {
+            let arrived = tokio::select! {
+                arrived = self.insist(&key, &config, &event) => arrived,
+                () = self.closing.cancelled() => return,
+            };
+            let mut lines = self.lines.lock();
+            let Some(line) = lines.get_mut(&key).filter(|line| line.number == number) else {
+                return;
+            };
+            if arrived {
+                line.waiting.pop_front();
+            } else {
+                line.waiting.clear();
+            }
+            if line.waiting.is_empty()
+                && let Some(line) = lines.remove(&key)
+            {
+                drop(lines);
+                // Given up counts as done: the next start would not fare better.
+                (line.delivered)();
+                return;
+            }
+        }
+    }
+
+    fn next(&self, key: &Key, number: u64) -> Option<(TaskPushNotificationConfig, Event)> {
+        let lines = self.lines.lock();
+        let line = lines.get(key).filter(|line| line.number == number)?;
+        Some((line.config.clone(), Arc::clone(line.waiting.front()?)))
+    }
+
+    /// Tries until the event arrives; false when it never will.
+    async fn insist(&self, key: &Key, config: &TaskPushNotificationConfig, event: &Event) -> bool {
+        let (task, id) = key;
+        for attempt in 0..MOST_ATTEMPTS {
+            if attempt > 0 {
+                tokio::time::sleep(BACKOFF.delay(attempt - 1, rand::random())).await;
+            }
+            // The semaphore is never closed.
+            let _place = self.places.acquire().await;
+            match self.attempt(config, event).await {
+                Attempt::Arrived => {
+                    self.meters.pushed(Delivery::Arrived);
+                    return true;
+                }
+                Attempt::Failed(why) => {
+                    self.meters.pushed(Delivery::Failed);
+                    tracing::debug!(task_id = task, config = id, why, "a push has not arrived");
+                }
+                Attempt::Refused(why) => {
+                    self.meters.pushed(Delivery::GivenUp);
+                    tracing::warn!(task_id = task, config = id, why, "a push is refused and given up");
+                    return false;
+                }
+            }
+        }
+        self.meters.pushed(Delivery::GivenUp);
+        tracing::warn!(task_id = task, config = id, "a push does not arrive and is given up");
+        false
+    }
+
+    async fn attempt(&self, config: &TaskPushNotificationConfig, event: &Event) -> Attempt {
+        let body = match muster_a2a::event_json(event) {
+            Ok(body) => body.to_string(),
+            Err(status) => return Attempt::Refused(status.message().to_owned()),
+        };
+        let Ok(url) = config.url.parse::<Url>() else {
+            return Attempt::Refused("the address is no URL".to_owned());
+        };
+        let mut request = self
+            .outbound
+            .request(Method::POST, url)
+            .timeout(TIMEOUT)
+            .header(header::CONTENT_TYPE, "application/a2a+json")
+            .header("a2a-version", muster_a2a::SUPPORTED_VERSION)
+            .body(body);
+        if !config.token.is_empty() {
+            request = request.header(TOKEN, &config.token);
+        }
+        if let Some(authentication) = &config.authentication
+            && !authentication.credentials.is_empty()
+        {
+            let value = format!("{} {}", authentication.scheme, authentication.credentials);
+            request = request.header(header::AUTHORIZATION, value);
+        }
+        let request = match request.build() {
+            Ok(request) => request,
+            Err(error) => return Attempt::Refused(error.to_string()),
+        };
+        match self.outbound.send(request).await {
+            Ok(response) => verdict(response.status()),
+            Err(failure @ (Failure::Refused(_) | Failure::NoHost(_))) => Attempt::Refused(failure.to_string()),
+            Err(failure) => Attempt::Failed(failure.to_string()),
+        }
+    }
+}
+
+/// What a status says about trying again.
+fn verdict(status: StatusCode) -> Attempt {
+    let said = format!("the receiver answered {status}");
+    let later = [
+        StatusCode::REQUEST_TIMEOUT,
+        StatusCode::TOO_EARLY,
+        StatusCode::TOO_MANY_REQUESTS,
+    ];
+    if status.is_success() {
+        Attempt::Arrived
+    } else if status.is_client_error() && !later.contains(&status) {
+        Attempt::Refused(said)
+    } else {
+        Attempt::Failed(said)
+    }
+}

@@ -1,0 +1,535 @@
+//! What A2A asks of an agent: every operation, whatever the binding.
+//!
+//! The order of things for a message: the version, the extensions that the card insists on, bounds, media types, the
+//! task that it names, and then a place, so that an overloaded agent says no before a task exists. A caller that waits is answered
+//! when nobody works on the task any more, or when its own deadline passes; the task goes on then.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use a2a::{Message, Part, Role};
+use a2a_pb::pbconv;
+use a2a_pb::proto::{self as pb, TaskState};
+use futures::StreamExt as _;
+use http::{HeaderMap, HeaderValue};
+use muster_a2a::service::EXTENSIONS;
+use muster_a2a::{Answer, Events, Head, ProtocolError, Reply, Request, Service};
+use muster_api::error::{Error, Reason};
+use muster_api::extension;
+use muster_rpc::deadline;
+use prost::Message as _;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use uuid::Uuid;
+
+use crate::events;
+use crate::execution::{Executor, Work};
+use crate::metrics::{Method, Sender};
+use crate::push::Pushes;
+use crate::running::Run;
+use crate::tasks::record::{Errand, Push, Record, keep_last};
+use crate::tasks::table::unknown;
+use crate::tasks::{MOST_ATTEMPTS, Until};
+use crate::{Agent, Failure};
+
+/// Most parts of a message.
+const MAX_PARTS: usize = 64;
+/// Longest identifier in a message.
+const MAX_ID: usize = 256;
+/// Bytes that each part costs beside its content, so that many empty ones are not free.
+const PART_BYTES: usize = 16;
+
+/// An agent as the bindings have it.
+pub(crate) struct Desk<A> {
+    pub(crate) executor: Arc<Executor<A>>,
+    pub(crate) pushes: Pushes,
+    pub(crate) max_message_bytes: usize,
+    /// The card for those who have proved who they are.
+    pub(crate) extended_card: Option<pb::AgentCard>,
+}
+
+/// How an admitted message goes on.
+struct Begun {
+    task_id: String,
+    work: Work,
+    run: Run,
+}
+
+impl<A: Agent> Desk<A> {
+    async fn send(&self, head: &Head, request: pb::SendMessageRequest) -> Result<Answer, Status> {
+        let _timing = self.meters().received(Method::Send, Sender::of(&head.headers));
+        let configuration = request.configuration.clone().unwrap_or_default();
+        let at_once = configuration.return_immediately;
+        let Begun { task_id, work, run } = self.begin(head, request, at_once).await?;
+        let tasks = &self.executor.tasks;
+        let settled = tasks.wait(&task_id);
+        self.executor.start(work, run);
+        let mut task = if at_once {
+            tasks.find(&task_id).ok_or_else(|| *unknown(&task_id))?
+        } else {
+            let settled = async { settled?.await.ok() };
+            match time_left(&head.headers)? {
+                None => settled.await,
+                Some(left) => match tokio::time::timeout(left, settled).await {
+                    Ok(settled) => settled,
+                    Err(_) => return Err(self.too_late(&task_id).await),
+                },
+            }
+            .ok_or_else(|| *unknown(&task_id))?
+        };
+        keep_last(&mut task, configuration.history_length);
+        Ok(Answer::Sent(pb::SendMessageResponse {
+            payload: Some(pb::send_message_response::Payload::Task(task)),
+        }))
+    }
+
+    /// The caller gives up and learns the task's id, which has to be durable then.
+    async fn too_late(&self, task_id: &str) -> Status {
+        if let Err(status) = self.executor.tasks.announce(task_id).await {
+            return status;
+        }
+        let message = format!("task '{task_id}' takes longer than the caller allowed and goes on; read it with GetTask");
+        Error::new(Reason::DeadlineExceeded, message)
+            .with_metadata("task", task_id)
+            .into()
+    }
+
+    async fn stream(&self, head: &Head, request: pb::SendMessageRequest) -> Result<Answer, Status> {
+        let timing = self.meters().received(Method::Stream, Sender::of(&head.headers));
+        let Begun { task_id, work, run } = self.begin(head, request, true).await?;
+        let events = self.executor.tasks.follow(&task_id, Until::Settled)?;
+        self.executor.start(work, run);
+        Ok(Answer::Events(events.inspect(move |_| _ = &timing).boxed()))
+    }
+
+    /// Checks a message, admits it, and makes or takes up its task.
+    async fn begin(
+        &self,
+        head: &Head,
+        request: pb::SendMessageRequest,
+        announced: bool,
+    ) -> Result<Begun, Status> {
+        self.check(head, &request).map_err(|status| *status)?;
+        let push = self.push_of(&request).map_err(|status| *status)?;
+        let errand = errand(head, &request);
+        let mut message = request.message.unwrap_or_default();
+        let is_follow_up = !message.task_id.is_empty();
+        let executor = &self.executor;
+        if is_follow_up {
+            executor
+                .tasks
+                .check_message(&message.task_id, &message.context_id)?;
+        }
+        let run = executor
+            .running
+            .admit(is_follow_up)
+            .inspect_err(|refusal| self.meters().refused(refusal.reason))?;
+        let cancellation = CancellationToken::new();
+        let (task, earlier) = if is_follow_up {
+            if let Some(config) = push.and_then(|push| push.config) {
+                executor.tasks.put_push(&message.task_id, config).await?;
+            }
+            let context = executor.tasks.find(&message.task_id).map(|task| task.context_id);
+            message.context_id = context.unwrap_or_default();
+            let status = self.status(TaskState::Working, &message.task_id, &message.context_id);
+            let task_id = message.task_id.clone();
+            let resumed = executor
+                .tasks
+                .resume(&task_id, &message, errand.clone(), status, cancellation.clone())
+                .await?;
+            (resumed.task, resumed.earlier)
+        } else {
+            message.task_id = Uuid::now_v7().to_string();
+            if message.context_id.is_empty() {
+                message.context_id = Uuid::now_v7().to_string();
+            }
+            let task = self.submitted(&message);
+            let mut record = Record::new(task.clone(), errand.clone());
+            record.pushes.extend(push);
+            let announced = announced || !record.pushes.is_empty();
+            executor
+                .tasks
+                .create(record, cancellation.clone(), announced)
+                .await?;
+            (task, Vec::new())
+        };
+        let work = Work {
+            task_id: task.id.clone(),
+            context_id: task.context_id,
+            earlier,
+            message,
+            errand,
+            cancellation,
+            is_follow_up,
+        };
+        Ok(Begun {
+            task_id: task.id,
+            work,
+            run,
+        })
+    }
+
+    fn submitted(&self, message: &pb::Message) -> pb::Task {
+        pb::Task {
+            id: message.task_id.clone(),
+            context_id: message.context_id.clone(),
+            status: Some(self.status(TaskState::Submitted, &message.task_id, &message.context_id)),
+            history: vec![message.clone()],
+            ..Default::default()
+        }
+    }
+
+    fn status(&self, state: TaskState, task_id: &str, context_id: &str) -> pb::TaskStatus {
+        events::status(&self.executor.clock, state, None, task_id, context_id)
+    }
+
+    /// Refuses what is out of bounds, naming the field, and what the card excludes.
+    fn check(&self, head: &Head, request: &pb::SendMessageRequest) -> Result<(), Box<Status>> {
+        self.check_extensions(head)?;
+        let Some(message) = &request.message else {
+            return Err(invalid("message", "is missing"));
+        };
+        let id = message.message_id.len();
+        if id == 0 || id > MAX_ID {
+            let message = format!("is {id} bytes long; 1 to {MAX_ID} are allowed");
+            return Err(invalid("message.message_id", message));
+        }
+        if message.role() != pb::Role::User {
+            let said = message.role().as_str_name();
+            return Err(invalid(
+                "message.role",
+                format!("is {said}; a caller sends ROLE_USER"),
+            ));
+        }
+        let parts = message.parts.len();
+        if parts == 0 || parts > MAX_PARTS {
+            let message = format!("has {parts} parts; 1 to {MAX_PARTS} are allowed");
+            return Err(invalid("message.parts", message));
+        }
+        if let Some(empty) = message.parts.iter().position(|part| part.content.is_none()) {
+            let message = "has no content; one of text, raw, url and data is needed";
+            return Err(invalid(&format!("message.parts[{empty}]"), message));
+        }
+        for (field, id) in [
+            ("message.task_id", &message.task_id),
+            ("message.context_id", &message.context_id),
+        ] {
+            if id.len() > MAX_ID {
+                let message = format!("is {} bytes long; at most {MAX_ID} are allowed", id.len());
+                return Err(invalid(field, message));
+            }
+        }
+        let length = request
+            .configuration
+            .as_ref()
+            .and_then(|configuration| configuration.history_length);
+        check_length("configuration.history_length", length)?;
+        let bytes = request.encoded_len() + parts * PART_BYTES;
+        if bytes > self.max_message_bytes {
+            let error = Error::new(
+                Reason::MessageTooLarge,
+                format!(
+                    "the message has {bytes} bytes; this agent takes {} (`server.max_message_bytes`)",
+                    self.max_message_bytes
+                ),
+            );
+            return Err(Box::new(error.with_field("message").into()));
+        }
+        self.check_media_types(message)
+    }
+
+    fn check_extensions(&self, head: &Head) -> Result<(), Box<Status>> {
+        let used = head.extensions();
+        let missing = self
+            .executor
+            .card
+            .extensions
+            .iter()
+            .find(|extension| extension.required && !used.contains(&extension.uri.as_str()));
+        match missing {
+            None => Ok(()),
+            Some(extension) => Err(Box::new(ProtocolError::ExtensionSupportRequired.status(format!(
+                "this agent needs the extension '{}'",
+                extension.uri
+            )))),
+        }
+    }
+
+    fn check_media_types(&self, message: &pb::Message) -> Result<(), Box<Status>> {
+        let card = &self.executor.card;
+        for (index, part) in message.parts.iter().enumerate() {
+            if !part.media_type.is_empty() && !card.takes(&part.media_type) {
+                let shown: String = part.media_type.chars().take(64).collect();
+                return Err(Box::new(ProtocolError::ContentTypeNotSupported.status(format!(
+                    "message.parts[{index}].media_type: '{shown}' is not taken; this agent takes {}",
+                    card.input_modes.join(", ")
+                ))));
+            }
+        }
+        Ok(())
+    }
+
+    /// The push configuration that comes with a message.
+    fn push_of(&self, request: &pb::SendMessageRequest) -> Result<Option<Push>, Box<Status>> {
+        let config = request
+            .configuration
+            .as_ref()
+            .and_then(|configuration| configuration.task_push_notification_config.as_ref());
+        let Some(config) = config else { return Ok(None) };
+        let task = request.message.as_ref().map_or("", |message| message.task_id.as_str());
+        let config = self.checked_push(config, task, "configuration.task_push_notification_config.")?;
+        Ok(Some(Push {
+            config: Some(config),
+            owed: false,
+        }))
+    }
+
+    /// A configuration that can be kept, with an id.
+    fn checked_push(
+        &self,
+        config: &pb::TaskPushNotificationConfig,
+        task: &str,
+        path: &str,
+    ) -> Result<pb::TaskPushNotificationConfig, Box<Status>> {
+        self.pushes
+            .check(config)
+            .map_err(|(field, message)| invalid(&format!("{path}{field}"), message))?;
+        let id = if config.id.is_empty() {
+            Uuid::now_v7().to_string()
+        } else {
+            config.id.clone()
+        };
+        Ok(pb::TaskPushNotificationConfig {
+            tenant: String::new(),
+            id,
+            task_id: task.to_owned(),
+            ..config.clone()
+        })
+    }
+
+    fn get(&self, request: &pb::GetTaskRequest) -> Result<Answer, Box<Status>> {
+        check_length("history_length", request.history_length)?;
+        let task = self.executor.tasks.find(&request.id);
+        let mut task = task.ok_or_else(|| unknown(&request.id))?;
+        keep_last(&mut task, request.history_length);
+        Ok(Answer::Task(task))
+    }
+
+    async fn cancel(&self, request: &pb::CancelTaskRequest) -> Result<Answer, Status> {
+        let clock = &self.executor.clock;
+        let event = |task: &pb::Task| {
+            let message = Message::new(Role::Agent, vec![Part::text("cancelled by the caller")]);
+            let (id, context) = (&task.id, &task.context_id);
+            events::status_update(clock, TaskState::Canceled, Some(message), id, context)
+        };
+        let (task, is_new) = self.executor.tasks.cancel(&request.id, event).await?;
+        if is_new {
+            self.meters().task_ended(TaskState::Canceled);
+        }
+        Ok(Answer::Task(task))
+    }
+
+    async fn create_push(&self, config: &pb::TaskPushNotificationConfig) -> Result<Answer, Status> {
+        let task = config.task_id.as_str();
+        self.executor.tasks.pushes(task)?;
+        let config = self.checked_push(config, task, "").map_err(|status| *status)?;
+        self.executor.tasks.put_push(task, config.clone()).await?;
+        Ok(Answer::PushConfig(config))
+    }
+
+    fn get_push(&self, request: &pb::GetTaskPushNotificationConfigRequest) -> Result<Answer, Status> {
+        let configs = self.executor.tasks.pushes(&request.task_id)?;
+        let config = configs.into_iter().find(|config| config.id == request.id);
+        config.map(Answer::PushConfig).ok_or_else(|| {
+            let shown: String = request.id.chars().take(64).collect();
+            ProtocolError::TaskNotFound.status(format!(
+                "task '{}' has no push configuration '{shown}'",
+                request.task_id
+            ))
+        })
+    }
+
+    fn list_pushes(&self, request: &pb::ListTaskPushNotificationConfigsRequest) -> Result<Answer, Status> {
+        // A task has few, so that a page holds them all.
+        let configs = self.executor.tasks.pushes(&request.task_id)?;
+        Ok(Answer::PushConfigs(pb::ListTaskPushNotificationConfigsResponse {
+            configs,
+            next_page_token: String::new(),
+        }))
+    }
+
+    fn extended_card(&self) -> Result<Answer, Status> {
+        match &self.extended_card {
+            Some(card) => Ok(Answer::Card(card.clone())),
+            None => Err(ProtocolError::UnsupportedOperation
+                .status("this agent has no extended card; its public card says all")),
+        }
+    }
+
+    async fn dispatch(&self, head: &Head, request: Request) -> Result<Answer, Status> {
+        head.check_version().map_err(|status| *status)?;
+        let received = |method| self.meters().received(method, Sender::of(&head.headers));
+        match request {
+            Request::SendMessage(request) => self.send(head, request).await,
+            Request::SendStreamingMessage(request) => self.stream(head, request).await,
+            Request::GetTask(request) => {
+                let _timing = received(Method::GetTask);
+                self.get(&request).map_err(|status| *status)
+            }
+            Request::ListTasks(request) => {
+                let _timing = received(Method::ListTasks);
+                self.executor.tasks.list(&request).map(Answer::Tasks)
+            }
+            Request::CancelTask(request) => {
+                let _timing = received(Method::CancelTask);
+                self.cancel(&request).await
+            }
+            Request::SubscribeToTask(request) => {
+                let timing = received(Method::Subscribe);
+                let events: Events = self.executor.tasks.follow(&request.id, Until::Ended)?;
+                Ok(Answer::Events(events.inspect(move |_| _ = &timing).boxed()))
+            }
+            Request::CreatePushConfig(config) => self.create_push(&config).await,
+            Request::GetPushConfig(request) => self.get_push(&request),
+            Request::ListPushConfigs(request) => self.list_pushes(&request),
+            Request::DeletePushConfig(request) => {
+                let tasks = &self.executor.tasks;
+                tasks.remove_push(&request.task_id, &request.id).await?;
+                Ok(Answer::Done)
+            }
+            Request::GetExtendedAgentCard(_) => self.extended_card(),
+        }
+    }
+
+    /// The extensions of ours that the caller uses, for the answer.
+    fn used_extensions(&self, head: &Head) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for uri in head.extensions() {
+            let is_ours = uri == extension::ROUTING
+                || self.executor.card.extensions.iter().any(|known| known.uri == uri);
+            if let (true, Ok(value)) = (is_ours, HeaderValue::from_str(uri)) {
+                headers.append(EXTENSIONS, value);
+            }
+        }
+        headers
+    }
+
+    fn meters(&self) -> &crate::metrics::Meters {
+        &self.executor.meters
+    }
+
+    /// Goes on with what an earlier process left at work: again where that does no harm, as failed where it might.
+    pub(crate) async fn take_up(self: Arc<Self>, left: Vec<Record>) {
+        for record in left {
+            let Some(task) = record.task.clone() else { continue };
+            let Some(message) = task.history.last().cloned() else {
+                continue;
+            };
+            let errand = record.errand.clone().unwrap_or_default();
+            let read = crate::Request::read(
+                pbconv::from_proto_message(&message),
+                errand.metadata.as_ref().map(pbconv::from_proto_struct),
+                &errand,
+                &self.executor.card,
+            );
+            let skill = read.ok().and_then(|request| request.skill);
+            let is_repeatable = skill.is_some_and(|skill| self.executor.card.is_idempotent(&skill));
+            let cancellation = CancellationToken::new();
+            if self
+                .executor
+                .tasks
+                .revive(&task.id, cancellation.clone())
+                .await
+                .is_none()
+            {
+                continue;
+            }
+            if !is_repeatable || errand.attempts >= MOST_ATTEMPTS {
+                self.fail(&task, errand.attempts).await;
+                continue;
+            }
+            let Some(run) = self.executor.running.wait().await else {
+                return;
+            };
+            tracing::info!(task_id = task.id, "working again on what an earlier process left");
+            let mut earlier = task.history.clone();
+            earlier.pop();
+            let work = Work {
+                task_id: task.id,
+                context_id: task.context_id,
+                earlier,
+                message,
+                errand,
+                cancellation,
+                is_follow_up: false,
+            };
+            self.executor.start(work, run);
+        }
+    }
+
+    async fn fail(&self, task: &pb::Task, attempts: u32) {
+        let executor = &self.executor;
+        let mut events = crate::events::Events::new(
+            &task.id,
+            &task.context_id,
+            executor.limits.answer_bytes,
+            Arc::clone(&executor.clock),
+            executor.meters.clone(),
+        );
+        let why = if attempts >= MOST_ATTEMPTS {
+            format!("the agent ended {attempts} times while it worked on the task; send it again if that was not its fault")
+        } else {
+            "the agent ended while it worked on the task, which may have had effects; see what it did, and send it again"
+                .to_owned()
+        };
+        let closing = events.closing(Err(Failure::failed(why)));
+        executor.tasks.settle(&task.id, closing).await;
+    }
+}
+
+impl<A: Agent> Service for Desk<A> {
+    async fn answer(&self, head: Head, request: Request) -> Result<Reply, Status> {
+        let answer = self.dispatch(&head, request).await?;
+        Ok(Reply {
+            answer,
+            headers: self.used_extensions(&head),
+        })
+    }
+}
+
+/// What came around a message and is needed to work on it again.
+fn errand(head: &Head, request: &pb::SendMessageRequest) -> Errand {
+    let header = |name: &str| {
+        let value = head.headers.get(name).and_then(|value| value.to_str().ok());
+        value.unwrap_or_default().to_owned()
+    };
+    Errand {
+        skill: header(extension::SKILL_METADATA),
+        step_key: header(extension::STEP_KEY_METADATA),
+        metadata: request.metadata.clone(),
+        attempts: 0,
+    }
+}
+
+/// How long the caller still waits, if it says so.
+fn time_left(headers: &HeaderMap) -> Result<Option<Duration>, Status> {
+    let Some(value) = headers.get(deadline::HEADER) else {
+        return Ok(None);
+    };
+    let text = String::from_utf8_lossy(value.as_bytes());
+    match deadline::parse(&text) {
+        Ok(left) => Ok(Some(left)),
+        Err(error) => Err(Error::invalid_field(deadline::HEADER, error.to_string()).into()),
+    }
+}
+
+fn check_length(field: &str, length: Option<i32>) -> Result<(), Box<Status>> {
+    match length {
+        Some(length) if length < 0 => Err(invalid(field, format!("is {length}; 0 or more are allowed"))),
+        _ => Ok(()),
+    }
+}
+
+fn invalid(field: &str, message: impl Into<String>) -> Box<Status> {
+    Box::new(Error::invalid_field(field, message).into())
+}

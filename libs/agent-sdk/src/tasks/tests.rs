@@ -1,0 +1,349 @@
+//! The table: pages, bounds, ends, followers.
+
+use std::time::Duration;
+
+use a2a_pb::proto::{self as pb, TaskState};
+use muster_a2a::ProtocolError;
+use muster_api::error::{Error, Reason};
+use proptest::prelude::*;
+use tokio_util::sync::CancellationToken;
+
+use super::record::{Errand, Record};
+use super::table::{Bounds, Cancelled, Event, Table};
+use crate::reply::RESULT;
+
+const RETENTION: Duration = Duration::from_secs(3600);
+
+fn table(tasks: usize) -> Table {
+    Table::new(Bounds {
+        tasks,
+        bytes: 100_000,
+        retention: RETENTION,
+    })
+}
+
+fn status(state: TaskState, second: i64) -> pb::TaskStatus {
+    pb::TaskStatus {
+        state: state.into(),
+        message: None,
+        timestamp: Some(prost_types::Timestamp {
+            seconds: second,
+            nanos: 0,
+        }),
+    }
+}
+
+fn task(id: &str, state: TaskState, second: i64) -> pb::Task {
+    pb::Task {
+        id: id.to_owned(),
+        context_id: "c".to_owned(),
+        status: Some(status(state, second)),
+        history: vec![message("hi")],
+        ..Default::default()
+    }
+}
+
+fn message(text: &str) -> pb::Message {
+    pb::Message {
+        message_id: text.to_owned(),
+        parts: vec![pb::Part {
+            content: Some(pb::part::Content::Text(text.to_owned())),
+            ..Default::default()
+        }],
+        ..Default::default()
+    }
+}
+
+fn update(id: &str, state: TaskState, second: i64) -> pb::StreamResponse {
+    pb::StreamResponse {
+        payload: Some(pb::stream_response::Payload::StatusUpdate(
+            pb::TaskStatusUpdateEvent {
+                task_id: id.to_owned(),
+                context_id: "c".to_owned(),
+                status: Some(status(state, second)),
+                metadata: None,
+            },
+        )),
+    }
+}
+
+fn artifact(id: &str, artifact: &str, text: &str) -> pb::StreamResponse {
+    pb::StreamResponse {
+        payload: Some(pb::stream_response::Payload::ArtifactUpdate(
+            pb::TaskArtifactUpdateEvent {
+                task_id: id.to_owned(),
+                artifact: Some(pb::Artifact {
+                    artifact_id: artifact.to_owned(),
+                    parts: message(text).parts,
+                    ..Default::default()
+                }),
+                ..Default::default()
+            },
+        )),
+    }
+}
+
+fn create(table: &mut Table, task: pb::Task, now: Duration) -> Result<(), Error> {
+    let created = table.create(
+        Record::new(task, Errand::default()),
+        CancellationToken::new(),
+        true,
+        now,
+    );
+    created.map_err(|status| Error::from_status(&status).unwrap())
+}
+
+/// A task that has ended.
+fn put(table: &mut Table, id: &str, second: i64, now: Duration) {
+    create(table, task(id, TaskState::Working, second), now).unwrap();
+    table
+        .settle(id, vec![update(id, TaskState::Completed, second)])
+        .unwrap()
+        .tell();
+}
+
+fn list(table: &Table, size: i32, token: &str) -> pb::ListTasksResponse {
+    let request = pb::ListTasksRequest {
+        page_size: Some(size),
+        page_token: token.to_owned(),
+        ..Default::default()
+    };
+    table.list(&request).unwrap()
+}
+
+fn ids(page: &pb::ListTasksResponse) -> Vec<&str> {
+    page.tasks.iter().map(|task| task.id.as_str()).collect()
+}
+
+#[test]
+fn pages_are_newest_first_and_stable_under_inserts() {
+    let mut table = table(100);
+    for second in 1..=5 {
+        put(&mut table, &format!("t{second}"), second, Duration::ZERO);
+    }
+    let first = list(&table, 2, "");
+    assert_eq!(ids(&first), ["t5", "t4"]);
+    assert_eq!(first.total_size, 5);
+    put(&mut table, "t9", 9, Duration::ZERO);
+    let second = list(&table, 2, &first.next_page_token);
+    assert_eq!(ids(&second), ["t3", "t2"]);
+    let third = list(&table, 2, &second.next_page_token);
+    assert_eq!(ids(&third), ["t1"]);
+    assert_eq!(third.next_page_token, "");
+}
+
+#[test]
+fn foreign_tokens_and_impossible_sizes_are_refused_and_large_ones_cut() {
+    let table = table(10);
+    for request in [
+        pb::ListTasksRequest {
+            page_token: "7".to_owned(),
+            ..Default::default()
+        },
+        pb::ListTasksRequest {
+            page_size: Some(-1),
+            ..Default::default()
+        },
+    ] {
+        let refused = table.list(&request).unwrap_err();
+        assert_eq!(Error::from_status(&refused).unwrap().reason, Reason::InvalidField);
+    }
+    assert_eq!(list(&table, 0, "").page_size, 50);
+    assert_eq!(list(&table, 1000, "").page_size, 100);
+}
+
+#[test]
+fn room_is_made_by_the_longest_untouched_finished_task() {
+    let mut table = table(2);
+    let now = Duration::ZERO;
+    create(&mut table, task("working", TaskState::Working, 1), now).unwrap();
+    put(&mut table, "done", 2, now);
+    create(&mut table, task("new", TaskState::Working, 3), now).unwrap();
+    assert!(table.find("done").is_none());
+    assert!(table.find("working").is_some());
+    assert_eq!(table.forgotten(), ["done"]);
+    let refused = create(&mut table, task("more", TaskState::Working, 4), now).unwrap_err();
+    assert_eq!(refused.reason, Reason::AgentBusy);
+}
+
+#[test]
+fn retention_ends_what_has_ended() {
+    let mut table = table(100);
+    put(&mut table, "done", 1, Duration::ZERO);
+    create(&mut table, task("new", TaskState::Working, 2), RETENTION).unwrap();
+    assert!(table.find("done").is_none());
+}
+
+#[test]
+fn bytes_are_bounded_and_given_back() {
+    let mut table = table(100);
+    let large = |id: &str, length: usize| pb::Task {
+        history: vec![message(&"x".repeat(length))],
+        ..task(id, TaskState::Working, 1)
+    };
+    create(&mut table, large("large", 45_000), Duration::ZERO).unwrap();
+    table
+        .settle("large", vec![update("large", TaskState::Completed, 1)])
+        .unwrap()
+        .tell();
+    create(&mut table, large("other", 45_000), Duration::ZERO).unwrap();
+    assert!(table.find("large").is_none());
+    assert!(create(&mut table, large("huge", 200_000), Duration::ZERO).is_err());
+    table.withdraw("other");
+    assert_eq!(table.bytes(), 0);
+}
+
+#[test]
+fn an_end_is_final_and_cancelling_is_one_of_them() {
+    let mut table = table(10);
+    create(&mut table, task("t", TaskState::Working, 1), Duration::ZERO).unwrap();
+    let cancelled = table.cancel("t", |_| update("t", TaskState::Canceled, 2)).unwrap();
+    let Cancelled::Now(publication) = cancelled else {
+        panic!("it was at work")
+    };
+    assert!(publication.work.is_some());
+    publication.tell();
+    assert!(matches!(
+        table.cancel("t", |_| update("t", TaskState::Canceled, 3)).unwrap(),
+        Cancelled::Before(_)
+    ));
+    assert!(table.settle("t", vec![update("t", TaskState::Completed, 4)]).is_none());
+    table.publish("t", &Event::new(update("t", TaskState::Working, 5)));
+    assert_eq!(table.state("t"), Some(TaskState::Canceled));
+
+    put(&mut table, "done", 6, Duration::ZERO);
+    let refused = table.cancel("done", |_| update("done", TaskState::Canceled, 7));
+    assert_eq!(
+        refused.err().and_then(|status| ProtocolError::of(&status)),
+        Some(ProtocolError::TaskNotCancelable)
+    );
+    let refused = table.follow("done").map(|_| ()).unwrap_err();
+    assert_eq!(ProtocolError::of(&refused), Some(ProtocolError::UnsupportedOperation));
+}
+
+#[test]
+fn the_result_leads_the_artifacts() {
+    let mut table = table(10);
+    create(&mut table, task("t", TaskState::Working, 1), Duration::ZERO).unwrap();
+    for name in ["chart", "log"] {
+        table.publish("t", &Event::new(artifact("t", name, "x")));
+    }
+    let last = vec![artifact("t", RESULT, "r"), update("t", TaskState::Completed, 2)];
+    table.settle("t", last).unwrap().tell();
+    let stored = table.find("t").unwrap().artifacts;
+    let order: Vec<_> = stored.iter().map(|artifact| artifact.artifact_id.as_str()).collect();
+    assert_eq!(order, [RESULT, "chart", "log"]);
+}
+
+#[test]
+fn a_message_finds_its_task_waiting_or_is_refused() {
+    let mut table = table(10);
+    create(&mut table, task("t", TaskState::Working, 1), Duration::ZERO).unwrap();
+    let refusal = |table: &Table, id: &str, context: &str| {
+        let refused = table.check_message(id, context).unwrap_err();
+        ProtocolError::of(&refused)
+    };
+    assert_eq!(
+        refusal(&table, "t", ""),
+        Some(ProtocolError::UnsupportedOperation),
+        "it is at work"
+    );
+    assert_eq!(refusal(&table, "nobody", ""), Some(ProtocolError::TaskNotFound));
+    table
+        .settle("t", vec![update("t", TaskState::InputRequired, 2)])
+        .unwrap()
+        .tell();
+    assert_eq!(refusal(&table, "t", "other"), None, "a field is at fault");
+    assert!(table.check_message("t", "c").is_ok());
+    let resumed = table
+        .resume(
+            "t",
+            &message("Seattle"),
+            Errand::default(),
+            status(TaskState::Working, 3),
+            CancellationToken::new(),
+        )
+        .unwrap();
+    assert_eq!((resumed.earlier.len(), resumed.task.history.len()), (1, 2));
+    assert_eq!(table.state("t"), Some(TaskState::Working));
+}
+
+/// What may happen to a task.
+#[derive(Debug, Clone)]
+enum Step {
+    Progress,
+    Artifact(u8),
+    Follow,
+    Leave(usize),
+    Ask,
+    Answer,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        Just(Step::Progress),
+        (0..3_u8).prop_map(Step::Artifact),
+        Just(Step::Follow),
+        (0..4_usize).prop_map(Step::Leave),
+        Just(Step::Ask),
+        Just(Step::Answer),
+    ]
+}
+
+proptest! {
+    /// Whoever follows, from wherever: the snapshot with the events after it is the task as it is in the end, and two
+    /// followers saw the same events in the same order from where the later one came in. What is kept is never lost by resting.
+    #[test]
+    fn a_snapshot_and_its_events_are_the_task(steps in prop::collection::vec(step(), 0..60)) {
+        let mut table = table(10);
+        create(&mut table, task("t", TaskState::Working, 0), Duration::ZERO).unwrap();
+        let mut followers = Vec::new();
+        let mut second = 0;
+        for step in steps {
+            second += 1;
+            let is_open = table.state("t") == Some(TaskState::Working);
+            match step {
+                Step::Progress => table.publish("t", &Event::new(update("t", TaskState::Working, second))),
+                Step::Artifact(number) => {
+                    let event = artifact("t", &number.to_string(), &second.to_string());
+                    table.publish("t", &Event::new(event));
+                }
+                Step::Follow => followers.push(table.follow("t").unwrap()),
+                Step::Leave(place) if place < followers.len() => {
+                    drop(followers.remove(place));
+                    table.unfollow("t");
+                }
+                Step::Ask if is_open => {
+                    let events = vec![update("t", TaskState::InputRequired, second)];
+                    table.settle("t", events).unwrap().tell();
+                }
+                Step::Answer if !is_open => {
+                    table
+                        .resume("t", &message("m"), Errand::default(), status(TaskState::Working, second), CancellationToken::new())
+                        .unwrap();
+                }
+                Step::Leave(_) | Step::Ask | Step::Answer => {}
+            }
+        }
+        let last = table.find("t").unwrap();
+        let mut seen: Vec<Vec<Event>> = Vec::new();
+        for (snapshot, mut follower) in followers {
+            let mut record = Record::new(snapshot, Errand::default());
+            let mut events = Vec::new();
+            while let Ok(event) = follower.events.try_recv() {
+                record.apply(&event);
+                events.push(event);
+            }
+            let task = record.task.unwrap();
+            prop_assert_eq!(&task.status, &last.status);
+            prop_assert_eq!(&task.artifacts, &last.artifacts);
+            seen.push(events);
+        }
+        for pair in seen.windows(2) {
+            prop_assert!(pair[0].ends_with(&pair[1]));
+        }
+        let encoded = table.encoded("t").unwrap();
+        let mut other = super::table::Table::new(Bounds { tasks: 1, bytes: 1 << 20, retention: RETENTION });
+        prop_assert_eq!(other.load("t", encoded, Duration::ZERO).unwrap().task.unwrap(), last);
+    }
+}
