@@ -1,0 +1,198 @@
+//! What is tested: agents of the SDK, called directly or through a router in front of them. All of it runs in this process
+//! and is reached over sockets only.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use muster_agent_sdk::{Config, NoSettings};
+use muster_api::a2a::StreamResponse;
+use muster_api::registry::RegisterRequest;
+use muster_api::registry::registry_service_client::RegistryServiceClient;
+use muster_runtime::{Error, Listeners, Shutdown, server};
+use muster_testkit::{Answer, FakeAgent, wait_for};
+use serde_json::Value;
+use tokio::task::JoinSet;
+
+use crate::driver::{Binding, Driver, PATIENCE, Response, get};
+use crate::puppet::{Persona, Puppet, Signals};
+
+/// Who has to keep to the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    /// An agent of the SDK.
+    Agent,
+    /// The router in front of it.
+    Router,
+}
+
+/// A running subject, and how to reach it over one binding.
+pub struct Bench {
+    pub subject: Subject,
+    pub binding: Binding,
+    pub signals: Arc<Signals>,
+    agents: BTreeMap<Persona, SocketAddr>,
+    router: Option<SocketAddr>,
+    stranger: Option<FakeAgent>,
+    _running: JoinSet<Result<(), Error>>,
+}
+
+impl Bench {
+    /// Starts everything and waits until it answers.
+    pub async fn start(subject: Subject, binding: Binding) -> Self {
+        let mut running = JoinSet::new();
+        let signals = Arc::new(Signals::default());
+        let registry = (subject == Subject::Router).then(|| registry(&mut running));
+        let agents = Persona::ALL
+            .into_iter()
+            .map(|persona| (persona, agent(persona, registry, &signals, &mut running)))
+            .collect();
+        let mut bench = Self {
+            subject,
+            binding,
+            signals,
+            agents,
+            router: registry.map(|registry| router(registry, &mut running)),
+            stranger: None,
+            _running: running,
+        };
+        if let Some(registry) = registry {
+            bench.stranger = Some(stranger(registry).await);
+        }
+        for place in Persona::ALL.map(Persona::id).into_iter().chain(bench.stranger()) {
+            let (address, path) = bench.card_place(place);
+            wait_for(&format!("{place} to be known"), PATIENCE, async || {
+                let answer = muster_testkit::http::get(address, &path).await;
+                answer.is_ok_and(|answer| answer.status.is_success())
+            })
+            .await;
+        }
+        bench
+    }
+
+    /// A client of the agent with every capability.
+    pub async fn driver(&self) -> Driver {
+        self.driver_of(Persona::Whole).await
+    }
+
+    /// A client of one of the agents.
+    pub async fn driver_of(&self, persona: Persona) -> Driver {
+        self.driver_to(persona.id()).await
+    }
+
+    /// A client of the agent that is none of ours; there is one behind a router only.
+    pub async fn stranger_driver(&self) -> Option<Driver> {
+        let stranger = self.stranger.as_ref()?;
+        Some(self.driver_to(stranger.id()).await)
+    }
+
+    async fn driver_to(&self, id: &str) -> Driver {
+        let (address, path) = self.card_place(id);
+        let card = get(address, &path, &[]).await.json();
+        let base = match self.subject {
+            Subject::Agent => String::new(),
+            Subject::Router => format!("/{id}"),
+        };
+        Driver::of_card(self.binding, &card, address, &base)
+    }
+
+    /// An agent's card as it is served.
+    pub async fn card(&self, persona: Persona, headers: &[(&str, &str)]) -> Response {
+        let (address, path) = self.card_place(persona.id());
+        get(address, &path, headers).await
+    }
+
+    /// An agent's card.
+    pub async fn card_json(&self, persona: Persona) -> Value {
+        self.card(persona, &[]).await.json()
+    }
+
+    fn stranger(&self) -> Option<&'static str> {
+        self.stranger.as_ref().map(|_| STRANGER)
+    }
+
+    fn card_place(&self, id: &str) -> (SocketAddr, String) {
+        const PATH: &str = "/.well-known/agent-card.json";
+        match self.router {
+            Some(router) => (router, format!("/{id}{PATH}")),
+            None => {
+                let found = self.agents.iter().find(|(persona, _)| persona.id() == id);
+                (*found.expect("one of ours").1, PATH.to_owned())
+            }
+        }
+    }
+}
+
+const STRANGER: &str = "stranger";
+
+fn registry(running: &mut JoinSet<Result<(), Error>>) -> SocketAddr {
+    let config = muster_registry::Config {
+        server: server::Config::on_ports(0, 0, 0),
+        ..Default::default()
+    };
+    let listeners = Listeners::ephemeral().expect("free ports");
+    let address = listeners.data_address();
+    running.spawn(muster_registry::run(config, listeners, Shutdown::new()));
+    address
+}
+
+fn agent(
+    persona: Persona,
+    registry: Option<SocketAddr>,
+    signals: &Arc<Signals>,
+    running: &mut JoinSet<Result<(), Error>>,
+) -> SocketAddr {
+    let mut config = Config::<NoSettings>::on_ports(0, 0, 0);
+    // Without a router nobody needs to find it, and the SDK serves without a registry.
+    config.agent.registry_url = registry.map_or_else(
+        || "http://127.0.0.1:1".to_owned(),
+        |registry| format!("http://{registry}"),
+    );
+    // All cases run at once, and each holds some.
+    config.agent.max_concurrent_tasks = 1_000;
+    let puppet = Puppet {
+        persona,
+        signals: Arc::clone(signals),
+    };
+    let listeners = Listeners::ephemeral().expect("free ports");
+    let address = listeners.data_address();
+    running.spawn(muster_agent_sdk::run(
+        config,
+        listeners,
+        Shutdown::new(),
+        |_: &NoSettings| Ok(puppet),
+    ));
+    address
+}
+
+fn router(registry: SocketAddr, running: &mut JoinSet<Result<(), Error>>) -> SocketAddr {
+    let mut config = muster_router::Config::default();
+    config.router.data_directory = PathBuf::new();
+    config.router.registry_url = format!("http://{registry}");
+    let listeners = Listeners::ephemeral().expect("free ports");
+    let address = listeners.data_address();
+    running.spawn(muster_router::run(config, listeners, Shutdown::new()));
+    address
+}
+
+/// An agent that is none of ours: it answers with a message alone, or with nonsense where that is asked of it.
+async fn stranger(registry: SocketAddr) -> FakeAgent {
+    let stranger = FakeAgent::start(STRANGER).await;
+    stranger.fall_back_to(Answer::compute(|call| match call.text.as_str() {
+        "nonsense" => Answer::Events(vec![Ok(StreamResponse { payload: None })]),
+        _ => Answer::Message("a message alone".to_owned()),
+    }));
+    let request = RegisterRequest {
+        instance: Some(stranger.instance(&["anything"])),
+    };
+    wait_for("the registration", PATIENCE, async || {
+        let mut client = RegistryServiceClient::connect(format!("http://{registry}"))
+            .await
+            .map_err(|error| error.to_string())?;
+        let registered = client.register(request.clone()).await;
+        registered.map_err(|status| status.message().to_owned())
+    })
+    .await;
+    stranger
+}

@@ -1,0 +1,57 @@
+//! What A2A 1.0 demands, as one table of cases that runs on each binding against an agent of the SDK and against the router.
+//!
+//! ```text
+//! main.rs, cases.rs   the table, and how it runs
+//! cases/              the cases, by subject matter
+//! driver.rs           a client of the raw wire for each binding, with one neutral form of answers
+//! errors.rs           the protocol's errors, as each binding numbers them
+//! puppet.rs           the agent, steered by the text of messages
+//! bench.rs            agents, registry and router, on free ports
+//! webhook.rs          where push notifications go to
+//! gaps.rs             what is known not to hold yet
+//! ```
+//!
+//! The cases say what the protocol says, not what the implementation does. One that does not hold is in the list of gaps,
+//! which is exact: a listed case that holds fails the test as an unlisted one does that does not, so that the list only
+//! shrinks. All cases of a test run at once, each with tasks and contexts of its own.
+
+mod bench;
+mod cases;
+mod driver;
+mod errors;
+mod gaps;
+mod puppet;
+mod webhook;
+
+use bench::Subject;
+use driver::Binding;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_keeps_to_the_protocol_over_grpc() {
+    cases::run(Subject::Agent, Binding::Grpc).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_keeps_to_the_protocol_over_json_rpc() {
+    cases::run(Subject::Agent, Binding::JsonRpc).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_keeps_to_the_protocol_over_http_json() {
+    cases::run(Subject::Agent, Binding::HttpJson).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_router_keeps_to_the_protocol_over_grpc() {
+    cases::run(Subject::Router, Binding::Grpc).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_router_keeps_to_the_protocol_over_json_rpc() {
+    cases::run(Subject::Router, Binding::JsonRpc).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_router_keeps_to_the_protocol_over_http_json() {
+    cases::run(Subject::Router, Binding::HttpJson).await;
+}
