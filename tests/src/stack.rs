@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use muster_api::a2a::a2a_service_client::A2aServiceClient;
+use muster_a2a::grpc::Client;
 use muster_api::registry::registry_service_client::RegistryServiceClient;
 use muster_api::router::GetStatusRequest;
 use muster_api::router::router_service_client::RouterServiceClient;
@@ -10,7 +10,7 @@ use muster_api::workflow::workflow_service_client::WorkflowServiceClient;
 use muster_testkit::{Process, Program, wait_for};
 use serde_json::Value;
 use tempfile::TempDir;
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Endpoint};
 
 use crate::{Finished, PATIENCE};
 
@@ -106,10 +106,9 @@ impl Stack {
     }
 
     /// A client of the agents, through the router.
-    pub async fn agents(&self) -> A2aServiceClient<Channel> {
-        A2aServiceClient::connect(self.router.url())
-            .await
-            .expect("the router answers")
+    pub async fn agents(&self) -> Client {
+        let endpoint = Endpoint::from_shared(self.router.url()).expect("a URL");
+        muster_a2a::grpc::client(endpoint.connect().await.expect("the router answers"))
     }
 
     /// A client of the engine.

@@ -362,7 +362,7 @@ const fn fallback_http(code: Code) -> StatusCode {
 }
 
 /// As `google.rpc.Code` names it.
-const fn name(code: Code) -> &'static str {
+pub(crate) const fn name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
         Code::Cancelled => "CANCELLED",

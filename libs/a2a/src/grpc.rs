@@ -6,11 +6,39 @@
 use std::sync::Arc;
 
 use muster_api::a2a as pb;
+use muster_api::a2a::a2a_service_client::A2aServiceClient;
 use muster_api::a2a::a2a_service_server::A2aService;
-use tonic::metadata::MetadataMap;
+use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Channel;
 use tonic::{Response, Status};
 
-use crate::service::{Answer, Binding, Events, Head, Reply, Request, Service};
+use crate::SUPPORTED_VERSION;
+use crate::service::{Answer, Binding, Events, Head, Reply, Request, Service, VERSION};
+
+/// A client that names the version with every call.
+pub type Client = A2aServiceClient<InterceptedService<Channel, Versioned>>;
+
+/// Names the version.
+#[derive(Debug, Clone, Copy)]
+pub struct Versioned;
+
+impl Interceptor for Versioned {
+    fn call(&mut self, mut request: tonic::Request<()>) -> Result<tonic::Request<()>, Status> {
+        let metadata = request.metadata_mut();
+        if metadata.get(VERSION.as_str()).is_none() {
+            metadata.insert("a2a-version", MetadataValue::from_static(SUPPORTED_VERSION));
+        }
+        Ok(request)
+    }
+}
+
+/// A client on this channel.
+#[must_use]
+pub fn client(channel: Channel) -> Client {
+    A2aServiceClient::with_interceptor(channel, Versioned)
+}
 
 /// A service as gRPC has it.
 pub struct Grpc<S>(pub Arc<S>);

@@ -18,6 +18,7 @@
 //! would arrive as INTERNAL_ERROR; check the version on one binding and not on the next; and cannot answer with a header.
 
 pub mod card;
+pub mod client;
 mod codec;
 pub mod error;
 pub mod grpc;

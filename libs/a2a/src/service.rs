@@ -1,8 +1,7 @@
 //! What the bindings speak with a service: requests, answers, and what stands around them.
 //!
-//! A missing `A2A-Version` strictly means 0.3. It is let pass as 1.0, because the methods, paths and messages of these
-//! bindings exist in 1.0 alone, and tools such as grpcurl and the official gRPC clients send no such header; a version that
-//! is named and is not 1.0 is refused, and so is a method that only 0.3 has.
+//! The version is asked for on every binding: a missing `A2A-Version` means 0.3 to the protocol, and a caller that was let
+//! pass without it would be misread the day that another version is spoken here, too.
 
 use std::future::Future;
 
@@ -121,19 +120,12 @@ pub trait Service: Send + Sync + 'static {
 }
 
 impl Head {
-    /// Refuses every version but ours; see the module's documentation for a missing one.
+    /// Refuses every version but ours.
     ///
     /// # Errors
     /// `VersionNotSupported`.
     pub fn check_version(&self) -> Result<(), Box<Status>> {
-        let version = self.headers.get(VERSION).map(|value| value.to_str());
-        let other = match version {
-            None => return Ok(()),
-            Some(Ok(version)) if matches!(version.trim(), "" | SUPPORTED_VERSION) => return Ok(()),
-            Some(Ok(version)) => version.chars().take(32).collect(),
-            Some(Err(_)) => "(no text)".to_owned(),
-        };
-        Err(Box::new(version_not_supported(&other)))
+        check_version(&self.headers).map_err(|version| Box::new(version_not_supported(&version)))
     }
 
     /// The extensions that the caller uses.
@@ -150,11 +142,33 @@ impl Head {
     }
 }
 
+/// Refuses every version but ours, whatever its patch.
+///
+/// # Errors
+/// The version that the headers name, or that their silence means.
+pub fn check_version(headers: &HeaderMap) -> Result<(), String> {
+    let named = match headers.get(VERSION).map(|value| value.to_str()) {
+        None => "",
+        Some(Ok(version)) => version.trim(),
+        Some(Err(_)) => "(no text)",
+    };
+    let patch = named
+        .strip_prefix(SUPPORTED_VERSION)
+        .and_then(|rest| rest.strip_prefix('.'));
+    let is_ours = named == SUPPORTED_VERSION
+        || patch.is_some_and(|patch| !patch.is_empty() && patch.bytes().all(|byte| byte.is_ascii_digit()));
+    match (is_ours, named) {
+        (true, _) => Ok(()),
+        (false, "") => Err("0.3".to_owned()),
+        (false, other) => Err(other.chars().take(32).collect()),
+    }
+}
+
 /// The error for a version that is not ours.
 #[must_use]
 pub fn version_not_supported(version: &str) -> Status {
     ProtocolError::VersionNotSupported.status(format!(
-        "A2A version '{version}' is not supported; {SUPPORTED_VERSION} is spoken here"
+        "A2A version '{version}' is not supported; {SUPPORTED_VERSION} is spoken here, and is to be named in `A2A-Version`"
     ))
 }
 
@@ -177,17 +191,19 @@ mod tests {
     }
 
     #[test]
-    fn a_named_version_other_than_1_0_is_refused_and_none_is_let_pass() {
-        for version in ["0.3", "1.1", "2.0", "one"] {
+    fn only_1_0_is_spoken_whatever_its_patch_and_silence_means_0_3() {
+        for version in ["0.3", "1.1", "2.0", "one", "", "1.0.", "1.0.x", "1.01"] {
             let refused = head(&[(VERSION, version)]).check_version().unwrap_err();
             assert_eq!(
                 ProtocolError::of(&refused),
-                Some(ProtocolError::VersionNotSupported)
+                Some(ProtocolError::VersionNotSupported),
+                "{version}"
             );
         }
-        assert!(head(&[(VERSION, "")]).check_version().is_ok());
         assert!(head(&[(VERSION, " 1.0 ")]).check_version().is_ok());
-        assert!(head(&[]).check_version().is_ok());
+        assert!(head(&[(VERSION, "1.0.1")]).check_version().is_ok());
+        let silent = head(&[]).check_version().unwrap_err();
+        assert!(silent.message().contains("'0.3'"), "{silent}");
     }
 
     #[test]

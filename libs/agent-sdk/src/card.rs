@@ -26,6 +26,7 @@ pub struct Card {
     pub(crate) description: String,
     pub(crate) version: String,
     pub(crate) skills: Vec<Skill>,
+    pub(crate) has_extended: bool,
     pub(crate) hidden_skills: Vec<Skill>,
     pub(crate) input_modes: Vec<String>,
     pub(crate) extensions: Vec<Extension>,
@@ -75,6 +76,7 @@ impl Card {
             description: description.into(),
             version: version.into(),
             skills: Vec::new(),
+            has_extended: false,
             hidden_skills: Vec::new(),
             input_modes: vec!["application/json".to_owned(), "text/plain".to_owned()],
             extensions: Vec::new(),
@@ -92,6 +94,13 @@ impl Card {
     #[must_use]
     pub fn extended_skill(mut self, skill: Skill) -> Self {
         self.hidden_skills.push(skill);
+        self.extended()
+    }
+
+    /// Says that there is an extended card, also where no skill is on it (yet).
+    #[must_use]
+    pub fn extended(mut self) -> Self {
+        self.has_extended = true;
         self
     }
 
@@ -205,7 +214,7 @@ impl Card {
     }
 
     /// The official card of an instance that answers at `authority` (`host:port`).
-    pub(crate) fn to_a2a(&self, authority: &str) -> AgentCard {
+    pub(crate) fn to_a2a(&self, authority: &str, pushes: bool) -> AgentCard {
         let idempotent: Vec<&str> = self
             .skills
             .iter()
@@ -241,9 +250,9 @@ impl Card {
             ],
             capabilities: AgentCapabilities {
                 streaming: Some(true),
-                push_notifications: Some(true),
+                push_notifications: Some(pushes),
                 extensions: Some(std::iter::once(routing).chain(own).collect()),
-                extended_agent_card: Some(!self.hidden_skills.is_empty()),
+                extended_agent_card: Some(self.has_extended),
             },
             default_input_modes: self.input_modes.clone(),
             default_output_modes: vec!["application/json".to_owned(), "text/plain".to_owned()],
@@ -258,11 +267,11 @@ impl Card {
     }
 
     /// The official card that shows everything; `None` where nothing is hidden.
-    pub(crate) fn to_extended(&self, authority: &str) -> Option<AgentCard> {
+    pub(crate) fn to_extended(&self, authority: &str, pushes: bool) -> Option<AgentCard> {
         if self.hidden_skills.is_empty() {
             return None;
         }
-        let mut card = self.to_a2a(authority);
+        let mut card = self.to_a2a(authority, pushes);
         card.skills = self.all_skills().map(Skill::to_a2a).collect();
         Some(card)
     }
@@ -387,7 +396,7 @@ mod tests {
         card().check().unwrap();
         let official = card()
             .skill(Skill::new("order", "Order", "Has effects"))
-            .to_a2a("127.0.0.1:7411");
+            .to_a2a("127.0.0.1:7411", true);
         let urls: Vec<_> = official
             .supported_interfaces
             .iter()

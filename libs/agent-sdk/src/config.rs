@@ -69,7 +69,7 @@ pub struct AgentConfig {
     /// Where tasks and push configurations are kept, so that they survive a restart: in a directory of the agent's id
     /// below it, which one process uses at a time. In memory alone where it is empty.
     pub data_directory: PathBuf,
-    /// What push notifications may be sent to.
+    /// What push notifications may be sent to; with an empty list the agent has none.
     pub outbound: outbound::Config,
 }
 

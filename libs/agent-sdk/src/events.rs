@@ -77,6 +77,7 @@ impl Events {
                 let state = match reply.outcome {
                     Outcome::Completed => TaskState::Completed,
                     Outcome::InputRequired => TaskState::InputRequired,
+                    Outcome::AuthRequired => TaskState::AuthRequired,
                 };
                 (events, state, reply.status_message())
             }

@@ -48,7 +48,8 @@ pub(crate) struct Pushes {
 }
 
 struct Inner {
-    outbound: Outbound,
+    /// `None` where the operator allows no address.
+    outbound: Option<Outbound>,
     lines: Mutex<HashMap<Key, Line>>,
     places: Semaphore,
     meters: Meters,
@@ -77,7 +78,8 @@ enum Attempt {
 }
 
 impl Pushes {
-    pub(crate) fn new(outbound: Outbound, meters: Meters) -> Self {
+    /// Pushes over these connections; none where there are no connections.
+    pub(crate) fn new(outbound: Option<Outbound>, meters: Meters) -> Self {
         Self {
             inner: Arc::new(Inner {
                 outbound,
@@ -88,6 +90,11 @@ impl Pushes {
                 next_line: AtomicU64::new(0),
             }),
         }
+    }
+
+    /// Whether anything may be pushed.
+    pub(crate) fn are_allowed(&self) -> bool {
+        self.inner.outbound.is_some()
     }
 
     /// What is wrong with a configuration: the field, and what is allowed.
@@ -118,10 +125,10 @@ impl Pushes {
                 return Err((field, "holds characters that no HTTP header can carry".to_owned()));
             }
         }
-        self.inner
-            .outbound
-            .check(&url)
-            .map_err(|failure| ("url", failure.to_string()))
+        match &self.inner.outbound {
+            Some(outbound) => outbound.check(&url).map_err(|failure| ("url", failure.to_string())),
+            None => Err(("url", "nothing may be pushed".to_owned())),
+        }
     }
 
     /// Sends events to an address, after those that were given before; `delivered` is called when all have arrived.
@@ -242,11 +249,10 @@ impl Inner {
             Ok(body) => body.to_string(),
             Err(status) => return Attempt::Refused(status.message().to_owned()),
         };
-        let Ok(url) = config.url.parse::<Url>() else {
-            return Attempt::Refused("the address is no URL".to_owned());
+        let (Some(outbound), Ok(url)) = (&self.outbound, config.url.parse::<Url>()) else {
+            return Attempt::Refused("the address cannot be used".to_owned());
         };
-        let mut request = self
-            .outbound
+        let mut request = outbound
             .request(Method::POST, url)
             .timeout(TIMEOUT)
             .header(header::CONTENT_TYPE, "application/a2a+json")
@@ -265,7 +271,7 @@ impl Inner {
             Ok(request) => request,
             Err(error) => return Attempt::Refused(error.to_string()),
         };
-        match self.outbound.send(request).await {
+        match outbound.send(request).await {
             Ok(response) => verdict(response.status()),
             Err(failure @ (Failure::Refused(_) | Failure::NoHost(_))) => Attempt::Refused(failure.to_string()),
             Err(failure) => Attempt::Failed(failure.to_string()),

@@ -78,6 +78,7 @@ pub struct Reply {
 pub(crate) enum Outcome {
     Completed,
     InputRequired,
+    AuthRequired,
 }
 
 impl Reply {
@@ -91,6 +92,13 @@ impl Reply {
     #[must_use]
     pub fn input_required(question: impl Into<String>) -> Self {
         Self::new(Outcome::InputRequired, question.into())
+    }
+
+    /// The agent needs credentials that it does not have; the text says which, and how to give them. The next message on
+    /// the task continues it.
+    #[must_use]
+    pub fn auth_required(demand: impl Into<String>) -> Self {
+        Self::new(Outcome::AuthRequired, demand.into())
     }
 
     /// The structured result, or what a program needs to answer the question.
@@ -138,7 +146,7 @@ impl Reply {
     /// The message of the status that the reply sets.
     pub(crate) fn status_message(&self) -> Message {
         let mut parts = vec![Part::text(&self.text)];
-        if let (Outcome::InputRequired, Some(data)) = (self.outcome, &self.data) {
+        if let (Outcome::InputRequired | Outcome::AuthRequired, Some(data)) = (self.outcome, &self.data) {
             parts.push(Part::data(data.clone()).with_media_type("application/json"));
         }
         Message::new(Role::Agent, parts)

@@ -50,8 +50,10 @@ pub async fn run<A: Agent, S: Section>(
     let clock = Arc::clone(&chassis.clock);
     let running = Running::new(card.id(), config.agent.max_concurrent_tasks, Arc::clone(&clock));
     let meters = Meters::new(chassis.metrics.clone(), Arc::clone(&clock), running.clone());
-    let outbound =
-        Outbound::new(&config.agent.outbound, OUTBOUND).map_err(|error| Error::Other(error.to_string()))?;
+    let outbound = (!config.agent.outbound.allow.is_empty())
+        .then(|| Outbound::new(&config.agent.outbound, OUTBOUND))
+        .transpose()
+        .map_err(|error| Error::Other(error.to_string()))?;
     let pushes = Pushes::new(outbound, meters.clone());
     let (tasks, writer, left) =
         Tasks::open(bounds(&config.agent), disk, pushes.clone(), Arc::clone(&clock)).map_err(|what| {
@@ -79,8 +81,8 @@ pub async fn run<A: Agent, S: Section>(
         .clone()
         .unwrap_or_else(|| address.ip().to_string());
     let authority = authority(&host, address.port());
-    let official_card = card.to_a2a(&authority);
-    let extended_card = card.to_extended(&authority);
+    let official_card = card.to_a2a(&authority, pushes.are_allowed());
+    let extended_card = card.to_extended(&authority, pushes.are_allowed());
 
     let executor = Executor {
         agent,

@@ -276,12 +276,24 @@ impl<A: Agent> Desk<A> {
             .as_ref()
             .and_then(|configuration| configuration.task_push_notification_config.as_ref());
         let Some(config) = config else { return Ok(None) };
+        if !self.pushes.are_allowed() {
+            return Err(no_push());
+        }
         let task = request.message.as_ref().map_or("", |message| message.task_id.as_str());
         let config = self.checked_push(config, task, "configuration.task_push_notification_config.")?;
         Ok(Some(Push {
             config: Some(config),
             owed: false,
         }))
+    }
+
+    /// Refuses operations on configurations where nothing may be pushed, and those that name no task.
+    fn check_push(&self, task: &str) -> Result<(), Box<Status>> {
+        if self.pushes.are_allowed() {
+            check_task_id("task_id", task)
+        } else {
+            Err(no_push())
+        }
     }
 
     /// A configuration that can be kept, with an id.
@@ -308,6 +320,7 @@ impl<A: Agent> Desk<A> {
     }
 
     fn get(&self, request: &pb::GetTaskRequest) -> Result<Answer, Box<Status>> {
+        check_task_id("id", &request.id)?;
         check_length("history_length", request.history_length)?;
         let task = self.executor.tasks.find(&request.id);
         let mut task = task.ok_or_else(|| unknown(&request.id))?;
@@ -316,6 +329,7 @@ impl<A: Agent> Desk<A> {
     }
 
     async fn cancel(&self, request: &pb::CancelTaskRequest) -> Result<Answer, Status> {
+        check_task_id("id", &request.id).map_err(|status| *status)?;
         let clock = &self.executor.clock;
         let event = |task: &pb::Task| {
             let message = Message::new(Role::Agent, vec![Part::text("cancelled by the caller")]);
@@ -361,6 +375,8 @@ impl<A: Agent> Desk<A> {
     fn extended_card(&self) -> Result<Answer, Status> {
         match &self.extended_card {
             Some(card) => Ok(Answer::Card(card.clone())),
+            None if self.executor.card.has_extended => Err(ProtocolError::ExtendedAgentCardNotConfigured
+                .status("this agent has an extended card, but there is nothing on it")),
             None => Err(ProtocolError::UnsupportedOperation
                 .status("this agent has no extended card; its public card says all")),
         }
@@ -386,13 +402,24 @@ impl<A: Agent> Desk<A> {
             }
             Request::SubscribeToTask(request) => {
                 let timing = received(Method::Subscribe);
+                check_task_id("id", &request.id).map_err(|status| *status)?;
                 let events: Events = self.executor.tasks.follow(&request.id, Until::Ended)?;
                 Ok(Answer::Events(events.inspect(move |_| _ = &timing).boxed()))
             }
-            Request::CreatePushConfig(config) => self.create_push(&config).await,
-            Request::GetPushConfig(request) => self.get_push(&request),
-            Request::ListPushConfigs(request) => self.list_pushes(&request),
+            Request::CreatePushConfig(config) => {
+                self.check_push(&config.task_id).map_err(|status| *status)?;
+                self.create_push(&config).await
+            }
+            Request::GetPushConfig(request) => {
+                self.check_push(&request.task_id).map_err(|status| *status)?;
+                self.get_push(&request)
+            }
+            Request::ListPushConfigs(request) => {
+                self.check_push(&request.task_id).map_err(|status| *status)?;
+                self.list_pushes(&request)
+            }
             Request::DeletePushConfig(request) => {
+                self.check_push(&request.task_id).map_err(|status| *status)?;
                 let tasks = &self.executor.tasks;
                 tasks.remove_push(&request.task_id, &request.id).await?;
                 Ok(Answer::Done)
@@ -497,6 +524,13 @@ impl<A: Agent> Service for Desk<A> {
     }
 }
 
+fn no_push() -> Box<Status> {
+    Box::new(
+        ProtocolError::PushNotificationNotSupported
+            .status("this agent pushes nothing; its operator allows no address (`agent.outbound.allow`)"),
+    )
+}
+
 /// What came around a message and is needed to work on it again.
 fn errand(head: &Head, request: &pb::SendMessageRequest) -> Errand {
     let header = |name: &str| {
@@ -520,6 +554,17 @@ fn time_left(headers: &HeaderMap) -> Result<Option<Duration>, Status> {
     match deadline::parse(&text) {
         Ok(left) => Ok(Some(left)),
         Err(error) => Err(Error::invalid_field(deadline::HEADER, error.to_string()).into()),
+    }
+}
+
+fn check_task_id(field: &str, id: &str) -> Result<(), Box<Status>> {
+    match id.len() {
+        1..=MAX_ID => Ok(()),
+        0 => Err(invalid(field, "is empty; name the task")),
+        bytes => Err(invalid(
+            field,
+            format!("is {bytes} bytes long; at most {MAX_ID} are allowed"),
+        )),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The client stack: what every caller of another service needs, one idea per file.
 //!
 //! [`endpoint`] reads addresses, [`channel`] opens connections, [`outbound`] those that a caller
-//! asked for, [`deadline`] carries remaining time. [`backoff`],
+//! asked for, [`deadline`] carries remaining time, [`sse`] reads event streams. [`backoff`],
 //! [`breaker`] and [`retry_budget`] are plain data and functions: they take the present time and random numbers
 //! as arguments, so that a thousand schedules can be tried in a millisecond.
 //!
@@ -15,3 +15,4 @@ pub mod deadline;
 pub mod endpoint;
 pub mod outbound;
 pub mod retry_budget;
+pub mod sse;

@@ -1,6 +1,5 @@
 //! Clients of the three services.
 
-use muster_api::a2a::a2a_service_client::A2aServiceClient;
 use muster_api::registry::registry_service_client::RegistryServiceClient;
 use muster_api::router::router_service_client::RouterServiceClient;
 use muster_api::workflow::approval_service_client::ApprovalServiceClient;
@@ -51,8 +50,8 @@ impl Endpoints {
     }
 
     /// A client of the agents, through the router.
-    pub fn agents(&self) -> Result<A2aServiceClient<Channel>, Failure> {
-        Ok(A2aServiceClient::new(channel(&self.router)?).max_decoding_message_size(MAX_ANSWER_BYTES))
+    pub fn agents(&self) -> Result<muster_a2a::grpc::Client, Failure> {
+        Ok(muster_a2a::grpc::client(channel(&self.router)?).max_decoding_message_size(MAX_ANSWER_BYTES))
     }
 
     /// A client of the workflow engine.

@@ -1,14 +1,11 @@
 //! What a caller says around its message: version, target, deadline, routing, and what is passed on.
 //!
 //! Both bindings bring it as headers (gRPC metadata are HTTP/2 headers), so it is read once, here.
-//!
-//! A missing `A2A-Version` strictly means 0.3. It is let pass as 1.0, because the methods and messages of this
-//! service exist in 1.0 alone, and tools such as grpcurl send no such header; a version that is named and is not
-//! 1.0 is refused.
 
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use muster_a2a::service::check_version;
 use muster_api::extension::{EPOCH_METADATA, ROUTING, STEP_KEY_METADATA, TARGET_METADATA};
 use muster_rpc::deadline::{self, Deadline};
 use prost_types::Struct;
@@ -17,14 +14,8 @@ use crate::error::Error;
 use crate::routing::Routing;
 use crate::target::Target;
 
-/// Header that names the A2A version.
-pub const VERSION: HeaderName = HeaderName::from_static("a2a-version");
-
-/// The version that this router speaks.
-pub const SUPPORTED_VERSION: &str = "1.0";
-
-/// Header that names the A2A extensions in use.
-pub const EXTENSIONS: HeaderName = HeaderName::from_static("a2a-extensions");
+pub use muster_a2a::SUPPORTED_VERSION;
+pub use muster_a2a::service::{EXTENSIONS, VERSION};
 
 /// Headers that reach the agent as the caller sent them.
 const PASSED_ON: [HeaderName; 5] = [
@@ -68,7 +59,7 @@ impl Call {
         metadata: impl IntoIterator<Item = Option<&'a Struct>>,
         now: Duration,
     ) -> Result<Self, Error> {
-        check_version(text(headers, &VERSION)?)?;
+        check_version(headers).map_err(|version| Error::VersionNotSupported { version })?;
         let named = text(headers, &HeaderName::from_static(TARGET_METADATA))?;
         let routing = Routing::read(metadata)?;
         let mut target = Target::from_places(path, tenant, named)?;
@@ -102,19 +93,6 @@ impl Call {
     #[must_use]
     pub fn expiry(&self) -> Option<Deadline> {
         self.routing.ttl.map(|ttl| Deadline::after(self.received, ttl))
-    }
-}
-
-/// Refuses every version but ours; see the module's documentation for a missing one.
-///
-/// # Errors
-/// When another version is named.
-pub fn check_version(version: Option<&str>) -> Result<(), Error> {
-    match version.map(str::trim) {
-        None | Some("" | SUPPORTED_VERSION) => Ok(()),
-        Some(other) => Err(Error::VersionNotSupported {
-            version: other.chars().take(32).collect(),
-        }),
     }
 }
 
@@ -159,10 +137,13 @@ mod tests {
     const NOW: Duration = Duration::from_secs(1000);
 
     fn read(pairs: &[(&'static str, &'static str)]) -> Result<Call, Error> {
-        let headers = pairs
+        let mut headers: HeaderMap = pairs
             .iter()
             .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
             .collect();
+        headers
+            .entry(VERSION)
+            .or_insert(HeaderValue::from_static(SUPPORTED_VERSION));
         Call::read(&headers, None, "", [], NOW)
     }
 
@@ -191,16 +172,9 @@ mod tests {
     }
 
     #[test]
-    fn a_named_version_other_than_1_0_is_refused_and_none_is_let_pass() {
-        for version in ["0.3", "1.1", "2.0", "one"] {
-            let refused = read(&[("a2a-version", version)]);
-            assert!(
-                matches!(refused, Err(Error::VersionNotSupported { .. })),
-                "{version}"
-            );
-        }
-        assert!(read(&[("a2a-version", "")]).is_ok());
-        assert!(read(&[]).is_ok());
+    fn another_version_is_refused() {
+        let refused = read(&[("a2a-version", "0.3")]);
+        assert!(matches!(refused, Err(Error::VersionNotSupported { version }) if version == "0.3"));
     }
 
     #[test]

@@ -151,6 +151,11 @@ fn agent(
     );
     // All cases run at once, and each holds some.
     config.agent.max_concurrent_tasks = 1_000;
+    config.agent.data_directory = PathBuf::new();
+    config.agent.outbound.allow = match persona {
+        Persona::Whole | Persona::Strict => vec!["127.0.0.0/8".to_owned()],
+        Persona::Plain => Vec::new(),
+    };
     let puppet = Puppet {
         persona,
         signals: Arc::clone(signals),

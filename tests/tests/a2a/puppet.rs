@@ -15,7 +15,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use muster_agent_sdk::{Agent, Artifact, Card, Failure, Reply, Request, Skill, Task};
+use muster_agent_sdk::{Agent, Artifact, Card, Extension, Failure, Reply, Request, Skill, Task};
 use serde_json::json;
 use tokio::sync::Semaphore;
 
@@ -50,10 +50,18 @@ impl Persona {
         }
     }
 
-    /// Its card. What a persona is said to have is declared here, as far as the SDK has words for it.
+    /// Its card.
     fn card(self) -> Card {
-        Card::new(self.id(), "Puppet", "Does what it is told", "1.0.0")
-            .skill(Skill::new("act", "Act", "Acts").tags(["test"]))
+        let card = Card::new(self.id(), "Puppet", "Does what it is told", "1.0.0")
+            .skill(Skill::new("act", "Act", "Acts").tags(["test"]));
+        match self {
+            Self::Whole => card.extended_skill(Skill::new("hide", "Hide", "Is for friends")),
+            Self::Plain => card,
+            Self::Strict => {
+                let extension = Extension::new(REQUIRED_EXTENSION, "Has to be used");
+                card.extended().extension(extension.required())
+            }
+        }
     }
 }
 
@@ -147,7 +155,7 @@ impl Agent for Puppet {
                     .artifact(file))
             }
             ["ask"] => Ok(Reply::input_required("which city?")),
-            ["auth"] => Err(Failure::failed("the SDK has no word for AUTH_REQUIRED")),
+            ["auth"] => Ok(Reply::auth_required("log in at the office")),
             ["fail"] => Err(Failure::failed("the instrument broke")),
             ["reject"] => Err(Failure::rejected("not with me")),
             _ => Err(Failure::rejected("no such command")),

@@ -483,6 +483,9 @@ impl Table {
         if request.history_length.is_some_and(i32::is_negative) {
             return Err(invalid("history_length", "is negative".to_owned()));
         }
+        if TaskState::try_from(request.status).is_err() {
+            return Err(invalid("status", format!("is {}, which is no state", request.status)));
+        }
         let newer_than = request
             .status_timestamp_after
             .as_ref()
@@ -491,7 +494,7 @@ impl Table {
         let matches = |entry: &Entry| {
             (request.context_id.is_empty() || request.context_id == entry.context)
                 && (request.status() == TaskState::Unspecified || request.status() == entry.state)
-                && newer_than.is_none_or(|time| entry.key.0 > time)
+                && newer_than.is_none_or(|time| entry.key.0 >= time)
         };
         let matching = || {
             self.by_age

@@ -134,7 +134,8 @@ async fn http_json_is_served_on_the_same_port() {
     let answer = post(&stage, "/message:send", message("hello")).await;
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
     let id = answer.json()["task"]["id"].as_str().unwrap().to_owned();
-    let got = get(stage.address, &format!("/tasks/{id}")).await.unwrap().json();
+    let path = format!("/tasks/{id}?A2A-Version=1.0");
+    let got = get(stage.address, &path).await.unwrap().json();
     assert_eq!(got["status"]["state"], "TASK_STATE_COMPLETED");
     stage.close().await;
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use a2a_pb::proto as pb;
-use a2a_pb::proto::a2a_service_client::A2aServiceClient;
+use muster_a2a::grpc::Client;
 use muster_agent_sdk::{
     Agent, Artifact, Card, Config, Failure, NoSettings, Reply, Request, Skill, Task, run,
 };
@@ -11,7 +11,6 @@ use muster_runtime::{Listeners, Shutdown};
 use muster_testkit::wait_for;
 use serde_json::json;
 use tokio::task::JoinSet;
-use tonic::transport::Channel;
 
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -127,9 +126,9 @@ impl Stage {
             .expect("it serves, or says why not")
     }
 
-    pub fn client(&self) -> A2aServiceClient<Channel> {
+    pub fn client(&self) -> Client {
         let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", self.address)).unwrap();
-        A2aServiceClient::new(endpoint.connect_lazy())
+        muster_a2a::grpc::client(endpoint.connect_lazy())
     }
 
     /// Asks it to stop and waits until it has.

@@ -2,16 +2,15 @@
 
 use a2a_pb::pbconv::{json_value_to_proto_value, proto_value_to_json_value};
 use muster_agent_planning::{Config, defaults};
-use muster_api::a2a::a2a_service_client::A2aServiceClient;
+use muster_a2a::grpc::Client;
 use muster_api::a2a::part::Content;
 use muster_api::{a2a, extension};
 use muster_runtime::{Listeners, Shutdown};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
-use tonic::transport::Channel;
 
 struct Server {
-    client: A2aServiceClient<Channel>,
+    client: Client,
     shutdown: Shutdown,
     run: JoinSet<Result<(), muster_runtime::Error>>,
     next_message: u32,
@@ -25,7 +24,8 @@ impl Server {
         let shutdown = Shutdown::new();
         let mut run = JoinSet::new();
         run.spawn(muster_agent_planning::run(config, listeners, shutdown.clone()));
-        let client = A2aServiceClient::connect(url).await.expect("the agent listens");
+        let endpoint = tonic::transport::Endpoint::from_shared(url).expect("a URL");
+        let client = muster_a2a::grpc::client(endpoint.connect().await.expect("the agent listens"));
         Self {
             client,
             shutdown,

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use muster_api::a2a::a2a_service_client::A2aServiceClient;
+use muster_a2a::grpc::Client;
 use muster_api::a2a::{
     Message, Part, Role, SendMessageRequest, SendMessageResponse, Task, part, send_message_response,
 };
@@ -24,6 +24,17 @@ use tonic::{Request, Status};
 
 /// Long enough for a machine under load; nothing waits for it in vain.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Sends a JSON body as a client of A2A 1.0 does.
+pub async fn post(
+    address: SocketAddr,
+    path: &str,
+    body: &serde_json::Value,
+) -> Result<muster_testkit::http::Response, String> {
+    let headers = [("content-type", "application/json"), ("a2a-version", "1.0")];
+    let body = body.to_string().into();
+    muster_testkit::http::send(address, muster_testkit::http::Method::POST, path, &headers, body).await
+}
 
 /// A service that runs in this process.
 pub struct Service {
@@ -139,8 +150,8 @@ impl Stack {
         RegistryServiceClient::new(channel(registry.address))
     }
 
-    pub fn client(&self) -> A2aServiceClient<Channel> {
-        A2aServiceClient::new(self.channel.clone())
+    pub fn client(&self) -> Client {
+        muster_a2a::grpc::client(self.channel.clone())
     }
 
     /// Starts a fake agent, registers it, and waits until the router knows it.

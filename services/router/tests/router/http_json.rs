@@ -123,7 +123,7 @@ async fn errors_have_their_status_reason_and_remedy() {
     assert_eq!(page.status, 400);
 
     let body = message("m").to_string();
-    let headers = [("content-type", "text/plain")];
+    let headers = [("content-type", "text/plain"), ("a2a-version", "1.0")];
     let plain = http::send(address, Method::POST, "/weather/message:send", &headers, body.into())
         .await
         .unwrap();

@@ -14,7 +14,7 @@ fn params(message_id: &str) -> Value {
 
 async fn rpc(address: SocketAddr, path: &str, method: &str, params: Value) -> Value {
     let body = json!({"jsonrpc": "2.0", "id": 7, "method": method, "params": params});
-    let response = http::post(address, path, &body).await.expect("an answer");
+    let response = crate::harness::post(address, path, &body).await.expect("an answer");
     assert_eq!(response.status, 200);
     let answer = response.json();
     assert_eq!(
@@ -89,7 +89,7 @@ async fn streams_are_server_sent_events() {
     let stack = Stack::start().await;
     let _agent = stack.agent("weather", &["forecasting"]).await;
     let body = json!({"jsonrpc": "2.0", "id": "s", "method": "SendStreamingMessage", "params": params("m")});
-    let response = http::post(stack.router.address, "/weather", &body).await.unwrap();
+    let response = crate::harness::post(stack.router.address, "/weather", &body).await.unwrap();
     assert_eq!(response.headers["content-type"], "text/event-stream");
     assert!(response.headers.contains_key("muster-instance"));
     let events: Vec<Value> = response
@@ -157,7 +157,7 @@ async fn broken_envelopes_are_answered_as_json_rpc_has_it() {
     let stack = Stack::start().await;
     let address = stack.router.address;
     let post = async |body: &str| {
-        let answer = http::send(address, http::Method::POST, "/", &[], body.to_owned().into())
+        let answer = http::send(address, http::Method::POST, "/", &[("a2a-version", "1.0")], body.to_owned().into())
             .await
             .unwrap();
         assert_eq!(answer.status, 200);
@@ -209,11 +209,11 @@ async fn too_large_a_body_is_refused_with_the_limit() {
         let message = json!({"messageId": "m", "role": "ROLE_USER", "parts": [{"text": "x".repeat(length)}]});
         json!({"jsonrpc": "2.0", "id": 1, "method": "SendMessage", "params": {"message": message}})
     };
-    let over_once_decoded = http::post(stack.router.address, "/weather", &large(3000))
+    let over_once_decoded = crate::harness::post(stack.router.address, "/weather", &large(3000))
         .await
         .unwrap();
     assert_eq!(info(&over_once_decoded.json())["reason"], "MESSAGE_TOO_LARGE");
-    let not_even_read = http::post(stack.router.address, "/weather", &large(10_000))
+    let not_even_read = crate::harness::post(stack.router.address, "/weather", &large(10_000))
         .await
         .unwrap();
     assert_eq!(not_even_read.status, 413);

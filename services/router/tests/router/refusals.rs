@@ -168,7 +168,7 @@ async fn a_router_that_has_heard_of_nobody_says_so() {
     let router = crate::harness::Service::router(config, nobody);
     let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", router.address)).unwrap();
     let channel = muster_testkit::wait_for("the router", PATIENCE, async || endpoint.connect().await).await;
-    let mut client = muster_api::a2a::a2a_service_client::A2aServiceClient::new(channel);
+    let mut client = muster_a2a::grpc::client(channel);
     let error = error_in(&client.send_message(message("weather", "x")).await.unwrap_err());
     assert_eq!(error.reason, Reason::DependencyUnavailable);
     assert_eq!(error.retry_after, Some(Duration::from_secs(2)));
