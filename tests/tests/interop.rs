@@ -1,5 +1,4 @@
-//! Strangers: the official Python and JavaScript A2A clients, an agent of the official JavaScript SDK, `buf curl` and grpcurl
-//! by reflection.
+//! Strangers: the official Python and JavaScript A2A clients, agents of both SDKs, `buf curl` and grpcurl by reflection.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Output;
@@ -135,19 +134,27 @@ async fn the_routers_own_card_lists_the_skills_of_all() {
     );
 }
 
-/// An agent of the official JavaScript SDK.
-struct JavaScriptAgent {
+/// An agent of an official SDK.
+struct Stranger {
     program: Program,
     _process: Process,
 }
 
-impl JavaScriptAgent {
-    async fn start() -> Self {
-        let program = Program::at(tool("node")).env("NODE_PATH", javascript_packages().display().to_string());
+impl Stranger {
+    async fn python() -> Self {
+        Self::start(Program::at(tool("python")), "tests/interop/a2a_agent.py").await
+    }
+
+    async fn javascript() -> Self {
+        let packages = javascript_packages().display().to_string();
+        let program = Program::at(tool("node")).env("NODE_PATH", packages);
+        Self::start(program, "tests/interop/a2a_agent.cjs").await
+    }
+
+    async fn start(program: Program, script: &str) -> Self {
         let (grpc, web) = (program.ports().data, program.ports().health);
-        let script = repository_file("tests/interop/a2a_agent.cjs");
         let program = program
-            .arg(script.display().to_string())
+            .arg(repository_file(script).display().to_string())
             .arg(grpc.to_string())
             .arg(web.to_string());
         let process = program.start_ready().await;
@@ -170,7 +177,7 @@ impl JavaScriptAgent {
             version: "1.0.0".to_owned(),
             card: Some(a2a::AgentCard {
                 name: "Stranger".to_owned(),
-                description: "An agent of the official JavaScript SDK".to_owned(),
+                description: "An agent of an official SDK".to_owned(),
                 version: "1.0.0".to_owned(),
                 supported_interfaces: vec![a2a::AgentInterface {
                     url: self.program.data_address().to_string(),
@@ -251,8 +258,16 @@ fn completed_with(task: &Value, text: &str) {
 }
 
 #[tokio::test]
+async fn an_agent_of_the_official_python_sdk_answers_on_every_binding() {
+    answers_on_every_binding(&Stranger::python().await).await;
+}
+
+#[tokio::test]
 async fn an_agent_of_the_official_javascript_sdk_answers_on_every_binding() {
-    let agent = JavaScriptAgent::start().await;
+    answers_on_every_binding(&Stranger::javascript().await).await;
+}
+
+async fn answers_on_every_binding(agent: &Stranger) {
     let answer = rpc(agent.web(), "/jsonrpc", "SendMessage", saying("echo one")).await;
     completed_with(&answer.json()["result"]["task"], "one");
     let answer = post(agent.web(), "/rest/message:send", &saying("echo two")).await;
@@ -262,10 +277,18 @@ async fn an_agent_of_the_official_javascript_sdk_answers_on_every_binding() {
 }
 
 #[tokio::test]
+async fn an_agent_of_the_official_python_sdk_is_reached_through_the_router() {
+    is_reached_through_the_router(&Stranger::python().await).await;
+}
+
+#[tokio::test]
 async fn an_agent_of_the_official_javascript_sdk_is_reached_through_the_router() {
+    is_reached_through_the_router(&Stranger::javascript().await).await;
+}
+
+async fn is_reached_through_the_router(agent: &Stranger) {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let dev = Dev::start(directory.path()).await;
-    let agent = JavaScriptAgent::start().await;
     let mut registry = RegistryServiceClient::connect(dev.url("registry"))
         .await
         .expect("the registry answers");
@@ -274,7 +297,11 @@ async fn an_agent_of_the_official_javascript_sdk_is_reached_through_the_router()
         .register(RegisterRequest { instance })
         .await
         .expect("the agent is registered");
-    let router: SocketAddr = dev.url("router").trim_start_matches("http://").parse().unwrap();
+    let router: SocketAddr = dev
+        .url("router")
+        .trim_start_matches("http://")
+        .parse()
+        .expect("an address");
     wait_for("the router to know the agent", PATIENCE, async || {
         let card = http::get(router, "/stranger/.well-known/agent-card.json").await;
         card.is_ok_and(|card| card.status == 200)
