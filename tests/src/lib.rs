@@ -29,13 +29,28 @@ pub fn repository_file(path: &str) -> PathBuf {
 /// When it is not there: a test whose program is missing fails.
 #[must_use]
 pub fn tool(name: &str) -> PathBuf {
-    let folder = std::env::var_os("MUSTER_TEST_TOOLS")
-        .map_or_else(|| repository_file("target/test-tools/bin"), PathBuf::from);
-    let path = folder.join(name);
+    installed(&tools().join(name))
+}
+
+/// The folder of the interop tools' JavaScript packages, for `NODE_PATH`.
+///
+/// # Panics
+/// When it is not there.
+#[must_use]
+pub fn javascript_packages() -> PathBuf {
+    installed(&tools().join("../node_modules"))
+}
+
+fn tools() -> PathBuf {
+    std::env::var_os("MUSTER_TEST_TOOLS")
+        .map_or_else(|| repository_file("target/test-tools/bin"), PathBuf::from)
+}
+
+fn installed(path: &Path) -> PathBuf {
     assert!(
-        path.is_file(),
+        path.exists(),
         "{} is missing; `tests/run` installs it",
         path.display()
     );
-    path
+    path.to_owned()
 }

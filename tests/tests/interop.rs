@@ -1,10 +1,15 @@
-//! Strangers' clients: the official Python A2A client over both bindings, `buf curl` and grpcurl by reflection.
+//! Strangers: the official Python and JavaScript A2A clients, agents of both SDKs, `buf curl` and grpcurl by reflection.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Output;
 
-use muster_testkit::wait_for;
-use muster_tests::{Dev, PATIENCE, repository_file, tool};
-use serde_json::Value;
+use muster_api::a2a;
+use muster_api::a2a::a2a_service_client::A2aServiceClient;
+use muster_api::registry::registry_service_client::RegistryServiceClient;
+use muster_api::registry::{Instance, RegisterRequest};
+use muster_testkit::{Process, Program, http, wait_for};
+use muster_tests::{Dev, PATIENCE, javascript_packages, repository_file, tool};
+use serde_json::{Value, json};
 use tokio::process::Command;
 
 async fn run(mut command: Command) -> Output {
@@ -19,33 +24,328 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-async fn python_client(binding: &str) {
+/// What goes before an agent's name in the URL of its card.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    Direct,
+    ThroughTheRouter,
+}
+
+impl Way {
+    fn url(self, dev: &Dev, agent: &str) -> String {
+        match self {
+            Self::Direct => dev.url(agent),
+            Self::ThroughTheRouter => format!("{}/{agent}", dev.url("router")),
+        }
+    }
+}
+
+fn python() -> Command {
+    let mut command = Command::new(tool("python"));
+    command.arg(repository_file("tests/interop/a2a_client.py"));
+    command
+}
+
+fn javascript() -> Command {
+    let mut command = Command::new(tool("node"));
+    command
+        .env("NODE_PATH", javascript_packages())
+        .arg(repository_file("tests/interop/a2a_client.cjs"));
+    command
+}
+
+/// Runs one of the clients over these bindings.
+async fn works(client: fn() -> Command, way: Way, bindings: &[&str]) {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let dev = Dev::start(directory.path()).await;
-    let mut command = Command::new(tool("python"));
-    command
-        .arg(repository_file("tests/interop/a2a_client.py"))
-        .arg(dev.url("router"))
-        .arg(binding);
-    let output = run(command).await;
-    assert!(
-        output.status.success(),
-        "{}\n{}",
-        text(&output.stdout),
-        text(&output.stderr)
-    );
-    let said: Value = serde_json::from_slice(&output.stdout).expect("the client prints JSON");
-    assert_eq!(said["binding"], binding);
+    for binding in bindings {
+        let mut command = client();
+        command
+            .arg(way.url(&dev, "weather"))
+            .arg(way.url(&dev, "customer-service"))
+            .arg(binding);
+        let output = run(command).await;
+        assert!(
+            output.status.success(),
+            "{way:?} over {binding}: {}\n{}",
+            text(&output.stdout),
+            text(&output.stderr)
+        );
+        let said: Value = serde_json::from_slice(&output.stdout).expect("the client prints JSON");
+        assert_eq!(said["binding"], *binding);
+    }
 }
 
 #[tokio::test]
 async fn the_official_python_client_works_over_grpc() {
-    python_client("GRPC").await;
+    works(python, Way::ThroughTheRouter, &["GRPC"]).await;
 }
 
 #[tokio::test]
 async fn the_official_python_client_works_over_json_rpc() {
-    python_client("JSONRPC").await;
+    works(python, Way::ThroughTheRouter, &["JSONRPC"]).await;
+}
+
+#[tokio::test]
+#[ignore = "the router does not serve HTTP+JSON yet"]
+async fn the_official_python_client_works_over_http_json() {
+    works(python, Way::ThroughTheRouter, &["HTTP+JSON"]).await;
+}
+
+#[tokio::test]
+async fn the_official_python_client_works_with_an_agent_alone() {
+    works(python, Way::Direct, &["GRPC", "JSONRPC", "HTTP+JSON"]).await;
+}
+
+#[tokio::test]
+async fn the_official_javascript_client_works_over_grpc() {
+    works(javascript, Way::ThroughTheRouter, &["GRPC"]).await;
+}
+
+#[tokio::test]
+async fn the_official_javascript_client_works_over_json_rpc() {
+    works(javascript, Way::ThroughTheRouter, &["JSONRPC"]).await;
+}
+
+#[tokio::test]
+#[ignore = "the router does not serve HTTP+JSON yet"]
+async fn the_official_javascript_client_works_over_http_json() {
+    works(javascript, Way::ThroughTheRouter, &["HTTP+JSON"]).await;
+}
+
+#[tokio::test]
+async fn the_official_javascript_client_works_with_an_agent_alone() {
+    works(javascript, Way::Direct, &["GRPC", "JSONRPC", "HTTP+JSON"]).await;
+}
+
+#[tokio::test]
+async fn the_routers_own_card_lists_the_skills_of_all() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let dev = Dev::start(directory.path()).await;
+    let address = dev.url("router").trim_start_matches("http://").parse().unwrap();
+    let card = http::get(address, "/.well-known/agent-card.json")
+        .await
+        .unwrap()
+        .json();
+    let skills = card["skills"].as_array().expect("skills");
+    assert!(
+        skills.iter().any(|skill| skill["id"] == "weather_forecasting"),
+        "{card}"
+    );
+}
+
+/// An agent of an official SDK.
+struct Stranger {
+    program: Program,
+    _process: Process,
+}
+
+impl Stranger {
+    async fn python() -> Self {
+        Self::start(Program::at(tool("python")), "tests/interop/a2a_agent.py").await
+    }
+
+    async fn javascript() -> Self {
+        let packages = javascript_packages().display().to_string();
+        let program = Program::at(tool("node")).env("NODE_PATH", packages);
+        Self::start(program, "tests/interop/a2a_agent.cjs").await
+    }
+
+    async fn start(program: Program, script: &str) -> Self {
+        let (grpc, web) = (program.ports().data, program.ports().health);
+        let program = program
+            .arg(repository_file(script).display().to_string())
+            .arg(grpc.to_string())
+            .arg(web.to_string());
+        let process = program.start_ready().await;
+        Self {
+            program,
+            _process: process,
+        }
+    }
+
+    /// Where its HTTP bindings are.
+    fn web(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.program.ports().health).into()
+    }
+
+    /// How it registers, over gRPC alone.
+    fn instance(&self) -> Instance {
+        Instance {
+            agent_id: "stranger".to_owned(),
+            endpoint: self.program.url(),
+            version: "1.0.0".to_owned(),
+            card: Some(a2a::AgentCard {
+                name: "Stranger".to_owned(),
+                description: "An agent of an official SDK".to_owned(),
+                version: "1.0.0".to_owned(),
+                supported_interfaces: vec![a2a::AgentInterface {
+                    url: self.program.data_address().to_string(),
+                    protocol_binding: "GRPC".to_owned(),
+                    protocol_version: "1.0".to_owned(),
+                    ..Default::default()
+                }],
+                capabilities: Some(a2a::AgentCapabilities {
+                    streaming: Some(true),
+                    ..Default::default()
+                }),
+                default_input_modes: vec!["text/plain".to_owned()],
+                default_output_modes: vec!["text/plain".to_owned()],
+                skills: vec![a2a::AgentSkill {
+                    id: "stranger_echo".to_owned(),
+                    name: "Echo".to_owned(),
+                    description: "Says it again".to_owned(),
+                    tags: vec!["test".to_owned()],
+                    ..Default::default()
+                }],
+                ..Default::default()
+            }),
+            ..Default::default()
+        }
+    }
+}
+
+/// ProtoJSON of a request that says this.
+fn saying(text: &str) -> Value {
+    let id = uuid::Uuid::now_v7();
+    json!({ "message": { "messageId": id, "role": "ROLE_USER", "parts": [{ "text": text }] } })
+}
+
+async fn post(address: SocketAddr, path: &str, body: &Value) -> http::Response {
+    let headers = [("content-type", "application/json"), ("a2a-version", "1.0")];
+    let body = body.to_string().into_bytes().into();
+    let sent = http::send(address, http::Method::POST, path, &headers, body).await;
+    sent.unwrap_or_else(|error| panic!("{error}"))
+}
+
+async fn rpc(address: SocketAddr, path: &str, method: &str, params: Value) -> http::Response {
+    let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+    post(address, path, &body).await
+}
+
+/// Says something over gRPC to a tenant; gives the task.
+async fn say_over_grpc(url: String, tenant: &str, text: &str) -> a2a::Task {
+    let mut client = A2aServiceClient::connect(url).await.expect("a connection");
+    let mut request = tonic::Request::new(a2a::SendMessageRequest {
+        tenant: tenant.to_owned(),
+        message: Some(a2a::Message {
+            message_id: uuid::Uuid::now_v7().to_string(),
+            role: a2a::Role::User.into(),
+            parts: vec![a2a::Part {
+                content: Some(a2a::part::Content::Text(text.to_owned())),
+                ..Default::default()
+            }],
+            ..Default::default()
+        }),
+        ..Default::default()
+    });
+    let version = "1.0".parse().expect("ASCII");
+    request.metadata_mut().insert("a2a-version", version);
+    let answer = client
+        .send_message(request)
+        .await
+        .expect("an answer")
+        .into_inner();
+    match answer.payload {
+        Some(a2a::send_message_response::Payload::Task(task)) => task,
+        other => panic!("no task but {other:?}"),
+    }
+}
+
+fn completed_with(task: &Value, text: &str) {
+    assert_eq!(task["status"]["state"], "TASK_STATE_COMPLETED", "{task}");
+    assert_eq!(task["artifacts"][0]["parts"][0]["text"], text, "{task}");
+}
+
+#[tokio::test]
+async fn an_agent_of_the_official_python_sdk_answers_on_every_binding() {
+    answers_on_every_binding(&Stranger::python().await).await;
+}
+
+#[tokio::test]
+async fn an_agent_of_the_official_javascript_sdk_answers_on_every_binding() {
+    answers_on_every_binding(&Stranger::javascript().await).await;
+}
+
+async fn answers_on_every_binding(agent: &Stranger) {
+    let answer = rpc(agent.web(), "/jsonrpc", "SendMessage", saying("echo one")).await;
+    completed_with(&answer.json()["result"]["task"], "one");
+    let answer = post(agent.web(), "/rest/message:send", &saying("echo two")).await;
+    completed_with(&answer.json()["task"], "two");
+    let task = say_over_grpc(agent.program.url(), "", "echo three").await;
+    assert_eq!(task.status.unwrap_or_default().state(), a2a::TaskState::Completed);
+}
+
+#[tokio::test]
+async fn an_agent_of_the_official_python_sdk_is_reached_through_the_router() {
+    is_reached_through_the_router(&Stranger::python().await).await;
+}
+
+#[tokio::test]
+async fn an_agent_of_the_official_javascript_sdk_is_reached_through_the_router() {
+    is_reached_through_the_router(&Stranger::javascript().await).await;
+}
+
+async fn is_reached_through_the_router(agent: &Stranger) {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let dev = Dev::start(directory.path()).await;
+    let mut registry = RegistryServiceClient::connect(dev.url("registry"))
+        .await
+        .expect("the registry answers");
+    let instance = Some(agent.instance());
+    registry
+        .register(RegisterRequest { instance })
+        .await
+        .expect("the agent is registered");
+    let router: SocketAddr = dev
+        .url("router")
+        .trim_start_matches("http://")
+        .parse()
+        .expect("an address");
+    wait_for("the router to know the agent", PATIENCE, async || {
+        let card = http::get(router, "/stranger/.well-known/agent-card.json").await;
+        card.is_ok_and(|card| card.status == 200)
+    })
+    .await;
+
+    for target in ["stranger", "skill:stranger_echo"] {
+        let task = say_over_grpc(dev.url("router"), target, "echo hello").await;
+        assert_eq!(task.status.unwrap_or_default().state(), a2a::TaskState::Completed);
+        let path = format!("/{target}");
+        let answer = rpc(router, &path, "SendMessage", saying("echo hello")).await;
+        completed_with(&answer.json()["result"]["task"], "hello");
+    }
+
+    let streamed = rpc(router, "/stranger", "SendStreamingMessage", saying("echo hello")).await;
+    let streamed = streamed.text();
+    let events: Vec<Value> = streamed
+        .lines()
+        .filter_map(|line| line.strip_prefix("data:"))
+        .map(|data| serde_json::from_str(data).expect("JSON"))
+        .collect();
+    assert!(events[0]["result"]["task"].is_object(), "{streamed}");
+    let last = events.last().expect("events");
+    assert_eq!(
+        last["result"]["statusUpdate"]["status"]["state"], "TASK_STATE_COMPLETED",
+        "{streamed}"
+    );
+
+    // A task that is open belongs to the agent, which is asked about it and can be told to stop.
+    let open = say_over_grpc(dev.url("router"), "stranger", "ask").await;
+    let got = rpc(router, "/stranger", "GetTask", json!({ "id": open.id }))
+        .await
+        .json();
+    assert_eq!(
+        got["result"]["status"]["state"], "TASK_STATE_INPUT_REQUIRED",
+        "{got}"
+    );
+    let canceled = rpc(router, "/stranger", "CancelTask", json!({ "id": open.id }))
+        .await
+        .json();
+    assert_eq!(
+        canceled["result"]["status"]["state"], "TASK_STATE_CANCELED",
+        "{canceled}"
+    );
 }
 
 #[tokio::test]

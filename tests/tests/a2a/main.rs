@@ -13,7 +13,7 @@
 //!
 //! The cases say what the protocol says, not what the implementation does. One that does not hold is in the list of gaps,
 //! which is exact: a listed case that holds fails the test as an unlisted one does that does not, so that the list only
-//! shrinks. All cases of a test run at once, each with tasks and contexts of its own.
+//! shrinks. What fails by timing alone is listed apart, and may do either. All cases of a test run at once, each with tasks and contexts of its own.
 
 mod bench;
 mod cases;
