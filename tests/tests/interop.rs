@@ -87,7 +87,6 @@ async fn the_official_python_client_works_over_json_rpc() {
 }
 
 #[tokio::test]
-#[ignore = "the router does not serve HTTP+JSON yet"]
 async fn the_official_python_client_works_over_http_json() {
     works(python, Way::ThroughTheRouter, &["HTTP+JSON"]).await;
 }
@@ -108,7 +107,6 @@ async fn the_official_javascript_client_works_over_json_rpc() {
 }
 
 #[tokio::test]
-#[ignore = "the router does not serve HTTP+JSON yet"]
 async fn the_official_javascript_client_works_over_http_json() {
     works(javascript, Way::ThroughTheRouter, &["HTTP+JSON"]).await;
 }
