@@ -293,6 +293,7 @@ const fn number_of_reason(reason: Reason) -> i32 {
         | Reason::NodeFull
         | Reason::RegistryFull
         | Reason::WatchOverrun
+        | Reason::StreamStalled
         | Reason::NoInstanceAvailable
         | Reason::QueueFull
         | Reason::AgentBusy

@@ -80,6 +80,8 @@ catalogue! {
     RegistryFull = "REGISTRY_FULL", ResourceExhausted, 429, "stop instances that are not needed, or raise `registry.max_instances`";
     /// A watcher reads too slowly.
     WatchOverrun = "WATCH_OVERRUN", ResourceExhausted, 429, "watch again; the stream starts with a snapshot";
+    /// The caller of a stream read nothing for too long.
+    StreamStalled = "STREAM_STALLED", ResourceExhausted, 429, "follow the task again and read steadily, or raise `router.stream_stall_seconds`";
     /// The request names no target.
     TargetMissing = "TARGET_MISSING", InvalidArgument, 400, "name an agent id or `skill:SKILL` as tenant, path or `muster-target`";
     /// The agent exists, but no instance takes work now.

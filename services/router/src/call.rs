@@ -59,9 +59,33 @@ impl Call {
         metadata: impl IntoIterator<Item = Option<&'a Struct>>,
         now: Duration,
     ) -> Result<Self, Error> {
+        Self::read_with(headers, path, tenant, || Routing::read(metadata), now)
+    }
+
+    /// The same where the routing extension's value is at hand, encoded.
+    ///
+    /// # Errors
+    /// Names the header or field at fault.
+    pub fn read_encoded(
+        headers: &HeaderMap,
+        tenant: &str,
+        routing: Option<&[u8]>,
+        now: Duration,
+    ) -> Result<Self, Error> {
+        let routing = || routing.map_or_else(|| Ok(Routing::default()), Routing::decode);
+        Self::read_with(headers, None, tenant, routing, now)
+    }
+
+    fn read_with(
+        headers: &HeaderMap,
+        path: Option<&str>,
+        tenant: &str,
+        routing: impl FnOnce() -> Result<Routing, Error>,
+        now: Duration,
+    ) -> Result<Self, Error> {
         check_version(headers).map_err(|version| Error::VersionNotSupported { version })?;
         let named = text(headers, &HeaderName::from_static(TARGET_METADATA))?;
-        let routing = Routing::read(metadata)?;
+        let routing = routing()?;
         let mut target = Target::from_places(path, tenant, named)?;
         if target.is_none()
             && let [skill] = routing.skills.as_slice()

@@ -68,10 +68,14 @@ pub struct Router {
     pub max_deadline_seconds: u64,
     /// How long a stream may stay silent.
     pub stream_idle_seconds: u64,
+    /// How long a caller may leave an event of a stream unread.
+    pub stream_stall_seconds: u64,
     /// Load above which other instances are preferred.
     pub max_load: f64,
     /// Instances that one call tries at most.
     pub max_attempts: usize,
+    /// Connections to one instance at most; more than one are used when many calls are under way.
+    pub connections_per_instance: usize,
     /// Failures in a row after which an instance is left alone.
     pub breaker_failures: u32,
     /// How long it is left alone.
@@ -113,8 +117,10 @@ impl Default for Router {
             default_deadline_seconds: 300,
             max_deadline_seconds: 3600,
             stream_idle_seconds: 300,
+            stream_stall_seconds: 300,
             max_load: 0.8,
             max_attempts: 8,
+            connections_per_instance: 1,
             breaker_failures: 5,
             breaker_open_seconds: 60,
             breaker_probes: 1,
@@ -141,6 +147,7 @@ impl Router {
             default_deadline: Duration::from_secs(self.default_deadline_seconds),
             most_deadline: Duration::from_secs(self.max_deadline_seconds),
             stream_idle: Duration::from_secs(self.stream_idle_seconds),
+            stream_stall: Duration::from_secs(self.stream_stall_seconds),
             max_load: self.max_load,
             attempts: self.max_attempts,
             region: self.region.clone(),
@@ -228,7 +235,14 @@ impl Router {
         );
         within("max_deadline_seconds", self.max_deadline_seconds, 1, 7 * DAY);
         within("stream_idle_seconds", self.stream_idle_seconds, 1, 7 * DAY);
+        within("stream_stall_seconds", self.stream_stall_seconds, 1, 7 * DAY);
         within("max_attempts", self.max_attempts as u64, 1, 100);
+        within(
+            "connections_per_instance",
+            self.connections_per_instance as u64,
+            1,
+            64,
+        );
         within("breaker_failures", u64::from(self.breaker_failures), 1, 1_000_000);
         within("breaker_open_seconds", self.breaker_open_seconds, 1, DAY);
         within("breaker_probes", u64::from(self.breaker_probes), 1, 1000);

@@ -54,9 +54,9 @@ pub struct Window<A> {
 
 #[derive(Debug)]
 struct State<A> {
-    entries: HashMap<Key, Entry<A>>,
+    entries: HashMap<Arc<Key>, Entry<A>>,
     /// Answered keys in the order of their answers.
-    answered: VecDeque<Key>,
+    answered: VecDeque<Arc<Key>>,
     bytes: usize,
 }
 
@@ -110,12 +110,18 @@ impl<A> Window<A> {
     ///
     /// # Errors
     /// When the id was used with another body, or too many calls wait for the same answer.
-    pub fn enter(&self, key: Key, fingerprint: Fingerprint, now: Duration) -> Result<Role<'_, A>, Error> {
+    pub fn enter(
+        &self,
+        key: &Arc<Key>,
+        fingerprint: Fingerprint,
+        now: Duration,
+    ) -> Result<Role<'_, A>, Error> {
         let mut state = self.state.lock();
         state.expire(self.limits.age, now);
-        if let Some(entry) = state.entries.get(&key) {
+        if let Some(entry) = state.entries.get(key) {
             if entry.fingerprint != fingerprint {
-                return Err(Error::MessageIdReused { message: key.message });
+                let message = key.message.clone();
+                return Err(Error::MessageIdReused { message });
             }
             match &entry.stage {
                 Stage::Answered { answer, .. } => return Ok(Role::Repeat(Arc::clone(answer))),
@@ -135,10 +141,11 @@ impl<A> Window<A> {
         }
         let sender = Arc::new(watch::Sender::new(None));
         let stage = Stage::UnderWay(Arc::downgrade(&sender));
-        state.entries.insert(key.clone(), Entry { fingerprint, stage });
+        let entry = Entry { fingerprint, stage };
+        state.entries.insert(Arc::clone(key), entry);
         Ok(Role::Lead(Lead {
             window: self,
-            key,
+            key: Arc::clone(key),
             sender,
         }))
     }
@@ -168,7 +175,7 @@ impl<A> State<A> {
         }
     }
 
-    fn keep(&mut self, key: Key, answer: Arc<A>, bytes: usize, limits: &Limits, now: Duration) {
+    fn keep(&mut self, key: Arc<Key>, answer: Arc<A>, bytes: usize, limits: &Limits, now: Duration) {
         let Some(entry) = self.entries.get_mut(&key) else {
             return;
         };
@@ -203,7 +210,7 @@ impl<A> State<A> {
 #[derive(Debug)]
 pub struct Lead<'w, A> {
     window: &'w Window<A>,
-    key: Key,
+    key: Arc<Key>,
     sender: Arc<Sender<A>>,
 }
 
@@ -213,7 +220,7 @@ impl<A> Lead<'_, A> {
         if let Ok(answer) = &outcome {
             let mut state = self.window.state.lock();
             state.keep(
-                self.key.clone(),
+                Arc::clone(&self.key),
                 Arc::clone(answer),
                 bytes,
                 &self.window.limits,
@@ -267,17 +274,17 @@ mod tests {
         bytes: 100,
     };
 
-    fn key(message: &str) -> Key {
-        Key {
+    fn key(message: &str) -> Arc<Key> {
+        Arc::new(Key {
             caller: "anybody".to_owned(),
             target: "weather".to_owned(),
             message: message.to_owned(),
-        }
+        })
     }
 
     fn enter<'w>(window: &'w Window<u32>, message: &str, now: u64) -> Role<'w, u32> {
         window
-            .enter(key(message), [0; 32], Duration::from_secs(now))
+            .enter(&key(message), [0; 32], Duration::from_secs(now))
             .unwrap()
     }
 
@@ -300,7 +307,7 @@ mod tests {
     fn another_body_under_the_same_id_is_refused() {
         let window = Window::new(LIMITS);
         answer(&window, "m", 1, 10, 0);
-        let refused = window.enter(key("m"), [1; 32], Duration::ZERO);
+        let refused = window.enter(&key("m"), [1; 32], Duration::ZERO);
         assert!(matches!(refused, Err(Error::MessageIdReused { message }) if message == "m"));
     }
 
@@ -350,7 +357,7 @@ mod tests {
         let _lead = enter(&window, "m", 0);
         let followers: Vec<_> = (0..MOST_FOLLOWERS).map(|_| enter(&window, "m", 0)).collect();
         assert!(matches!(
-            window.enter(key("m"), [0; 32], Duration::ZERO),
+            window.enter(&key("m"), [0; 32], Duration::ZERO),
             Err(Error::QueueFull { .. })
         ));
         drop(followers);

@@ -94,6 +94,12 @@ pub enum Error {
         /// How long.
         idle: Duration,
     },
+    /// The caller left an event of a stream unread for too long.
+    #[error("the caller read nothing for {} s, and the stream was ended", stall.as_secs())]
+    StreamStalled {
+        /// How long.
+        stall: Duration,
+    },
     /// The message is larger than allowed.
     #[error("the message has {bytes} bytes; at most {limit} are taken")]
     TooLarge {

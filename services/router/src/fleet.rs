@@ -49,6 +49,8 @@ pub struct View {
     namespace: String,
     grace: Duration,
     agents: BTreeMap<String, Agent>,
+    /// The ids of the agents that have a skill, so that a call for one among many agents need not look at all of them.
+    by_skill: BTreeMap<String, BTreeSet<String>>,
     /// Instances that the registry has not confirmed since its stream was lost, and until when they stay.
     unconfirmed: BTreeMap<Key, Duration>,
     connected: bool,
@@ -63,6 +65,7 @@ impl View {
             namespace: namespace.into(),
             grace,
             agents: BTreeMap::new(),
+            by_skill: BTreeMap::new(),
             unconfirmed: BTreeMap::new(),
             connected: false,
             heard_at: None,
@@ -99,11 +102,7 @@ impl View {
         agent.card = Arc::clone(&instance.card);
         agent.deserted_at = None;
         agent.instances.insert(key.instance, Arc::new(instance));
-        agent.skills = agent
-            .instances
-            .values()
-            .flat_map(|instance| instance.skills.iter().cloned())
-            .collect();
+        self.gather_skills(&key.agent);
     }
 
     /// Forgets an instance.
@@ -132,11 +131,19 @@ impl View {
         for key in &overdue {
             self.forget(key, now);
         }
-        self.agents.retain(|_, agent| {
-            agent
-                .deserted_at
-                .is_none_or(|at| now.saturating_sub(at) < REMEMBERED)
-        });
+        let forgotten: Vec<String> = self
+            .agents
+            .iter()
+            .filter(|(_, agent)| {
+                agent
+                    .deserted_at
+                    .is_some_and(|at| now.saturating_sub(at) >= REMEMBERED)
+            })
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in forgotten {
+            self.forget_agent(&id);
+        }
         self.bound_deserted();
         overdue
     }
@@ -190,52 +197,56 @@ impl View {
     /// # Errors
     /// When nobody is known by that name, with the nearest names; when each skill is known, but nobody has all.
     pub fn serving(&self, target: Option<&Target>, skills: &[String]) -> Result<Vec<Arc<Instance>>, Error> {
-        if !self.is_known() {
-            return Err(Error::NoView);
-        }
-        let mut required: Vec<&str> = skills.iter().map(String::as_str).collect();
-        required.extend(target.and_then(Target::skill));
-        for skill in &required {
-            self.check_skill(skill)?;
-        }
-        let has_all = |have: &BTreeSet<String>| required.iter().all(|skill| have.contains(*skill));
-        let agents: Vec<(&String, &Agent)> = match target {
-            Some(Target::Agent(id)) => vec![
-                self.agents
-                    .get_key_value(id)
-                    .ok_or_else(|| self.unknown_agent(id))?,
-            ],
-            _ => self.agents.iter().collect(),
-        };
-        let able: Vec<&Agent> = agents
-            .iter()
-            .map(|(_, agent)| *agent)
-            .filter(|agent| has_all(&agent.skills))
-            .collect();
-        if able.is_empty() {
-            return Err(unmatched(target, &required, &agents));
-        }
+        let required = required(target, skills);
+        let able = self.able(target, &required)?;
         Ok(able
             .iter()
             .flat_map(|agent| agent.instances.values())
-            .filter(|instance| has_all(&instance.skills))
+            .filter(|instance| has_all(&instance.skills, &required))
             .cloned()
             .collect())
     }
 
-    fn check_skill(&self, skill: &str) -> Result<(), Error> {
-        if self.agents.values().any(|agent| agent.skills.contains(skill)) {
-            return Ok(());
+    /// Whether somebody is known who serves a target and has all of `skills`.
+    ///
+    /// # Errors
+    /// As [`Self::serving`].
+    pub fn check(&self, target: Option<&Target>, skills: &[String]) -> Result<(), Error> {
+        self.able(target, &required(target, skills)).map(|_| ())
+    }
+
+    /// The agents that are the target and have all of `required`, by id; at least one.
+    fn able(&self, target: Option<&Target>, required: &[&str]) -> Result<Vec<&Agent>, Error> {
+        if !self.is_known() {
+            return Err(Error::NoView);
         }
-        let known: BTreeSet<&str> = self
-            .agents
-            .values()
-            .flat_map(|agent| agent.skills.iter().map(String::as_str))
-            .collect();
-        Err(Error::UnknownSkill {
+        let mut fewest: Option<&BTreeSet<String>> = None;
+        for skill in required {
+            let have = self
+                .by_skill
+                .get(*skill)
+                .ok_or_else(|| self.unknown_skill(skill))?;
+            if fewest.is_none_or(|fewest| have.len() < fewest.len()) {
+                fewest = Some(have);
+            }
+        }
+        let mut able = match (target, fewest) {
+            (Some(Target::Agent(id)), _) => vec![self.agents.get(id).ok_or_else(|| self.unknown_agent(id))?],
+            (_, Some(fewest)) => fewest.iter().filter_map(|id| self.agents.get(id)).collect(),
+            (_, None) => self.agents.values().collect(),
+        };
+        able.retain(|agent| has_all(&agent.skills, required));
+        if able.is_empty() {
+            return Err(self.unmatched(target, required));
+        }
+        Ok(able)
+    }
+
+    fn unknown_skill(&self, skill: &str) -> Error {
+        Error::UnknownSkill {
             skill: skill.to_owned(),
-            nearest: owned(names::nearest(skill, known)),
-        })
+            nearest: owned(names::nearest(skill, self.by_skill.keys().map(String::as_str))),
+        }
     }
 
     fn unknown_agent(&self, id: &str) -> Error {
@@ -262,11 +273,38 @@ impl View {
                 // The skills stay as they were, so that callers of a skill hear that nobody takes work now.
                 agent.deserted_at.get_or_insert(now);
             } else {
-                agent.skills = agent
-                    .instances
-                    .values()
-                    .flat_map(|instance| instance.skills.iter().cloned())
-                    .collect();
+                self.gather_skills(&key.agent);
+            }
+        }
+    }
+
+    /// An agent has the skills of its instances.
+    fn gather_skills(&mut self, id: &str) {
+        let Some(agent) = self.agents.get_mut(id) else {
+            return;
+        };
+        let skills: BTreeSet<String> = agent
+            .instances
+            .values()
+            .flat_map(|instance| instance.skills.iter().cloned())
+            .collect();
+        if skills == agent.skills {
+            return;
+        }
+        let before = std::mem::replace(&mut agent.skills, skills);
+        for gained in agent.skills.difference(&before) {
+            let have = self.by_skill.entry(gained.clone()).or_default();
+            have.insert(id.to_owned());
+        }
+        for lost in before.difference(&agent.skills) {
+            take_skill(&mut self.by_skill, lost, id);
+        }
+    }
+
+    fn forget_agent(&mut self, id: &str) {
+        if let Some(agent) = self.agents.remove(id) {
+            for skill in &agent.skills {
+                take_skill(&mut self.by_skill, skill, id);
             }
         }
     }
@@ -280,27 +318,51 @@ impl View {
         deserted.sort();
         let surplus = deserted.len().saturating_sub(MOST_REMEMBERED);
         for (_, id) in deserted.into_iter().take(surplus) {
-            self.agents.remove(&id);
+            self.forget_agent(&id);
+        }
+    }
+
+    fn unmatched(&self, target: Option<&Target>, required: &[&str]) -> Error {
+        let named = match target {
+            Some(Target::Agent(id)) => Some(id),
+            _ => None,
+        };
+        let agents = self
+            .agents
+            .iter()
+            .filter(|(id, _)| named.is_none_or(|named| named == *id));
+        let lacking = agents.map(|(id, agent)| {
+            let lacking = required.iter().filter(|skill| !agent.skills.contains(**skill));
+            (id, lacking.copied().collect::<Vec<_>>())
+        });
+        // By name, so that the same fleet gets the same answer.
+        let nearest = lacking.min_by_key(|(id, lacking)| (lacking.len(), *id));
+        let (nearest, lacking) = nearest.map_or_else(Default::default, |(id, lacking)| (id.clone(), lacking));
+        Error::UnmatchedSkills {
+            skills: owned(required.to_vec()),
+            of: named.map_or_else(String::new, |id| format!(" '{id}'")),
+            nearest,
+            lacking: owned(lacking),
         }
     }
 }
 
-fn unmatched(target: Option<&Target>, required: &[&str], agents: &[(&String, &Agent)]) -> Error {
-    let lacking = agents.iter().map(|(id, agent)| {
-        let lacking = required.iter().filter(|skill| !agent.skills.contains(**skill));
-        (*id, lacking.copied().collect::<Vec<_>>())
-    });
-    // By name, so that the same fleet gets the same answer.
-    let nearest = lacking.min_by_key(|(id, lacking)| (lacking.len(), *id));
-    let (nearest, lacking) = nearest.map_or_else(Default::default, |(id, lacking)| (id.clone(), lacking));
-    Error::UnmatchedSkills {
-        skills: owned(required.to_vec()),
-        of: match target {
-            Some(Target::Agent(id)) => format!(" '{id}'"),
-            _ => String::new(),
-        },
-        nearest,
-        lacking: owned(lacking),
+/// All skills that are asked for.
+fn required<'c>(target: Option<&'c Target>, skills: &'c [String]) -> Vec<&'c str> {
+    let of_target = target.and_then(Target::skill);
+    skills.iter().map(String::as_str).chain(of_target).collect()
+}
+
+fn has_all(have: &BTreeSet<String>, required: &[&str]) -> bool {
+    required.iter().all(|skill| have.contains(*skill))
+}
+
+fn take_skill(by_skill: &mut BTreeMap<String, BTreeSet<String>>, skill: &str, agent: &str) {
+    if let Some(have) = by_skill.get_mut(skill) {
+        have.remove(agent);
+        if have.is_empty() {
+            by_skill.remove(skill);
+        }
     }
 }
 

@@ -1,32 +1,39 @@
 //! The gRPC face: A2A's service and the router's own, and the only map from errors to statuses.
+//!
+//! A2A's service is not the generated one, which decodes each message and encodes it again: [`A2a`] passes on the bytes. The
+//! rest of tonic's server stays as it is: framing, limits, metadata, statuses. Compression is refused, as before, so that what
+//! comes in is what goes out.
 
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use muster_api::a2a::a2a_service_server::A2aService;
-use muster_api::a2a::{self, StreamResponse};
+use muster_a2a::ProtocolError;
+use muster_api::a2a;
 use muster_api::error::{Error as ApiError, Reason};
 use muster_api::extension::INSTANCE_METADATA;
 use muster_api::router::router_service_server::RouterService;
 use muster_api::router::{GetStatusRequest, GetStatusResponse};
 use prost_types::Struct;
+use tonic::body::Body;
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
-use tonic::{Code, Request, Response, Status};
-use tonic_types::{ErrorDetails, StatusExt as _};
+use tonic::server::{Grpc, NamedService};
+use tonic::{Request, Response, Status};
+use tower::Service;
 
 use crate::call::Call;
+use crate::codec::{Passing, Pieces};
 use crate::error::Error;
-use crate::forward::{Events, Forwarder, Reply};
+use crate::forward::{EncodedEvents, Forwarder, Reply};
 use crate::metrics::Binding;
-use crate::operation::{
-    CancelTask, CreateTaskPushNotificationConfig, DeleteTaskPushNotificationConfig, GetExtendedAgentCard,
-    GetTask, GetTaskPushNotificationConfig, ListTaskPushNotificationConfigs, ListTasks, Tenanted,
-};
+use crate::operation::{About, Method};
+use crate::peek::{Asked, Sent};
 use crate::status;
-
-/// `ErrorInfo.domain` of the errors that A2A itself defines.
-pub const A2A_DOMAIN: &str = "a2a-protocol.org";
 
 /// How long to wait after a full queue.
 const QUEUE_RETRY: std::time::Duration = std::time::Duration::from_secs(1);
@@ -38,68 +45,140 @@ const REGISTRY_RETRY: std::time::Duration = std::time::Duration::from_secs(2);
 #[derive(Clone)]
 pub struct A2a {
     forwarder: Arc<Forwarder>,
+    /// Largest message that is taken.
+    limit: usize,
 }
 
 impl A2a {
-    /// A service that forwards with this.
+    /// A service that forwards with this, and takes messages of at most `limit` bytes.
     #[must_use]
-    pub const fn new(forwarder: Arc<Forwarder>) -> Self {
-        Self { forwarder }
+    pub const fn new(forwarder: Arc<Forwarder>, limit: usize) -> Self {
+        Self { forwarder, limit }
     }
 
-    /// What a request says around its message.
-    fn read<T: Tenanted>(
-        &self,
-        request: Request<T>,
-        routing: fn(&T) -> Vec<Option<&Struct>>,
-    ) -> Result<(Call, T), Status> {
-        let now = self.forwarder.parts().clock.monotonic();
-        let (metadata, _, message) = request.into_parts();
-        let call = Call::read(
-            &metadata.into_headers(),
-            None,
-            message.tenant(),
-            routing(&message),
-            now,
-        );
-        match call {
-            Ok(call) => Ok((call, message)),
-            Err(error) => Err(self.refuse(error)),
+    async fn serve(self, method: &'static Method, request: http::Request<Body>) -> http::Response<Body> {
+        let mut grpc = Grpc::new(Passing)
+            .max_decoding_message_size(self.limit)
+            .max_encoding_message_size(usize::MAX);
+        if method.is_streamed {
+            let stream = tower::service_fn(|request| self.stream(method, request));
+            grpc.server_streaming(stream, request).await
+        } else {
+            let single = tower::service_fn(|request| self.single(method, request));
+            grpc.unary(single, request).await
         }
     }
 
-    fn refuse(&self, error: Error) -> Status {
-        let status = Status::from(error);
-        self.forwarder
-            .parts()
-            .meters
-            .outcome(Binding::Grpc, Some(status.code()));
-        status
+    async fn single(
+        &self,
+        method: &'static Method,
+        request: Request<Bytes>,
+    ) -> Result<Response<Pieces>, Status> {
+        let outcome = async {
+            let (metadata, _, bytes) = request.into_parts();
+            if method.about == About::Message {
+                let (call, sent) = self.read_message(metadata, bytes)?;
+                self.forwarder.send(&call, sent).await
+            } else {
+                let (call, asked) = self.read(method, metadata, bytes)?;
+                self.forwarder.ask(method, &call, asked).await
+            }
+        };
+        self.answer(outcome.await, Pieces::from)
     }
 
-    fn answer<M>(&self, outcome: Result<Reply<M>, Error>) -> Result<Response<M>, Status> {
-        let reply = outcome.map_err(|error| self.refuse(error))?;
-        self.forwarder.parts().meters.outcome(Binding::Grpc, None);
-        let mut response = Response::new(reply.message);
+    async fn stream(
+        &self,
+        method: &'static Method,
+        request: Request<Bytes>,
+    ) -> Result<Response<EventStream>, Status> {
+        let outcome = async {
+            let (metadata, _, bytes) = request.into_parts();
+            if method.about == About::Message {
+                let (call, sent) = self.read_message(metadata, bytes)?;
+                self.forwarder.send_and_follow(&call, sent).await
+            } else {
+                let (call, asked) = self.read(method, metadata, bytes)?;
+                self.forwarder.follow(method, &call, asked).await
+            }
+        };
+        self.answer(outcome.await, |events: EncodedEvents| {
+            events
+                .map(|event| event.map(Pieces::from).map_err(Status::from))
+                .boxed()
+        })
+    }
+
+    /// What a request to send a message says in and around it.
+    fn read_message(&self, metadata: MetadataMap, bytes: Bytes) -> Result<(Call, Sent), Error> {
+        let sent = Sent::read(bytes)?;
+        let routing = sent.routing.as_deref();
+        let now = self.forwarder.parts().clock.monotonic();
+        let call = Call::read_encoded(&metadata.into_headers(), sent.encoded.tenant(), routing, now)?;
+        Ok((call, sent))
+    }
+
+    /// The same of another request, which carries no routing.
+    fn read(
+        &self,
+        method: &'static Method,
+        metadata: MetadataMap,
+        bytes: Bytes,
+    ) -> Result<(Call, Asked), Error> {
+        let asked = Asked::read(method, bytes)?;
+        let now = self.forwarder.parts().clock.monotonic();
+        let call = Call::read_encoded(&metadata.into_headers(), asked.encoded.tenant(), None, now)?;
+        Ok((call, asked))
+    }
+
+    fn answer<M, N>(
+        &self,
+        outcome: Result<Reply<M>, Error>,
+        convert: impl FnOnce(M) -> N,
+    ) -> Result<Response<N>, Status> {
+        let meters = &self.forwarder.parts().meters;
+        let reply = outcome.map_err(|error| {
+            let status = Status::from(error);
+            meters.outcome(Binding::Grpc, Some(status.code()));
+            status
+        })?;
+        meters.outcome(Binding::Grpc, None);
+        let mut response = Response::new(convert(reply.message));
         *response.metadata_mut() = MetadataMap::from_headers(reply.extensions);
         // Instance ids are UUIDs; one that is no ASCII cannot be told.
-        if let Ok(instance) = AsciiMetadataValue::try_from(reply.instance.instance) {
+        if let Ok(instance) = AsciiMetadataValue::try_from(reply.instance.instance.as_str()) {
             response.metadata_mut().insert(INSTANCE_METADATA, instance);
         }
         Ok(response)
     }
-
-    fn stream(&self, outcome: Result<Reply<Events>, Error>) -> Result<Response<EventStream>, Status> {
-        let response = self.answer(outcome)?;
-        Ok(response.map(|events| events.map(|event| event.map_err(Status::from)).boxed()))
-    }
 }
 
-type EventStream = BoxStream<'static, Result<StreamResponse, Status>>;
+type EventStream = BoxStream<'static, Result<Pieces, Status>>;
 
-/// Requests about tasks carry no routing.
-fn no_routing<T>(_: &T) -> Vec<Option<&Struct>> {
-    Vec::new()
+impl NamedService for A2a {
+    const NAME: &'static str = "lf.a2a.v1.A2AService";
+}
+
+impl Service<http::Request<Body>> for A2a {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let path = request.uri().path();
+        let Some(method) = Method::at(path) else {
+            let status = Status::unimplemented(format!(
+                "A2A 1.0 has no operation at {path}; list them by gRPC reflection"
+            ));
+            return Box::pin(async move { Ok(status.into_http()) });
+        };
+        let service = self.clone();
+        Box::pin(async move { Ok(service.serve(method, request).await) })
+    }
 }
 
 /// Where the routing extension may stand in a message.
@@ -110,117 +189,6 @@ pub fn routing_of(request: &a2a::SendMessageRequest) -> Vec<Option<&Struct>> {
         request.metadata.as_ref(),
         message.and_then(|message| message.metadata.as_ref()),
     ]
-}
-
-#[tonic::async_trait]
-impl A2aService for A2a {
-    type SendStreamingMessageStream = EventStream;
-    type SubscribeToTaskStream = EventStream;
-
-    async fn send_message(
-        &self,
-        request: Request<a2a::SendMessageRequest>,
-    ) -> Result<Response<a2a::SendMessageResponse>, Status> {
-        let (call, request) = self.read(request, routing_of)?;
-        self.answer(self.forwarder.send_message(&call, request).await)
-    }
-
-    async fn send_streaming_message(
-        &self,
-        request: Request<a2a::SendMessageRequest>,
-    ) -> Result<Response<EventStream>, Status> {
-        let (call, request) = self.read(request, routing_of)?;
-        self.stream(self.forwarder.send_streaming_message(&call, request).await)
-    }
-
-    async fn get_task(&self, request: Request<a2a::GetTaskRequest>) -> Result<Response<a2a::Task>, Status> {
-        let (call, request) = self.read(request, no_routing)?;
-        self.answer(self.forwarder.on_task::<GetTask, _>(&call, request).await)
-    }
-
-    async fn list_tasks(
-        &self,
-        request: Request<a2a::ListTasksRequest>,
-    ) -> Result<Response<a2a::ListTasksResponse>, Status> {
-        let (call, request) = self.read(request, no_routing)?;
-        self.answer(self.forwarder.at_target::<ListTasks, _>(&call, request).await)
-    }
-
-    async fn cancel_task(
-        &self,
-        request: Request<a2a::CancelTaskRequest>,
-    ) -> Result<Response<a2a::Task>, Status> {
-        let (call, request) = self.read(request, no_routing)?;
-        self.answer(self.forwarder.on_task::<CancelTask, _>(&call, request).await)
-    }
-
-    async fn subscribe_to_task(
-        &self,
-        request: Request<a2a::SubscribeToTaskRequest>,
-    ) -> Result<Response<EventStream>, Status> {
-        let (call, request) = self.read(request, no_routing)?;
-        self.stream(self.forwarder.subscribe(&call, request).await)
-    }
-
-    async fn create_task_push_notification_config(
-        &self,
-        request: Request<a2a::TaskPushNotificationConfig>,
-    ) -> Result<Response<a2a::TaskPushNotificationConfig>, Status> {
-        let (call, request) = self.read(request, no_routing)?;
-        self.answer(
-            self.forwarder
-                .on_task::<CreateTaskPushNotificationConfig, _>(&call, request)
-                .await,
-        )
-    }
-
-    async fn get_task_push_notification_config(
-        &self,
-        request: Request<a2a::GetTaskPushNotificationConfigRequest>,
-    ) -> Result<Response<a2a::TaskPushNotificationConfig>, Status> {
-        let (call, request) = self.read(request, no_routing)?;
-        self.answer(
-            self.forwarder
-                .on_task::<GetTaskPushNotificationConfig, _>(&call, request)
-                .await,
-        )
-    }
-
-    async fn list_task_push_notification_configs(
-        &self,
-        request: Request<a2a::ListTaskPushNotificationConfigsRequest>,
-    ) -> Result<Response<a2a::ListTaskPushNotificationConfigsResponse>, Status> {
-        let (call, request) = self.read(request, no_routing)?;
-        self.answer(
-            self.forwarder
-                .on_task::<ListTaskPushNotificationConfigs, _>(&call, request)
-                .await,
-        )
-    }
-
-    async fn get_extended_agent_card(
-        &self,
-        request: Request<a2a::GetExtendedAgentCardRequest>,
-    ) -> Result<Response<a2a::AgentCard>, Status> {
-        let (call, request) = self.read(request, no_routing)?;
-        self.answer(
-            self.forwarder
-                .at_target::<GetExtendedAgentCard, _>(&call, request)
-                .await,
-        )
-    }
-
-    async fn delete_task_push_notification_config(
-        &self,
-        request: Request<a2a::DeleteTaskPushNotificationConfigRequest>,
-    ) -> Result<Response<()>, Status> {
-        let (call, request) = self.read(request, no_routing)?;
-        self.answer(
-            self.forwarder
-                .on_task::<DeleteTaskPushNotificationConfig, _>(&call, request)
-                .await,
-        )
-    }
 }
 
 /// The router's own controls.
@@ -284,30 +252,15 @@ impl From<Error> for Status {
             Error::QueueFull { .. } => of(Reason::QueueFull).with_retry_after(QUEUE_RETRY),
             Error::Expired { .. } => of(Reason::MessageExpired),
             Error::DeadlineExceeded { .. } | Error::StreamIdle { .. } => of(Reason::DeadlineExceeded),
+            Error::StreamStalled { .. } => of(Reason::StreamStalled),
             Error::TooLarge { limit, .. } => {
                 of(Reason::MessageTooLarge).with_metadata("limit", limit.to_string())
             }
             Error::Unreachable { .. } => of(Reason::AgentUnreachable),
-            Error::InvalidAnswer { .. } => {
-                return protocol(
-                    Code::Internal,
-                    "INVALID_AGENT_RESPONSE",
-                    message,
-                    Reason::InvalidAgentResponse,
-                );
-            }
-            Error::UnknownTask { .. } => {
-                return protocol(Code::NotFound, "TASK_NOT_FOUND", message, Reason::TaskNotFound);
-            }
+            Error::InvalidAnswer { .. } => return ProtocolError::InvalidAgentResponse.status(message),
+            Error::UnknownTask { .. } => return ProtocolError::TaskNotFound.status(message),
             Error::MessageIdReused { .. } => of(Reason::MessageIdReused),
-            Error::VersionNotSupported { .. } => {
-                return a2a_status(
-                    Code::FailedPrecondition,
-                    "VERSION_NOT_SUPPORTED",
-                    message,
-                    "send `A2A-Version: 1.0`",
-                );
-            }
+            Error::VersionNotSupported { .. } => return ProtocolError::VersionNotSupported.status(message),
             Error::Store { .. } => of(Reason::StoreUnavailable),
             Error::Agent(status) => return *status,
         };
@@ -315,32 +268,19 @@ impl From<Error> for Status {
     }
 }
 
-/// An error that A2A defines, under A2A's name, with the remedy of our catalogue.
-fn protocol(code: Code, reason: &str, message: String, ours: Reason) -> Status {
-    a2a_status(code, reason, message, ours.remedy())
-}
-
-fn a2a_status(code: Code, reason: &str, message: String, remedy: &str) -> Status {
-    let metadata = [("remedy".to_owned(), remedy.to_owned())];
-    let details = ErrorDetails::with_error_info(reason, A2A_DOMAIN, metadata);
-    Status::with_error_details(code, message, details)
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use tonic::Code;
+    use tonic_types::{ErrorDetails, StatusExt as _};
 
     use super::*;
 
     #[test]
     fn errors_of_a2a_carry_its_domain_and_ours_carry_ours() {
         let unknown = Status::from(Error::UnknownTask { task: "t".to_owned() });
-        let info = unknown.get_details_error_info().unwrap();
-        assert_eq!(
-            (info.domain.as_str(), info.reason.as_str()),
-            (A2A_DOMAIN, "TASK_NOT_FOUND")
-        );
-        assert_eq!(unknown.code(), Code::NotFound);
+        assert_eq!(ProtocolError::of(&unknown), Some(ProtocolError::TaskNotFound));
 
         let full = Status::from(Error::QueueFull { waiting: 3 });
         let error = ApiError::from_status(&full).unwrap();

@@ -1,8 +1,8 @@
 //! The router: takes A2A messages over gRPC, JSON-RPC and HTTP+JSON and delivers each to the best instance of the right
 //! agent.
 //!
-//! Inside out: [`balance`], [`priority`], [`routing`], [`target`], [`measure`] and the queue of [`admission`] are
-//! pure. [`fleet`] is the router's own view of who is alive, fed by the registry; [`link`] holds a connection and
+//! Inside out: [`balance`], [`priority`], [`routing`], [`target`], [`measure`], [`wire`], [`peek`] and the queue of
+//! [`admission`] are pure. [`fleet`] is the router's own view of who is alive, fed by the registry; [`link`] holds a connection and
 //! what was measured on it per instance; [`ownership`] knows which instance owns which task, in a [`store`];
 //! [`deduplication`] answers the same message once. [`forward`] puts them together and knows no binding;
 //! [`grpc`] and [`http`] translate.
@@ -11,6 +11,7 @@ pub mod admission;
 pub mod balance;
 pub mod call;
 pub mod cards;
+pub mod codec;
 pub mod config;
 pub mod deduplication;
 pub mod error;
@@ -24,11 +25,13 @@ pub mod message;
 pub mod metrics;
 pub mod operation;
 pub mod ownership;
+pub mod peek;
 pub mod priority;
 pub mod routing;
 pub mod status;
 pub mod store;
 pub mod target;
+pub mod wire;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -37,7 +40,6 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use muster_api::FILE_DESCRIPTOR_SET;
-use muster_api::a2a::a2a_service_server::A2aServiceServer;
 use muster_api::router::router_service_server::RouterServiceServer;
 use muster_rpc::endpoint::{self, Endpoint};
 use muster_rpc::retry_budget::RetryBudget;
@@ -81,9 +83,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
     check_freshness(&chassis, &forwarder);
 
     let limit = config.server.max_message_bytes;
-    let a2a = A2aServiceServer::new(grpc::A2a::new(Arc::clone(&forwarder)))
-        .max_decoding_message_size(limit)
-        .max_encoding_message_size(usize::MAX);
+    let a2a = grpc::A2a::new(Arc::clone(&forwarder), limit);
     let control = grpc::Control::new(Arc::clone(&forwarder), config.router.message_queue_size);
     let cards = http::Cards {
         forwarder: Arc::clone(&forwarder),
@@ -110,7 +110,7 @@ fn forwarder(config: &Config, chassis: &Chassis, ownership: Arc<Ownership>) -> A
         limits: router.limits(config.server.max_message_bytes),
         clock: Arc::clone(&chassis.clock),
         view: Arc::new(RwLock::new(View::new(router.namespace.clone(), grace))),
-        links: Arc::new(Links::new(router.breaker())),
+        links: Arc::new(Links::new(router.breaker()).with_connections(router.connections_per_instance)),
         messages: Admission::new(router.max_messages_in_flight, router.message_queue_size),
         operations: Admission::new(router.max_operations_in_flight, router.message_queue_size),
         window: Window::new(router.deduplication()),

@@ -1,4 +1,8 @@
-//! The way to each instance: one cached connection, and what was measured on it.
+//! The way to each instance: its cached connections, and what was measured on them.
+//!
+//! A connection is served by one task, which at some rate keeps one processor busy while others wait. So a link may have
+//! several ([`Links::with_connections`]); the second is opened only when many calls are under way, because fewer
+//! connections put more calls into one packet.
 //!
 //! A link lives as long as the registration that it belongs to. A new registration of the same instance, or a new
 //! endpoint, gets a new link with a closed breaker: whatever was wrong with the old process says nothing about the
@@ -9,7 +13,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use muster_rpc::breaker::{self, Ticket};
@@ -24,22 +28,35 @@ use crate::fleet::instance::Availability;
 use crate::fleet::{Instance, Key};
 use crate::measure::{Measured, Verdict};
 
+/// Calls under way for which one more connection is used.
+const CALLS_PER_CONNECTION: usize = 16;
+
 /// The way to one instance.
 #[derive(Debug)]
 pub struct Link {
     endpoint: Endpoint,
     epoch: u64,
-    channel: Channel,
+    /// At least one.
+    channels: Vec<Channel>,
+    /// Which of them is next.
+    turn: AtomicUsize,
     in_flight: AtomicU32,
     measured: Mutex<Measured>,
     lost: CancellationToken,
 }
 
 impl Link {
-    /// The connection; it connects when it is first used.
+    /// A connection for the next call; it connects when it is first used.
     #[must_use]
     pub fn channel(&self) -> Channel {
-        self.channel.clone()
+        let calls = self.in_flight() as usize;
+        let used = (1 + calls / CALLS_PER_CONNECTION).min(self.channels.len());
+        let turn = if used > 1 {
+            self.turn.fetch_add(1, Ordering::Relaxed) % used
+        } else {
+            0
+        };
+        self.channels[turn].clone()
     }
 
     /// How many calls are with the instance now.
@@ -127,6 +144,8 @@ impl Drop for Flight {
 pub struct Links {
     breaker: breaker::Config,
     channel: channel::Config,
+    /// Most connections to one instance.
+    connections: usize,
     table: RwLock<HashMap<Key, Arc<Link>>>,
 }
 
@@ -137,31 +156,42 @@ impl Links {
         Self {
             breaker,
             channel: channel::Config::agent(),
+            connections: 1,
             table: RwLock::default(),
         }
+    }
+
+    /// The same with at most so many connections to each instance, and at least one.
+    #[must_use]
+    pub fn with_connections(self, most: usize) -> Self {
+        let connections = most.max(1);
+        Self { connections, ..self }
     }
 
     /// The link to an instance, made when it is first asked for.
     #[must_use]
     pub fn to(&self, instance: &Instance) -> Arc<Link> {
         let fits = |link: &&Arc<Link>| link.epoch == instance.epoch && link.endpoint == instance.endpoint;
-        if let Some(link) = self.table.read().get(&instance.id).filter(fits) {
+        if let Some(link) = self.table.read().get(&*instance.id).filter(fits) {
             return Arc::clone(link);
         }
         let mut table = self.table.write();
         // Another call may have made it in the meantime.
-        if let Some(link) = table.get(&instance.id).filter(fits) {
+        if let Some(link) = table.get(&*instance.id).filter(fits) {
             return Arc::clone(link);
         }
         let link = Arc::new(Link {
             endpoint: instance.endpoint.clone(),
             epoch: instance.epoch,
-            channel: channel::connect_lazy_with(&instance.endpoint, &self.channel),
+            channels: (0..self.connections)
+                .map(|_| channel::connect_lazy_with(&instance.endpoint, &self.channel))
+                .collect(),
+            turn: AtomicUsize::new(0),
             in_flight: AtomicU32::new(0),
             measured: Mutex::new(Measured::new(self.breaker)),
             lost: CancellationToken::new(),
         });
-        table.insert(instance.id.clone(), Arc::clone(&link));
+        table.insert(instance.key(), Arc::clone(&link));
         link
     }
 
@@ -206,6 +236,23 @@ mod tests {
             !again.lost().is_cancelled(),
             "should it come back, it is a new link"
         );
+    }
+
+    #[tokio::test]
+    async fn more_connections_are_used_only_for_many_calls() {
+        let links = Links::new(breaker::Config::default()).with_connections(3);
+        let link = links.to(&Instance::example("weather", "w1", &["s"]));
+        let turns = || {
+            let before = link.turn.load(Ordering::Relaxed);
+            let _channel = link.channel();
+            link.turn.load(Ordering::Relaxed) - before
+        };
+        let mut flights: Vec<_> = (1..CALLS_PER_CONNECTION)
+            .map(|_| link.start(Duration::ZERO).unwrap())
+            .collect();
+        assert_eq!(turns(), 0, "the first is used alone");
+        flights.push(link.start(Duration::ZERO).unwrap());
+        assert_eq!(turns(), 1, "they take turns");
     }
 
     #[tokio::test]

@@ -1,9 +1,10 @@
 //! What a message must have before anybody is bothered with it.
 
-use muster_api::a2a::{Message, Role, SendMessageRequest};
-use prost::Message as _;
+use muster_api::a2a::Role;
 
 use crate::error::Error;
+use crate::peek::{Message, Sent};
+use crate::wire::Defect;
 
 /// Longest message id, context id or task id.
 const MAX_ID: usize = 256;
@@ -12,12 +13,12 @@ const MAX_ID: usize = 256;
 ///
 /// # Errors
 /// Names the first field that is missing or malformed, or the size where it is over `limit` bytes.
-pub fn check(request: &SendMessageRequest, limit: usize) -> Result<&Message, Error> {
-    let bytes = request.encoded_len();
+pub fn check(sent: &Sent, limit: usize) -> Result<&Message, Error> {
+    let bytes = sent.encoded.len();
     if bytes > limit {
         return Err(Error::TooLarge { bytes, limit });
     }
-    let Some(message) = &request.message else {
+    let Some(message) = &sent.message else {
         return Err(invalid("message", "is missing; a request carries one message"));
     };
     if message.message_id.is_empty() {
@@ -35,19 +36,19 @@ pub fn check(request: &SendMessageRequest, limit: usize) -> Result<&Message, Err
             return Err(invalid(field, &format!("is longer than {MAX_ID} bytes")));
         }
     }
-    if message.role() != Role::User {
+    if message.role != i32::from(Role::User) {
         return Err(invalid(
             "message.role",
             "must be ROLE_USER: messages to an agent are its user's",
         ));
     }
-    if message.parts.is_empty() {
+    if message.parts == 0 {
         return Err(invalid(
             "message.parts",
             "is empty; a message has at least one part",
         ));
     }
-    match message.parts.iter().position(|part| part.content.is_none()) {
+    match message.empty_part {
         Some(index) => Err(invalid(
             &format!("message.parts[{index}]"),
             "has no content; expected one of text, raw, url, data",
@@ -70,6 +71,16 @@ pub fn check_task_id(field: &str, id: &str) -> Result<(), Error> {
     Ok(())
 }
 
+impl From<Box<Defect>> for Error {
+    fn from(defect: Box<Defect>) -> Self {
+        let Defect { mut field, what } = *defect;
+        if field.is_empty() {
+            "request".clone_into(&mut field);
+        }
+        invalid(&field, what)
+    }
+}
+
 fn invalid(field: &str, message: &str) -> Error {
     Error::InvalidField {
         field: field.to_owned(),
@@ -79,34 +90,40 @@ fn invalid(field: &str, message: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use muster_api::a2a::{Part, part};
+    use muster_api::a2a::{self, Part, SendMessageRequest, part};
+    use prost::Message as _;
 
     use super::*;
 
     fn good() -> SendMessageRequest {
         SendMessageRequest {
-            message: Some(Message {
+            message: Some(a2a::Message {
                 message_id: "m".to_owned(),
                 role: Role::User.into(),
                 parts: vec![Part {
                     content: Some(part::Content::Text("hello".to_owned())),
                     ..Part::default()
                 }],
-                ..Message::default()
+                ..a2a::Message::default()
             }),
             ..SendMessageRequest::default()
         }
     }
 
-    fn with(change: impl FnOnce(&mut Message)) -> SendMessageRequest {
+    fn with(change: impl FnOnce(&mut a2a::Message)) -> SendMessageRequest {
         let mut request = good();
         change(request.message.as_mut().unwrap());
         request
     }
 
+    fn checked(request: &SendMessageRequest, limit: usize) -> Result<String, Error> {
+        let sent = Sent::read(request.encode_to_vec().into())?;
+        check(&sent, limit).map(|message| message.message_id.clone())
+    }
+
     #[test]
     fn a_complete_message_passes() {
-        assert_eq!(check(&good(), 1000).unwrap().message_id, "m");
+        assert_eq!(checked(&good(), 1000).unwrap(), "m");
     }
 
     #[test]
@@ -128,7 +145,7 @@ mod tests {
             ),
         ];
         for (request, expected) in cases {
-            let Err(Error::InvalidField { field, .. }) = check(&request, 10_000) else {
+            let Err(Error::InvalidField { field, .. }) = checked(&request, 10_000) else {
                 panic!("accepted a defect of {expected}");
             };
             assert_eq!(field, expected);
@@ -136,9 +153,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_message_is_refused_by_name() {
+        let defect = Sent::read(bytes::Bytes::from_static(b"\x12")).unwrap_err();
+        assert!(matches!(Error::from(defect), Error::InvalidField { field, .. } if field == "request"));
+    }
+
+    #[test]
+    fn a_task_is_named() {
+        for id in [String::new(), "t".repeat(257)] {
+            let refused = check_task_id("id", &id);
+            assert!(matches!(refused, Err(Error::InvalidField { field, .. }) if field == "id"));
+        }
+    }
+
+    #[test]
     fn size_is_limited() {
         let size = good().encoded_len();
-        assert!(check(&good(), size).is_ok());
-        assert!(matches!(check(&good(), size - 1), Err(Error::TooLarge { .. })));
+        assert!(checked(&good(), size).is_ok());
+        assert!(matches!(checked(&good(), size - 1), Err(Error::TooLarge { .. })));
     }
 }

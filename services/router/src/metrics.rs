@@ -1,11 +1,15 @@
 //! What the router counts. Recipients are agents that the registry knows, so the label is bounded.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use muster_runtime::Metrics;
-use muster_runtime::metrics::{Definition, Kind};
+use muster_runtime::metrics::{Counter, Definition, Histogram, Kind};
+use parking_lot::RwLock;
+
+use crate::operation::{METHODS, Method};
 
 const SENT: &str = "a2a_messages_sent_total";
 const LATENCY: &str = "a2a_message_latency_seconds";
@@ -13,6 +17,7 @@ const QUEUE: &str = "router_queue_depth";
 const IN_FLIGHT: &str = "router_in_flight";
 const MOVED: &str = "router_moved_attempts_total";
 const EJECTED: &str = "router_breaker_openings_total";
+const STALLED: &str = "router_stalled_streams_total";
 const OUTCOMES: &str = "router_calls_total";
 const VIEW_AGE: &str = "router_view_age_seconds";
 const VIEW_STALE: &str = "router_view_stale";
@@ -50,6 +55,11 @@ pub const DEFINITIONS: &[Definition] = &[
         help: "Breakers that opened, by agent.",
     },
     Definition {
+        name: STALLED,
+        kind: Kind::Counter,
+        help: "Streams that were ended because their caller read nothing.",
+    },
+    Definition {
         name: OUTCOMES,
         kind: Kind::Counter,
         help: "Calls by binding and outcome (ok, or the error's code).",
@@ -65,6 +75,9 @@ pub const DEFINITIONS: &[Definition] = &[
         help: "1 while the registry does not answer.",
     },
 ];
+
+/// How many ways there are for calls to come in, at most.
+const BINDINGS: usize = 4;
 
 /// How calls come in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,16 +111,48 @@ impl Binding {
 }
 
 /// Counts and measures. Clones share the series.
+///
+/// The series that every call counts in are looked up once and kept: to find one by its labels makes and hashes several
+/// strings.
 #[derive(Clone, Debug)]
 pub struct Meters {
     metrics: Metrics,
     totals: Arc<Totals>,
+    series: Arc<Series>,
+}
+
+#[derive(Default)]
+struct Series {
+    /// By operation, in the order of [`METHODS`].
+    operations: [PerOperation; METHODS.len()],
+    /// Calls that went well, by binding.
+    well: [OnceLock<Counter>; BINDINGS],
+}
+
+impl std::fmt::Debug for Series {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Series").finish_non_exhaustive()
+    }
+}
+
+#[derive(Default)]
+struct PerOperation {
+    latency: OnceLock<Histogram>,
+    /// By agent; the registry knows them, so there are not too many.
+    sent: RwLock<HashMap<String, Counter>>,
 }
 
 #[derive(Debug, Default)]
 struct Totals {
     succeeded: AtomicU64,
     failed: AtomicU64,
+}
+
+impl Series {
+    fn of(&self, method: &'static Method) -> Option<&PerOperation> {
+        let place = METHODS.iter().position(|known| std::ptr::eq(*known, method))?;
+        self.operations.get(place)
+    }
 }
 
 impl Meters {
@@ -117,24 +162,38 @@ impl Meters {
         Self {
             metrics,
             totals: Arc::default(),
+            series: Arc::default(),
         }
     }
 
     /// An attempt goes to an agent.
-    pub fn sent(&self, operation: &'static str, agent: &str) {
+    pub fn sent(&self, method: &'static Method, agent: &str) {
+        let series = self.series.of(method).map(|series| &series.sent);
+        if let Some(counter) = series.and_then(|sent| sent.read().get(agent).cloned()) {
+            counter.increment(1);
+            return;
+        }
         let labels = [
-            ("message_type", operation.to_owned()),
+            ("message_type", method.label.to_owned()),
             ("recipient", agent.to_owned()),
         ];
-        self.metrics.counter(SENT, &labels).increment(1);
+        let counter = self.metrics.counter(SENT, &labels);
+        counter.increment(1);
+        if let Some(sent) = series {
+            sent.write().insert(agent.to_owned(), counter);
+        }
     }
 
     /// A delivery has ended, well or not.
-    pub fn answered(&self, operation: &'static str, took: Duration) {
-        let labels = [("message_type", operation.to_owned())];
-        self.metrics
-            .histogram(LATENCY, &labels)
-            .record(took.as_secs_f64());
+    pub fn answered(&self, method: &'static Method, took: Duration) {
+        let find = || {
+            let labels = [("message_type", method.label.to_owned())];
+            self.metrics.histogram(LATENCY, &labels)
+        };
+        match self.series.of(method) {
+            Some(series) => series.latency.get_or_init(find).record(took.as_secs_f64()),
+            None => find().record(took.as_secs_f64()),
+        }
     }
 
     /// So many calls of a queue (`messages` or `operations`) wait, and so many are in flight.
@@ -149,6 +208,11 @@ impl Meters {
     /// An attempt moved to another instance.
     pub fn moved(&self) {
         self.metrics.counter(MOVED, &[]).increment(1);
+    }
+
+    /// A stream was ended because its caller read nothing.
+    pub fn stalled(&self) {
+        self.metrics.counter(STALLED, &[]).increment(1);
     }
 
     /// A breaker opened.
@@ -166,9 +230,20 @@ impl Meters {
             &self.totals.failed
         };
         total.fetch_add(1, Ordering::Relaxed);
-        let outcome = code.map_or_else(|| "ok".to_owned(), |code| format!("{code:?}"));
-        let labels = [("binding", binding.label().to_owned()), ("outcome", outcome)];
-        self.metrics.counter(OUTCOMES, &labels).increment(1);
+        let find = |outcome: String| {
+            let labels = [("binding", binding.label().to_owned()), ("outcome", outcome)];
+            self.metrics.counter(OUTCOMES, &labels)
+        };
+        match code {
+            Some(code) => find(format!("{code:?}")).increment(1),
+            None => {
+                let find = || find("ok".to_owned());
+                match self.series.well.get(binding as usize) {
+                    Some(well) => well.get_or_init(find).increment(1),
+                    None => find().increment(1),
+                }
+            }
+        }
     }
 
     /// How fresh the view of the fleet is.

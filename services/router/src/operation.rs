@@ -1,14 +1,59 @@
 //! The operations of A2A as the router forwards them: types, wire path, and whether one may be repeated.
+//!
+//! What is forwarded is encoded, so the core knows an operation as a [`Method`]. Bindings that have decoded messages name
+//! it by its [`Operation`], which adds the types.
 
 use std::future::Future;
+use std::marker::PhantomData;
 
+use bytes::Bytes;
 use http::uri::PathAndQuery;
 use muster_api::a2a;
 use prost::Message;
 use tonic::client::Grpc;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
-use tonic_prost::ProstCodec;
+
+use crate::codec::{Passing, Pieces};
+
+/// One operation, without its types.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Method {
+    /// Its name, as in JSON-RPC.
+    pub name: &'static str,
+    /// Its name in metrics.
+    pub label: &'static str,
+    /// Its path in gRPC.
+    pub path: &'static str,
+    /// Whether doing it twice does no harm, whatever the agent says.
+    pub is_repeatable: bool,
+    /// What it is about, and so where it goes.
+    pub about: About,
+    /// Whether a stream comes back.
+    pub is_streamed: bool,
+    /// Message that is sent, by its name in `lf.a2a.v1`.
+    pub request: &'static str,
+    /// Message that comes back.
+    pub answer: &'static str,
+    /// Number of the request's field `tenant`.
+    pub tenant: u32,
+}
+
+/// What an operation is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum About {
+    /// A message, for whoever serves its target.
+    Message,
+    /// The task that this field names, for its owner.
+    Task {
+        /// Number of the field.
+        number: u32,
+        /// Its name in JSON.
+        field: &'static str,
+    },
+    /// Whatever the target has.
+    Target,
+}
 
 /// A request that names a tenant.
 pub trait Tenanted: Message + Clone + 'static {
@@ -18,52 +63,45 @@ pub trait Tenanted: Message + Clone + 'static {
     fn set_tenant(&mut self, tenant: String);
 }
 
-/// What the agent gives back: one message, or a stream of them.
+/// What the agent gives back, encoded: one message, or a stream of them.
 pub trait Answer: Sized + Send + 'static {
     /// Whether the time until it says how fast the agent works.
     const TIMED: bool;
 
     /// Makes the call.
-    fn fetch<Q: Tenanted>(
+    fn fetch(
         client: Grpc<Channel>,
-        request: Request<Q>,
-        path: &'static str,
+        request: Request<Pieces>,
+        method: &'static Method,
     ) -> impl Future<Output = Result<Response<Self>, Status>> + Send;
 }
 
-/// One message.
-#[derive(Debug, Clone)]
-pub struct Single<M>(pub M);
-
-impl<M: Message + Default + 'static> Answer for Single<M> {
+impl Answer for Bytes {
     const TIMED: bool = true;
 
-    async fn fetch<Q: Tenanted>(
+    async fn fetch(
         mut client: Grpc<Channel>,
-        request: Request<Q>,
-        path: &'static str,
+        request: Request<Pieces>,
+        method: &'static Method,
     ) -> Result<Response<Self>, Status> {
         ready(&mut client).await?;
-        let codec = ProstCodec::<Q, M>::default();
-        let answer = client
-            .unary(request, PathAndQuery::from_static(path), codec)
-            .await?;
-        Ok(answer.map(Single))
+        client
+            .unary(request, PathAndQuery::from_static(method.path), Passing)
+            .await
     }
 }
 
-impl<M: Message + Default + 'static> Answer for Streaming<M> {
+impl Answer for Streaming<Bytes> {
     const TIMED: bool = false;
 
-    async fn fetch<Q: Tenanted>(
+    async fn fetch(
         mut client: Grpc<Channel>,
-        request: Request<Q>,
-        path: &'static str,
+        request: Request<Pieces>,
+        method: &'static Method,
     ) -> Result<Response<Self>, Status> {
         ready(&mut client).await?;
-        let codec = ProstCodec::<Q, M>::default();
         client
-            .server_streaming(request, PathAndQuery::from_static(path), codec)
+            .server_streaming(request, PathAndQuery::from_static(method.path), Passing)
             .await
     }
 }
@@ -75,24 +113,33 @@ async fn ready(client: &mut Grpc<Channel>) -> Result<(), Status> {
         .map_err(|error| Status::from_error(Box::new(error)))
 }
 
-/// One operation of A2A.
+/// One operation of A2A, with its types.
 pub trait Operation: 'static {
     /// What is sent.
     type Request: Tenanted;
-    /// What comes back.
-    type Answer: Answer;
-    /// Its name, as in JSON-RPC.
-    const NAME: &'static str;
-    /// Its name in metrics.
-    const LABEL: &'static str;
-    /// Its path in gRPC.
-    const PATH: &'static str;
-    /// Whether doing it twice does no harm, whatever the agent says.
-    const REPEATABLE: bool;
+    /// What comes back: a [`Single`] message or [`Many`].
+    type Answer;
+    /// The operation without its types.
+    const METHOD: &'static Method;
 }
 
+/// One message comes back.
+#[derive(Debug)]
+pub struct Single<M>(PhantomData<M>);
+
+/// A stream of messages comes back.
+#[derive(Debug)]
+pub struct Many<M>(PhantomData<M>);
+
+/// A request about one task.
+pub trait AboutTask: Tenanted {}
+
 macro_rules! operations {
-    ($($(#[doc = $doc:literal])+ $name:ident: $request:ident => $answer:ty, $label:literal, repeatable: $repeatable:literal;)+) => {
+    ($(
+        $(#[doc = $doc:literal])+
+        $name:ident($request:ident, tenant = $tenant:literal) -> $kind:ident<$answer:ty: $answer_name:literal>,
+        $label:literal, $repeatable:literal, $about:expr;
+    )+) => {
         $(
             $(#[doc = $doc])+
             #[derive(Debug)]
@@ -100,39 +147,89 @@ macro_rules! operations {
 
             impl Operation for $name {
                 type Request = a2a::$request;
-                type Answer = $answer;
-                const NAME: &'static str = stringify!($name);
-                const LABEL: &'static str = $label;
-                const PATH: &'static str = concat!("/lf.a2a.v1.A2AService/", stringify!($name));
-                const REPEATABLE: bool = $repeatable;
+                type Answer = $kind<$answer>;
+                const METHOD: &'static Method = &Method {
+                    name: stringify!($name),
+                    label: $label,
+                    path: concat!("/lf.a2a.v1.A2AService/", stringify!($name)),
+                    is_repeatable: $repeatable,
+                    about: $about,
+                    is_streamed: matches!(Kind::$kind, Kind::Many),
+                    request: stringify!($request),
+                    answer: $answer_name,
+                    tenant: $tenant,
+                };
             }
         )+
+
+        /// Every operation.
+        pub const METHODS: &[&Method] = &[$($name::METHOD),+];
     };
+}
+
+enum Kind {
+    Single,
+    Many,
+}
+
+const ID: About = About::Task {
+    number: 2,
+    field: "id",
+};
+
+/// The field `taskId` has another number in each request.
+const fn task_id(number: u32) -> About {
+    About::Task {
+        number,
+        field: "taskId",
+    }
 }
 
 operations! {
     /// Sends a message and waits for the answer.
-    SendMessage: SendMessageRequest => Single<a2a::SendMessageResponse>, "send_message", repeatable: false;
+    SendMessage(SendMessageRequest, tenant = 1) -> Single<a2a::SendMessageResponse: "SendMessageResponse">,
+        "send_message", false, About::Message;
     /// Sends a message and follows the answer.
-    SendStreamingMessage: SendMessageRequest => Streaming<a2a::StreamResponse>, "send_streaming_message", repeatable: false;
+    SendStreamingMessage(SendMessageRequest, tenant = 1) -> Many<a2a::StreamResponse: "StreamResponse">,
+        "send_streaming_message", false, About::Message;
     /// Reads a task.
-    GetTask: GetTaskRequest => Single<a2a::Task>, "get_task", repeatable: true;
+    GetTask(GetTaskRequest, tenant = 1) -> Single<a2a::Task: "Task">,
+        "get_task", true, ID;
     /// Lists tasks.
-    ListTasks: ListTasksRequest => Single<a2a::ListTasksResponse>, "list_tasks", repeatable: true;
+    ListTasks(ListTasksRequest, tenant = 1) -> Single<a2a::ListTasksResponse: "ListTasksResponse">,
+        "list_tasks", true, About::Target;
     /// Cancels a task. The second time it fails, so it is not repeated.
-    CancelTask: CancelTaskRequest => Single<a2a::Task>, "cancel_task", repeatable: false;
+    CancelTask(CancelTaskRequest, tenant = 1) -> Single<a2a::Task: "Task">,
+        "cancel_task", false, ID;
     /// Follows a task.
-    SubscribeToTask: SubscribeToTaskRequest => Streaming<a2a::StreamResponse>, "subscribe_to_task", repeatable: true;
+    SubscribeToTask(SubscribeToTaskRequest, tenant = 1) -> Many<a2a::StreamResponse: "StreamResponse">,
+        "subscribe_to_task", true, ID;
     /// Adds a push configuration.
-    CreateTaskPushNotificationConfig: TaskPushNotificationConfig => Single<a2a::TaskPushNotificationConfig>, "create_push_config", repeatable: false;
+    CreateTaskPushNotificationConfig(TaskPushNotificationConfig, tenant = 1)
+        -> Single<a2a::TaskPushNotificationConfig: "TaskPushNotificationConfig">,
+        "create_push_config", false, task_id(3);
     /// Reads a push configuration.
-    GetTaskPushNotificationConfig: GetTaskPushNotificationConfigRequest => Single<a2a::TaskPushNotificationConfig>, "get_push_config", repeatable: true;
+    GetTaskPushNotificationConfig(GetTaskPushNotificationConfigRequest, tenant = 1)
+        -> Single<a2a::TaskPushNotificationConfig: "TaskPushNotificationConfig">,
+        "get_push_config", true, task_id(2);
     /// Lists push configurations.
-    ListTaskPushNotificationConfigs: ListTaskPushNotificationConfigsRequest => Single<a2a::ListTaskPushNotificationConfigsResponse>, "list_push_configs", repeatable: true;
+    ListTaskPushNotificationConfigs(ListTaskPushNotificationConfigsRequest, tenant = 4)
+        -> Single<a2a::ListTaskPushNotificationConfigsResponse: "ListTaskPushNotificationConfigsResponse">,
+        "list_push_configs", true, task_id(1);
     /// Removes a push configuration; removing it again succeeds.
-    DeleteTaskPushNotificationConfig: DeleteTaskPushNotificationConfigRequest => Single<()>, "delete_push_config", repeatable: true;
+    DeleteTaskPushNotificationConfig(DeleteTaskPushNotificationConfigRequest, tenant = 1) -> Single<(): "Empty">,
+        "delete_push_config", true, task_id(2);
     /// Reads an agent's extended card.
-    GetExtendedAgentCard: GetExtendedAgentCardRequest => Single<a2a::AgentCard>, "get_extended_agent_card", repeatable: true;
+    GetExtendedAgentCard(GetExtendedAgentCardRequest, tenant = 1) -> Single<a2a::AgentCard: "AgentCard">,
+        "get_extended_agent_card", true, About::Target;
+}
+
+impl Method {
+    /// The operation of that path in gRPC.
+    #[must_use]
+    pub fn at(path: &str) -> Option<&'static Self> {
+        METHODS.iter().copied().find(|method| method.path == path)
+    }
 }
 
 macro_rules! tenanted {
@@ -162,32 +259,32 @@ tenanted!(
     GetExtendedAgentCardRequest,
 );
 
-/// A request about one task.
-pub trait AboutTask: Tenanted {
-    /// Name of the field that holds the task's id.
-    const FIELD: &'static str;
-    /// The task's id.
-    fn task_id(&self) -> &str;
-}
-
 macro_rules! about_task {
-    ($($request:ident.$field:ident = $name:literal),+ $(,)?) => {
-        $(impl AboutTask for a2a::$request {
-            const FIELD: &'static str = $name;
-
-            fn task_id(&self) -> &str {
-                &self.$field
-            }
-        })+
+    ($($request:ident),+ $(,)?) => {
+        $(impl AboutTask for a2a::$request {})+
     };
 }
 
 about_task!(
-    GetTaskRequest.id = "id",
-    CancelTaskRequest.id = "id",
-    SubscribeToTaskRequest.id = "id",
-    TaskPushNotificationConfig.task_id = "taskId",
-    GetTaskPushNotificationConfigRequest.task_id = "taskId",
-    ListTaskPushNotificationConfigsRequest.task_id = "taskId",
-    DeleteTaskPushNotificationConfigRequest.task_id = "taskId",
+    GetTaskRequest,
+    CancelTaskRequest,
+    SubscribeToTaskRequest,
+    TaskPushNotificationConfig,
+    GetTaskPushNotificationConfigRequest,
+    ListTaskPushNotificationConfigsRequest,
+    DeleteTaskPushNotificationConfigRequest,
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_operation_is_found_by_its_path() {
+        for method in METHODS {
+            assert_eq!(Method::at(method.path), Some(*method));
+        }
+        assert_eq!(Method::at("/lf.a2a.v1.A2AService/Dance"), None);
+        assert!(SubscribeToTask::METHOD.is_streamed && !GetTask::METHOD.is_streamed);
+    }
+}

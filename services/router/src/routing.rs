@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use muster_api::extension::ROUTING;
 use muster_api::names;
+use prost::Message as _;
 use prost_types::value::Kind;
 use prost_types::{Struct, Value};
 
@@ -56,10 +57,23 @@ impl Routing {
             .into_iter()
             .flatten()
             .find_map(|metadata| metadata.fields.get(ROUTING));
-        match value.map(|value| &value.kind) {
-            None | Some(None | Some(Kind::NullValue(_))) => Ok(Self::default()),
-            Some(Some(Kind::StructValue(object))) => Self::from_fields(&object.fields),
-            Some(Some(_)) => Err(invalid("", "is no object")),
+        value.map_or_else(|| Ok(Self::default()), Self::of)
+    }
+
+    /// Reads the extension's value where it is encoded.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn decode(value: &[u8]) -> Result<Self, Error> {
+        let value = Value::decode(value).map_err(|error| invalid("", &error.to_string()))?;
+        Self::of(&value)
+    }
+
+    fn of(value: &Value) -> Result<Self, Error> {
+        match &value.kind {
+            None | Some(Kind::NullValue(_)) => Ok(Self::default()),
+            Some(Kind::StructValue(object)) => Self::from_fields(&object.fields),
+            Some(_) => Err(invalid("", "is no object")),
         }
     }
 
@@ -177,7 +191,10 @@ mod tests {
         let metadata = Struct {
             fields: BTreeMap::from([(ROUTING.to_owned(), json_value_to_proto_value(object))]),
         };
-        Routing::read([None, Some(&metadata)])
+        let read = Routing::read([None, Some(&metadata)]);
+        let encoded = metadata.fields[ROUTING].encode_to_vec();
+        assert_eq!(format!("{:?}", Routing::decode(&encoded)), format!("{read:?}"));
+        read
     }
 
     #[test]

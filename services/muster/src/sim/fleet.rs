@@ -342,7 +342,7 @@ impl Simulated {
     /// Holds the router to what it promises of an attempt that it begins.
     fn watch_attempt(&self, delivery: &Delivery<'_>, call: u64, chosen: &Chosen, now: Duration) {
         let wall = delivery.clock.now();
-        let (key, reporter) = (&chosen.instance.id, &self.surroundings.reporter);
+        let (key, reporter) = (&*chosen.instance.id, &self.surroundings.reporter);
         let mut state = self.state.lock();
         if state.told.is_gone(key) {
             let detail = format!("{} of {} is gone and is called", key.instance, key.agent);
@@ -367,7 +367,7 @@ impl Simulated {
 
     /// What the connection to an instance does with the call.
     async fn attempt(&self, delivery: &Delivery<'_>, chosen: &Chosen, now: Duration) -> Result<Value, Ended> {
-        let key = &chosen.instance.id;
+        let key = &*chosen.instance.id;
         let never = |detail: &str| Ended::Failed(Broken::NeverReached(detail.to_owned()), None);
         let Some(member) = self.members.get(&key.instance) else {
             return Err(never("nobody is there"));
@@ -427,7 +427,7 @@ impl Simulated {
             if left.is_zero() {
                 return Err(Undelivered::Late);
             }
-            let (key, has_moved) = (chosen.instance.id.clone(), !tried.is_empty());
+            let (key, has_moved) = (chosen.instance.key(), !tried.is_empty());
             let what = format!("attempt {} {} {}", key.agent, key.instance, delivery.message);
             let reporter = &self.surroundings.reporter;
             reporter.attempted(delivery.clock.now(), &what, has_moved);

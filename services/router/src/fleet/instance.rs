@@ -39,8 +39,8 @@ pub enum Availability {
 /// One instance of an agent.
 #[derive(Debug, Clone)]
 pub struct Instance {
-    /// Agent and instance id.
-    pub id: Key,
+    /// Agent and instance id; shared, because each answer says whose it is.
+    pub id: Arc<Key>,
     /// Whose agent it is.
     pub namespace: String,
     /// Where it answers A2A over gRPC.
@@ -78,7 +78,7 @@ impl Instance {
     /// Agent and instance id.
     #[must_use]
     pub fn key(&self) -> Key {
-        self.id.clone()
+        Key::clone(&self.id)
     }
 
     /// Whether a call for `skill` may be repeated. Without a skill, only where all skills are idempotent.
@@ -99,10 +99,10 @@ impl TryFrom<registry::Instance> for Instance {
         let endpoint = endpoint::parse(&instance.endpoint)?;
         let card = instance.card.ok_or(Error::NoCard)?;
         Ok(Self {
-            id: Key {
+            id: Arc::new(Key {
                 agent: instance.agent_id,
                 instance: instance.instance_id,
-            },
+            }),
             namespace: match instance.namespace {
                 empty if empty.is_empty() => DEFAULT_NAMESPACE.to_owned(),
                 namespace => namespace,

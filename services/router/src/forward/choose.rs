@@ -71,7 +71,7 @@ impl Chooser<'_> {
         let instances = self.candidates(scope)?;
         let (mut untried, mut ejected) = (Vec::new(), Vec::new());
         for instance in instances.iter().filter(|instance| takes_work(scope, instance)) {
-            if tried.contains(&instance.id) {
+            if tried.contains(&*instance.id) {
                 continue;
             }
             let link = self.links.to(instance);
@@ -125,10 +125,11 @@ fn takes_work(scope: &Scope, instance: &Instance) -> bool {
 
 /// While the owner can be asked, nobody else is.
 fn prefer_owner(scope: &Scope, untried: &mut Vec<(Arc<Instance>, Arc<Link>)>) {
-    if let Scope::Owner(owner) = scope
-        && untried.iter().any(|(instance, _)| instance.id == owner.key())
-    {
-        untried.retain(|(instance, _)| instance.id == owner.key());
+    if let Scope::Owner(owner) = scope {
+        let key = owner.key();
+        if untried.iter().any(|(instance, _)| *instance.id == key) {
+            untried.retain(|(instance, _)| *instance.id == key);
+        }
     }
 }
 

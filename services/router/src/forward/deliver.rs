@@ -5,24 +5,28 @@
 //! retry budget allows it. Each instance is tried once per call.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::HeaderMap;
 use muster_api::extension::SKILL_METADATA;
 use muster_rpc::deadline;
 use tonic::client::Grpc;
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
-use tonic::{Request, Response};
+use tonic::{Request, Response, Streaming};
 
 use super::choose::Chosen;
 use super::failure::{Failure, verdict_on_silence};
 use super::{Forwarder, Reply, Scope, Times, exceeded, expired};
 use crate::call::{Call, EXTENSIONS, SUPPORTED_VERSION, VERSION};
+use crate::codec::Pieces;
 use crate::error::Error;
 use crate::fleet::Instance;
 use crate::link::Flight;
 use crate::measure::Verdict;
-use crate::operation::{Answer as _, Operation, Tenanted as _};
+use crate::operation::{Answer, Method};
+use crate::peek::{Encoded, Held};
 use crate::target::Target;
 
 /// How one attempt ended without an answer.
@@ -31,31 +35,106 @@ enum Ended {
     Failed(Failure),
 }
 
+/// A call and where it may go.
+struct Delivery<'d> {
+    method: &'static Method,
+    call: &'d Call,
+    scope: &'d Scope,
+    request: &'d Encoded,
+    times: Times,
+}
+
+/// An answer as the core takes it from an agent.
+trait Taken: Answer {
+    /// What was found out about it.
+    type Read: Send;
+
+    /// Looks into it, before anybody is told that the agent answered well.
+    fn look(&self, method: &Method) -> Result<Self::Read, Failure>;
+}
+
+impl Taken for Bytes {
+    type Read = Held;
+
+    fn look(&self, method: &Method) -> Result<Held, Failure> {
+        Held::read(method, self).map_err(|defect| Failure::NotA2a(defect.to_string()))
+    }
+}
+
+/// Its events are looked into as they come.
+impl Taken for Streaming<Bytes> {
+    type Read = ();
+
+    fn look(&self, _: &Method) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
 impl Forwarder {
-    /// Delivers a call. A single answer has ended its flight; a stream's flight goes on with it.
-    pub(super) async fn deliver<O: Operation>(
+    /// Delivers a call that has one answer.
+    pub(super) async fn deliver_single(
         &self,
+        method: &'static Method,
         call: &Call,
         scope: &Scope,
-        request: &O::Request,
+        request: &Encoded,
         times: Times,
-    ) -> Result<(Reply<O::Answer>, Option<Flight>), Error> {
+    ) -> Result<(Reply<Bytes>, Held), Error> {
+        let delivery = Delivery {
+            method,
+            call,
+            scope,
+            request,
+            times,
+        };
+        let (reply, held, _) = self.deliver::<Bytes>(&delivery).await?;
+        Ok((reply, held))
+    }
+
+    /// Delivers a call that has a stream of answers, whose flight goes on with it.
+    pub(super) async fn deliver_stream(
+        &self,
+        method: &'static Method,
+        call: &Call,
+        scope: &Scope,
+        request: &Encoded,
+        times: Times,
+    ) -> Result<(Reply<Streaming<Bytes>>, Option<Flight>), Error> {
+        let delivery = Delivery {
+            method,
+            call,
+            scope,
+            request,
+            times,
+        };
+        let (reply, (), flight) = self.deliver::<Streaming<Bytes>>(&delivery).await?;
+        Ok((reply, flight))
+    }
+
+    async fn deliver<A: Taken>(
+        &self,
+        delivery: &Delivery<'_>,
+    ) -> Result<(Reply<A>, A::Read, Option<Flight>), Error> {
         let started = self.now();
         self.parts.budget.lock().called(started);
-        let outcome = self.attempts::<O>(call, scope, request, times).await;
+        let outcome = self.attempts::<A>(delivery).await;
         self.parts
             .meters
-            .answered(O::LABEL, self.now().saturating_sub(started));
+            .answered(delivery.method, self.now().saturating_sub(started));
         outcome
     }
 
-    async fn attempts<O: Operation>(
+    async fn attempts<A: Taken>(
         &self,
-        call: &Call,
-        scope: &Scope,
-        request: &O::Request,
-        times: Times,
-    ) -> Result<(Reply<O::Answer>, Option<Flight>), Error> {
+        delivery: &Delivery<'_>,
+    ) -> Result<(Reply<A>, A::Read, Option<Flight>), Error> {
+        let Delivery {
+            method,
+            call,
+            scope,
+            times,
+            ..
+        } = delivery;
         let mut tried = BTreeSet::new();
         let mut last = None;
         for _ in 0..self.parts.limits.attempts.max(1) {
@@ -72,17 +151,21 @@ impl Forwarder {
                 Some(Some(left)) => Some(left),
                 None => None,
             };
-            tried.insert(chosen.instance.id.clone());
-            self.parts.meters.sent(O::LABEL, &chosen.instance.id.agent);
-            let upstream = upstream::<O>(call, scope, &chosen.instance, request, left);
-            let ended = match self.attempt::<O>(&chosen, upstream, left).await {
-                Ok(response) => return Ok(self.accept::<O>(chosen, response, now)),
+            self.parts.meters.sent(method, &chosen.instance.id.agent);
+            let upstream = upstream(delivery, &chosen.instance, left);
+            let ended = match self.attempt::<A>(method, &chosen, upstream, left).await {
+                Ok((response, read)) => {
+                    let (reply, flight) = self.accept(chosen, response, now);
+                    return Ok((reply, read, flight));
+                }
                 Err(ended) => ended,
             };
-            match self.consider::<O>(call, scope, chosen, ended, left) {
+            let instance = Arc::clone(&chosen.instance);
+            match self.consider(delivery, chosen, ended, left) {
                 Next::Move(error) => last = error.or(last),
                 Next::Stop(error) => return Err(error),
             }
+            tried.insert(instance.key());
         }
         Err(last.unwrap_or_else(|| Error::NoInstance {
             target: scope.name(),
@@ -92,15 +175,16 @@ impl Forwarder {
         }))
     }
 
-    async fn attempt<O: Operation>(
+    async fn attempt<A: Taken>(
         &self,
+        method: &'static Method,
         chosen: &Chosen,
-        request: Request<O::Request>,
+        request: Request<Pieces>,
         left: Option<Duration>,
-    ) -> Result<Response<O::Answer>, Ended> {
+    ) -> Result<(Response<A>, A::Read), Ended> {
         let client =
             Grpc::new(chosen.link.channel()).max_decoding_message_size(self.parts.limits.answer_bytes);
-        let call = O::Answer::fetch(client, request, O::PATH);
+        let call = A::fetch(client, request, method);
         // A stream without a deadline must still begin within the time of silence that it is allowed later.
         let allowed = left.unwrap_or(self.parts.limits.stream_idle);
         let lost = chosen.flight.lost();
@@ -109,21 +193,24 @@ impl Forwarder {
             () = lost.cancelled() => return Err(Ended::Failed(Failure::lost())),
         };
         match outcome {
-            Ok(Ok(response)) => Ok(response),
+            Ok(Ok(response)) => match response.get_ref().look(method) {
+                Ok(read) => Ok((response, read)),
+                Err(failure) => Err(Ended::Failed(failure)),
+            },
             Ok(Err(status)) if deadline::is_timer_of_tonic(&status) => Err(Ended::TimedOut),
             Ok(Err(status)) => Err(Ended::Failed(Failure::of(status))),
             Err(_) => Err(Ended::TimedOut),
         }
     }
 
-    fn accept<O: Operation>(
+    fn accept<A: Taken>(
         &self,
         chosen: Chosen,
-        response: Response<O::Answer>,
+        response: Response<A>,
         started: Duration,
-    ) -> (Reply<O::Answer>, Option<Flight>) {
+    ) -> (Reply<A>, Option<Flight>) {
         let now = self.now();
-        let flight = if O::Answer::TIMED {
+        let flight = if A::TIMED {
             chosen
                 .flight
                 .end(Verdict::Answered(Some(now.saturating_sub(started))), now);
@@ -136,7 +223,7 @@ impl Forwarder {
         for value in metadata.into_headers().get_all(&EXTENSIONS) {
             extensions.append(EXTENSIONS, value.clone());
         }
-        let instance = chosen.instance.id.clone();
+        let instance = Arc::clone(&chosen.instance.id);
         (
             Reply {
                 message,
@@ -148,10 +235,9 @@ impl Forwarder {
     }
 
     /// Ends a failed attempt and decides what comes next.
-    fn consider<O: Operation>(
+    fn consider(
         &self,
-        call: &Call,
-        scope: &Scope,
+        delivery: &Delivery<'_>,
         chosen: Chosen,
         ended: Ended,
         left: Option<Duration>,
@@ -165,7 +251,7 @@ impl Forwarder {
             }
         };
         self.end(chosen.flight, failure.verdict(), &id.agent);
-        let is_repeatable = is_repeatable::<O>(call, scope, &chosen.instance);
+        let is_repeatable = is_repeatable(delivery, &chosen.instance);
         let pay = || self.parts.budget.lock().withdraw(self.now());
         let may_move = failure.may_move(is_repeatable, pay);
         if may_move {
@@ -206,27 +292,20 @@ enum Next {
     Stop(Error),
 }
 
-fn is_repeatable<O: Operation>(call: &Call, scope: &Scope, instance: &Instance) -> bool {
-    let skill = match scope {
+fn is_repeatable(delivery: &Delivery<'_>, instance: &Instance) -> bool {
+    let skill = match delivery.scope {
         Scope::Serving {
             target: Some(target), ..
         } => target.skill(),
         Scope::Serving { target: None, .. } | Scope::Owner(_) => None,
     };
-    O::REPEATABLE || call.routing.idempotent || instance.is_idempotent(skill)
+    delivery.method.is_repeatable || delivery.call.routing.idempotent || instance.is_idempotent(skill)
 }
 
 /// The request as the instance gets it: its own tenant, the skill that was asked for, the time that is left.
-fn upstream<O: Operation>(
-    call: &Call,
-    scope: &Scope,
-    instance: &Instance,
-    request: &O::Request,
-    left: Option<Duration>,
-) -> Request<O::Request> {
-    let mut message = request.clone();
-    message.set_tenant(instance.tenant.clone());
-    let mut upstream = Request::new(message);
+fn upstream(delivery: &Delivery<'_>, instance: &Instance, left: Option<Duration>) -> Request<Pieces> {
+    let Delivery { call, scope, .. } = delivery;
+    let mut upstream = Request::new(delivery.request.with_tenant(&instance.tenant));
     let mut headers = call.passed_on.clone();
     headers.insert(VERSION, http::HeaderValue::from_static(SUPPORTED_VERSION));
     *upstream.metadata_mut() = MetadataMap::from_headers(headers);

@@ -125,12 +125,11 @@ pub fn verdict_on_silence(left: Option<Duration>) -> Verdict {
     }
 }
 
-/// Whether tonic could make nothing of the answer: no gRPC at all, a message that does not decode or is too large.
-/// tonic gives these no type of their own.
+/// Whether tonic could make nothing of the answer: no gRPC at all, or a message that is none or too large. tonic gives these no
+/// type of their own. (A message that does not decode is found by the router itself; a status that says so is the agent's.)
 fn is_garbage(status: &Status) -> bool {
-    const SIGNS: [&str; 5] = [
+    const SIGNS: [&str; 4] = [
         "grpc-status header missing",
-        "failed to decode Protobuf message",
         "Missing response message",
         "protocol error: received message with",
         "Error, decoded message length too large",

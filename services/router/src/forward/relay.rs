@@ -3,60 +3,41 @@
 //! The next event is fetched when the caller asks for it, so a slow caller slows the agent down and not the
 //! router's memory up. Dropping the stream cancels the call to the agent, frees the place, and is no verdict on the
 //! instance. A stream that has begun is never moved to another instance: the caller has seen part of it.
+//!
+//! A caller who asks for nothing any more, and does not leave either, would keep its place and the agent's for ever: no
+//! time that the agent takes runs out while nobody waits for it. So between two events the relay lies where a timer of
+//! its own ([`give_up`]) can take it away. Rejected: a task that pumps events into a channel with a limit on its sending,
+//! which costs every event of every stream a switch of tasks.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream;
-use muster_api::a2a::{StreamResponse, stream_response};
 use muster_rpc::deadline::Deadline;
+use muster_runtime::clock::SharedClock;
+use parking_lot::Mutex;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 
 use super::failure::Failure;
-use super::{Events, Forwarder, empty_answer, exceeded};
+use super::{EncodedEvents, Forwarder, empty_answer, exceeded};
 use crate::admission::Permit;
 use crate::error::Error;
 use crate::fleet::Key;
 use crate::link::Flight;
 use crate::measure::Verdict;
+use crate::operation::Method;
+use crate::peek::Held;
 
-/// The events of `inbound`, and what they hold until they end.
-pub(super) fn events(
-    forwarder: &Arc<Forwarder>,
-    inbound: Streaming<StreamResponse>,
-    instance: Key,
-    flight: Option<Flight>,
-    permit: Permit,
-    deadline: Option<Deadline>,
-) -> Events {
-    let relay = Relay {
-        forwarder: Arc::clone(forwarder),
-        inbound,
-        instance,
-        lost: flight.as_ref().map(Flight::lost).unwrap_or_default(),
-        flight,
-        owned: None,
-        deadline,
-        _permit: permit,
-    };
-    stream::unfold(Some(relay), |relay| async {
-        let mut relay = relay?;
-        match relay.next().await {
-            Some(Ok(event)) => Some((Ok(event), Some(relay))),
-            // After an error nothing follows, and everything is let go at once.
-            Some(Err(error)) => Some((Err(error), None)),
-            None => None,
-        }
-    })
-    .boxed()
-}
-
-struct Relay {
+/// The agent's side of a stream, and what it holds until it ends.
+pub(super) struct Relay {
     forwarder: Arc<Forwarder>,
-    inbound: Streaming<StreamResponse>,
-    instance: Key,
+    method: &'static Method,
+    inbound: Streaming<Bytes>,
+    instance: Arc<Key>,
     /// Resolves when the instance is lost.
     lost: CancellationToken,
     /// `None` once the verdict is given.
@@ -67,8 +48,110 @@ struct Relay {
     _permit: Permit,
 }
 
+/// What becomes of a relay between two events.
+enum Rest {
+    /// The caller has its last event and has not asked for another since.
+    Since(Duration, Box<Relay>),
+    /// The caller waits for an event.
+    Awaited,
+    /// The caller asked for nothing for too long.
+    GivenUp,
+}
+
+/// The caller's side of a stream.
+struct Caller {
+    rest: Arc<Mutex<Rest>>,
+    clock: SharedClock,
+    stall: Duration,
+    /// Ends with the stream.
+    _timer: JoinSet<()>,
+}
+
+/// The events that a relay fetches.
+pub(super) fn events(relay: Relay) -> EncodedEvents {
+    let stall = relay.forwarder.parts.limits.stream_stall;
+    let forwarder = Arc::clone(&relay.forwarder);
+    let clock = Arc::clone(&forwarder.parts.clock);
+    let rest = Arc::new(Mutex::new(Rest::Since(clock.monotonic(), Box::new(relay))));
+    let mut timer = JoinSet::new();
+    timer.spawn(give_up(Arc::downgrade(&rest), forwarder, stall));
+    let caller = Caller {
+        rest,
+        clock,
+        stall,
+        _timer: timer,
+    };
+    stream::unfold(Some(caller), |caller| async {
+        let caller = caller?;
+        let rest = std::mem::replace(&mut *caller.rest.lock(), Rest::Awaited);
+        let mut relay = match rest {
+            Rest::Since(_, relay) => relay,
+            Rest::Awaited => return None,
+            Rest::GivenUp => {
+                let stall = caller.stall;
+                return Some((Err(Error::StreamStalled { stall }), None));
+            }
+        };
+        match relay.next().await {
+            Some(Ok(event)) => {
+                *caller.rest.lock() = Rest::Since(caller.clock.monotonic(), relay);
+                Some((Ok(event), Some(caller)))
+            }
+            // After an error nothing follows, and everything is let go at once.
+            Some(Err(error)) => Some((Err(error), None)),
+            None => None,
+        }
+    })
+    .boxed()
+}
+
+/// Takes the relay away once the caller has asked for nothing for so long, and with it the place and the call.
+async fn give_up(rest: Weak<Mutex<Rest>>, forwarder: Arc<Forwarder>, stall: Duration) {
+    let mut wait = stall;
+    loop {
+        tokio::time::sleep(wait).await;
+        let Some(rest) = rest.upgrade() else { return };
+        let mut rest = rest.lock();
+        wait = match &*rest {
+            Rest::Since(since, _) => stall.saturating_sub(forwarder.now().saturating_sub(*since)),
+            Rest::Awaited => stall,
+            Rest::GivenUp => return,
+        };
+        if wait.is_zero() {
+            let given_up = std::mem::replace(&mut *rest, Rest::GivenUp);
+            // What the relay holds takes locks of others as it goes.
+            drop(rest);
+            drop(given_up);
+            forwarder.parts.meters.stalled();
+            return;
+        }
+    }
+}
+
 impl Relay {
-    async fn next(&mut self) -> Option<Result<StreamResponse, Error>> {
+    pub(super) fn new(
+        forwarder: &Arc<Forwarder>,
+        method: &'static Method,
+        inbound: Streaming<Bytes>,
+        instance: Arc<Key>,
+        flight: Option<Flight>,
+        permit: Permit,
+        deadline: Option<Deadline>,
+    ) -> Self {
+        Self {
+            forwarder: Arc::clone(forwarder),
+            method,
+            inbound,
+            instance,
+            lost: flight.as_ref().map(Flight::lost).unwrap_or_default(),
+            flight,
+            owned: None,
+            deadline,
+            _permit: permit,
+        }
+    }
+
+    async fn next(&mut self) -> Option<Result<Bytes, Error>> {
         let idle = self.forwarder.parts.limits.stream_idle;
         let left = match self
             .deadline
@@ -109,19 +192,17 @@ impl Relay {
     }
 
     /// Passes an event on, once the owner of its task is kept.
-    async fn pass(&mut self, event: StreamResponse) -> Result<StreamResponse, Error> {
-        let task = match &event.payload {
-            Some(stream_response::Payload::Task(task)) => Some(&task.id),
-            Some(stream_response::Payload::StatusUpdate(update)) => Some(&update.task_id),
-            Some(stream_response::Payload::ArtifactUpdate(update)) => Some(&update.task_id),
-            Some(stream_response::Payload::Message(_)) => None,
-            None => return Err(empty_answer(&self.instance)),
-        };
-        if let Some(task) = task
-            && self.owned.as_ref() != Some(task)
-        {
-            self.forwarder.own(task, &self.instance, false).await?;
-            self.owned = Some(task.clone());
+    async fn pass(&mut self, event: Bytes) -> Result<Bytes, Error> {
+        match Held::read(self.method, &event) {
+            Ok(Held::Task { id, .. }) => {
+                if self.owned.as_ref() != Some(&id) {
+                    self.forwarder.own(&id, &self.instance, false).await?;
+                    self.owned = Some(id);
+                }
+            }
+            Ok(Held::Other) => {}
+            Ok(Held::Nothing) => return Err(empty_answer(&self.instance)),
+            Err(defect) => return Err(self.failed(Failure::NotA2a(defect.to_string()))),
         }
         Ok(event)
     }

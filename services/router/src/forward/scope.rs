@@ -1,12 +1,11 @@
 //! Who may take a call: whoever serves its target, or the owner of its task.
 
-use muster_api::a2a;
-
 use super::Forwarder;
 use crate::call::Call;
 use crate::error::Error;
 use crate::message;
-use crate::operation::AboutTask;
+use crate::operation::{About, Method};
+use crate::peek::{self, Asked};
 use crate::store::Owner;
 use crate::target::Target;
 
@@ -39,7 +38,11 @@ impl Scope {
 }
 
 impl Forwarder {
-    pub(super) async fn scope_of_message(&self, call: &Call, message: &a2a::Message) -> Result<Scope, Error> {
+    pub(super) async fn scope_of_message(
+        &self,
+        call: &Call,
+        message: &peek::Message,
+    ) -> Result<Scope, Error> {
         if message.task_id.is_empty() {
             self.scope_of_target(call)
         } else {
@@ -47,12 +50,17 @@ impl Forwarder {
         }
     }
 
-    pub(super) async fn scope_of_task<Q: AboutTask>(&self, call: &Call, request: &Q) -> Result<Scope, Error> {
-        message::check_task_id(Q::FIELD, request.task_id())?;
-        self.owner(call, request.task_id()).await
+    pub(super) async fn scope_of(&self, method: &Method, call: &Call, asked: &Asked) -> Result<Scope, Error> {
+        match method.about {
+            About::Task { field, .. } => {
+                message::check_task_id(field, &asked.task)?;
+                self.owner(call, &asked.task).await
+            }
+            About::Message | About::Target => self.scope_of_target(call),
+        }
     }
 
-    pub(super) fn scope_of_target(&self, call: &Call) -> Result<Scope, Error> {
+    fn scope_of_target(&self, call: &Call) -> Result<Scope, Error> {
         if call.target.is_none() && call.routing.skills.is_empty() {
             return Err(Error::TargetMissing);
         }
@@ -60,7 +68,7 @@ impl Forwarder {
         self.parts
             .view
             .read()
-            .serving(call.target.as_ref(), &call.routing.skills)?;
+            .check(call.target.as_ref(), &call.routing.skills)?;
         Ok(Scope::Serving {
             target: call.target.clone(),
             skills: call.routing.skills.clone(),

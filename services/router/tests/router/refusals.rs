@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use muster_api::a2a::{GetTaskRequest, ListTasksRequest, SendMessageRequest};
+use bytes::{Buf as _, BufMut as _};
+use muster_api::a2a::{GetTaskRequest, ListTasksRequest, SendMessageRequest, SendMessageResponse};
 use muster_api::error::Reason;
-use tonic::Code;
+use prost::Message as _;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use crate::harness::{PATIENCE, Stack, carrying, error_in, list, message, number, reason_of, routed, text};
@@ -84,6 +87,108 @@ async fn incomplete_messages_are_refused_by_field() {
         assert_eq!(error_in(&status).field.as_deref(), Some(field));
     }
     assert!(agent.calls().is_empty());
+}
+
+/// Bytes over gRPC, whatever they are.
+#[derive(Default)]
+struct Raw;
+
+impl Codec for Raw {
+    type Encode = Vec<u8>;
+    type Decode = Vec<u8>;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for Raw {
+    type Item = Vec<u8>;
+    type Error = Status;
+
+    fn encode(&mut self, item: Vec<u8>, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.put_slice(&item);
+        Ok(())
+    }
+}
+
+impl Decoder for Raw {
+    type Item = Vec<u8>;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Vec<u8>>, Status> {
+        let mut item = vec![0; buffer.remaining()];
+        buffer.copy_to_slice(&mut item);
+        Ok(Some(item))
+    }
+}
+
+async fn send_raw(stack: &Stack, path: &'static str, bytes: Vec<u8>) -> Result<Vec<u8>, Status> {
+    let mut client = tonic::client::Grpc::new(stack.channel.clone());
+    client.ready().await.expect("the router is there");
+    let path = tonic::codegen::http::uri::PathAndQuery::from_static(path);
+    let answer = client.unary(tonic::Request::new(bytes), path, Raw).await?;
+    Ok(answer.into_inner())
+}
+
+const SEND: &str = "/lf.a2a.v1.A2AService/SendMessage";
+
+#[tokio::test]
+async fn bytes_that_are_no_message_are_refused_by_field_and_are_nobodys_fault() {
+    let stack = Stack::start().await;
+    let agent = stack.agent("weather", &["forecasting"]).await;
+    let good = message("weather", "text").encode_to_vec();
+    let place = good
+        .windows(4)
+        .position(|four| four == b"text")
+        .expect("its text");
+    let mut no_text = good.clone();
+    no_text[place] = 0xff;
+    for (bytes, field) in [
+        (no_text, "message.parts.text"),
+        ([good.as_slice(), &good].concat(), "tenant"),
+        (good[..good.len() - 1].to_vec(), "request"),
+        (vec![0xff; 100], "request"),
+    ] {
+        let status = send_raw(&stack, SEND, bytes).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
+        assert_eq!(error_in(&status).field.as_deref(), Some(field));
+    }
+    assert!(agent.calls().is_empty());
+    let row = stack.statistics(&agent.endpoint()).await;
+    assert_eq!((row.failed_total, row.breaker.as_str()), (0, "closed"));
+}
+
+#[tokio::test]
+async fn fields_that_are_not_known_yet_pass() {
+    let stack = Stack::start().await;
+    let agent = stack.agent("weather", &["forecasting"]).await;
+    let mut bytes = message("weather", "x").encode_to_vec();
+    // Field 200, a number.
+    bytes.extend([0xc0, 0x0c, 0x07]);
+    let answer = send_raw(&stack, SEND, bytes).await.unwrap();
+    assert!(
+        SendMessageResponse::decode(answer.as_slice())
+            .unwrap()
+            .payload
+            .is_some()
+    );
+    assert_eq!((agent.calls().len(), agent.calls()[0].tenant.as_str()), (1, ""));
+}
+
+#[tokio::test]
+async fn an_operation_that_a2a_does_not_have_is_unimplemented() {
+    let stack = Stack::start().await;
+    let unknown = "/lf.a2a.v1.A2AService/Dance";
+    let status = send_raw(&stack, unknown, Vec::new()).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unimplemented);
+    assert!(status.message().contains("Dance"), "{status:?}");
 }
 
 #[tokio::test]

@@ -1,9 +1,11 @@
 //! Streams pass event by event, and end on both sides together.
 
 use muster_api::a2a::stream_response::Payload;
-use muster_api::a2a::{StreamResponse, SubscribeToTaskRequest};
+use muster_api::a2a::{
+    Artifact, Part, StreamResponse, SubscribeToTaskRequest, TaskArtifactUpdateEvent, part,
+};
 use muster_api::error::Reason;
-use muster_testkit::{Answer, wait_for};
+use muster_testkit::{Answer, http, wait_for};
 use tonic::{Code, Status, Streaming};
 
 use crate::harness::{PATIENCE, Stack, error_in, message};
@@ -103,6 +105,51 @@ async fn a_silent_stream_ends_with_a_reason() {
     let error = error_in(&events.message().await.unwrap_err());
     assert_eq!(error.reason, Reason::DeadlineExceeded);
     wait_for("the agent to hear of it", PATIENCE, async || agent.held() == 0).await;
+}
+
+#[tokio::test]
+async fn a_caller_who_stops_reading_does_not_keep_its_place() {
+    let stack = Stack::with(|router| router.stream_stall_seconds = 1).await;
+    let agent = stack.agent("weather", &["forecasting"]).await;
+    // Far more than the windows and buffers on the way hold.
+    let large = || {
+        let artifact = Artifact {
+            artifact_id: "a".to_owned(),
+            parts: vec![Part {
+                content: Some(part::Content::Raw(vec![7; 256 << 10])),
+                ..Part::default()
+            }],
+            ..Artifact::default()
+        };
+        Ok(StreamResponse {
+            payload: Some(Payload::ArtifactUpdate(TaskArtifactUpdateEvent {
+                task_id: "t".to_owned(),
+                artifact: Some(artifact),
+                ..TaskArtifactUpdateEvent::default()
+            })),
+        })
+    };
+    agent.script([Answer::Events((0..64).map(|_| large()).collect())]);
+    let mut events = open(&stack, "x").await;
+    wait_for("the stream to begin", PATIENCE, async || {
+        stack.status().await.in_flight == 1
+    })
+    .await;
+    wait_for("the place to be free", PATIENCE, async || {
+        stack.status().await.in_flight == 0
+    })
+    .await;
+    let row = stack.statistics(&agent.endpoint()).await;
+    assert_eq!(row.failed_total, 0, "it is not the agent's fault");
+    let error = loop {
+        match events.message().await {
+            Ok(event) => assert!(event.is_some(), "it did not end well"),
+            Err(status) => break error_in(&status),
+        }
+    };
+    assert_eq!(error.reason, Reason::StreamStalled);
+    let page = http::get(stack.router.metrics, "/metrics").await.unwrap().text();
+    assert!(page.contains("router_stalled_streams_total 1"), "{page}");
 }
 
 #[tokio::test]
