@@ -59,9 +59,11 @@ pub struct Arguments {
 pub struct Addresses {
     /// gRPC and HTTP.
     pub data: String,
-    /// `/health`.
+    /// `/health`; empty where there is none.
+    #[serde(default)]
     pub health: String,
-    /// `/metrics`.
+    /// `/metrics`; empty where there is none.
+    #[serde(default)]
     pub metrics: String,
 }
 
@@ -101,7 +103,8 @@ pub async fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure> 
     ended.map_err(|error| failure(arguments.part, &error))
 }
 
-fn say(addresses: &Addresses, output: &Output) -> Result<(), Failure> {
+/// Says where it listens.
+pub fn say(addresses: &Addresses, output: &Output) -> Result<(), Failure> {
     let text = serde_json::to_string(addresses).map_err(|error| Failure::failed(error.to_string()))?;
     output.line(&text);
     Ok(())
@@ -125,8 +128,10 @@ fn failure(part: Part, error: &Error) -> Failure {
     failure
 }
 
+/// Asks for the end when standard input ends.
+///
 /// A thread, because it waits for input that never comes, and a task of the runtime would keep it from ending.
-fn end_with_standard_input(shutdown: Shutdown) -> Result<(), Failure> {
+pub fn end_with_standard_input(shutdown: Shutdown) -> Result<(), Failure> {
     let wait = move || {
         let mut input = std::io::stdin().lock();
         let mut byte = [0];

@@ -23,11 +23,13 @@ use muster_runtime::clock::{Clock as _, SystemClock};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
+use crate::bench::latency::{Latencies, latencies, quantiles};
+use crate::bench::process::{self, Memory};
 use crate::connect::{Endpoints, Service};
 use crate::failure::Failure;
 use crate::output::Output;
 use load::{Load, Work};
-use processes::{Keeping, Memory, Processes, Room};
+use processes::{Keeping, Processes, Room};
 use report::Row;
 use steps::{Kind, Park, WRITTEN_OUT};
 
@@ -146,7 +148,7 @@ pub async fn run(arguments: Arguments, output: &Output) -> Result<(), Failure> {
     let directory = directory(arguments.data_dir.as_deref())?;
     let disk = parts::disk(directory.path()).await?;
     let call = bare_call(&arguments, directory.path()).await?;
-    let machine = parts::machine();
+    let machine = process::machine();
     let store = match &arguments.redis {
         None => "embedded, on disk before it is acknowledged",
         Some(_) => "Redis",
@@ -167,10 +169,10 @@ pub async fn run(arguments: Arguments, output: &Output) -> Result<(), Failure> {
             machine["kernel"].as_str().unwrap_or_default(),
             arguments.payload
         ));
-        output.line(&at("4 KiB to disk", &report::quantiles(&disk)));
+        output.line(&at("4 KiB to disk", &quantiles(&disk)));
         output.line(&at(
             "a call of the agent through the router, alone",
-            &report::quantiles(&call),
+            &quantiles(&call),
         ));
     }
     let mut rows = Vec::new();
@@ -185,8 +187,8 @@ pub async fn run(arguments: Arguments, output: &Output) -> Result<(), Failure> {
             "machine": machine,
             "store": store,
             "payloadBytes": arguments.payload,
-            "diskMillis": report::quantiles(&disk),
-            "callMillis": report::quantiles(&call),
+            "diskMillis": quantiles(&disk),
+            "callMillis": quantiles(&call),
             "rows": rows.iter().map(Row::json).collect::<Vec<_>>(),
         }));
     } else {
@@ -235,7 +237,7 @@ fn cases(arguments: &Arguments) -> Vec<Case> {
 }
 
 /// How long a call of the agent takes without an engine.
-async fn bare_call(arguments: &Arguments, directory: &Path) -> Result<load::Latencies, Failure> {
+async fn bare_call(arguments: &Arguments, directory: &Path) -> Result<Latencies, Failure> {
     let room = Room {
         clients: 1,
         parked: 0,
@@ -297,7 +299,7 @@ async fn measured(case: Case, arguments: &Arguments, processes: &Processes) -> R
     let used = || {
         let services = services.iter().map(|service| (service.name(), service.used()));
         services
-            .chain(std::iter::once(("clients", processes::used("self"))))
+            .chain(std::iter::once(("clients", process::used("self"))))
             .collect::<Vec<_>>()
     };
     load.count();
@@ -323,7 +325,7 @@ async fn measured(case: Case, arguments: &Arguments, processes: &Processes) -> R
     // Steps that are computed in one batch begin at the same time.
     let step = match case.kind.is_call() {
         true => load::step_latencies(&recent, &endpoints).await?,
-        false => load::latencies()?,
+        false => latencies()?,
     };
     let used = used_after.into_iter().zip(used_before);
     Ok(Row {

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
 use muster_api::workflow::workflow_service_client::WorkflowServiceClient;
 use muster_api::workflow::{
     GetHistoryRequest, Run, RunStatus, StartRunRequest, WatchRunRequest, WorkflowReference,
@@ -16,31 +15,15 @@ use tokio::task::JoinSet;
 use tonic::transport::Channel;
 
 use super::steps::{NAMESPACE, is_step};
+use crate::bench::latency::{Latencies, add, latencies};
 use crate::connect::Endpoints;
 use crate::failure::Failure;
-
-/// Longest latency that is told apart; a longer one counts as this.
-const LONGEST: Duration = Duration::from_secs(600);
 
 /// Runs whose journals are read afterwards for how long their steps took.
 const SAMPLED_RUNS: usize = 200;
 
 /// Journal entries that are read for it at most.
 const SAMPLED_ENTRIES: usize = 50_000;
-
-/// Latencies, in microseconds.
-pub type Latencies = Histogram<u64>;
-
-/// An empty histogram of latencies, to three significant figures.
-pub fn latencies() -> Result<Latencies, Failure> {
-    let longest = u64::try_from(LONGEST.as_micros()).unwrap_or(u64::MAX);
-    Histogram::new_with_bounds(1, longest, 3).map_err(|error| Failure::failed(error.to_string()))
-}
-
-/// Adds one.
-pub fn add(latencies: &mut Latencies, latency: Duration) {
-    latencies.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
-}
 
 /// What the clients run.
 #[derive(Debug, Clone)]

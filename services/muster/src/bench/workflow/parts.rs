@@ -7,9 +7,9 @@ use std::path::Path;
 
 use muster_api::a2a::{Message, Part, Role, SendMessageRequest, part};
 use muster_runtime::clock::{Clock as _, SystemClock};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::load::{Latencies, add, latencies};
+use crate::bench::latency::{Latencies, add, latencies};
 use crate::bench::part::AGENT;
 use crate::connect::{Endpoints, Service};
 use crate::failure::Failure;
@@ -75,21 +75,4 @@ pub async fn call(endpoints: &Endpoints, input: &Value) -> Result<Latencies, Fai
         }
     }
     Ok(calls)
-}
-
-/// What the figures depend on.
-pub fn machine() -> Value {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let cpu = read("/proc/cpuinfo");
-    let model = cpu
-        .lines()
-        .find(|line| line.starts_with("model name"))
-        .and_then(|line| line.split_once(": "))
-        .map_or("unknown", |(_, model)| model);
-    json!({
-        "cores": std::thread::available_parallelism().map_or(0, std::num::NonZero::get),
-        "processor": model,
-        "kernel": read("/proc/sys/kernel/osrelease").trim(),
-        "load": read("/proc/loadavg").split(' ').next().unwrap_or_default().parse::<f64>().unwrap_or(0.0),
-    })
 }

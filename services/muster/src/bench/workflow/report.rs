@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::Case;
-use super::load::Latencies;
-use super::processes::{Memory, Used};
+use crate::bench::latency::{Latencies, millis, number, quantiles};
+use crate::bench::process::{Memory, Used};
 use crate::output::Output;
 
 /// What was measured of one case.
@@ -169,34 +169,6 @@ pub fn print(rows: &[Row], output: &Output) {
     output.table(header, table.collect());
 }
 
-/// The usual quantiles in milliseconds; nothing where nothing was measured.
-pub fn quantiles(latencies: &Latencies) -> Value {
-    if latencies.is_empty() {
-        return Value::Null;
-    }
-    let at = |part: f64| millis(latencies.value_at_quantile(part));
-    json!({
-        "p50": at(0.5),
-        "p90": at(0.9),
-        "p99": at(0.99),
-        "max": millis(latencies.max()),
-        "mean": latencies.mean() / 1000.0,
-        "count": latencies.len(),
-    })
-}
-
 fn memory(memory: Memory) -> Value {
     json!({"residentBytes": memory.resident, "anonymousBytes": memory.anonymous})
-}
-
-fn millis(micros: u64) -> f64 {
-    number(micros) / 1000.0
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "counts and bytes, shown with few figures"
-)]
-fn number(count: u64) -> f64 {
-    count as f64
 }

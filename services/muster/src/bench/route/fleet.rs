@@ -1,0 +1,155 @@
+//! The processes that are measured: registry, router and agents, and what forwards to an agent beside the router.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use muster_api::router::GetStatusRequest;
+use muster_api::router::router_service_client::RouterServiceClient;
+
+use super::proxy::Proxy;
+use crate::bench::part::Part;
+use crate::bench::process::{ASK_AGAIN, End, Process, within};
+use crate::connect;
+use crate::failure::Failure;
+
+/// How an agent's capacity is limited.
+#[derive(Debug, Clone, Copy)]
+pub struct Limit {
+    /// Calls at once.
+    pub concurrency: u32,
+    /// Milliseconds that each takes.
+    pub service_time: u64,
+}
+
+/// Registry, router and agents. They end with this value.
+pub struct Fleet {
+    /// The router.
+    pub router: Process,
+    /// The agents.
+    pub agents: Vec<Process>,
+    registry: Process,
+}
+
+impl Fleet {
+    /// Starts them and waits until the router knows all agents. `directory` is for what they keep.
+    pub async fn start(
+        directory: &Path,
+        agents: u32,
+        limit: Option<Limit>,
+        router_settings: &[(String, String)],
+    ) -> Result<Self, Failure> {
+        let mut registry = Process::service(Part::Registry, &[]).await?;
+        let mut settings = vec![
+            ("router.registry_url", registry.url()),
+            (
+                "router.data_directory",
+                directory.join("router").display().to_string(),
+            ),
+        ];
+        settings.extend(
+            router_settings
+                .iter()
+                .map(|(key, value)| (key.as_str(), value.clone())),
+        );
+        let mut router = Process::service(Part::Router, &settings).await?;
+        registry.ready().await?;
+        let mut started = Vec::new();
+        for _ in 0..agents {
+            started.push(agent(&registry.url(), limit).await?);
+        }
+        router.ready().await?;
+        let mut fleet = Self {
+            router,
+            agents: started,
+            registry,
+        };
+        within(fleet.known(), "the agents' registration").await??;
+        Ok(fleet)
+    }
+
+    async fn known(&mut self) -> Result<(), Failure> {
+        let mut client = RouterServiceClient::new(connect::channel(&self.router.url())?);
+        loop {
+            let status = client.get_status(GetStatusRequest {}).await;
+            if status.is_ok_and(|status| status.get_ref().instances.len() >= self.agents.len()) {
+                return Ok(());
+            }
+            for process in self
+                .agents
+                .iter_mut()
+                .chain([&mut self.router, &mut self.registry])
+            {
+                process.is_running()?;
+            }
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
+    }
+
+    /// Where the first agent answers.
+    pub fn agent(&self) -> Result<(String, SocketAddr), Failure> {
+        let none = || Failure::failed("there is no agent");
+        let url = self.agents.first().ok_or_else(none)?.url();
+        let address = url.trim_start_matches("http://").parse().map_err(|_| none())?;
+        Ok((url, address))
+    }
+
+    /// Ends all, without waiting for what they are at.
+    pub async fn stop(self) {
+        for process in self.agents.into_iter().chain([self.router, self.registry]) {
+            process.stop().await;
+        }
+    }
+}
+
+async fn agent(registry: &str, limit: Option<Limit>) -> Result<Process, Failure> {
+    let mut arguments = ["route-part", "echo", "--registry", registry]
+        .map(str::to_owned)
+        .to_vec();
+    if let Some(limit) = limit {
+        arguments.extend([
+            "--concurrency".to_owned(),
+            limit.concurrency.to_string(),
+            "--service-time".to_owned(),
+            limit.service_time.to_string(),
+        ]);
+    }
+    Process::start("agent", &arguments, End::Killed).await
+}
+
+/// What forwards to the first agent beside the router.
+pub struct Beside {
+    /// The do-nothing forwarder.
+    pub forwarder: Process,
+    /// The proxies that were asked for.
+    pub proxies: Vec<Process>,
+}
+
+impl Beside {
+    /// Starts them.
+    pub async fn start(
+        fleet: &Fleet,
+        proxies: &[(Proxy, PathBuf)],
+        directory: &Path,
+    ) -> Result<Self, Failure> {
+        let (url, address) = fleet.agent()?;
+        let arguments = ["route-part", "forwarder", "--agent", &url].map(str::to_owned);
+        let mut beside = Self {
+            forwarder: Process::start("forwarder", &arguments, End::Killed).await?,
+            proxies: Vec::new(),
+        };
+        for (proxy, program) in proxies {
+            beside
+                .proxies
+                .push(proxy.start(program, address, directory).await?);
+        }
+        Ok(beside)
+    }
+
+    /// Ends them.
+    pub async fn stop(self) {
+        self.forwarder.stop().await;
+        for process in self.proxies {
+            process.stop().await;
+        }
+    }
+}
