@@ -9,6 +9,7 @@
 
 pub mod admission;
 pub mod balance;
+pub mod bridge;
 pub mod call;
 pub mod cards;
 pub mod codec;

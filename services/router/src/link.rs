@@ -16,9 +16,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use muster_a2a::client::Client;
 use muster_rpc::breaker::{self, Ticket};
 use muster_rpc::channel;
 use muster_rpc::endpoint::Endpoint;
+use muster_rpc::outbound::Outbound;
 use parking_lot::{Mutex, RwLock};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
@@ -36,6 +38,8 @@ const CALLS_PER_CONNECTION: usize = 16;
 pub struct Link {
     endpoint: Endpoint,
     epoch: u64,
+    /// For an agent that speaks a JSON binding.
+    bridge: Option<Client>,
     /// At least one.
     channels: Vec<Channel>,
     /// Which of them is next.
@@ -46,6 +50,12 @@ pub struct Link {
 }
 
 impl Link {
+    /// The way to an agent that speaks no gRPC.
+    #[must_use]
+    pub const fn bridge(&self) -> Option<&Client> {
+        self.bridge.as_ref()
+    }
+
     /// A connection for the next call; it connects when it is first used.
     #[must_use]
     pub fn channel(&self) -> Channel {
@@ -146,6 +156,8 @@ pub struct Links {
     channel: channel::Config,
     /// Most connections to one instance.
     connections: usize,
+    /// Connections to agents of JSON bindings, and the largest answer that one may give, in bytes.
+    outbound: Option<(Outbound, usize)>,
     table: RwLock<HashMap<Key, Arc<Link>>>,
 }
 
@@ -157,6 +169,7 @@ impl Links {
             breaker,
             channel: channel::Config::agent(),
             connections: 1,
+            outbound: None,
             table: RwLock::default(),
         }
     }
@@ -166,6 +179,15 @@ impl Links {
     pub fn with_connections(self, most: usize) -> Self {
         let connections = most.max(1);
         Self { connections, ..self }
+    }
+
+    /// The same with connections to agents of JSON bindings, whose answers may have so many bytes.
+    #[must_use]
+    pub fn with_outbound(self, outbound: Outbound, answer_bytes: usize) -> Self {
+        Self {
+            outbound: Some((outbound, answer_bytes)),
+            ..self
+        }
     }
 
     /// The link to an instance, made when it is first asked for.
@@ -180,9 +202,14 @@ impl Links {
         if let Some(link) = table.get(&*instance.id).filter(fits) {
             return Arc::clone(link);
         }
+        let bridge = match (&instance.place, &self.outbound) {
+            (Some(place), Some((outbound, most))) => Some(Client::new(outbound.clone(), place.clone(), *most)),
+            _ => None,
+        };
         let link = Arc::new(Link {
             endpoint: instance.endpoint.clone(),
             epoch: instance.epoch,
+            bridge,
             channels: (0..self.connections)
                 .map(|_| channel::connect_lazy_with(&instance.endpoint, &self.channel))
                 .collect(),

@@ -5,15 +5,18 @@
 
 use std::future::Future;
 use std::marker::PhantomData;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
+use muster_a2a::client::Client;
 use muster_api::a2a;
 use prost::Message;
 use tonic::client::Grpc;
 use tonic::transport::Channel;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status};
 
+use crate::bridge::{self, Inbound, Unanswered};
 use crate::codec::{Passing, Pieces};
 
 /// One operation, without its types.
@@ -68,12 +71,20 @@ pub trait Answer: Sized + Send + 'static {
     /// Whether the time until it says how fast the agent works.
     const TIMED: bool;
 
-    /// Makes the call.
+    /// Makes the call over gRPC.
     fn fetch(
         client: Grpc<Channel>,
         request: Request<Pieces>,
         method: &'static Method,
     ) -> impl Future<Output = Result<Response<Self>, Status>> + Send;
+
+    /// Makes the call over a JSON binding, within the time that is left.
+    fn bridge(
+        client: &Client,
+        request: Request<Pieces>,
+        method: &'static Method,
+        left: Option<Duration>,
+    ) -> impl Future<Output = Result<Response<Self>, Unanswered>> + Send;
 }
 
 impl Answer for Bytes {
@@ -89,9 +100,18 @@ impl Answer for Bytes {
             .unary(request, PathAndQuery::from_static(method.path), Passing)
             .await
     }
+
+    async fn bridge(
+        client: &Client,
+        request: Request<Pieces>,
+        method: &'static Method,
+        left: Option<Duration>,
+    ) -> Result<Response<Self>, Unanswered> {
+        bridge::single(client, method, request, left).await
+    }
 }
 
-impl Answer for Streaming<Bytes> {
+impl Answer for Inbound {
     const TIMED: bool = false;
 
     async fn fetch(
@@ -100,9 +120,19 @@ impl Answer for Streaming<Bytes> {
         method: &'static Method,
     ) -> Result<Response<Self>, Status> {
         ready(&mut client).await?;
-        client
+        let response = client
             .server_streaming(request, PathAndQuery::from_static(method.path), Passing)
-            .await
+            .await?;
+        Ok(response.map(Self::Grpc))
+    }
+
+    async fn bridge(
+        client: &Client,
+        request: Request<Pieces>,
+        method: &'static Method,
+        _: Option<Duration>,
+    ) -> Result<Response<Self>, Unanswered> {
+        bridge::stream(client, method, request).await
     }
 }
 

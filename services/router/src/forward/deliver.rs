@@ -14,11 +14,12 @@ use muster_api::extension::SKILL_METADATA;
 use muster_rpc::deadline;
 use tonic::client::Grpc;
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
-use tonic::{Request, Response, Streaming};
+use tonic::{Request, Response, Status};
 
 use super::choose::Chosen;
 use super::failure::{Failure, verdict_on_silence};
 use super::{Forwarder, Reply, Scope, Times, exceeded, expired};
+use crate::bridge::{Inbound, Unanswered};
 use crate::call::{Call, EXTENSIONS, SUPPORTED_VERSION, VERSION};
 use crate::codec::Pieces;
 use crate::error::Error;
@@ -33,6 +34,25 @@ use crate::target::Target;
 enum Ended {
     TimedOut,
     Failed(Failure),
+}
+
+impl Ended {
+    fn of(status: Status) -> Self {
+        if deadline::is_timer_of_tonic(&status) {
+            Self::TimedOut
+        } else {
+            Self::Failed(Failure::of(status))
+        }
+    }
+}
+
+impl From<Unanswered> for Ended {
+    fn from(unanswered: Unanswered) -> Self {
+        match unanswered {
+            Unanswered::TimedOut => Self::TimedOut,
+            Unanswered::Failed(failure) => Self::Failed(failure),
+        }
+    }
 }
 
 /// A call and where it may go.
@@ -62,7 +82,7 @@ impl Taken for Bytes {
 }
 
 /// Its events are looked into as they come.
-impl Taken for Streaming<Bytes> {
+impl Taken for Inbound {
     type Read = ();
 
     fn look(&self, _: &Method) -> Result<(), Failure> {
@@ -99,7 +119,7 @@ impl Forwarder {
         scope: &Scope,
         request: &Encoded,
         times: Times,
-    ) -> Result<(Reply<Streaming<Bytes>>, Option<Flight>), Error> {
+    ) -> Result<(Reply<Inbound>, Option<Flight>), Error> {
         let delivery = Delivery {
             method,
             call,
@@ -107,7 +127,7 @@ impl Forwarder {
             request,
             times,
         };
-        let (reply, (), flight) = self.deliver::<Streaming<Bytes>>(&delivery).await?;
+        let (reply, (), flight) = self.deliver::<Inbound>(&delivery).await?;
         Ok((reply, flight))
     }
 
@@ -182,9 +202,16 @@ impl Forwarder {
         request: Request<Pieces>,
         left: Option<Duration>,
     ) -> Result<(Response<A>, A::Read), Ended> {
-        let client =
-            Grpc::new(chosen.link.channel()).max_decoding_message_size(self.parts.limits.answer_bytes);
-        let call = A::fetch(client, request, method);
+        let call = async {
+            match chosen.link.bridge() {
+                Some(client) => A::bridge(client, request, method, left).await.map_err(Ended::from),
+                None => {
+                    let client = Grpc::new(chosen.link.channel())
+                        .max_decoding_message_size(self.parts.limits.answer_bytes);
+                    A::fetch(client, request, method).await.map_err(Ended::of)
+                }
+            }
+        };
         // A stream without a deadline must still begin within the time of silence that it is allowed later.
         let allowed = left.unwrap_or(self.parts.limits.stream_idle);
         let lost = chosen.flight.lost();
@@ -197,8 +224,7 @@ impl Forwarder {
                 Ok(read) => Ok((response, read)),
                 Err(failure) => Err(Ended::Failed(failure)),
             },
-            Ok(Err(status)) if deadline::is_timer_of_tonic(&status) => Err(Ended::TimedOut),
-            Ok(Err(status)) => Err(Ended::Failed(Failure::of(status))),
+            Ok(Err(ended)) => Err(ended),
             Err(_) => Err(Ended::TimedOut),
         }
     }

@@ -20,11 +20,11 @@ use muster_runtime::clock::SharedClock;
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tonic::Streaming;
 
 use super::failure::Failure;
 use super::{EncodedEvents, Forwarder, empty_answer, exceeded};
 use crate::admission::Permit;
+use crate::bridge::Inbound;
 use crate::error::Error;
 use crate::fleet::Key;
 use crate::link::Flight;
@@ -36,7 +36,7 @@ use crate::peek::Held;
 pub(super) struct Relay {
     forwarder: Arc<Forwarder>,
     method: &'static Method,
-    inbound: Streaming<Bytes>,
+    inbound: Inbound,
     instance: Arc<Key>,
     /// Resolves when the instance is lost.
     lost: CancellationToken,
@@ -132,7 +132,7 @@ impl Relay {
     pub(super) fn new(
         forwarder: &Arc<Forwarder>,
         method: &'static Method,
-        inbound: Streaming<Bytes>,
+        inbound: Inbound,
         instance: Arc<Key>,
         flight: Option<Flight>,
         permit: Permit,
@@ -170,7 +170,7 @@ impl Relay {
                 self.verdict(Verdict::Answered(None));
                 None
             }
-            Ok(Err(status)) => Some(Err(self.failed(Failure::of(status)))),
+            Ok(Err(failure)) => Some(Err(self.failed(failure))),
             Err(_) => Some(Err(self.ran_out(left <= idle, idle))),
         }
     }
