@@ -72,6 +72,10 @@ async fn rpc<S: Service>(State(face): State<Face<S>>, request: Request) -> Respo
 async fn json_rpc<S: Service>(face: &Face<S>, parts: Parts, body: Body) -> Response {
     let path = parts.uri.path().trim_matches('/').to_owned();
     let tenant = percent_decode_str(&path).decode_utf8_lossy().into_owned();
+    if !tenant.is_empty() && !face.service.has_target(&tenant) {
+        let error = Error::new(Reason::PathNotFound, format!("nothing is served at '{}'", parts.uri.path()));
+        return rest::failed(&error.into());
+    }
     let head = head(Binding::JsonRpc, parts, Some(tenant));
     match read(body, face.body_limit).await {
         Ok(body) => match codec::check_media_type(&head) {

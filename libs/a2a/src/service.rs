@@ -113,6 +113,9 @@ pub trait Service: Send + Sync + 'static {
     /// Answers one request. The answer is of the request's kind.
     fn answer(&self, head: Head, request: Request) -> impl Future<Output = Result<Reply, Status>> + Send;
 
+    /// Whether JSON-RPC is served below this path; the root is always.
+    fn has_target(&self, target: &str) -> bool;
+
     /// Hears of a request that its binding could not read; for metrics.
     fn unreadable(&self, binding: Binding, status: &Status) {
         let _ = (binding, status);

@@ -15,6 +15,9 @@ use crate::{Failure, Reply};
 /// Most updates of one execution: more is a handler gone wild, and followers would fall behind.
 const MAX_UPDATES: usize = 1_000;
 
+/// Longest report of progress, in bytes: what is large is an artifact.
+const MAX_PROGRESS: usize = 64 * 1024;
+
 /// Makes the events of one execution, and keeps its answer within its bounds.
 pub(crate) struct Events {
     task_id: String,
@@ -62,7 +65,12 @@ impl Events {
             Update::Working(progress) => {
                 let message = Message::new(Role::Agent, vec![Part::text(progress)]);
                 let update = self.status_update(TaskState::Working, Some(message));
-                self.spend(update.encoded_len())?;
+                let bytes = update.encoded_len();
+                if bytes > MAX_PROGRESS {
+                    return Err(Failure::failed(format!(
+                        "the agent reported progress of {bytes} bytes; at most {MAX_PROGRESS} are allowed"
+                    )));
+                }
                 Ok(update)
             }
             Update::Artifact(artifact) => self.artifact(&artifact.into_a2a()),

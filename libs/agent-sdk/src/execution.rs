@@ -34,7 +34,7 @@ const MAX_MESSAGES: usize = 100;
 /// Bounds of one execution.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// Largest answer: all updates and artifacts together.
+    /// Largest answer: all artifacts together.
     pub(crate) answer_bytes: usize,
     /// Longest time of a handler.
     pub(crate) timeout: Duration,

@@ -522,6 +522,10 @@ impl<A: Agent> Service for Desk<A> {
             headers: self.used_extensions(&head),
         })
     }
+
+    fn has_target(&self, target: &str) -> bool {
+        target == "jsonrpc"
+    }
 }
 
 fn no_push() -> Box<Status> {

@@ -197,6 +197,11 @@ impl Service for Http {
         outcome
     }
 
+    /// Who is not known is refused as JSON-RPC has it, with the nearest names.
+    fn has_target(&self, _: &str) -> bool {
+        true
+    }
+
     fn unreadable(&self, binding: muster_a2a::Binding, status: &Status) {
         self.count(binding, Some(status.code()));
     }

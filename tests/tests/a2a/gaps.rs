@@ -1,8 +1,8 @@
 //! What is known not to hold yet: case, subject, binding. The list is exact, see the crate; what fails by timing, and so not
 //! always, is apart.
 
-use crate::bench::Subject::{self, Agent, Router};
-use crate::driver::Binding::{self, Grpc, HttpJson, JsonRpc};
+use crate::bench::Subject;
+use crate::driver::Binding;
 
 const KNOWN_GAPS: &[(&str, Subject, Binding)] = &[];
 

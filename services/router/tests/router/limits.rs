@@ -103,7 +103,7 @@ async fn tasks_can_be_read_while_messages_queue() {
 async fn within_100_milliseconds(stack: &Stack) -> String {
     let message = json!({"messageId": uuid(), "role": "ROLE_USER", "parts": [{"text": "x"}]});
     let body = json!({"jsonrpc": "2.0", "id": 1, "method": "SendMessage", "params": {"message": message}});
-    let headers = [("grpc-timeout", "100m")];
+    let headers = [("grpc-timeout", "100m"), ("a2a-version", "1.0")];
     let path = "/weather";
     let answer = http::send(
         stack.router.address,

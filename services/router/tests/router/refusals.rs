@@ -133,7 +133,11 @@ async fn send_raw(stack: &Stack, path: &'static str, bytes: Vec<u8>) -> Result<V
     let mut client = tonic::client::Grpc::new(stack.channel.clone());
     client.ready().await.expect("the router is there");
     let path = tonic::codegen::http::uri::PathAndQuery::from_static(path);
-    let answer = client.unary(tonic::Request::new(bytes), path, Raw).await?;
+    let mut request = tonic::Request::new(bytes);
+    request
+        .metadata_mut()
+        .insert("a2a-version", tonic::metadata::MetadataValue::from_static("1.0"));
+    let answer = client.unary(request, path, Raw).await?;
     Ok(answer.into_inner())
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use muster_api::a2a::a2a_service_client::A2aServiceClient;
+use muster_a2a::grpc::Client as Agents;
 use muster_api::a2a::{
     Message, Part, Role, SendMessageRequest, part, send_message_response, stream_response,
 };
@@ -70,7 +70,7 @@ pub struct Sent {
 /// One caller.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    client: A2aServiceClient<Channel>,
+    client: Agents,
     sent: Arc<Sent>,
     name: Arc<str>,
     number: u64,
@@ -80,7 +80,7 @@ impl Caller {
     /// A caller on this connection.
     pub fn new(channel: Channel, sent: Arc<Sent>) -> Self {
         Self {
-            client: A2aServiceClient::new(channel),
+            client: muster_a2a::grpc::client(channel),
             sent,
             name: uuid::Uuid::now_v7().to_string().into(),
             number: 0,
