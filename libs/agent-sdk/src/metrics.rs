@@ -134,6 +134,12 @@ impl Meters {
     }
 
     pub(crate) fn task_ended(&self, state: TaskState) {
+        // What a caller has cancelled, or asked for in vain, says nothing of how reliable the agent is.
+        match state {
+            TaskState::Completed => self.running.settled(false),
+            TaskState::Failed => self.running.settled(true),
+            _ => {}
+        }
         let labels = [("state", state_name(state).to_owned())];
         self.metrics.counter(TASKS, &labels).increment(1);
     }

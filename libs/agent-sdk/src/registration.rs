@@ -226,11 +226,14 @@ impl Registration {
         } else {
             InstanceStatus::Active
         };
+        let (succeeded_total, failed_total) = self.running.outcomes();
         let request = HeartbeatRequest {
             lease_id: lease_id.to_owned(),
             load: self.running.load(),
             status: status.into(),
             mean_latency_seconds: self.running.mean_latency().as_secs_f64(),
+            succeeded_total,
+            failed_total,
         };
         let response = bounded(CALL_TIMEOUT, self.client.heartbeat(request)).await?;
         Ok(response.into_inner())

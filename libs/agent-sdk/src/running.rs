@@ -38,6 +38,8 @@ struct State {
     runs: usize,
     answered: u32,
     latency: Duration,
+    succeeded: u64,
+    failed: u64,
 }
 
 /// What the agent takes on.
@@ -164,6 +166,23 @@ impl Running {
     pub(crate) fn mean_latency(&self) -> Duration {
         let state = self.inner.state.lock();
         state.latency.checked_div(state.answered).unwrap_or_default()
+    }
+
+    /// A task has been completed, or has failed.
+    pub(crate) fn settled(&self, failed: bool) {
+        let mut state = self.inner.state.lock();
+        let total = if failed {
+            &mut state.failed
+        } else {
+            &mut state.succeeded
+        };
+        *total = total.saturating_add(1);
+    }
+
+    /// How many tasks have been completed since the start, and how many have failed.
+    pub(crate) fn outcomes(&self) -> (u64, u64) {
+        let state = self.inner.state.lock();
+        (state.succeeded, state.failed)
     }
 
     fn full(&self) -> Error {

@@ -8,6 +8,10 @@
 /// and `idempotency`.
 pub const ROUTING: &str = "urn:muster:a2a:routing:v1";
 
+/// Parameter of the routing extension in which a card states what a call costs: a finite number that is not negative, in a
+/// unit that the fleet has agreed on.
+pub const COST: &str = "cost";
+
 /// Metadata key that names the target (agent id or `skill:SKILL`) for gRPC clients that send no tenant.
 pub const TARGET_METADATA: &str = "muster-target";
 

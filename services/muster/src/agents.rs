@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 
 use muster_api::registry::{
-    Agent, DrainRequest, GetAgentRequest, Instance, InstanceStatus, ListAgentsRequest,
+    Agent, DrainRequest, GetAgentRequest, GetStatisticsRequest, GetStatisticsResponse, Instance,
+    InstanceStatus, ListAgentsRequest, Statistics,
 };
 use serde_json::{Value, json};
+use tonic::Code;
 
-use crate::cli::AgentsCommand;
+use crate::cli::{AgentsCommand, InstanceState};
 use crate::connect::{Endpoints, Service};
 use crate::failure::Failure;
 use crate::output::Output;
@@ -15,14 +17,14 @@ use crate::output::Output;
 /// Runs `muster agents …`.
 pub async fn run(command: AgentsCommand, endpoints: &Endpoints, output: &Output) -> Result<(), Failure> {
     match command {
-        AgentsCommand::List => list(endpoints, output).await,
+        AgentsCommand::List { status } => list(&status, endpoints, output).await,
         AgentsCommand::Get { id } => get(id, endpoints, output).await,
         AgentsCommand::Drain { id, instance } => drain(id, instance, endpoints, output).await,
     }
 }
 
-/// All agents, page by page.
-pub async fn all(endpoints: &Endpoints) -> Result<Vec<Agent>, Failure> {
+/// All agents with their instances in these statuses, page by page; none for all live ones.
+pub async fn all(endpoints: &Endpoints, statuses: &[InstanceStatus]) -> Result<Vec<Agent>, Failure> {
     let mut client = endpoints.registry()?;
     let mut agents = Vec::new();
     let mut page_token = String::new();
@@ -31,6 +33,7 @@ pub async fn all(endpoints: &Endpoints) -> Result<Vec<Agent>, Failure> {
             page_size: 100,
             page_token,
             namespace: String::new(),
+            statuses: statuses.iter().map(|status| i32::from(*status)).collect(),
         };
         let page = client
             .list_agents(request)
@@ -45,16 +48,110 @@ pub async fn all(endpoints: &Endpoints) -> Result<Vec<Agent>, Failure> {
     }
 }
 
-async fn list(endpoints: &Endpoints, output: &Output) -> Result<(), Failure> {
-    let agents = all(endpoints).await?;
+/// What there is in numbers; `None` from a registry that does not count.
+pub async fn statistics(endpoints: &Endpoints) -> Result<Option<GetStatisticsResponse>, Failure> {
+    let request = GetStatisticsRequest::default();
+    match endpoints.registry()?.get_statistics(request).await {
+        Ok(answer) => Ok(Some(answer.into_inner())),
+        Err(status) if status.code() == Code::Unimplemented => Ok(None),
+        Err(status) => Err(endpoints.failure(Service::Registry, &status)),
+    }
+}
+
+async fn list(states: &[InstanceState], endpoints: &Endpoints, output: &Output) -> Result<(), Failure> {
+    let statuses: Vec<InstanceStatus> = states.iter().copied().map(InstanceStatus::from).collect();
+    let agents = all(endpoints, &statuses).await?;
+    let statistics = statistics(endpoints).await?;
     if output.is_json() {
-        output.json(&json!({"agents": agents.iter().map(agent_json).collect::<Vec<_>>()}));
-    } else if agents.is_empty() {
+        output.json(&json!({
+            "agents": agents.iter().map(agent_json).collect::<Vec<_>>(),
+            "statistics": statistics.as_ref().map(statistics_json),
+        }));
+        return Ok(());
+    }
+    if agents.is_empty() && statuses.is_empty() {
         output.line("no agent is registered");
+    } else if agents.is_empty() {
+        output.line("no instance is in this status");
     } else {
         table(&agents, &BTreeMap::new(), output);
     }
+    if let Some(total) = statistics.and_then(|statistics| statistics.total) {
+        output.line(&summary(&total));
+    }
     Ok(())
+}
+
+impl From<InstanceState> for InstanceStatus {
+    fn from(state: InstanceState) -> Self {
+        match state {
+            InstanceState::Active => Self::Active,
+            InstanceState::Busy => Self::Busy,
+            InstanceState::Draining => Self::Draining,
+            InstanceState::Maintenance => Self::Maintenance,
+            InstanceState::Offline => Self::Offline,
+        }
+    }
+}
+
+/// The numbers in one line, without those that are 0.
+pub fn summary(statistics: &Statistics) -> String {
+    let kinds = [
+        ("active", statistics.active),
+        ("busy", statistics.busy),
+        ("draining", statistics.draining),
+        ("in maintenance", statistics.maintenance),
+        ("offline", statistics.offline),
+    ];
+    let kinds: Vec<String> = kinds
+        .iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(kind, count)| format!("{count} {kind}"))
+        .collect();
+    let kinds = if kinds.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", kinds.join(", "))
+    };
+    format!(
+        "{} agents, {} instances{kinds}, mean load {:.0} %",
+        statistics.agents,
+        statistics.instances,
+        statistics.mean_load * 100.0
+    )
+}
+
+/// The numbers as JSON.
+pub fn statistics_json(statistics: &GetStatisticsResponse) -> Value {
+    let counts = |statistics: &Option<Statistics>| {
+        statistics.as_ref().map(|statistics| {
+            json!({
+                "agents": statistics.agents,
+                "instances": statistics.instances,
+                "active": statistics.active,
+                "busy": statistics.busy,
+                "draining": statistics.draining,
+                "maintenance": statistics.maintenance,
+                "offline": statistics.offline,
+                "meanLoad": statistics.mean_load,
+            })
+        })
+    };
+    let namespaces = statistics.namespaces.iter();
+    let skills = statistics.skills.iter();
+    json!({
+        "total": counts(&statistics.total),
+        "namespaces": namespaces
+            .map(|it| json!({"namespace": it.namespace, "statistics": counts(&it.statistics)}))
+            .collect::<Vec<_>>(),
+        "namespacesTotal": statistics.namespaces_total,
+        "skills": skills
+            .map(|it| json!({"namespace": it.namespace, "skill": it.skill, "instances": it.instances}))
+            .collect::<Vec<_>>(),
+        "skillsTotal": statistics.skills_total,
+        "expiredTotal": statistics.expired_total,
+        "revision": statistics.revision,
+    })
 }
 
 /// Seconds to answer by instance id, as the router measures them; an instance's own mean is as old as its last
@@ -127,6 +224,7 @@ fn status_name(instance: &Instance) -> &'static str {
         InstanceStatus::Busy => "busy",
         InstanceStatus::Draining => "draining",
         InstanceStatus::Maintenance => "maintenance",
+        InstanceStatus::Offline => "offline",
     }
 }
 
@@ -222,6 +320,10 @@ fn instance_json(instance: &Instance) -> Value {
         "zone": instance.zone,
         "node": instance.node,
         "version": instance.version,
+        "binding": instance.binding,
+        "weight": instance.weight,
+        "succeededTotal": instance.succeeded_total,
+        "failedTotal": instance.failed_total,
         "epoch": instance.epoch,
         "registeredAt": time(&instance.registered_at),
         "lastHeartbeatAt": time(&instance.last_heartbeat_at),

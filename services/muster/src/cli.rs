@@ -167,7 +167,12 @@ pub struct DemoArguments {
 #[derive(Debug, Subcommand)]
 pub enum AgentsCommand {
     /// List the agents with their skills and load.
-    List,
+    List {
+        /// Only instances in this status; may be given several times. `offline` are those whose leases ended a short while
+        /// ago, which nothing else lists.
+        #[arg(long, value_enum)]
+        status: Vec<InstanceState>,
+    },
     /// Show one agent with its card and instances.
     Get {
         /// The agent's id.
@@ -181,6 +186,21 @@ pub enum AgentsCommand {
         #[arg(long)]
         instance: Option<String>,
     },
+}
+
+/// A status of an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum InstanceState {
+    /// Takes work.
+    Active,
+    /// Takes work, but others are preferred.
+    Busy,
+    /// Finishes what it has.
+    Draining,
+    /// Out of service by an operator's wish.
+    Maintenance,
+    /// Not heard of any more.
+    Offline,
 }
 
 /// Arguments of `muster send`.

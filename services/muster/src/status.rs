@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use muster_api::registry::Agent;
+use muster_api::registry::{Agent, GetStatisticsResponse};
 use muster_api::router::{GetStatusRequest as RouterStatusRequest, GetStatusResponse as RouterStatus};
 use muster_api::workflow::{GetStatusRequest as EngineStatusRequest, GetStatusResponse as EngineStatus};
 use muster_runtime::clock::{Clock as _, SystemClock};
@@ -25,9 +25,16 @@ struct Answer<T> {
     ready: bool,
 }
 
+/// What the registry said.
+struct Registered {
+    agents: Vec<Agent>,
+    /// Not from a registry that does not count.
+    statistics: Option<GetStatisticsResponse>,
+}
+
 /// Everything `status` knows.
 pub struct Picture {
-    registry: Answer<Vec<Agent>>,
+    registry: Answer<Registered>,
     router: Answer<RouterStatus>,
     engine: Answer<EngineStatus>,
 }
@@ -55,7 +62,12 @@ impl Picture {
     pub async fn take(endpoints: &Endpoints) -> Result<Self, Failure> {
         let (mut router, mut engine) = (endpoints.router()?, endpoints.engine()?);
         let (registry, router, engine) = tokio::join!(
-            timed(&endpoints.registry, agents::all(endpoints)),
+            timed(&endpoints.registry, async {
+                Ok(Registered {
+                    agents: agents::all(endpoints, &[]).await?,
+                    statistics: agents::statistics(endpoints).await?,
+                })
+            }),
             timed(&endpoints.router, async {
                 let answer = router.get_status(patient(RouterStatusRequest {})).await;
                 answer
@@ -97,9 +109,9 @@ impl Picture {
 
     /// The tables for people.
     pub fn print(&self, endpoints: &Endpoints, output: &Output) {
-        let registry = row("registry", &endpoints.registry, &self.registry, |agents| {
-            let instances: usize = agents.iter().map(|agent| agent.instances.len()).sum();
-            format!("{} agents, {instances} instances", agents.len())
+        let registry = row("registry", &endpoints.registry, &self.registry, |registered| {
+            let total = registered.statistics.as_ref().and_then(|it| it.total.as_ref());
+            total.map_or_else(|| format!("{} agents", registered.agents.len()), agents::summary)
         });
         let router = row("router", &endpoints.router, &self.router, |status| {
             let view = if status.view_stale {
@@ -136,15 +148,18 @@ impl Picture {
             ["COMPONENT", "HEALTH", "ENDPOINT", "ANSWERED IN", "WHAT IT SAYS"],
             vec![registry, router, engine],
         );
-        if let Ok(agents) = &self.registry.outcome {
-            agents::table(agents, &self.latencies(), output);
+        if let Ok(registered) = &self.registry.outcome {
+            agents::table(&registered.agents, &self.latencies(), output);
         }
     }
 
     fn json(&self, endpoints: &Endpoints) -> Value {
         json!({
-            "registry": component(&endpoints.registry, &self.registry, |agents| {
-                json!({"agents": agents.iter().map(agents::agent_json).collect::<Vec<_>>()})
+            "registry": component(&endpoints.registry, &self.registry, |registered| {
+                json!({
+                    "agents": registered.agents.iter().map(agents::agent_json).collect::<Vec<_>>(),
+                    "statistics": registered.statistics.as_ref().map(agents::statistics_json),
+                })
             }),
             "router": component(&endpoints.router, &self.router, router_json),
             "engine": component(&endpoints.engine, &self.engine, |status| json!({

@@ -7,6 +7,7 @@ use muster_runtime::{server, telemetry, trust};
 use serde::{Deserialize, Serialize};
 
 use crate::lease::Terms;
+use crate::offline;
 use crate::store::memory::WatchLimits;
 
 /// All sections.
@@ -46,12 +47,17 @@ pub struct Settings {
     pub max_agents_per_node: usize,
     /// Most instances at all.
     pub max_instances: usize,
+    /// How long an instance whose lease ended without a goodbye is listed as offline, in seconds; 0 for not at all.
+    pub offline_retention: u64,
+    /// Most instances that are listed as offline; those that left first go first.
+    pub max_offline: usize,
     /// Whether a registration is refused when nobody listens at its endpoint. Off where the registry cannot reach
     /// agents that others can.
     pub probe_endpoints: bool,
     /// Most streams that watch.
     pub max_watchers: usize,
-    /// How many changes may wait for one watcher before it has to start over.
+    /// How many changes are kept for watchers: one that is behind by more, because it reads slowly or was away, starts
+    /// over with a snapshot. About 150 bytes each.
     pub watch_queue: usize,
 }
 
@@ -61,10 +67,12 @@ impl Default for Settings {
             health_check_interval: 30,
             lease_duration: 90,
             max_agents_per_node: 10,
-            max_instances: 10_000,
+            max_instances: 100_000,
+            offline_retention: 600,
+            max_offline: 10_000,
             probe_endpoints: true,
             max_watchers: 256,
-            watch_queue: 4_096,
+            watch_queue: 65_536,
         }
     }
 }
@@ -83,6 +91,10 @@ impl Settings {
             time_to_live: Duration::from_secs(self.lease_duration),
             max_per_node: self.max_agents_per_node,
             max_instances: self.max_instances,
+            offline: offline::Bounds {
+                retention: Duration::from_secs(self.offline_retention),
+                most: self.max_offline,
+            },
         }
     }
 
@@ -105,6 +117,12 @@ impl Settings {
                 "registry.lease_duration",
                 format!("must be from {least} (twice registry.health_check_interval, so that one heartbeat may get lost) to 86400 seconds"),
             );
+        }
+        if self.offline_retention > 86_400 {
+            mistakes.add("registry.offline_retention", "must be from 0 to 86400 seconds");
+        }
+        if self.max_offline > 1_000_000 {
+            mistakes.add("registry.max_offline", "must be from 0 to 1000000");
         }
         let counts = [
             ("max_agents_per_node", self.max_agents_per_node, 1_000_000),
@@ -172,6 +190,8 @@ mod tests {
             ("registry.max_agents_per_node", "0"),
             ("registry.max_instances", "0"),
             ("registry.max_watchers", "0"),
+            ("registry.offline_retention", "86401"),
+            ("registry.max_offline", "1000001"),
             ("registry.watch_queue", "0"),
         ] {
             let told = mistakes(&[(key, value)]);

@@ -1,21 +1,32 @@
 //! Finding instances: what is asked, and the choice among candidates. Pure.
 //!
-//! The order is total (load or latency, then the other, then the key), so that the same question about the same
-//! instances has one answer on every replica.
+//! The order is total (what is asked for, then a second measure, then the key), so that the same question about the same
+//! instances has one answer on every replica, and a page has a place at which it ends ([`Rank`]).
+//!
+//! Reliability is what instances report of themselves: tasks that they completed and that failed since they started. It is
+//! the expected share of successes by the rule of succession, (completed + 1) / (ended + 2), so that one success out of one
+//! is not better than 999 out of 1,000, and who has done nothing yet stands between the good and the bad.
 
-use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use muster_api::registry;
 
-use crate::instance::{Error, Instance, Status, wire};
+use crate::catalogue::Term;
+use crate::instance::{Card, Error, Instance, Key, Report, Status, card, wire};
 use crate::page;
 
 /// Load up to which instances are found when nothing is said.
 const DEFAULT_MAX_LOAD: f64 = 0.8;
 /// Most skills in one question.
 const MAX_SKILLS: usize = 32;
+/// Most tags in one question.
+const MAX_TAGS: usize = 32;
+/// Longest tag, in bytes.
+const MAX_TAG: usize = 128;
+/// Longest text that is searched for, in bytes.
+const MAX_TEXT: usize = 256;
 
 /// What decides who comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +35,71 @@ pub enum Sort {
     Load,
     /// Fastest first; who has not answered anything yet comes last.
     Latency,
+    /// Most reliable first; see the module.
+    Reliability,
+    /// Cheapest first; whose card states no cost comes last.
+    Cost,
+}
+
+impl Sort {
+    /// Its name, in lower case.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Load => "load",
+            Self::Latency => "latency",
+            Self::Reliability => "reliability",
+            Self::Cost => "cost",
+        }
+    }
+}
+
+/// An instance's place in an order; the smallest is the best.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rank {
+    /// What the order is by.
+    pub first: u64,
+    /// What decides between equals.
+    pub second: u64,
+    /// What decides at last.
+    pub key: Key,
+}
+
+impl Rank {
+    /// The place of an instance.
+    #[must_use]
+    pub fn of(sort: Sort, instance: &Instance) -> Self {
+        let report = &instance.report;
+        let load = bits(report.load.get());
+        let latency = report.mean_latency.map_or(u64::MAX, nanoseconds);
+        let (first, second) = match sort {
+            Sort::Load => (load, latency),
+            Sort::Latency => (latency, load),
+            Sort::Reliability => (u64::MAX - bits(reliability(report)), load),
+            Sort::Cost => (instance.profile.card.cost().map_or(u64::MAX, bits), load),
+        };
+        Self {
+            first,
+            second,
+            key: instance.key().clone(),
+        }
+    }
+}
+
+/// The expected share of successes.
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "a share need not be exact")]
+pub fn reliability(report: &Report) -> f64 {
+    (report.succeeded as f64 + 1.0) / (report.succeeded as f64 + report.failed as f64 + 2.0)
+}
+
+/// The bits of numbers that are not negative have the order of the numbers.
+const fn bits(number: f64) -> u64 {
+    (number + 0.0).to_bits()
+}
+
+fn nanoseconds(latency: Duration) -> u64 {
+    u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX - 1)
 }
 
 /// A question.
@@ -33,12 +109,20 @@ pub struct Query {
     pub namespace: Arc<str>,
     /// Skills that an instance must have, all of them; none is no filter.
     pub skills: BTreeSet<String>,
+    /// Tags that its skills must have, all of them, in lower case.
+    pub tags: BTreeSet<String>,
+    /// Words that its card must have, all of them, in lower case.
+    pub words: BTreeSet<String>,
+    /// The region that it must be in.
+    pub region: Option<String>,
     /// Statuses that are accepted.
     pub statuses: BTreeSet<Status>,
-    /// Highest load that is accepted.
+    /// Highest load that is accepted of a live instance.
     pub max_load: f64,
     /// Who comes first.
     pub sort: Sort,
+    /// The place after which the answer begins.
+    pub after: Option<Rank>,
     /// How many at most.
     pub limit: usize,
 }
@@ -48,13 +132,48 @@ pub struct Query {
 pub struct Found {
     /// Best first.
     pub instances: Vec<Instance>,
+    /// Whether there are more behind the last.
+    pub more: bool,
     /// Skills spelt like a wanted one that nobody has; only when nothing was found.
     pub nearest_skills: Vec<String>,
+}
+
+impl Query {
+    /// Everything that a card must have.
+    #[must_use]
+    pub fn terms(&self) -> Vec<Term> {
+        let skills = self.skills.iter().cloned().map(Term::Skill);
+        let tags = self.tags.iter().cloned().map(Term::Tag);
+        let words = self.words.iter().cloned().map(Term::Word);
+        skills.chain(tags).chain(words).collect()
+    }
+
+    /// Whether what the question wants of a card is on it.
+    #[must_use]
+    pub fn wants(&self, card: &Card) -> bool {
+        self.skills.is_subset(card.skills())
+            && self.tags.is_subset(card.tags())
+            && (self.words.is_empty() || self.words.is_subset(&card.words()))
+    }
+
+    /// Whether an instance is what is wanted, but for its card.
+    #[must_use]
+    pub fn fits(&self, instance: &Instance) -> bool {
+        let report = &instance.report;
+        let is_loaded = report.status != Status::Offline && report.load.get() > self.max_load;
+        self.statuses.contains(&report.status)
+            && !is_loaded
+            && self
+                .region
+                .as_ref()
+                .is_none_or(|region| *region == instance.profile.region)
+    }
 }
 
 impl TryFrom<registry::DiscoverRequest> for Query {
     type Error = Error;
 
+    /// Reads everything but the page's token, whose form is the list's own.
     fn try_from(request: registry::DiscoverRequest) -> Result<Self, Error> {
         if request.skills.len() > MAX_SKILLS {
             let count = request.skills.len();
@@ -64,15 +183,15 @@ impl TryFrom<registry::DiscoverRequest> for Query {
             ));
         }
         let skills = request.skills.iter().enumerate();
-        let statuses = request.statuses.iter().enumerate();
-        let statuses: BTreeSet<Status> = statuses
-            .map(|(index, status)| wire::status(&format!("statuses[{index}]"), *status))
-            .collect::<Result<_, _>>()?;
+        let statuses = statuses(&request.statuses)?;
         Ok(Self {
             namespace: wire::namespace("namespace", &request.namespace)?,
             skills: skills
                 .map(|(index, skill)| wire::skill_id(&format!("skills[{index}]"), skill))
                 .collect::<Result<_, _>>()?,
+            tags: tags(&request.tags)?,
+            words: words(&request.text)?,
+            region: Some(wire::label("region", request.region)?).filter(|region| !region.is_empty()),
             statuses: if statuses.is_empty() {
                 [Status::Active].into()
             } else {
@@ -82,45 +201,80 @@ impl TryFrom<registry::DiscoverRequest> for Query {
             sort: match registry::SortOrder::try_from(request.sort) {
                 Ok(registry::SortOrder::Unspecified | registry::SortOrder::Load) => Sort::Load,
                 Ok(registry::SortOrder::Latency) => Sort::Latency,
+                Ok(registry::SortOrder::Reliability) => Sort::Reliability,
+                Ok(registry::SortOrder::Cost) => Sort::Cost,
                 Err(_) => {
-                    let message = format!("{} is no order; use load (1) or latency (2)", request.sort);
+                    let message = format!(
+                        "{} is no order; use load (1), latency (2), reliability (3) or cost (4)",
+                        request.sort
+                    );
                     return Err(Error::new("sort", message));
                 }
             },
+            after: None,
             limit: page::size(request.page_size),
         })
     }
 }
 
-/// The candidates that fit, best first. Namespace and skills are the caller's part, who has an index for them.
-#[must_use]
-pub fn select<'a>(candidates: impl Iterator<Item = &'a Instance>, query: &Query) -> Vec<Instance> {
-    let fits = |instance: &&Instance| {
-        query.statuses.contains(&instance.report.status) && instance.report.load.get() <= query.max_load
-    };
-    let mut fitting: Vec<&Instance> = candidates.filter(fits).collect();
-    let order = |a: &&Instance, b: &&Instance| compare(query.sort, a, b);
-    if query.limit < fitting.len() {
-        fitting.select_nth_unstable_by(query.limit, order);
-        fitting.truncate(query.limit);
-    }
-    fitting.sort_unstable_by(order);
-    fitting.into_iter().cloned().collect()
+/// Reads the statuses that are asked for.
+pub fn statuses(given: &[i32]) -> Result<BTreeSet<Status>, Error> {
+    let statuses = given.iter().enumerate();
+    statuses
+        .map(|(index, status)| wire::any_status(&format!("statuses[{index}]"), *status))
+        .collect()
 }
 
-fn compare(sort: Sort, a: &Instance, b: &Instance) -> Ordering {
-    let by_load = || a.report.load.get().total_cmp(&b.report.load.get());
-    let by_latency = || match (a.report.mean_latency, b.report.mean_latency) {
-        (Some(a), Some(b)) => a.cmp(&b),
-        (Some(_), None) => Ordering::Less,
-        (None, Some(_)) => Ordering::Greater,
-        (None, None) => Ordering::Equal,
-    };
-    let measured = match sort {
-        Sort::Load => by_load().then_with(by_latency),
-        Sort::Latency => by_latency().then_with(by_load),
-    };
-    measured.then_with(|| a.key().cmp(b.key()))
+fn tags(given: &[String]) -> Result<BTreeSet<String>, Error> {
+    if given.len() > MAX_TAGS {
+        let count = given.len();
+        return Err(Error::new(
+            "tags",
+            format!("{count} tags are wanted; ask for at most {MAX_TAGS}"),
+        ));
+    }
+    let tags = given.iter().enumerate().map(|(index, tag)| {
+        let tag = card::folded(tag);
+        if tag.is_empty() || tag.len() > MAX_TAG {
+            let message = format!("has {} bytes; use 1 to {MAX_TAG}", tag.len());
+            return Err(Error::new(format!("tags[{index}]"), message));
+        }
+        Ok(tag)
+    });
+    tags.collect()
+}
+
+fn words(text: &str) -> Result<BTreeSet<String>, Error> {
+    if text.len() > MAX_TEXT {
+        let message = format!("has {} bytes; search for at most {MAX_TEXT}", text.len());
+        return Err(Error::new("text", message));
+    }
+    let words: BTreeSet<String> = card::words(text).collect();
+    if words.is_empty() && !text.trim().is_empty() {
+        return Err(Error::new(
+            "text",
+            "has no word; search for letters or digits, or leave it empty",
+        ));
+    }
+    Ok(words)
+}
+
+/// Of the candidates those that fit and come after the question's place, best first: one more than is asked for, where
+/// there are more. What is wanted of cards is the caller's part, who has an index for it.
+#[must_use]
+pub fn select<'a>(candidates: impl Iterator<Item = &'a Instance>, query: &Query) -> Vec<Instance> {
+    let fitting = candidates.filter(|instance| query.fits(instance));
+    let ranked = fitting.map(|instance| (Rank::of(query.sort, instance), instance));
+    let mut ranked: Vec<_> = ranked
+        .filter(|(rank, _)| query.after.as_ref().is_none_or(|after| rank > after))
+        .collect();
+    let most = query.limit.saturating_add(1);
+    if most < ranked.len() {
+        ranked.select_nth_unstable_by(most, |(a, _), (b, _)| a.cmp(b));
+        ranked.truncate(most);
+    }
+    ranked.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+    ranked.into_iter().map(|(_, instance)| instance.clone()).collect()
 }
 
 #[cfg(test)]
@@ -186,7 +340,28 @@ mod tests {
                     ..ask()
                 },
             ),
-            ("sort", registry::DiscoverRequest { sort: 3, ..ask() }),
+            ("sort", registry::DiscoverRequest { sort: 9, ..ask() }),
+            (
+                "tags[0]",
+                registry::DiscoverRequest {
+                    tags: vec![" ".into()],
+                    ..ask()
+                },
+            ),
+            (
+                "text",
+                registry::DiscoverRequest {
+                    text: "?!".into(),
+                    ..ask()
+                },
+            ),
+            (
+                "region",
+                registry::DiscoverRequest {
+                    region: "a\nb".into(),
+                    ..ask()
+                },
+            ),
             (
                 "namespace",
                 registry::DiscoverRequest {

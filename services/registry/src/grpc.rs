@@ -13,10 +13,13 @@ use muster_runtime::Shutdown;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use crate::lease::{self, Agent, Change, Departure, Event};
+use crate::instance;
+use crate::lease::{self, Agent, Statistics};
 use crate::metrics::{Observer, Watching};
 use crate::registry::{Error, Registry};
 use crate::store::{self, Watch};
+use crate::tally::Counts;
+use crate::watching::{self, Form};
 
 /// When a refused watcher may try again.
 const WATCH_AGAIN: Duration = Duration::from_secs(1);
@@ -95,7 +98,7 @@ impl RegistryService for Service {
     }
 
     async fn discover(&self, request: Request<proto::DiscoverRequest>) -> Answer<proto::DiscoverResponse> {
-        let found = self
+        let (found, next_page_token) = self
             .registry
             .discover(request.into_inner())
             .await
@@ -103,6 +106,7 @@ impl RegistryService for Service {
         Ok(Response::new(proto::DiscoverResponse {
             instances: found.instances.iter().map(Into::into).collect(),
             nearest_skills: found.nearest_skills,
+            next_page_token,
         }))
     }
 
@@ -124,69 +128,102 @@ impl RegistryService for Service {
         }))
     }
 
-    async fn watch_agents(&self, _: Request<proto::WatchAgentsRequest>) -> Answer<Self::WatchAgentsStream> {
-        let watch = self.registry.watch().await.map_err(status)?;
+    async fn get_statistics(
+        &self,
+        request: Request<proto::GetStatisticsRequest>,
+    ) -> Answer<proto::GetStatisticsResponse> {
+        let statistics = self
+            .registry
+            .statistics(request.get_ref())
+            .await
+            .map_err(status)?;
+        Ok(Response::new(statistics.into()))
+    }
+
+    async fn watch_agents(
+        &self,
+        request: Request<proto::WatchAgentsRequest>,
+    ) -> Answer<Self::WatchAgentsStream> {
+        let request = request.get_ref();
+        let watch = self.registry.watch(request).await.map_err(status)?;
+        let form = if request.incremental {
+            Form::Incremental
+        } else {
+            Form::Whole
+        };
         let watching = self.observer.watching();
         Ok(Response::new(
-            responses(watch, self.shutdown.clone(), watching).boxed(),
+            responses(watch, form, self.shutdown.clone(), watching).boxed(),
         ))
     }
 }
 
-/// The snapshot, the changes, and at the end the reason for it.
+/// What the watcher is told, and at the end the reason for it.
 fn responses(
     watch: Watch,
+    form: Form,
     shutdown: Shutdown,
     watching: Watching,
 ) -> impl stream::Stream<Item = Result<proto::WatchAgentsResponse, Status>> {
-    let snapshot = proto::watch_agents_response::Snapshot {
-        instances: watch.snapshot.iter().map(Into::into).collect(),
-    };
-    let first = proto::WatchAgentsResponse {
-        revision: watch.revision,
-        change: Some(proto::watch_agents_response::Change::Snapshot(snapshot)),
-    };
-    let open = Some((watch.events, shutdown, watching));
-    let changes = stream::unfold(open, |open| async move {
-        let (mut events, shutdown, watching) = open?;
-        let event = tokio::select! {
+    let told = watching::responses(watch, form);
+    let open = Some((told, shutdown, watching));
+    stream::unfold(open, |open| async move {
+        let (mut told, shutdown, watching) = open?;
+        let next = tokio::select! {
             biased;
             () = shutdown.requested() => None,
-            event = events.next() => event,
+            next = told.next() => next,
         };
-        match event {
-            Some(Ok(event)) => Some((Ok(event.into()), Some((events, shutdown, watching)))),
+        match next {
+            Some(Ok(response)) => Some((Ok(response), Some((told, shutdown, watching)))),
             Some(Err(error)) => Some((Err(status(error.into())), None)),
             None => {
                 let ending = ApiError::new(Reason::ShuttingDown, "the registry is shutting down");
                 Some((Err(ending.with_retry_after(WATCH_AGAIN).into()), None))
             }
         }
-    });
-    stream::iter([Ok(first)]).chain(changes)
+    })
 }
 
-impl From<Event> for proto::WatchAgentsResponse {
-    fn from(event: Event) -> Self {
-        let change = match event.change {
-            Change::Upserted(instance) => proto::watch_agents_response::Change::Upserted((&instance).into()),
-            Change::Removed(key, departure) => {
-                let reason = match departure {
-                    Departure::Deregistered => proto::RemovalReason::Deregistered,
-                    Departure::Expired => proto::RemovalReason::Expired,
-                };
-                proto::watch_agents_response::Change::Removed(proto::watch_agents_response::Removal {
-                    namespace: key.namespace.to_string(),
-                    agent_id: key.agent_id.to_string(),
-                    instance_id: key.instance_id.to_string(),
-                    reason: reason.into(),
-                })
-            }
-        };
+impl From<Statistics> for proto::GetStatisticsResponse {
+    fn from(statistics: Statistics) -> Self {
+        use proto::get_statistics_response::{NamespaceStatistics, SkillStatistics};
+
+        let namespaces = statistics.namespaces.iter();
+        let skills = statistics.skills.into_iter();
         Self {
-            revision: event.revision,
-            change: Some(change),
+            total: Some(counts(&statistics.total, statistics.offline)),
+            namespaces: namespaces
+                .map(|(namespace, found, offline)| NamespaceStatistics {
+                    namespace: namespace.to_string(),
+                    statistics: Some(counts(found, *offline)),
+                })
+                .collect(),
+            namespaces_total: statistics.namespaces_total as u64,
+            skills: skills
+                .map(|(namespace, skill, instances)| SkillStatistics {
+                    namespace: namespace.to_string(),
+                    skill,
+                    instances,
+                })
+                .collect(),
+            skills_total: statistics.skills_total as u64,
+            expired_total: statistics.expired,
+            revision: statistics.revision,
         }
+    }
+}
+
+fn counts(counts: &Counts, offline: u64) -> proto::Statistics {
+    proto::Statistics {
+        agents: counts.agents,
+        instances: counts.live(),
+        active: counts.of(instance::Status::Active),
+        busy: counts.of(instance::Status::Busy),
+        draining: counts.of(instance::Status::Draining),
+        maintenance: counts.of(instance::Status::Maintenance),
+        offline,
+        mean_load: counts.mean_load(),
     }
 }
 
@@ -196,7 +233,7 @@ impl From<&Agent> for proto::Agent {
         Self {
             agent_id: agent.agent_id.to_string(),
             namespace: agent.namespace.to_string(),
-            card: newest.map(|instance| instance.profile.card.clone()),
+            card: newest.map(|instance| instance.profile.card.message().clone()),
             instances: agent.instances.iter().map(Into::into).collect(),
         }
     }
@@ -236,7 +273,7 @@ fn status(error: Error) -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::instance::{self, Key};
+    use crate::instance::Key;
     use crate::page;
 
     #[test]

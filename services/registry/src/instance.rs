@@ -4,16 +4,17 @@
 //! in from the contract's messages and back. A profile never changes during a registration and is shared, so that
 //! copying an [`Instance`] for a reader or a watcher is cheap however large its card is.
 
+pub mod card;
 pub mod wire;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use muster_api::a2a::AgentCard;
 use muster_rpc::endpoint::Endpoint;
 use uuid::Uuid;
+
+pub use card::Card;
 
 /// Why an instance, or a request about one, was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -51,10 +52,8 @@ pub struct Key {
 pub struct Profile {
     /// Who it is.
     pub key: Key,
-    /// Its card, as it came.
-    pub card: AgentCard,
-    /// The ids of the card's skills; never empty.
-    pub skills: BTreeSet<String>,
+    /// Its card, with at least one skill; shared with all instances that bring the same.
+    pub card: Arc<Card>,
     /// Where it answers.
     pub endpoint: Endpoint,
     /// Region, or empty.
@@ -65,6 +64,41 @@ pub struct Profile {
     pub node: Option<String>,
     /// The build that runs.
     pub version: String,
+    /// What answers at the endpoint.
+    pub binding: Binding,
+    /// Its share of new work beside the other instances of its agent, from 0 (none) to [`MAX_WEIGHT`].
+    pub weight: u32,
+}
+
+/// The weight of an instance that names none.
+pub const DEFAULT_WEIGHT: u32 = 100;
+/// Largest weight.
+pub const MAX_WEIGHT: u32 = 1_000;
+
+/// A protocol binding of A2A.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Binding {
+    /// gRPC.
+    Grpc,
+    /// JSON-RPC over HTTP.
+    JsonRpc,
+    /// HTTP with JSON.
+    HttpJson,
+}
+
+impl Binding {
+    /// Every binding.
+    pub const ALL: [Self; 3] = [Self::Grpc, Self::JsonRpc, Self::HttpJson];
+
+    /// Its name, as cards have it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Grpc => "GRPC",
+            Self::JsonRpc => "JSONRPC",
+            Self::HttpJson => "HTTP+JSON",
+        }
+    }
 }
 
 /// Readiness for work.
@@ -78,11 +112,22 @@ pub enum Status {
     Draining,
     /// Out of service by an operator's wish.
     Maintenance,
+    /// Its lease ended without a goodbye; never what an instance says of itself.
+    Offline,
 }
 
 impl Status {
     /// Every status.
-    pub const ALL: [Self; 4] = [Self::Active, Self::Busy, Self::Draining, Self::Maintenance];
+    pub const ALL: [Self; 5] = [
+        Self::Active,
+        Self::Busy,
+        Self::Draining,
+        Self::Maintenance,
+        Self::Offline,
+    ];
+
+    /// Those that a live instance reports.
+    pub const REPORTED: [Self; 4] = [Self::Active, Self::Busy, Self::Draining, Self::Maintenance];
 
     /// Its name, in lower case.
     #[must_use]
@@ -92,6 +137,7 @@ impl Status {
             Self::Busy => "busy",
             Self::Draining => "draining",
             Self::Maintenance => "maintenance",
+            Self::Offline => "offline",
         }
     }
 }
@@ -127,6 +173,10 @@ pub struct Report {
     pub load: Load,
     /// Mean response time, once it has answered something.
     pub mean_latency: Option<Duration>,
+    /// Tasks completed since it started.
+    pub succeeded: u64,
+    /// Tasks failed since it started.
+    pub failed: u64,
 }
 
 impl Report {
@@ -135,6 +185,8 @@ impl Report {
         status: Status::Active,
         load: Load::IDLE,
         mean_latency: None,
+        succeeded: 0,
+        failed: 0,
     };
 }
 

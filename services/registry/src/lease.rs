@@ -4,7 +4,9 @@
 //!
 //! * An instance is in the table exactly as long as its lease lasts. Every operation first ends the leases that are
 //!   due at its `now`, so nobody sees or renews a dead one, however late a timer is.
-//! * The skill index and the counts per node follow the entries; only `insert` and `take` touch them.
+//! * The catalogue, the tally and the counts per node follow the entries; only `insert` and `take` touch them, and the tally
+//!   and the orders besides what a report changes.
+//! * Whose lease ended is offline for a while ([`Offline`](crate::offline::Offline)): not in the table, and in no limit.
 //! * The revision grows by one with every change that watchers see, and every change has an event. A heartbeat
 //!   that changes nothing but its time is no event: with thousands of agents it would be all that watchers read.
 //! * Leases are measured on the monotonic clock. Wall time is for people; a clock that is set ends no lease.
@@ -26,6 +28,8 @@ use muster_api::names;
 use uuid::Uuid;
 
 use crate::instance::{Instance, Key, Status};
+use crate::offline;
+use crate::tally::Counts;
 
 pub use table::Table;
 
@@ -47,6 +51,8 @@ pub struct Terms {
     pub max_per_node: usize,
     /// Most instances at all.
     pub max_instances: usize,
+    /// For how long and how many of those are kept whose leases ended.
+    pub offline: offline::Bounds,
 }
 
 /// Why the table refuses.
@@ -120,8 +126,10 @@ pub enum Departure {
 /// What happened to an instance.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
-    /// It is new or has changed.
+    /// It is new, or has registered again.
     Upserted(Instance),
+    /// What it says of itself has changed, and nothing else.
+    Reported(Instance),
     /// It left.
     Removed(Key, Departure),
 }
@@ -149,8 +157,30 @@ pub struct Agent {
 /// How many instances there are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Census {
-    /// Live instances by status.
+    /// Instances by status, offline ones included.
     pub by_status: BTreeMap<Status, u64>,
     /// Leases that have ended without a goodbye, ever.
     pub expired: u64,
+}
+
+/// What there is, in numbers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// Live instances of all that was asked for.
+    pub total: Counts,
+    /// Instances whose leases ended a short while ago.
+    pub offline: u64,
+    /// Namespaces that have live instances, those with the most first, with their offline ones; at most as many as asked for.
+    pub namespaces: Vec<(Arc<str>, Counts, u64)>,
+    /// How many there are.
+    pub namespaces_total: usize,
+    /// Skills with their namespace and the number of live instances that have them, those with the most first; at most as
+    /// many as asked for.
+    pub skills: Vec<(Arc<str>, String, u64)>,
+    /// How many there are.
+    pub skills_total: usize,
+    /// Leases that have ended without a goodbye, ever and everywhere.
+    pub expired: u64,
+    /// The revision of the last change.
+    pub revision: u64,
 }

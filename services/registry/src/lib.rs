@@ -4,7 +4,9 @@
 //! grpc.rs            decode, call, encode; the map from errors to statuses
 //! registry.rs        use cases: parse, probe the endpoint, ask the store, count
 //! store.rs           the port;  store/memory.rs: the lease table behind a lock
-//! lease.rs  skill_index.rs  discovery.rs  instance.rs  page.rs     the rules, pure
+//! lease.rs  offline.rs  tally.rs  catalogue.rs  orders.rs  discovery.rs  instance.rs  page.rs  changes.rs
+//!                    the rules, pure
+//! watching.rs        what a watcher is sent, in which pieces
 //! upkeep.rs          ends leases on time for those who watch
 //! ```
 //!
@@ -13,18 +15,23 @@
 //! lease is unknown and register again, within one heartbeat interval. A durable list of agents was rejected;
 //! after an outage it would name the dead.
 
+pub mod catalogue;
+pub mod changes;
 pub mod config;
 pub mod discovery;
 pub mod grpc;
 pub mod instance;
 pub mod lease;
 pub mod metrics;
+pub mod offline;
+pub mod orders;
 pub mod page;
 pub mod probe;
 pub mod registry;
-pub mod skill_index;
 pub mod store;
+pub mod tally;
 pub mod upkeep;
+pub mod watching;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -31,7 +31,7 @@ pub const DEFINITIONS: &[Definition] = &[
     Definition {
         name: INSTANCES,
         kind: Kind::Gauge,
-        help: "Live instances by status",
+        help: "Instances by status; offline are those whose leases ended a short while ago",
     },
     Definition {
         name: REGISTRATIONS,

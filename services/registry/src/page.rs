@@ -1,11 +1,15 @@
 //! Pages: how large they are, and the opaque cursor from one to the next.
 //!
-//! A cursor names the last agent of its page, so that agents who come or go between two pages neither repeat nor
+//! A cursor names the last entry of its page, by its place in the order of the list, so that entries who come or go between two pages neither repeat nor
 //! hide others. It also carries the namespace: a cursor is refused where it was not made.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use muster_api::names;
+use uuid::Uuid;
+
+use crate::discovery::{Rank, Sort};
+use crate::instance::Key;
 
 /// Entries per page when nothing is said.
 const DEFAULT_SIZE: u32 = 50;
@@ -13,6 +17,8 @@ const DEFAULT_SIZE: u32 = 50;
 const MAX_SIZE: u32 = 100;
 /// Says what the rest of a cursor is; changes with its form.
 const FORM: &str = "agents-1";
+/// The same, of cursors between instances.
+const INSTANCES: &str = "instances-1";
 
 /// The token is not a cursor of this list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -54,6 +60,46 @@ pub fn after(namespace: &str, token: &str) -> Result<Option<String>, Error> {
     }
 }
 
+/// The token for the page after an instance.
+#[must_use]
+pub fn instance_token(sort: Sort, last: &Rank) -> String {
+    let Key {
+        namespace,
+        agent_id,
+        instance_id,
+    } = &last.key;
+    let (sort, first, second) = (sort.name(), last.first, last.second);
+    URL_SAFE_NO_PAD.encode(format!(
+        "{INSTANCES}\n{namespace}\n{sort}\n{first}\n{second}\n{agent_id}\n{instance_id}"
+    ))
+}
+
+/// The place after which a page of instances begins; `None` for the first page.
+pub fn after_instance(namespace: &str, sort: Sort, token: &str) -> Result<Option<Rank>, Error> {
+    if token.is_empty() {
+        return Ok(None);
+    }
+    let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| Error)?;
+    let text = String::from_utf8(bytes).map_err(|_| Error)?;
+    let lines: Vec<&str> = text.split('\n').collect();
+    let [INSTANCES, made_for, by, first, second, agent_id, instance_id] = lines[..] else {
+        return Err(Error);
+    };
+    if made_for != namespace || by != sort.name() || !names::is_dns_label(agent_id) {
+        return Err(Error);
+    }
+    let number = |text: &str| text.parse().map_err(|_| Error);
+    Ok(Some(Rank {
+        first: number(first)?,
+        second: number(second)?,
+        key: Key {
+            namespace: namespace.into(),
+            agent_id: agent_id.into(),
+            instance_id: Uuid::try_parse(instance_id).map_err(|_| Error)?,
+        },
+    }))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,9 +113,32 @@ mod tests {
         assert_eq!(after("default", ""), Ok(None));
     }
 
+    #[test]
+    fn a_token_between_instances_is_good_for_its_order_alone() {
+        let rank = Rank {
+            first: 1,
+            second: u64::MAX,
+            key: Key {
+                namespace: "default".into(),
+                agent_id: "weather".into(),
+                instance_id: Uuid::from_u128(7),
+            },
+        };
+        let made = instance_token(Sort::Load, &rank);
+        assert_eq!(after_instance("default", Sort::Load, &made), Ok(Some(rank)));
+        assert_eq!(after_instance("default", Sort::Cost, &made), Err(Error));
+        assert_eq!(after_instance("other", Sort::Load, &made), Err(Error));
+        assert_eq!(
+            after_instance("default", Sort::Load, &token("default", "weather")),
+            Err(Error)
+        );
+        assert_eq!(after_instance("default", Sort::Load, ""), Ok(None));
+    }
+
     proptest! {
         #[test]
         fn other_texts_are_refused(text in ".{1,40}") {
+            prop_assert_eq!(after_instance("default", Sort::Load, &text), Err(Error));
             prop_assert_eq!(after("default", &text), Err(Error));
         }
     }

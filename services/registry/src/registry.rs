@@ -10,13 +10,18 @@ use muster_runtime::clock::SharedClock;
 use uuid::Uuid;
 
 use crate::config::Settings;
-use crate::discovery::{Found, Query};
+use crate::discovery::{self, Found, Query, Rank};
 use crate::instance::{self, wire};
-use crate::lease::{Agent, Grant, Renewal};
+use crate::lease::{Agent, Grant, Renewal, Statistics};
 use crate::metrics::{Capability, Observer};
 use crate::page;
 use crate::probe::Probe;
-use crate::store::{self, Store, Watch};
+use crate::store::{self, Since, Store, Watch};
+
+/// Skills in the statistics when nothing is said.
+const DEFAULT_SKILLS: u32 = 50;
+/// Most skills in the statistics.
+const MAX_SKILLS: u32 = 1_000;
 
 /// Why a request was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -136,9 +141,11 @@ impl Registry {
         Ok(self.store.drain(&namespace, &agent_id, instance_id).await?)
     }
 
-    /// Finds instances.
-    pub async fn discover(&self, request: proto::DiscoverRequest) -> Result<Found, Error> {
-        let query = Query::try_from(request)?;
+    /// Finds instances; says the token of the next page, empty on the last.
+    pub async fn discover(&self, mut request: proto::DiscoverRequest) -> Result<(Found, String), Error> {
+        let page_token = std::mem::take(&mut request.page_token);
+        let mut query = Query::try_from(request)?;
+        query.after = page::after_instance(&query.namespace, query.sort, &page_token)?;
         let found = self.store.discover(&query).await?;
         let mut skills = query.skills.iter();
         let capability = match (skills.next(), skills.next()) {
@@ -150,7 +157,11 @@ impl Registry {
             (Some(_), None) => Capability::Unknown,
         };
         self.observer.discovery(capability, !found.instances.is_empty());
-        Ok(found)
+        let next_page_token = match found.instances.last() {
+            Some(last) if found.more => page::instance_token(query.sort, &Rank::of(query.sort, last)),
+            _ => String::new(),
+        };
+        Ok((found, next_page_token))
     }
 
     /// Reads one agent.
@@ -164,9 +175,15 @@ impl Registry {
     pub async fn agents(&self, request: &proto::ListAgentsRequest) -> Result<Agents, Error> {
         let namespace = wire::namespace("namespace", &request.namespace)?;
         let after = page::after(&namespace, &request.page_token)?;
+        let statuses = discovery::statuses(&request.statuses)?;
         let page = self
             .store
-            .agents(&namespace, after.as_deref(), page::size(request.page_size))
+            .agents(
+                &namespace,
+                after.as_deref(),
+                page::size(request.page_size),
+                Some(&statuses).filter(|statuses| !statuses.is_empty()),
+            )
             .await?;
         let next_page_token = match page.agents.last() {
             Some(last) if page.more => page::token(&namespace, &last.agent_id),
@@ -178,9 +195,30 @@ impl Registry {
         })
     }
 
-    /// Watches all instances.
-    pub async fn watch(&self) -> Result<Watch, Error> {
-        Ok(self.store.watch().await?)
+    /// Counts what there is.
+    pub async fn statistics(&self, request: &proto::GetStatisticsRequest) -> Result<Statistics, Error> {
+        let namespace = match request.namespace.as_str() {
+            "" => None,
+            text => Some(wire::namespace("namespace", text)?),
+        };
+        let most_skills = match request.max_skills {
+            0 => DEFAULT_SKILLS,
+            asked => asked.min(MAX_SKILLS),
+        };
+        let statistics = self.store.statistics(namespace.as_deref(), most_skills as usize);
+        Ok(statistics.await?)
+    }
+
+    /// Watches all instances. A place that is none of ours is no mistake of the watcher's, who may have got it from another
+    /// life of the registry: it gets a snapshot.
+    pub async fn watch(&self, request: &proto::WatchAgentsRequest) -> Result<Watch, Error> {
+        let incarnation = Uuid::try_parse(&request.incarnation).ok();
+        let since = incarnation.filter(|_| request.incremental && request.since_revision > 0);
+        let since = since.map(|incarnation| Since {
+            incarnation,
+            revision: request.since_revision,
+        });
+        Ok(self.store.watch(since).await?)
     }
 
     /// A new UUIDv7 on the injected clock.

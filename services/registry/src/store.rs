@@ -8,6 +8,7 @@
 mod conformance;
 pub mod memory;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,8 +16,8 @@ use futures::stream::BoxStream;
 use uuid::Uuid;
 
 use crate::discovery::{Found, Query};
-use crate::instance::{Instance, Profile, Report};
-use crate::lease::{self, Agent, Census, Event, Grant, Renewal};
+use crate::instance::{Instance, Profile, Report, Status};
+use crate::lease::{self, Agent, Census, Event, Grant, Renewal, Statistics};
 
 /// Why a store did not do what was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -50,12 +51,24 @@ pub struct Page {
     pub more: bool,
 }
 
-/// What a watcher sees: everything at one revision, then every change after it, in order and without gaps.
-pub struct Watch {
-    /// The revision of the snapshot.
+/// How far a watcher has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Since {
+    /// Which life of the store counted the revision.
+    pub incarnation: Uuid,
+    /// The revision up to which the watcher knows everything.
     pub revision: u64,
-    /// All live instances.
-    pub snapshot: Vec<Instance>,
+}
+
+/// What a watcher sees: everything at one revision, or what it knows already, then every change after that, in order and
+/// without gaps.
+pub struct Watch {
+    /// Which life of the store counts the revisions: two watches of the same one can be joined.
+    pub incarnation: Uuid,
+    /// The revision of the snapshot, or the one after which the watch resumes.
+    pub revision: u64,
+    /// All live instances by key; `None` when the watch resumes.
+    pub snapshot: Option<Vec<Instance>>,
     /// The changes. Ends with an error when changes were lost.
     pub events: BoxStream<'static, Result<Event, Error>>,
 }
@@ -89,11 +102,20 @@ pub trait Store: Send + Sync + 'static {
     /// One agent.
     async fn agent(&self, namespace: &Arc<str>, agent_id: &Arc<str>) -> Result<Agent, Error>;
 
-    /// Agents by id, after a given one, at most `limit`.
-    async fn agents(&self, namespace: &Arc<str>, after: Option<&str>, limit: usize) -> Result<Page, Error>;
+    /// Agents by id, after a given one, at most `limit`, with their instances in these statuses; `None` for all live ones.
+    async fn agents(
+        &self,
+        namespace: &Arc<str>,
+        after: Option<&str>,
+        limit: usize,
+        statuses: Option<&BTreeSet<Status>>,
+    ) -> Result<Page, Error>;
 
-    /// Watches all instances.
-    async fn watch(&self) -> Result<Watch, Error>;
+    /// What there is in a namespace, or in all, with at most so many skills.
+    async fn statistics(&self, namespace: Option<&str>, most_skills: usize) -> Result<Statistics, Error>;
+
+    /// Watches all instances: after `since`, where the changes since then are still known, else from a snapshot on.
+    async fn watch(&self, since: Option<Since>) -> Result<Watch, Error>;
 
     /// Ends the leases that are due, so that watchers hear of it; says how long until the next one is.
     async fn expire(&self) -> Result<Option<Duration>, Error>;

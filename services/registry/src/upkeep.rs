@@ -116,7 +116,7 @@ mod tests {
             .register(Uuid::from_u128(2), Arc::new(profile), report)
             .await
             .unwrap();
-        let mut watch = store.watch().await.unwrap();
+        let mut watch = store.watch(None).await.unwrap();
         let change = watch.events.next().await.unwrap().unwrap().change;
         assert!(matches!(change, Change::Removed(_, Departure::Expired)));
         let late = start.elapsed() - Duration::from_millis(12_345 + 90_000);

@@ -380,7 +380,7 @@ async fn watchers_hear_of_arrivals_changes_and_farewells() {
     let first = server.granted(instance("first", &["s"])).await;
     let mut stream = server
         .client
-        .watch_agents(proto::WatchAgentsRequest {})
+        .watch_agents(proto::WatchAgentsRequest::default())
         .await
         .unwrap()
         .into_inner();
@@ -406,7 +406,7 @@ async fn watchers_hear_of_arrivals_changes_and_farewells() {
         changes.push(match message.change.unwrap() {
             Change::Upserted(instance) => format!("{} at {}", instance.agent_id, instance.load),
             Change::Removed(removal) => format!("{} left: {:?}", removal.agent_id, removal.reason()),
-            Change::Snapshot(_) => panic!("a second snapshot"),
+            Change::Snapshot(_) | Change::Reported(_) | Change::Resumed(_) => panic!("not asked for"),
         });
     }
     assert_eq!(
@@ -429,7 +429,7 @@ async fn an_agent_that_falls_silent_is_forgotten_and_watchers_are_told() {
     let mut server = Server::start(quick).await;
     let mut stream = server
         .client
-        .watch_agents(proto::WatchAgentsRequest {})
+        .watch_agents(proto::WatchAgentsRequest::default())
         .await
         .unwrap()
         .into_inner();
@@ -467,7 +467,7 @@ async fn a_watcher_who_does_not_read_is_cut_off_and_starts_over() {
     let lease = server.granted(large).await;
     let mut stream = server
         .client
-        .watch_agents(proto::WatchAgentsRequest {})
+        .watch_agents(proto::WatchAgentsRequest::default())
         .await
         .unwrap()
         .into_inner();
@@ -485,7 +485,7 @@ async fn a_watcher_who_does_not_read_is_cut_off_and_starts_over() {
     assert_eq!(told(&ended).reason, Reason::WatchOverrun);
     let mut again = server
         .client
-        .watch_agents(proto::WatchAgentsRequest {})
+        .watch_agents(proto::WatchAgentsRequest::default())
         .await
         .unwrap()
         .into_inner();
@@ -506,7 +506,7 @@ async fn a_shutdown_ends_streams_with_the_reason_and_the_service_with_success() 
     .await;
     let mut stream = server
         .client
-        .watch_agents(proto::WatchAgentsRequest {})
+        .watch_agents(proto::WatchAgentsRequest::default())
         .await
         .unwrap()
         .into_inner();
@@ -562,4 +562,101 @@ async fn agents_are_read_and_drained_over_plain_http() {
         (missing.status.as_u16(), &missing.json()["error"]["status"]),
         (404, &serde_json::json!("NOT_FOUND"))
     );
+}
+
+#[tokio::test]
+async fn a_watcher_takes_its_stream_up_again_and_gets_small_changes() {
+    let mut server = Server::start_without_probe().await;
+    let lease = server.granted(instance("first", &["s"])).await;
+    server.granted(instance("second", &["s"])).await;
+    let ask = proto::WatchAgentsRequest {
+        incremental: true,
+        ..Default::default()
+    };
+    let mut stream = server.client.watch_agents(ask).await.unwrap().into_inner();
+    let first = stream.message().await.unwrap().unwrap();
+    let Some(Change::Snapshot(snapshot)) = first.change else {
+        panic!("no snapshot");
+    };
+    assert_eq!((snapshot.instances.len(), snapshot.cards.len()), (2, 2));
+    assert!(snapshot.instances.iter().all(|instance| instance.card.is_none()));
+    assert!(!snapshot.continues && !snapshot.more);
+    drop(stream);
+
+    server.beat(&lease, 0.5).await.unwrap();
+    let again = proto::WatchAgentsRequest {
+        since_revision: first.revision,
+        incarnation: first.incarnation.clone(),
+        incremental: true,
+    };
+    let mut stream = server
+        .client
+        .watch_agents(again.clone())
+        .await
+        .unwrap()
+        .into_inner();
+    let resumed = stream.message().await.unwrap().unwrap();
+    assert!(matches!(resumed.change, Some(Change::Resumed(_))));
+    assert_eq!(
+        (resumed.revision, &resumed.incarnation),
+        (first.revision, &first.incarnation)
+    );
+    let missed = stream.message().await.unwrap().unwrap();
+    assert_eq!(missed.revision, first.revision + 1);
+    assert!(
+        matches!(missed.change, Some(Change::Reported(report)) if (report.load - 0.5).abs() < f64::EPSILON)
+    );
+
+    let elsewhere = proto::WatchAgentsRequest {
+        incarnation: "another life".to_owned(),
+        ..again
+    };
+    let mut stream = server.client.watch_agents(elsewhere).await.unwrap().into_inner();
+    let anew = stream.message().await.unwrap().unwrap();
+    assert!(matches!(anew.change, Some(Change::Snapshot(_))));
+}
+
+#[tokio::test]
+async fn instances_are_found_in_pages_and_counted() {
+    let mut server = Server::start_without_probe().await;
+    for number in 0..5_u32 {
+        let mut instance = instance(&format!("agent-{number}"), &["s"]);
+        instance.weight = Some(number);
+        server.granted(instance).await;
+    }
+    let (mut seen, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let request = proto::DiscoverRequest {
+            page_size: 2,
+            text: "AGENT".to_owned(),
+            page_token,
+            ..Default::default()
+        };
+        let page = server.client.discover(request).await.unwrap().into_inner();
+        seen.extend(
+            page.instances
+                .into_iter()
+                .map(|it| (it.agent_id, it.weight, it.binding)),
+        );
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    let all: Vec<_> = (0..5)
+        .map(|number| (format!("agent-{number}"), Some(number), "GRPC".to_owned()))
+        .collect();
+    assert_eq!(seen, all);
+    let refused = server.client.discover(proto::DiscoverRequest {
+        page_token: "x".to_owned(),
+        ..Default::default()
+    });
+    assert_eq!(told(&refused.await.unwrap_err()).reason, Reason::InvalidPageToken);
+    let counted = server
+        .client
+        .get_statistics(proto::GetStatisticsRequest::default());
+    let counted = counted.await.unwrap().into_inner();
+    let total = counted.total.unwrap();
+    assert_eq!((total.agents, total.instances, total.active), (5, 5, 5));
+    assert_eq!(counted.skills[0].instances, 5);
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use muster_api::names::DEFAULT_NAMESPACE;
-use muster_rpc::{breaker, endpoint, retry_budget};
+use muster_rpc::{breaker, endpoint, outbound, retry_budget};
 use muster_runtime::config::{Mistakes, Settings};
 use muster_runtime::{server, telemetry, trust};
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,9 @@ use crate::{deduplication, forward};
 
 const MIB: usize = 1 << 20;
 const DAY: u64 = 24 * 60 * 60;
+
+/// Where the operator sets what agents of JSON bindings may be reached at.
+pub const OUTBOUND: &str = "router.outbound.allow";
 
 /// Everything that can be set.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -50,6 +53,8 @@ pub struct Router {
     pub public_url: String,
     /// Where the owners of tasks are kept. One process at a time may use it. Empty: in memory.
     pub data_directory: PathBuf,
+    /// What agents that speak JSON-RPC or HTTP+JSON may be reached at; those that speak gRPC are where they register.
+    pub outbound: outbound::Config,
     /// Whose agents it routes to.
     pub namespace: String,
     /// Region of this router, whose agents are preferred; empty for no preference.
@@ -108,6 +113,7 @@ impl Default for Router {
             registry_url: "http://127.0.0.1:7401".to_owned(),
             public_url: String::new(),
             data_directory: PathBuf::from("data/router"),
+            outbound: outbound::Config::default(),
             namespace: DEFAULT_NAMESPACE.to_owned(),
             region: String::new(),
             message_queue_size: 10_000,
@@ -188,6 +194,9 @@ impl Router {
     fn validate(&self, mistakes: &mut Mistakes) {
         if let Err(error) = endpoint::parse(&self.registry_url) {
             mistakes.add("router.registry_url", error.to_string());
+        }
+        if let Err(error) = outbound::Policy::new(&self.outbound.allow, OUTBOUND) {
+            mistakes.add(OUTBOUND, error);
         }
         if !self.public_url.is_empty()
             && let Err(error) = endpoint::parse(&self.public_url)

@@ -9,10 +9,15 @@
 //! - An agent whose last instance left is remembered for a while without instances, so that its callers hear that
 //!   nobody takes work now, and not that they misspelt the name.
 //!
+//! What a change costs depends on the change and not on the fleet: skills are indexed by agent, and counted per agent, and
+//! the agents that are to be forgotten stand in a line. A snapshot is applied to a copy of the view, which then takes the
+//! view's place, so that messages are routed by the old one until the new one is whole.
+//!
 //! Rejected: asking the registry for each message (a second hop, and an outage of the registry becomes one of
 //! everything); dropping the view after a time without the registry (the agents still work).
 
 pub mod instance;
+mod skills;
 pub mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,7 +29,8 @@ use muster_api::names;
 
 use crate::error::Error;
 use crate::target::Target;
-pub use instance::{Instance, Key};
+pub use instance::{Instance, Key, Report};
+use skills::Skills;
 
 /// How long an agent without instances is remembered.
 const REMEMBERED: Duration = Duration::from_secs(3600);
@@ -33,24 +39,35 @@ const REMEMBERED: Duration = Duration::from_secs(3600);
 const MOST_REMEMBERED: usize = 1000;
 
 /// An agent, with the instances that are alive.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Agent {
     /// The card of the instance that was heard of last.
     card: Arc<AgentCard>,
-    skills: BTreeSet<String>,
+    /// What its instances can do, and how many of them each; of a deserted agent what they could.
+    skills: BTreeMap<String, usize>,
     instances: BTreeMap<String, Arc<Instance>>,
     /// When the last instance left; `None` while there is one.
     deserted_at: Option<Duration>,
 }
 
+impl Agent {
+    fn has_all(&self, required: &[&str]) -> bool {
+        required.iter().all(|skill| self.skills.contains_key(*skill))
+    }
+}
+
 /// What is known of the fleet. Plain data: times are given.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct View {
     namespace: String,
     grace: Duration,
-    agents: BTreeMap<String, Agent>,
-    /// The ids of the agents that have a skill, so that a call for one among many agents need not look at all of them.
-    by_skill: BTreeMap<String, BTreeSet<String>>,
+    agents: BTreeMap<Arc<str>, Agent>,
+    /// Which agents have which skill, deserted ones included.
+    skills: Skills,
+    /// How many instances there are.
+    count: usize,
+    /// Agents without instances, those that were left first at the front.
+    deserted: BTreeSet<(Duration, Arc<str>)>,
     /// Instances that the registry has not confirmed since its stream was lost, and until when they stay.
     unconfirmed: BTreeMap<Key, Duration>,
     connected: bool,
@@ -65,7 +82,9 @@ impl View {
             namespace: namespace.into(),
             grace,
             agents: BTreeMap::new(),
-            by_skill: BTreeMap::new(),
+            skills: Skills::default(),
+            count: 0,
+            deserted: BTreeSet::new(),
             unconfirmed: BTreeMap::new(),
             connected: false,
             heard_at: None,
@@ -86,23 +105,64 @@ impl View {
     }
 
     /// Takes over an instance that is new or has changed.
-    pub fn upsert(&mut self, instance: Instance, now: Duration) {
+    pub fn upsert(&mut self, mut instance: Instance, now: Duration) {
         self.heard(now);
         if instance.namespace != self.namespace {
             return;
         }
         let key = instance.key();
         self.unconfirmed.remove(&key);
-        let agent = self.agents.entry(key.agent.clone()).or_insert_with(|| Agent {
+        let id: Arc<str> = key.agent.as_str().into();
+        let agent = self.agents.entry(Arc::clone(&id)).or_insert_with(|| Agent {
             card: Arc::clone(&instance.card),
-            skills: BTreeSet::new(),
+            skills: BTreeMap::new(),
             instances: BTreeMap::new(),
             deserted_at: None,
         });
+        if let Some(at) = agent.deserted_at.take() {
+            self.deserted.remove(&(at, Arc::clone(&id)));
+            // What those could do who left says nothing of the one that comes.
+            for skill in std::mem::take(&mut agent.skills).into_keys() {
+                self.skills.remove(&skill, &id);
+            }
+        }
+        if let Some(sibling) = agent.instances.values().next() {
+            instance.share(sibling);
+        }
         agent.card = Arc::clone(&instance.card);
-        agent.deserted_at = None;
-        agent.instances.insert(key.instance, Arc::new(instance));
-        self.gather_skills(&key.agent);
+        let skills = Arc::clone(&instance.skills);
+        let before = agent.instances.insert(key.instance, Arc::new(instance));
+        if before.is_none() {
+            self.count += 1;
+        }
+        if before.as_ref().is_none_or(|before| before.skills != skills) {
+            self.skills.gain(&mut agent.skills, &skills, &id);
+            if let Some(before) = before {
+                self.skills.lose(&mut agent.skills, &before.skills, &id);
+            }
+        }
+    }
+
+    /// Takes over what an instance says of itself. A report about another registration than the known one is not about
+    /// the instance that is called.
+    pub fn report(&mut self, namespace: &str, key: &Key, report: Report, now: Duration) {
+        self.heard(now);
+        if namespace != self.namespace {
+            return;
+        }
+        let agent = self.agents.get_mut(key.agent.as_str());
+        let known = agent.and_then(|agent| agent.instances.get_mut(&key.instance));
+        if let Some(instance) = known.filter(|instance| instance.epoch == report.epoch) {
+            self.unconfirmed.remove(key);
+            let instance = Arc::make_mut(instance);
+            instance.availability = report.availability;
+            instance.load = report.load;
+        }
+    }
+
+    /// The stream goes on where the last one ended: everything that is known is confirmed by it.
+    pub const fn resume(&mut self, now: Duration) {
+        self.heard(now);
     }
 
     /// Forgets an instance.
@@ -131,20 +191,12 @@ impl View {
         for key in &overdue {
             self.forget(key, now);
         }
-        let forgotten: Vec<String> = self
-            .agents
-            .iter()
-            .filter(|(_, agent)| {
-                agent
-                    .deserted_at
-                    .is_some_and(|at| now.saturating_sub(at) >= REMEMBERED)
-            })
-            .map(|(id, _)| id.clone())
-            .collect();
-        for id in forgotten {
-            self.forget_agent(&id);
+        while let Some((at, _)) = self.deserted.first()
+            && (now.saturating_sub(*at) >= REMEMBERED || self.deserted.len() > MOST_REMEMBERED)
+            && let Some((_, id)) = self.deserted.pop_first()
+        {
+            self.drop_agent(&id);
         }
-        self.bound_deserted();
         overdue
     }
 
@@ -171,18 +223,25 @@ impl View {
         self.agents.values().flat_map(|agent| agent.instances.values())
     }
 
+    /// How many instances are alive.
+    #[must_use]
+    pub const fn count(&self) -> usize {
+        self.count
+    }
+
     /// The agents that have instances, with their cards.
     pub fn cards(&self) -> impl Iterator<Item = (&str, &Arc<AgentCard>)> {
         self.agents
             .iter()
             .filter(|(_, agent)| !agent.instances.is_empty())
-            .map(|(id, agent)| (id.as_str(), &agent.card))
+            .map(|(id, agent)| (&**id, &agent.card))
     }
 
     /// One instance.
     #[must_use]
     pub fn instance(&self, key: &Key) -> Option<&Arc<Instance>> {
-        self.agents.get(&key.agent)?.instances.get(&key.instance)
+        let agent = self.agents.get(key.agent.as_str())?;
+        agent.instances.get(&key.instance)
     }
 
     /// Whether an agent of that id is known, with instances or without.
@@ -199,10 +258,12 @@ impl View {
     pub fn serving(&self, target: Option<&Target>, skills: &[String]) -> Result<Vec<Arc<Instance>>, Error> {
         let required = required(target, skills);
         let able = self.able(target, &required)?;
+        let has_all =
+            |instance: &&Arc<Instance>| required.iter().all(|skill| instance.skills.contains(*skill));
         Ok(able
             .iter()
             .flat_map(|agent| agent.instances.values())
-            .filter(|instance| has_all(&instance.skills, &required))
+            .filter(has_all)
             .cloned()
             .collect())
     }
@@ -220,24 +281,23 @@ impl View {
         if !self.is_known() {
             return Err(Error::NoView);
         }
-        let mut fewest: Option<&BTreeSet<String>> = None;
+        let mut having = Vec::with_capacity(required.len());
         for skill in required {
-            let have = self
-                .by_skill
-                .get(*skill)
-                .ok_or_else(|| self.unknown_skill(skill))?;
-            if fewest.is_none_or(|fewest| have.len() < fewest.len()) {
-                fewest = Some(have);
-            }
+            let agents = self.skills.agents(skill);
+            having.push(agents.ok_or_else(|| self.unknown_skill(skill))?);
         }
-        let mut able = match (target, fewest) {
-            (Some(Target::Agent(id)), _) => vec![self.agents.get(id).ok_or_else(|| self.unknown_agent(id))?],
-            (_, Some(fewest)) => fewest.iter().filter_map(|id| self.agents.get(id)).collect(),
+        let mut able: Vec<&Agent> = match (target, having.iter().min_by_key(|agents| agents.len())) {
+            (Some(Target::Agent(id)), _) => {
+                let agent = self.agents.get(id.as_str());
+                vec![agent.ok_or_else(|| self.unknown_agent(id))?]
+            }
+            // Whoever has all has the rarest.
+            (_, Some(rarest)) => rarest.iter().filter_map(|id| self.agents.get(id)).collect(),
             (_, None) => self.agents.values().collect(),
         };
-        able.retain(|agent| has_all(&agent.skills, required));
+        able.retain(|agent| agent.has_all(required));
         if able.is_empty() {
-            return Err(self.unmatched(target, required));
+            return Err(self.unmatched(target, required, &having));
         }
         Ok(able)
     }
@@ -245,14 +305,46 @@ impl View {
     fn unknown_skill(&self, skill: &str) -> Error {
         Error::UnknownSkill {
             skill: skill.to_owned(),
-            nearest: owned(names::nearest(skill, self.by_skill.keys().map(String::as_str))),
+            nearest: owned(names::nearest(skill, self.skills.names())),
+        }
+    }
+
+    /// Each skill is known, but nobody has all: names who lacks the fewest, and what.
+    fn unmatched(&self, target: Option<&Target>, required: &[&str], having: &[&BTreeSet<Arc<str>>]) -> Error {
+        let agents: BTreeSet<&str> = match target {
+            Some(Target::Agent(id)) => [id.as_str()].into(),
+            // Who has none of them is further away than any of these.
+            _ => having
+                .iter()
+                .flat_map(|agents| agents.iter())
+                .map(|id| &**id)
+                .collect(),
+        };
+        let lacking = agents.into_iter().filter_map(|id| {
+            let agent = self.agents.get(id)?;
+            let lacking = required
+                .iter()
+                .filter(|skill| !agent.skills.contains_key(**skill));
+            Some((id, lacking.copied().collect::<Vec<_>>()))
+        });
+        // By name, so that the same fleet gets the same answer.
+        let nearest = lacking.min_by_key(|(id, lacking)| (lacking.len(), *id));
+        let (nearest, lacking) = nearest.unwrap_or_default();
+        Error::UnmatchedSkills {
+            skills: owned(required.to_vec()),
+            of: match target {
+                Some(Target::Agent(id)) => format!(" '{id}'"),
+                _ => String::new(),
+            },
+            nearest: nearest.to_owned(),
+            lacking: owned(lacking),
         }
     }
 
     fn unknown_agent(&self, id: &str) -> Error {
         Error::UnknownAgent {
             agent: id.to_owned(),
-            nearest: owned(names::nearest(id, self.agents.keys().map(String::as_str))),
+            nearest: owned(names::nearest(id, self.agents.keys().map(|id| &**id))),
         }
     }
 
@@ -267,82 +359,28 @@ impl View {
 
     fn forget(&mut self, key: &Key, now: Duration) {
         self.unconfirmed.remove(key);
-        if let Some(agent) = self.agents.get_mut(&key.agent) {
-            agent.instances.remove(&key.instance);
-            if agent.instances.is_empty() {
-                // The skills stay as they were, so that callers of a skill hear that nobody takes work now.
-                agent.deserted_at.get_or_insert(now);
-            } else {
-                self.gather_skills(&key.agent);
-            }
-        }
-    }
-
-    /// An agent has the skills of its instances.
-    fn gather_skills(&mut self, id: &str) {
-        let Some(agent) = self.agents.get_mut(id) else {
+        let id: Arc<str> = key.agent.as_str().into();
+        let Some(agent) = self.agents.get_mut(&id) else {
             return;
         };
-        let skills: BTreeSet<String> = agent
-            .instances
-            .values()
-            .flat_map(|instance| instance.skills.iter().cloned())
-            .collect();
-        if skills == agent.skills {
+        let Some(gone) = agent.instances.remove(&key.instance) else {
             return;
-        }
-        let before = std::mem::replace(&mut agent.skills, skills);
-        for gained in agent.skills.difference(&before) {
-            let have = self.by_skill.entry(gained.clone()).or_default();
-            have.insert(id.to_owned());
-        }
-        for lost in before.difference(&agent.skills) {
-            take_skill(&mut self.by_skill, lost, id);
+        };
+        self.count -= 1;
+        if agent.instances.is_empty() {
+            // The skills stay as they were, so that callers of a skill hear that nobody takes work now.
+            agent.deserted_at = Some(now);
+            self.deserted.insert((now, id));
+        } else {
+            self.skills.lose(&mut agent.skills, &gone.skills, &id);
         }
     }
 
-    fn forget_agent(&mut self, id: &str) {
+    fn drop_agent(&mut self, id: &Arc<str>) {
         if let Some(agent) = self.agents.remove(id) {
-            for skill in &agent.skills {
-                take_skill(&mut self.by_skill, skill, id);
+            for skill in agent.skills.keys() {
+                self.skills.remove(skill, id);
             }
-        }
-    }
-
-    fn bound_deserted(&mut self) {
-        let mut deserted: Vec<(Duration, String)> = self
-            .agents
-            .iter()
-            .filter_map(|(id, agent)| agent.deserted_at.map(|at| (at, id.clone())))
-            .collect();
-        deserted.sort();
-        let surplus = deserted.len().saturating_sub(MOST_REMEMBERED);
-        for (_, id) in deserted.into_iter().take(surplus) {
-            self.forget_agent(&id);
-        }
-    }
-
-    fn unmatched(&self, target: Option<&Target>, required: &[&str]) -> Error {
-        let named = match target {
-            Some(Target::Agent(id)) => Some(id),
-            _ => None,
-        };
-        let agents = self
-            .agents
-            .iter()
-            .filter(|(id, _)| named.is_none_or(|named| named == *id));
-        let lacking = agents.map(|(id, agent)| {
-            let lacking = required.iter().filter(|skill| !agent.skills.contains(**skill));
-            (id, lacking.copied().collect::<Vec<_>>())
-        });
-        // By name, so that the same fleet gets the same answer.
-        let nearest = lacking.min_by_key(|(id, lacking)| (lacking.len(), *id));
-        let (nearest, lacking) = nearest.map_or_else(Default::default, |(id, lacking)| (id.clone(), lacking));
-        Error::UnmatchedSkills {
-            skills: owned(required.to_vec()),
-            of: named.map_or_else(String::new, |id| format!(" '{id}'")),
-            nearest,
-            lacking: owned(lacking),
         }
     }
 }
@@ -351,19 +389,6 @@ impl View {
 fn required<'c>(target: Option<&'c Target>, skills: &'c [String]) -> Vec<&'c str> {
     let of_target = target.and_then(Target::skill);
     skills.iter().map(String::as_str).chain(of_target).collect()
-}
-
-fn has_all(have: &BTreeSet<String>, required: &[&str]) -> bool {
-    required.iter().all(|skill| have.contains(*skill))
-}
-
-fn take_skill(by_skill: &mut BTreeMap<String, BTreeSet<String>>, skill: &str, agent: &str) {
-    if let Some(have) = by_skill.get_mut(skill) {
-        have.remove(agent);
-        if have.is_empty() {
-            by_skill.remove(skill);
-        }
-    }
 }
 
 fn owned(names: Vec<&str>) -> Vec<String> {

@@ -43,6 +43,7 @@ use jiff::SignedDuration;
 use muster_api::FILE_DESCRIPTOR_SET;
 use muster_api::router::router_service_server::RouterServiceServer;
 use muster_rpc::endpoint::{self, Endpoint};
+use muster_rpc::outbound::Outbound;
 use muster_rpc::retry_budget::RetryBudget;
 use muster_runtime::{Chassis, Error, Latch, Listeners, Shutdown, Surface, health};
 use parking_lot::{Mutex, RwLock};
@@ -52,6 +53,7 @@ pub use config::Config;
 use admission::Admission;
 use deduplication::Window;
 use fleet::View;
+use fleet::watch::News;
 use forward::{Forwarder, Parts};
 use link::Links;
 use metrics::Meters;
@@ -73,7 +75,9 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
     let registry = parsed("router.registry_url", &config.router.registry_url)?;
     let public = public_address(&config, listeners.data_address())?;
     let ownership = ownership(&config, &chassis, store);
-    let forwarder = forwarder(&config, &chassis, Arc::clone(&ownership));
+    let outbound = Outbound::new(&config.router.outbound, config::OUTBOUND)
+        .map_err(|error| Error::Other(error.to_string()))?;
+    let forwarder = forwarder(&config, &chassis, Arc::clone(&ownership), outbound);
     let latch = chassis.health.latch("fleet");
     chassis
         .tasks
@@ -104,14 +108,23 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
     chassis.serve(listeners, surface).await
 }
 
-fn forwarder(config: &Config, chassis: &Chassis, ownership: Arc<Ownership>) -> Arc<Forwarder> {
+fn forwarder(
+    config: &Config,
+    chassis: &Chassis,
+    ownership: Arc<Ownership>,
+    outbound: Outbound,
+) -> Arc<Forwarder> {
     let router = &config.router;
     let grace = Duration::from_secs(router.unconfirmed_grace_seconds);
     Forwarder::new(Parts {
         limits: router.limits(config.server.max_message_bytes),
         clock: Arc::clone(&chassis.clock),
         view: Arc::new(RwLock::new(View::new(router.namespace.clone(), grace))),
-        links: Arc::new(Links::new(router.breaker()).with_connections(router.connections_per_instance)),
+        links: Arc::new(
+            Links::new(router.breaker())
+                .with_connections(router.connections_per_instance)
+                .with_outbound(outbound, router.limits(config.server.max_message_bytes).answer_bytes),
+        ),
         messages: Admission::new(router.max_messages_in_flight, router.message_queue_size),
         operations: Admission::new(router.max_operations_in_flight, router.message_queue_size),
         window: Window::new(router.deduplication()),
@@ -164,22 +177,36 @@ fn ownership(config: &Config, chassis: &Chassis, store: Option<Embedded>) -> Arc
 async fn watch(forwarder: Arc<Forwarder>, registry: Endpoint, latch: Latch) -> Result<(), Error> {
     let parts = forwarder.parts();
     let channel = muster_rpc::channel::connect_lazy(&registry);
-    let changed = |lost: &[fleet::Key]| {
-        for key in lost {
-            tracing::warn!(agent = key.agent, instance = key.instance, "an instance is lost");
-            parts.links.lose(key);
-        }
+    let observe = || {
         let view = parts.view.read();
-        if view.is_known() {
-            latch.ready();
+        // A call that was choosing while its instance left has made a link that nobody drops. There are never more of
+        // them than there are instances.
+        if parts.links.count() > view.count() {
+            parts.links.prune(|key| view.instance(key).is_some());
         }
-        parts.links.prune(|key| view.instance(key).is_some());
         parts
             .meters
             .view(view.age(parts.clock.monotonic()), view.is_stale());
         for (queue, door) in [("messages", &parts.messages), ("operations", &parts.operations)] {
             parts.meters.load(queue, door.waiting(), door.in_flight());
         }
+    };
+    let changed = |news: News<'_>| match news {
+        News::Lost(key) => {
+            tracing::warn!(agent = key.agent, instance = key.instance, "an instance is lost");
+            parts.links.lose(key);
+        }
+        News::Left(key) => parts.links.forget(key),
+        News::View => {
+            let view = parts.view.read();
+            if view.is_known() {
+                latch.ready();
+            }
+            parts.links.prune(|key| view.instance(key).is_some());
+            drop(view);
+            observe();
+        }
+        News::Swept => observe(),
     };
     fleet::watch::follow(
         Arc::clone(&parts.view),

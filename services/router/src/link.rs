@@ -229,6 +229,17 @@ impl Links {
         }
     }
 
+    /// Drops the link to an instance that has left; calls under way go on.
+    pub fn forget(&self, key: &Key) {
+        self.table.write().remove(key);
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.table.read().len()
+    }
+
     /// Drops the links to instances that are gone; calls under way go on.
     pub fn prune(&self, is_alive: impl Fn(&Key) -> bool) {
         self.table.write().retain(|key, _| is_alive(key));

@@ -10,9 +10,9 @@ use muster_api::error::{Error, Reason};
 use muster_api::registry::registry_service_server::{RegistryService, RegistryServiceServer};
 use muster_api::registry::{
     DeregisterRequest, DeregisterResponse, DiscoverRequest, DiscoverResponse, DrainRequest, DrainResponse,
-    GetAgentRequest, GetAgentResponse, HeartbeatRequest, HeartbeatResponse, Instance, Lease,
-    ListAgentsRequest, ListAgentsResponse, RegisterRequest, RegisterResponse, WatchAgentsRequest,
-    WatchAgentsResponse,
+    GetAgentRequest, GetAgentResponse, GetStatisticsRequest, GetStatisticsResponse, HeartbeatRequest,
+    HeartbeatResponse, Instance, Lease, ListAgentsRequest, ListAgentsResponse, RegisterRequest,
+    RegisterResponse, WatchAgentsRequest, WatchAgentsResponse,
 };
 use muster_api::time::duration_to_proto;
 use parking_lot::Mutex;
@@ -175,6 +175,13 @@ impl RegistryService for Script {
         &self,
         _: Request<ListAgentsRequest>,
     ) -> Result<Response<ListAgentsResponse>, Status> {
+        Err(Status::unimplemented("agents do not ask for this"))
+    }
+
+    async fn get_statistics(
+        &self,
+        _: Request<GetStatisticsRequest>,
+    ) -> Result<Response<GetStatisticsResponse>, Status> {
         Err(Status::unimplemented("agents do not ask for this"))
     }
 

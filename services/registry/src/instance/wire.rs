@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use muster_api::a2a::AgentCard;
-use muster_api::{names, registry, time};
+use muster_api::{extension, names, registry, time};
 use muster_rpc::endpoint::{self, Endpoint};
 use prost::Message as _;
 use uuid::Uuid;
 
-use super::{Error, Instance, Key, Load, Profile, Report, Status};
+use super::card::{is_cost, stated_cost};
+use super::{Binding, Card, DEFAULT_WEIGHT, Error, Instance, Key, Load, MAX_WEIGHT, Profile, Report, Status};
 
 /// Most skills of one agent.
 const MAX_SKILLS: usize = 256;
@@ -30,6 +31,8 @@ pub fn registration(message: registry::Instance, fresh_id: Uuid) -> Result<(Prof
         status: status("instance.status", message.status)?,
         load: load("instance.load", message.load)?,
         mean_latency: latency("instance.mean_latency_seconds", message.mean_latency_seconds)?,
+        succeeded: message.succeeded_total,
+        failed: message.failed_total,
     };
     let card = message.card.ok_or_else(|| {
         Error::new(
@@ -46,13 +49,14 @@ pub fn registration(message: registry::Instance, fresh_id: Uuid) -> Result<(Prof
                 text => instance_id("instance.instance_id", text)?,
             },
         },
-        skills: card_skills(&card)?,
-        card,
+        card: checked_card(card)?,
         endpoint: reachable_endpoint("instance.endpoint", &message.endpoint)?,
         region: label("instance.region", message.region)?,
         zone: label("instance.zone", message.zone)?,
         node: Some(label("instance.node", message.node)?).filter(|node| !node.is_empty()),
         version: label("instance.version", message.version)?,
+        binding: binding("instance.binding", &message.binding)?,
+        weight: weight("instance.weight", message.weight)?,
     };
     Ok((profile, report))
 }
@@ -63,6 +67,8 @@ pub fn report(message: &registry::HeartbeatRequest) -> Result<Report, Error> {
         status: status("status", message.status)?,
         load: load("load", message.load)?,
         mean_latency: latency("mean_latency_seconds", message.mean_latency_seconds)?,
+        succeeded: message.succeeded_total,
+        failed: message.failed_total,
     })
 }
 
@@ -113,16 +119,30 @@ pub fn skill_id(field: &str, text: &str) -> Result<String, Error> {
     ))
 }
 
-/// Reads a status; none given means active.
+/// Reads what an instance says of its status; none given means active.
 pub fn status(field: &str, value: i32) -> Result<Status, Error> {
+    match any_status(field, value)? {
+        Status::Offline => Err(Error::new(
+            field,
+            "offline (5) is what the registry says of instances that it hears no more of; report active (1), busy (2), draining (3) or maintenance (4)",
+        )),
+        status => Ok(status),
+    }
+}
+
+/// Reads a status that is asked for; none given means active.
+pub fn any_status(field: &str, value: i32) -> Result<Status, Error> {
     match registry::InstanceStatus::try_from(value) {
         Ok(registry::InstanceStatus::Unspecified | registry::InstanceStatus::Active) => Ok(Status::Active),
         Ok(registry::InstanceStatus::Busy) => Ok(Status::Busy),
         Ok(registry::InstanceStatus::Draining) => Ok(Status::Draining),
         Ok(registry::InstanceStatus::Maintenance) => Ok(Status::Maintenance),
+        Ok(registry::InstanceStatus::Offline) => Ok(Status::Offline),
         Err(_) => Err(Error::new(
             field,
-            format!("{value} is no status; use active (1), busy (2), draining (3) or maintenance (4)"),
+            format!(
+                "{value} is no status; use active (1), busy (2), draining (3), maintenance (4) or offline (5)"
+            ),
         )),
     }
 }
@@ -146,7 +166,35 @@ fn latency(field: &str, seconds: f64) -> Result<Option<Duration>, Error> {
     Ok(Some(Duration::from_secs_f64(seconds)).filter(|latency| !latency.is_zero()))
 }
 
-fn label(field: &str, text: String) -> Result<String, Error> {
+fn binding(field: &str, text: &str) -> Result<Binding, Error> {
+    if text.is_empty() {
+        return Ok(Binding::Grpc);
+    }
+    let known = Binding::ALL.into_iter().find(|binding| binding.name() == text);
+    known.ok_or_else(|| {
+        let shown: String = text.chars().take(80).collect();
+        Error::new(
+            field,
+            format!("'{shown}' is no binding; use GRPC, JSONRPC or HTTP+JSON"),
+        )
+    })
+}
+
+fn weight(field: &str, weight: Option<u32>) -> Result<u32, Error> {
+    let weight = weight.unwrap_or(DEFAULT_WEIGHT);
+    if weight > MAX_WEIGHT {
+        return Err(Error::new(
+            field,
+            format!(
+                "{weight} is no weight; use 0 (no new work) to {MAX_WEIGHT}, or none for {DEFAULT_WEIGHT}"
+            ),
+        ));
+    }
+    Ok(weight)
+}
+
+/// Reads a region, zone, node or version.
+pub fn label(field: &str, text: String) -> Result<String, Error> {
     if text.len() > MAX_LABEL || text.chars().any(char::is_control) {
         let message = format!(
             "has {} bytes; use at most {MAX_LABEL} without control characters",
@@ -157,7 +205,7 @@ fn label(field: &str, text: String) -> Result<String, Error> {
     Ok(text)
 }
 
-fn card_skills(card: &AgentCard) -> Result<BTreeSet<String>, Error> {
+fn checked_card(card: AgentCard) -> Result<Arc<Card>, Error> {
     let size = card.encoded_len();
     if size > MAX_CARD {
         return Err(Error::new(
@@ -185,7 +233,19 @@ fn card_skills(card: &AgentCard) -> Result<BTreeSet<String>, Error> {
             ));
         }
     }
-    Ok(ids)
+    if let Some(stated) = stated_cost(&card)
+        && !stated.is_ok_and(is_cost)
+    {
+        return Err(Error::new(
+            "instance.card.capabilities.extensions",
+            format!(
+                "parameter '{}' of {} is no cost; state a number from 0 on, or none",
+                extension::COST,
+                extension::ROUTING
+            ),
+        ));
+    }
+    Ok(Arc::new(Card::new(card)))
 }
 
 /// An address that others can connect to: `0.0.0.0` and `[::]` are good only for listening.
@@ -213,32 +273,47 @@ impl From<Status> for registry::InstanceStatus {
             Status::Busy => Self::Busy,
             Status::Draining => Self::Draining,
             Status::Maintenance => Self::Maintenance,
+            Status::Offline => Self::Offline,
         }
     }
 }
 
+/// What the contract's message says of an instance, but for its card.
+pub fn without_card(instance: &Instance) -> registry::Instance {
+    let profile = &instance.profile;
+    registry::Instance {
+        agent_id: profile.key.agent_id.to_string(),
+        instance_id: profile.key.instance_id.to_string(),
+        namespace: profile.key.namespace.to_string(),
+        card: None,
+        endpoint: profile.endpoint.to_string(),
+        region: profile.region.clone(),
+        zone: profile.zone.clone(),
+        node: profile.node.clone().unwrap_or_default(),
+        version: profile.version.clone(),
+        status: registry::InstanceStatus::from(instance.report.status).into(),
+        load: instance.report.load.get(),
+        registered_at: Some(time::to_proto(instance.registered_at)),
+        last_heartbeat_at: Some(time::to_proto(instance.last_heartbeat_at)),
+        epoch: instance.epoch,
+        mean_latency_seconds: seconds(instance.report.mean_latency),
+        binding: profile.binding.name().to_owned(),
+        weight: Some(profile.weight),
+        succeeded_total: instance.report.succeeded,
+        failed_total: instance.report.failed,
+    }
+}
+
+/// A mean response time as the contract has it: 0 for none.
+pub fn seconds(latency: Option<Duration>) -> f64 {
+    latency.map_or(0.0, |latency| latency.as_secs_f64())
+}
+
 impl From<&Instance> for registry::Instance {
     fn from(instance: &Instance) -> Self {
-        let profile = &instance.profile;
         Self {
-            agent_id: profile.key.agent_id.to_string(),
-            instance_id: profile.key.instance_id.to_string(),
-            namespace: profile.key.namespace.to_string(),
-            card: Some(profile.card.clone()),
-            endpoint: profile.endpoint.to_string(),
-            region: profile.region.clone(),
-            zone: profile.zone.clone(),
-            node: profile.node.clone().unwrap_or_default(),
-            version: profile.version.clone(),
-            status: registry::InstanceStatus::from(instance.report.status).into(),
-            load: instance.report.load.get(),
-            registered_at: Some(time::to_proto(instance.registered_at)),
-            last_heartbeat_at: Some(time::to_proto(instance.last_heartbeat_at)),
-            epoch: instance.epoch,
-            mean_latency_seconds: instance
-                .report
-                .mean_latency
-                .map_or(0.0, |latency| latency.as_secs_f64()),
+            card: Some(instance.profile.card.message().clone()),
+            ..without_card(instance)
         }
     }
 }
@@ -280,14 +355,15 @@ mod tests {
         assert_eq!(&*profile.key.namespace, "default");
         assert_eq!(profile.key.instance_id, Uuid::from_u128(7));
         assert_eq!(profile.node, None);
-        assert_eq!(profile.skills.len(), 2);
+        assert_eq!(profile.card.skills().len(), 2);
         assert_eq!(report, Report::FRESH);
+        assert_eq!((profile.binding, profile.weight), (Binding::Grpc, 100));
     }
 
     #[test]
     fn every_bad_field_is_named() {
         type Change = fn(&mut registry::Instance);
-        let cases: [(&str, Change); 22] = [
+        let cases: [(&str, Change); 26] = [
             ("instance.agent_id", |m| m.agent_id = String::new()),
             ("instance.agent_id", |m| m.agent_id = "Weather".to_owned()),
             ("instance.agent_id", |m| m.agent_id = "a".repeat(64)),
@@ -326,6 +402,12 @@ mod tests {
             ("instance.node", |m| m.node = "n".repeat(MAX_LABEL + 1)),
             ("instance.region", |m| m.region = "a\nb".to_owned()),
             ("instance.status", |m| m.status = 9),
+            ("instance.status", |m| m.status = 5),
+            ("instance.binding", |m| m.binding = "SOAP".to_owned()),
+            ("instance.weight", |m| m.weight = Some(1_001)),
+            ("instance.card.capabilities.extensions", |m| {
+                m.card = Some(Card::costing(-1.0));
+            }),
             ("instance.load", |m| m.load = 1.01),
             ("instance.mean_latency_seconds", |m| {
                 m.mean_latency_seconds = f64::NAN

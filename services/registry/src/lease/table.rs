@@ -1,5 +1,6 @@
 //! The table itself; its rules are the parent module's.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -8,10 +9,19 @@ use std::time::Duration;
 use muster_api::names;
 use uuid::Uuid;
 
-use super::{Agent, Census, Change, Departure, Error, Event, Grant, Moment, Renewal, Terms};
-use crate::discovery::{self, Found, Query};
-use crate::instance::{Instance, Key, Profile, Report, Status};
-use crate::skill_index::SkillIndex;
+use super::{Agent, Census, Change, Departure, Error, Event, Grant, Moment, Renewal, Statistics, Terms};
+use crate::catalogue::{Catalogue, Matching, Place, Term};
+use crate::discovery::{self, Found, Query, Rank, Sort};
+use crate::instance::{Card, Instance, Key, Profile, Report, Status};
+use crate::offline::Offline;
+use crate::orders::{Name, Orders};
+use crate::tally::Tally;
+
+/// So many candidates are looked through; among more, the best are read from an order that is kept.
+const LOOKED_THROUGH: usize = 1_024;
+
+/// Most namespaces in the statistics.
+const MOST_NAMESPACES: usize = 100;
 
 /// The lease table.
 #[derive(Debug)]
@@ -21,7 +31,11 @@ pub struct Table {
     leases: HashMap<Uuid, Key>,
     deadlines: BTreeSet<(Duration, Uuid)>,
     per_node: HashMap<String, usize>,
-    skills: SkillIndex,
+    catalogue: Catalogue,
+    tally: Tally,
+    orders: Orders,
+    offline: Offline,
+    looked_through: usize,
     revision: u64,
     expired: u64,
     events: Vec<Event>,
@@ -30,6 +44,8 @@ pub struct Table {
 #[derive(Debug)]
 struct Entry {
     instance: Instance,
+    /// Where its card is in the catalogue.
+    place: Place,
     lease: Uuid,
     deadline: Duration,
     drain_requested: bool,
@@ -45,11 +61,22 @@ impl Table {
             leases: HashMap::new(),
             deadlines: BTreeSet::new(),
             per_node: HashMap::new(),
-            skills: SkillIndex::default(),
+            catalogue: Catalogue::default(),
+            tally: Tally::default(),
+            orders: Orders::default(),
+            offline: Offline::new(terms.offline),
+            looked_through: LOOKED_THROUGH,
             revision,
             expired: 0,
             events: Vec::new(),
         }
+    }
+
+    /// The same table, which keeps an order for every search, however few instances there are.
+    #[cfg(test)]
+    pub(crate) fn always_in_order(mut self) -> Self {
+        self.looked_through = 0;
+        self
     }
 
     /// Adds an instance, or replaces the one with the same key, whose lease ends silently. A drain that was asked
@@ -58,7 +85,7 @@ impl Table {
         &mut self,
         now: Moment,
         lease: Uuid,
-        profile: Arc<Profile>,
+        mut profile: Arc<Profile>,
         report: Report,
     ) -> Result<Grant, Error> {
         self.expire(now);
@@ -83,6 +110,11 @@ impl Table {
         let drain_requested = self
             .take(&profile.key.clone())
             .is_some_and(|entry| entry.drain_requested);
+        self.offline.remove(&profile.key);
+        let card = self.catalogue.share(&profile.key.namespace, &profile.card);
+        if !Arc::ptr_eq(&card, &profile.card) {
+            Arc::make_mut(&mut profile).card = card;
+        }
         let instance = Instance {
             report: in_effect(report, drain_requested),
             registered_at: now.wall,
@@ -90,8 +122,10 @@ impl Table {
             epoch: self.revision + 1,
             profile,
         };
+        let place = self.catalogue.insert(&instance.profile);
         self.insert(Entry {
             instance: instance.clone(),
+            place,
             lease,
             deadline: now.monotonic + self.terms.time_to_live,
             drain_requested,
@@ -109,17 +143,15 @@ impl Table {
         entry.deadline = now.monotonic + self.terms.time_to_live;
         self.deadlines.insert((entry.deadline, lease));
         let report = in_effect(report, entry.drain_requested);
-        let changed = entry.instance.report != report;
-        entry.instance.report = report;
         entry.instance.last_heartbeat_at = now.wall;
         let renewal = Renewal {
             epoch: entry.instance.epoch,
             drain_requested: entry.drain_requested,
         };
-        if changed {
-            let instance = entry.instance.clone();
-            self.publish(Change::Upserted(instance));
-        }
+        let (before, place) = (entry.instance.clone(), entry.place);
+        entry.instance.report = report;
+        let after = entry.instance.clone();
+        self.reported(&before, after, place);
         Ok(renewal)
     }
 
@@ -152,12 +184,10 @@ impl Table {
             }
             draining += 1;
             entry.drain_requested = true;
-            let report = in_effect(entry.instance.report, true);
-            if entry.instance.report != report {
-                entry.instance.report = report;
-                let instance = entry.instance.clone();
-                self.publish(Change::Upserted(instance));
-            }
+            let (before, place) = (entry.instance.clone(), entry.place);
+            entry.instance.report = in_effect(before.report, true);
+            let after = entry.instance.clone();
+            self.reported(&before, after, place);
         }
         match instance_id {
             Some(instance_id) if draining == 0 => Err(Error::InstanceNotFound {
@@ -173,46 +203,129 @@ impl Table {
 
     /// Ends the leases that are due; says how long until the next is.
     pub fn expire(&mut self, now: Moment) -> Option<Duration> {
-        while let Some(&(deadline, lease)) = self.deadlines.first() {
-            if deadline > now.monotonic {
-                return Some(deadline - now.monotonic);
-            }
+        while let Some(&(deadline, lease)) = self.deadlines.first()
+            && deadline <= now.monotonic
+        {
             self.deadlines.remove(&(deadline, lease));
             if let Some(key) = self.leases.get(&lease).cloned()
-                && self.take(&key).is_some()
+                && let Some(entry) = self.take(&key)
             {
                 self.expired += 1;
+                self.offline.add(deadline, entry.instance);
                 self.publish(Change::Removed(key, Departure::Expired));
             }
         }
-        None
+        self.offline.expire(now.monotonic);
+        let next = self.deadlines.first();
+        next.map(|(deadline, _)| deadline.saturating_sub(now.monotonic))
     }
 
     /// Finds instances.
     pub fn discover(&mut self, now: Moment, query: &Query) -> Found {
         self.expire(now);
-        let instances = match self.skills.with_all(&query.namespace, &query.skills) {
-            Some(keys) => {
-                let candidates = keys.into_iter().filter_map(|key| self.entries.get(key));
-                discovery::select(candidates.map(|entry| &entry.instance), query)
-            }
-            None => discovery::select(self.namespace(&query.namespace, None), query),
-        };
+        let mut instances = self.live(query);
+        if query.statuses.contains(&Status::Offline) {
+            let offline = self.offline.namespace(&query.namespace, None);
+            // Instances of one agent stand beside each other, and mostly have the same card.
+            let mut last: Option<(&Arc<Card>, bool)> = None;
+            let wanted = offline.filter(move |instance| {
+                let card = &instance.profile.card;
+                let known = last.filter(|(seen, _)| Arc::ptr_eq(seen, card));
+                let (_, wanted) = *last.insert(known.unwrap_or_else(|| (card, query.wants(card))));
+                wanted
+            });
+            instances = discovery::select(instances.iter().chain(wanted), query);
+        }
+        let more = instances.len() > query.limit;
+        instances.truncate(query.limit);
         let nearest_skills = if instances.is_empty() {
-            self.skills.nearest(&query.namespace, &query.skills)
+            self.catalogue.nearest(&query.namespace, &query.skills)
         } else {
             Vec::new()
         };
         Found {
             instances,
+            more,
             nearest_skills,
         }
+    }
+
+    /// The best live instances: one more than is asked for, where there are more.
+    ///
+    /// Few candidates are looked through. Of many, the best are read from an order, until there are enough; what that
+    /// costs depends on how many are passed over because of their status, their region or a second term.
+    fn live(&mut self, query: &Query) -> Vec<Instance> {
+        let Self {
+            entries,
+            catalogue,
+            tally,
+            orders,
+            looked_through,
+            ..
+        } = self;
+        let (namespace, sort) = (&query.namespace, query.sort);
+        let counts = tally.namespace(namespace);
+        let nobody = query.statuses.iter().all(|status| counts.of(*status) == 0);
+        let elsewhere = |region: &String| tally.in_region(namespace, region) == 0;
+        if nobody || query.region.as_ref().is_some_and(elsewhere) {
+            return Vec::new();
+        }
+        let (term, selection) = match catalogue.matching(namespace, &query.terms()) {
+            Matching::Nobody => return Vec::new(),
+            Matching::Everybody
+                if usize::try_from(counts.live()).is_ok_and(|live| live <= *looked_through) =>
+            {
+                return discovery::select(
+                    in_namespace(entries, namespace, None).map(|entry| &entry.instance),
+                    query,
+                );
+            }
+            Matching::Everybody => (None, None),
+            Matching::Some(selection) => {
+                let few = selection.keys().take(*looked_through + 1).count() <= *looked_through;
+                if few {
+                    let candidates = selection.keys().filter_map(|key| entries.get(key));
+                    return discovery::select(candidates.map(|entry| &entry.instance), query);
+                }
+                (Some(selection.rarest.clone()), Some(selection))
+            }
+        };
+        let name = Name {
+            namespace: Arc::clone(namespace),
+            term,
+            sort,
+        };
+        let has = |entry: &&Entry| {
+            name.term
+                .as_ref()
+                .is_none_or(|term| catalogue.has(namespace, entry.place, term))
+        };
+        let make = || {
+            in_namespace(entries, namespace, None)
+                .filter(has)
+                .map(|entry| Rank::of(sort, &entry.instance))
+        };
+        let most_loaded = query.max_load.to_bits();
+        let ranks = orders.after(&name, query.after.as_ref(), make);
+        ranks
+            .take_while(|rank| sort != Sort::Load || rank.first <= most_loaded)
+            .filter_map(|rank| entries.get(&rank.key))
+            .filter(|entry| {
+                selection
+                    .as_ref()
+                    .is_none_or(|selection| selection.contains(entry.place))
+            })
+            .map(|entry| &entry.instance)
+            .filter(|instance| query.fits(instance))
+            .take(query.limit.saturating_add(1))
+            .cloned()
+            .collect()
     }
 
     /// Whether a live instance has the skill.
     #[must_use]
     pub fn knows_skill(&self, namespace: &str, skill: &str) -> bool {
-        self.skills.knows(namespace, skill)
+        self.catalogue.knows(namespace, skill)
     }
 
     /// One agent with its instances.
@@ -248,17 +361,30 @@ impl Table {
         })
     }
 
-    /// Agents by id, after a given one, at most `limit`; and whether there are more.
+    /// Agents by id, after a given one, at most `limit`, with their instances in these statuses (`None` for all live ones);
+    /// and whether there are more.
     pub fn agents(
         &mut self,
         now: Moment,
         namespace: &Arc<str>,
         after: Option<&str>,
         limit: usize,
+        statuses: Option<&BTreeSet<Status>>,
     ) -> (Vec<Agent>, bool) {
         self.expire(now);
+        let wanted = |status: Status| statuses.is_none_or(|statuses| statuses.contains(&status));
+        let live = self.namespace(namespace, after);
+        let mut live = live.filter(|instance| wanted(instance.report.status)).peekable();
+        let listed = statuses.is_some() && wanted(Status::Offline);
+        let offline = listed.then(|| self.offline.namespace(namespace, after));
+        let mut offline = offline.into_iter().flatten().peekable();
+        let by_key = std::iter::from_fn(|| match (live.peek(), offline.peek()) {
+            (Some(live), Some(gone)) if gone.key() < live.key() => offline.next(),
+            (Some(_), _) => live.next(),
+            (None, _) => offline.next(),
+        });
         let mut agents: Vec<Agent> = Vec::new();
-        for instance in self.namespace(namespace, after) {
+        for instance in by_key {
             if let Some(agent) = agents.last_mut()
                 && agent.agent_id == instance.key().agent_id
             {
@@ -288,16 +414,58 @@ impl Table {
         (self.revision, instances)
     }
 
+    /// The revision of the last change.
+    #[must_use]
+    pub const fn revision(&self) -> u64 {
+        self.revision
+    }
+
     /// Counts.
     pub fn census(&mut self, now: Moment) -> Census {
         self.expire(now);
-        let mut by_status: BTreeMap<Status, u64> = Status::ALL.map(|status| (status, 0)).into();
-        for entry in self.entries.values() {
-            *by_status.entry(entry.instance.report.status).or_default() += 1;
-        }
+        let total = self.tally.total();
+        let count = |status| match status {
+            Status::Offline => self.offline.count(None),
+            live => total.of(live),
+        };
         Census {
-            by_status,
+            by_status: Status::ALL.map(|status| (status, count(status))).into(),
             expired: self.expired,
+        }
+    }
+
+    /// What there is in a namespace, or in all, with at most so many skills. Costs what namespaces and skills there are,
+    /// and nothing for instances.
+    pub fn statistics(&mut self, now: Moment, namespace: Option<&str>, most_skills: usize) -> Statistics {
+        self.expire(now);
+        let total = namespace.map_or_else(|| self.tally.total(), |name| self.tally.namespace(name));
+        let wanted = |name: &str| namespace.is_none_or(|wanted| wanted == name);
+        let mut namespaces: Vec<_> = self
+            .tally
+            .namespaces()
+            .filter(|(name, _)| wanted(name))
+            .map(|(name, counts)| (Arc::clone(name), counts, self.offline.count(Some(name))))
+            .collect();
+        let mut skills: Vec<_> = self.catalogue.skills(namespace).collect();
+        let (namespaces_total, skills_total) = (namespaces.len(), skills.len());
+        keep_most(&mut namespaces, MOST_NAMESPACES, |(name, counts, _)| {
+            (Reverse(counts.live()), Arc::clone(name))
+        });
+        keep_most(&mut skills, most_skills, |(name, skill, count)| {
+            (Reverse(*count), *name, *skill)
+        });
+        Statistics {
+            total,
+            offline: self.offline.count(namespace),
+            namespaces,
+            namespaces_total,
+            skills: skills
+                .into_iter()
+                .map(|(name, skill, count)| (Arc::clone(name), skill.to_owned(), count))
+                .collect(),
+            skills_total,
+            expired: self.expired,
+            revision: self.revision,
         }
     }
 
@@ -312,20 +480,29 @@ impl Table {
         namespace: &'a Arc<str>,
         after: Option<&str>,
     ) -> impl Iterator<Item = &'a Instance> {
-        let start = Key {
-            namespace: Arc::clone(namespace),
-            agent_id: after.unwrap_or_default().into(),
-            instance_id: Uuid::max(),
+        in_namespace(&self.entries, namespace, after).map(|entry| &entry.instance)
+    }
+
+    /// Whether an agent has a live instance.
+    fn lives(&self, key: &Key) -> bool {
+        let first = Key {
+            instance_id: Uuid::nil(),
+            ..key.clone()
         };
-        self.entries
-            .range((Bound::Excluded(start), Bound::Unbounded))
-            .map(|(_, entry)| &entry.instance)
-            .take_while(move |instance| instance.key().namespace == *namespace)
+        let next = self.entries.range(first..).next();
+        next.is_some_and(|(next, _)| next.namespace == key.namespace && next.agent_id == key.agent_id)
     }
 
     fn insert(&mut self, entry: Entry) {
-        let profile = &entry.instance.profile;
-        self.skills.insert(profile);
+        let (profile, instance) = (&entry.instance.profile, &entry.instance);
+        self.tally.add(instance, !self.lives(&profile.key));
+        let has = |term: &Term| self.catalogue.has(&profile.key.namespace, entry.place, term);
+        self.orders.change(
+            &profile.key.namespace,
+            has,
+            None,
+            Some(&|sort| Rank::of(sort, instance)),
+        );
         if let Some(node) = &profile.node {
             *self.per_node.entry(node.clone()).or_default() += 1;
         }
@@ -338,8 +515,13 @@ impl Table {
         let entry = self.entries.remove(key)?;
         self.leases.remove(&entry.lease);
         self.deadlines.remove(&(entry.deadline, entry.lease));
-        self.skills.remove(&entry.instance.profile);
-        if let Some(node) = &entry.instance.profile.node
+        let instance = &entry.instance;
+        self.tally.remove(instance, !self.lives(key));
+        let has = |term: &Term| self.catalogue.has(&key.namespace, entry.place, term);
+        self.orders
+            .change(&key.namespace, has, Some(&|sort| Rank::of(sort, instance)), None);
+        self.catalogue.remove(&instance.profile, entry.place);
+        if let Some(node) = &instance.profile.node
             && let Some(count) = self.per_node.get_mut(node)
         {
             *count -= 1;
@@ -348,6 +530,23 @@ impl Table {
             }
         }
         Some(entry)
+    }
+
+    /// What an instance says of itself has been taken over; where it is the same as before, nobody hears of it.
+    fn reported(&mut self, before: &Instance, after: Instance, place: Place) {
+        if before.report == after.report {
+            return;
+        }
+        self.tally.change(before, &after);
+        let namespace = &after.key().namespace;
+        let has = |term: &Term| self.catalogue.has(namespace, place, term);
+        self.orders.change(
+            namespace,
+            has,
+            Some(&|sort| Rank::of(sort, before)),
+            Some(&|sort| Rank::of(sort, &after)),
+        );
+        self.publish(Change::Reported(after));
     }
 
     fn publish(&mut self, change: Change) {
@@ -359,6 +558,32 @@ impl Table {
     }
 }
 
+/// A namespace's entries by key, after those of an agent.
+fn in_namespace<'a>(
+    entries: &'a BTreeMap<Key, Entry>,
+    namespace: &'a Arc<str>,
+    after: Option<&str>,
+) -> impl Iterator<Item = &'a Entry> {
+    let start = Key {
+        namespace: Arc::clone(namespace),
+        agent_id: after.unwrap_or_default().into(),
+        instance_id: Uuid::max(),
+    };
+    entries
+        .range((Bound::Excluded(start), Bound::Unbounded))
+        .map(|(_, entry)| entry)
+        .take_while(move |entry| entry.instance.key().namespace == *namespace)
+}
+
+/// Sorts, and keeps at most so many.
+fn keep_most<T, K: Ord>(all: &mut Vec<T>, most: usize, key: impl Fn(&T) -> K) {
+    if most < all.len() {
+        all.select_nth_unstable_by(most, |a, b| key(a).cmp(&key(b)));
+        all.truncate(most);
+    }
+    all.sort_unstable_by(|a, b| key(a).cmp(&key(b)));
+}
+
 /// What a report means for an instance that an operator drains: it takes no new work, whatever it says.
 const fn in_effect(report: Report, drain_requested: bool) -> Report {
     match report.status {
@@ -366,6 +591,6 @@ const fn in_effect(report: Report, drain_requested: bool) -> Report {
             status: Status::Draining,
             ..report
         },
-        Status::Active | Status::Busy | Status::Draining | Status::Maintenance => report,
+        Status::Active | Status::Busy | Status::Draining | Status::Maintenance | Status::Offline => report,
     }
 }

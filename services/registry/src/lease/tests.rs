@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use muster_api::a2a::AgentCard;
+use muster_api::a2a::{AgentCard, AgentSkill};
 use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
-use crate::discovery::{Query, Sort};
-use crate::instance::{Load, Profile, Report};
+use crate::discovery::{Query, Rank, Sort, reliability};
+use crate::instance::{Binding, Card, Load, Profile, Report};
+use crate::offline;
 
 const TTL: Duration = Duration::from_secs(90);
 
@@ -20,6 +21,10 @@ fn terms() -> Terms {
         time_to_live: TTL,
         max_per_node: 2,
         max_instances: 6,
+        offline: offline::Bounds {
+            retention: Duration::from_secs(600),
+            most: 3,
+        },
     }
 }
 
@@ -34,6 +39,13 @@ fn at(seconds: u64) -> Moment {
     }
 }
 
+fn with_id(skill: &str) -> AgentSkill {
+    AgentSkill {
+        id: skill.to_owned(),
+        ..AgentSkill::default()
+    }
+}
+
 fn profile(agent: &str, instance: u128, skills: &[&str], node: Option<&str>) -> Arc<Profile> {
     Arc::new(Profile {
         key: Key {
@@ -41,13 +53,17 @@ fn profile(agent: &str, instance: u128, skills: &[&str], node: Option<&str>) -> 
             agent_id: agent.into(),
             instance_id: Uuid::from_u128(instance),
         },
-        card: AgentCard::default(),
-        skills: skills.iter().map(|&skill| skill.to_owned()).collect(),
+        card: Arc::new(Card::new(AgentCard {
+            skills: skills.iter().map(|&skill| with_id(skill)).collect(),
+            ..AgentCard::default()
+        })),
         endpoint: "http://127.0.0.1:7411".parse().unwrap(),
         region: String::new(),
         zone: String::new(),
         node: node.map(str::to_owned),
         version: String::new(),
+        binding: Binding::Grpc,
+        weight: 100,
     })
 }
 
@@ -59,9 +75,13 @@ fn query(skills: &[&str]) -> Query {
     Query {
         namespace: "default".into(),
         skills: skills.iter().map(|&skill| skill.to_owned()).collect(),
+        tags: BTreeSet::new(),
+        words: BTreeSet::new(),
+        region: None,
         statuses: [Status::Active].into(),
         max_load: 0.8,
         sort: Sort::Load,
+        after: None,
         limit: 50,
     }
 }
@@ -346,7 +366,7 @@ fn namespaces_do_not_see_each_other() {
             .instances
             .is_empty()
     );
-    assert!(table.agents(at(1), &"other".into(), None, 50).0.is_empty());
+    assert!(table.agents(at(1), &"other".into(), None, 50, None).0.is_empty());
 }
 
 #[test]
@@ -363,14 +383,14 @@ fn pages_hold_whole_agents_in_order() {
             )
             .unwrap();
     }
-    let (first, more) = table.agents(at(1), &"default".into(), None, 2);
+    let (first, more) = table.agents(at(1), &"default".into(), None, 2, None);
     assert!(more);
     let ids: Vec<_> = first
         .iter()
         .map(|agent| (&*agent.agent_id, agent.instances.len()))
         .collect();
     assert_eq!(ids, [("a", 2), ("b", 1)]);
-    let (rest, more) = table.agents(at(1), &"default".into(), Some("b"), 2);
+    let (rest, more) = table.agents(at(1), &"default".into(), Some("b"), 2, None);
     assert_eq!((rest.len(), &*rest[0].agent_id, more), (1, "c", false));
 }
 
@@ -391,7 +411,7 @@ impl Model {
             .live
             .iter()
             .filter(|(_, profile, report, _, drained)| {
-                wanted.is_subset(&profile.skills)
+                wanted.is_subset(profile.card.skills())
                     && report.status == Status::Active
                     && !drained
                     && report.load.get() <= max_load
@@ -404,6 +424,8 @@ impl Model {
             let measured = match sort {
                 Sort::Load => load.then(latency),
                 Sort::Latency => latency.then(load),
+                Sort::Reliability => reliability(&b.2).total_cmp(&reliability(&a.2)).then(load),
+                Sort::Cost => load,
             };
             measured.then_with(|| a.1.key.cmp(&b.1.key))
         });
@@ -444,7 +466,7 @@ fn step() -> impl Strategy<Value = Step> {
         1..=3,
     );
     let node = prop::option::of(prop::sample::select(vec!["n", "m"]).prop_map(str::to_owned));
-    let status = prop::sample::select(Status::ALL.to_vec());
+    let status = prop::sample::select(Status::REPORTED.to_vec());
     prop_oneof![
         3 => (1..=8_u128, skills, node).prop_map(|(instance, skills, node)| Step::Register { instance, skills, node }),
         3 => (1..=8_u128, status, 0..=10_u8, 0..=3_u8)
@@ -459,8 +481,10 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn every_history_agrees_with_the_model(steps in prop::collection::vec(step(), 1..60)) {
-        let mut table = table();
+    fn every_history_agrees_with_the_model(
+        steps in prop::collection::vec(step(), 1..60), in_order in any::<bool>(),
+    ) {
+        let mut table = if in_order { table().always_in_order() } else { table() };
         let mut model = Model::default();
         let mut now = at(0);
         let mut seconds = 0;
@@ -498,6 +522,8 @@ proptest! {
                         status,
                         load: Load::new(f64::from(load) / 10.0).unwrap(),
                         mean_latency: Some(Duration::from_secs(latency.into())).filter(|latency| !latency.is_zero()),
+                        succeeded: latency.into(),
+                        failed: load.into(),
                     };
                     let known = model.live.iter_mut().find(|(_, p, ..)| p.key.instance_id.as_u128() == instance);
                     match known {
@@ -533,7 +559,7 @@ proptest! {
                 prop_assert_eq!(event.revision, revision + 1, "no revision is skipped or repeated");
                 revision = event.revision;
                 match event.change {
-                    Change::Upserted(instance) => { watched.insert(instance.key().clone(), instance); }
+                    Change::Upserted(instance) | Change::Reported(instance) => { watched.insert(instance.key().clone(), instance); }
                     Change::Removed(key, _) => prop_assert!(watched.remove(&key).is_some()),
                 }
             }
@@ -546,16 +572,44 @@ proptest! {
                 prop_assert_eq!(from_events.epoch, instance.epoch);
             }
             prop_assert_eq!(watched.len(), instances.len());
+            let counted = table.statistics(now, None, 10);
+            prop_assert_eq!(counted.total.live(), model.live.len() as u64);
+            prop_assert_eq!(counted.total.agents, u64::from(!model.live.is_empty()));
+            let loads: f64 = instances.iter().map(|instance| instance.report.load.get()).sum();
+            let mean = loads / (instances.len().max(1) as f64);
+            prop_assert!((counted.total.mean_load() - mean).abs() < 1e-6);
+            for status in Status::REPORTED {
+                let here = instances.iter().filter(|instance| instance.report.status == status).count();
+                prop_assert_eq!(counted.total.of(status), here as u64);
+            }
+            for (_, skill, count) in &counted.skills {
+                let have = model.live.iter().filter(|(_, profile, ..)| profile.card.skills().contains(skill));
+                prop_assert_eq!(*count, have.count() as u64);
+            }
+            let all: BTreeSet<&String> = model.live.iter().flat_map(|(_, profile, ..)| profile.card.skills()).collect();
+            prop_assert_eq!(counted.skills.len(), all.len());
             for wanted in [&[][..], &["a"], &["b", "c"], &["a", "b", "c"], &["d"]] {
-                for (sort, max_load) in [(Sort::Load, 0.8), (Sort::Latency, 0.5)] {
+                for (sort, max_load) in
+                    [(Sort::Load, 0.8), (Sort::Latency, 0.5), (Sort::Reliability, 1.0), (Sort::Cost, 0.8)]
+                {
                     let query = Query { sort, max_load, ..query(wanted) };
                     let expected = model.find(&query.skills, sort, max_load);
                     let found = table.discover(now, &query).instances;
                     let found: Vec<u128> = found.iter().map(|i| i.key().instance_id.as_u128()).collect();
                     prop_assert_eq!(&found, &expected);
-                    let short = table.discover(now, &Query { limit: 2, ..query }).instances;
+                    let short = table.discover(now, &Query { limit: 2, ..query.clone() }).instances;
                     let short: Vec<u128> = short.iter().map(|i| i.key().instance_id.as_u128()).collect();
                     prop_assert_eq!(&short, &expected[..expected.len().min(2)]);
+                    let (mut paged, mut after) = (Vec::new(), None);
+                    loop {
+                        let page = table.discover(now, &Query { limit: 2, after: after.clone(), ..query.clone() });
+                        paged.extend(page.instances.iter().map(|i| i.key().instance_id.as_u128()));
+                        match page.instances.last() {
+                            Some(last) if page.more => after = Some(Rank::of(sort, last)),
+                            _ => break,
+                        }
+                    }
+                    prop_assert_eq!(&paged, &expected);
                 }
             }
         }

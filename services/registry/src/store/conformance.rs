@@ -1,18 +1,20 @@
 //! What every store must do, seen through the port alone. An adapter brings a [`Harness`] and gets the tests with
 //! [`suite!`].
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use muster_api::a2a::AgentCard;
+use muster_api::a2a::{AgentCard, AgentSkill};
 use uuid::Uuid;
 
 use super::memory::WatchLimits;
-use super::{Error, Store, Watch};
-use crate::discovery::{Query, Sort};
-use crate::instance::{Instance, Key, Load, Profile, Report, Status};
+use super::{Error, Since, Store, Watch};
+use crate::discovery::{Query, Rank, Sort};
+use crate::instance::{Binding, Card, Instance, Key, Load, Profile, Report, Status};
 use crate::lease::{self, Change, Departure, Terms};
+use crate::offline;
 
 /// How a test gets a store, and how time passes for it.
 pub(crate) trait Harness {
@@ -30,10 +32,18 @@ macro_rules! suite {
             full_nodes_and_full_registries_refuse,
             draining_takes_out_of_the_choice,
             discovery_filters_sorts_and_limits,
+            discovery_goes_by_tags_words_and_regions,
+            discovery_sorts_by_reliability_and_cost,
+            discovery_comes_in_pages,
+            who_falls_silent_is_offline_for_a_while,
+            what_there_is_is_counted,
             lists_come_in_pages,
             watchers_see_a_snapshot_and_then_every_change,
             a_slow_watcher_is_told_and_the_others_go_on,
             watchers_are_bounded,
+            a_watcher_that_comes_back_gets_what_it_missed,
+            a_watcher_that_was_away_for_too_long_gets_a_snapshot,
+            what_a_heartbeat_says_is_told_as_a_report,
             epochs_and_revisions_only_grow
         );
     };
@@ -55,6 +65,10 @@ fn terms() -> Terms {
         time_to_live: TTL,
         max_per_node: 2,
         max_instances: 5,
+        offline: offline::Bounds {
+            retention: Duration::from_secs(600),
+            most: 3,
+        },
     }
 }
 
@@ -65,6 +79,13 @@ fn limits() -> WatchLimits {
     }
 }
 
+fn with_id(skill: &str) -> AgentSkill {
+    AgentSkill {
+        id: skill.to_owned(),
+        ..AgentSkill::default()
+    }
+}
+
 fn profile(agent: &str, instance: u128, skills: &[&str], node: Option<&str>) -> Arc<Profile> {
     Arc::new(Profile {
         key: Key {
@@ -72,16 +93,18 @@ fn profile(agent: &str, instance: u128, skills: &[&str], node: Option<&str>) -> 
             agent_id: agent.into(),
             instance_id: Uuid::from_u128(instance),
         },
-        card: AgentCard {
+        card: Arc::new(Card::new(AgentCard {
             name: agent.to_owned(),
-            ..Default::default()
-        },
-        skills: skills.iter().map(|&skill| skill.to_owned()).collect(),
+            skills: skills.iter().map(|&skill| with_id(skill)).collect(),
+            ..AgentCard::default()
+        })),
         endpoint: "http://127.0.0.1:7411".parse().unwrap(),
         region: "eu".to_owned(),
         zone: String::new(),
         node: node.map(str::to_owned),
         version: "1".to_owned(),
+        binding: Binding::Grpc,
+        weight: 100,
     })
 }
 
@@ -93,9 +116,13 @@ fn query(skills: &[&str]) -> Query {
     Query {
         namespace: "default".into(),
         skills: skills.iter().map(|&skill| skill.to_owned()).collect(),
+        tags: BTreeSet::new(),
+        words: BTreeSet::new(),
+        region: None,
         statuses: [Status::Active].into(),
         max_load: 0.8,
         sort: Sort::Load,
+        after: None,
         limit: 50,
     }
 }
@@ -340,18 +367,18 @@ pub(crate) async fn lists_come_in_pages(harness: &impl Harness) {
             .await
             .unwrap();
     }
-    let first = store.agents(&"default".into(), None, 2).await.unwrap();
+    let first = store.agents(&"default".into(), None, 2, None).await.unwrap();
     let names: Vec<_> = first
         .agents
         .iter()
         .map(|agent| (&*agent.agent_id, agent.instances.len()))
         .collect();
     assert_eq!((names, first.more), (vec![("a", 2), ("b", 1)], true));
-    let second = store.agents(&"default".into(), Some("b"), 2).await.unwrap();
+    let second = store.agents(&"default".into(), Some("b"), 2, None).await.unwrap();
     assert_eq!((second.agents.len(), second.more), (1, false));
     assert!(
         store
-            .agents(&"other".into(), None, 2)
+            .agents(&"other".into(), None, 2, None)
             .await
             .unwrap()
             .agents
@@ -362,8 +389,8 @@ pub(crate) async fn lists_come_in_pages(harness: &impl Harness) {
 pub(crate) async fn watchers_see_a_snapshot_and_then_every_change(harness: &impl Harness) {
     let store = harness.store(terms(), limits()).await;
     let first = add(&store, 1, &["s"], Report::FRESH).await;
-    let mut watch = store.watch().await.unwrap();
-    assert_eq!(watch.snapshot, [first]);
+    let mut watch = store.watch(None).await.unwrap();
+    assert_eq!(watch.snapshot, Some(vec![first]));
     let second = add(&store, 2, &["s"], Report::FRESH).await;
     assert_eq!(next(&mut watch).await, Change::Upserted(second));
     store.renew(lease(2), Report::FRESH).await.unwrap();
@@ -380,14 +407,14 @@ pub(crate) async fn watchers_see_a_snapshot_and_then_every_change(harness: &impl
 pub(crate) async fn a_slow_watcher_is_told_and_the_others_go_on(harness: &impl Harness) {
     let store = harness.store(terms(), limits()).await;
     add(&store, 1, &["s"], Report::FRESH).await;
-    let mut slow = store.watch().await.unwrap();
-    let mut quick = store.watch().await.unwrap();
+    let mut slow = store.watch(None).await.unwrap();
+    let mut quick = store.watch(None).await.unwrap();
     for step in 1..=5_u8 {
         store
             .renew(lease(1), report(f64::from(step) / 10.0, 0))
             .await
             .unwrap();
-        assert!(matches!(next(&mut quick).await, Change::Upserted(_)));
+        assert!(matches!(next(&mut quick).await, Change::Reported(_)));
     }
     let overrun = slow.events.next().await.expect("it is told");
     assert_eq!(overrun, Err(Error::WatchOverrun { queue: 4 }));
@@ -395,23 +422,305 @@ pub(crate) async fn a_slow_watcher_is_told_and_the_others_go_on(harness: &impl H
 
 pub(crate) async fn watchers_are_bounded(harness: &impl Harness) {
     let store = harness.store(terms(), limits()).await;
-    let first = store.watch().await.unwrap();
-    let _second = store.watch().await.unwrap();
+    let first = store.watch(None).await.unwrap();
+    let _second = store.watch(None).await.unwrap();
     assert!(matches!(
-        store.watch().await,
+        store.watch(None).await,
         Err(Error::TooManyWatchers { limit: 2 })
     ));
     drop(first);
-    assert!(store.watch().await.is_ok(), "one has gone");
+    assert!(store.watch(None).await.is_ok(), "one has gone");
 }
 
 pub(crate) async fn epochs_and_revisions_only_grow(harness: &impl Harness) {
     let store = harness.store(terms(), limits()).await;
     let mut epochs = vec![add(&store, 1, &["s"], Report::FRESH).await.epoch];
-    let before = store.watch().await.unwrap().revision;
+    let before = store.watch(None).await.unwrap().revision;
     epochs.push(add(&store, 1, &["s"], Report::FRESH).await.epoch);
     harness.pass(TTL * 2).await;
     epochs.push(add(&store, 1, &["s"], Report::FRESH).await.epoch);
     assert!(epochs.is_sorted_by(|a, b| a < b), "{epochs:?}");
-    assert!(store.watch().await.unwrap().revision > before);
+    assert!(store.watch(None).await.unwrap().revision > before);
+}
+
+pub(crate) async fn what_a_heartbeat_says_is_told_as_a_report(harness: &impl Harness) {
+    let store = harness.store(terms(), limits()).await;
+    let mut watch = store.watch(None).await.unwrap();
+    let known = add(&store, 1, &["s"], Report::FRESH).await;
+    assert_eq!(next(&mut watch).await, Change::Upserted(known.clone()));
+    harness.pass(Duration::from_secs(1)).await;
+    store.renew(lease(1), report(0.5, 0)).await.unwrap();
+    let Change::Reported(told) = next(&mut watch).await else {
+        panic!("no report");
+    };
+    assert_eq!((told.report, told.epoch), (report(0.5, 0), known.epoch));
+    store
+        .drain(&"default".into(), &"agent".into(), None)
+        .await
+        .unwrap();
+    assert!(
+        matches!(next(&mut watch).await, Change::Reported(told) if told.report.status == Status::Draining)
+    );
+    let again = add(&store, 1, &["s"], Report::FRESH).await;
+    assert_eq!(next(&mut watch).await, Change::Upserted(again));
+}
+
+pub(crate) async fn a_watcher_that_comes_back_gets_what_it_missed(harness: &impl Harness) {
+    let store = harness.store(terms(), limits()).await;
+    add(&store, 1, &["s"], Report::FRESH).await;
+    let mut first = store.watch(None).await.unwrap();
+    let second = add(&store, 2, &["s"], Report::FRESH).await;
+    let seen = first.events.next().await.unwrap().unwrap();
+    assert_eq!(seen.change, Change::Upserted(second));
+    let since = Since {
+        incarnation: first.incarnation,
+        revision: seen.revision,
+    };
+    drop(first);
+
+    let mut idle = store.watch(Some(since)).await.unwrap();
+    assert_eq!((idle.snapshot.as_ref(), idle.revision), (None, since.revision));
+    let third = add(&store, 3, &["s"], Report::FRESH).await;
+    store.end(lease(2)).await.unwrap();
+    let mut back = store.watch(Some(since)).await.unwrap();
+    assert_eq!((back.snapshot.as_ref(), back.revision), (None, since.revision));
+    for watch in [&mut idle, &mut back] {
+        let mut revision = since.revision;
+        for expected in [
+            Change::Upserted(third.clone()),
+            Change::Removed(
+                profile("agent", 2, &[], None).key.clone(),
+                Departure::Deregistered,
+            ),
+        ] {
+            let event = watch.events.next().await.unwrap().unwrap();
+            assert_eq!((event.revision, event.change), (revision + 1, expected));
+            revision = event.revision;
+        }
+    }
+}
+
+pub(crate) async fn a_watcher_that_was_away_for_too_long_gets_a_snapshot(harness: &impl Harness) {
+    let store = harness.store(terms(), limits()).await;
+    add(&store, 1, &["s"], Report::FRESH).await;
+    let watch = store.watch(None).await.unwrap();
+    let (incarnation, revision) = (watch.incarnation, watch.revision);
+    drop(watch);
+    let resumes = async |incarnation, revision| {
+        let since = Since {
+            incarnation,
+            revision,
+        };
+        store.watch(Some(since)).await.unwrap().snapshot.is_none()
+    };
+    for step in 1..=5_u8 {
+        store
+            .renew(lease(1), report(f64::from(step) / 10.0, 0))
+            .await
+            .unwrap();
+        let is_kept = step <= 4;
+        assert_eq!(resumes(incarnation, revision).await, is_kept, "{step} changes");
+    }
+    assert!(resumes(incarnation, revision + 1).await);
+    assert!(
+        !resumes(Uuid::from_u128(1), revision + 1).await,
+        "the revision of another life"
+    );
+    assert!(
+        !resumes(incarnation, revision + 100).await,
+        "a revision that was never reached"
+    );
+}
+
+/// Registers an instance whose profile differs in some ways from that of the others.
+async fn with(store: &Arc<dyn Store>, number: u128, report: Report, change: impl FnOnce(&mut Profile)) {
+    let mut profile = profile("agent", number, &["s"], None);
+    change(Arc::make_mut(&mut profile));
+    store.register(lease(number), profile, report).await.unwrap();
+}
+
+pub(crate) async fn discovery_goes_by_tags_words_and_regions(harness: &impl Harness) {
+    let store = harness.store(terms(), limits()).await;
+    let card = |description: &str, tags: &[&str]| {
+        let tags = tags.iter().map(|&tag| tag.to_owned()).collect();
+        Arc::new(Card::new(AgentCard {
+            description: description.to_owned(),
+            skills: vec![AgentSkill { tags, ..with_id("s") }],
+            ..AgentCard::default()
+        }))
+    };
+    with(&store, 1, Report::FRESH, |it| {
+        it.card = card("Tells the Weather of tomorrow", &["Meteo", "sea"]);
+    })
+    .await;
+    with(&store, 2, Report::FRESH, |it| {
+        it.card = card("weather stations", &["meteo"]);
+        it.region = "us".to_owned();
+    })
+    .await;
+    let set = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<BTreeSet<_>>();
+    let ask = |tags: &[&str], words: &[&str], region: &str| Query {
+        tags: set(tags),
+        words: set(words),
+        region: Some(region.to_owned()).filter(|region| !region.is_empty()),
+        ..query(&[])
+    };
+    assert_eq!(ids(&store, ask(&["meteo"], &[], "")).await, [1, 2]);
+    assert_eq!(ids(&store, ask(&["meteo", "sea"], &[], "")).await, [1]);
+    assert_eq!(ids(&store, ask(&[], &["weather"], "")).await, [1, 2]);
+    assert_eq!(ids(&store, ask(&[], &["weather", "stations"], "")).await, [2]);
+    assert_eq!(ids(&store, ask(&[], &["weather"], "us")).await, [2]);
+    for nobody in [
+        ask(&["land"], &[], ""),
+        ask(&[], &["tomorrows"], ""),
+        ask(&[], &[], "asia"),
+        ask(&["sea"], &["stations"], ""),
+    ] {
+        assert!(ids(&store, nobody).await.is_empty());
+    }
+    store.end(lease(1)).await.unwrap();
+    assert!(ids(&store, ask(&["sea"], &[], "")).await.is_empty());
+    assert_eq!(ids(&store, ask(&[], &["weather"], "")).await, [2]);
+}
+
+pub(crate) async fn discovery_sorts_by_reliability_and_cost(harness: &impl Harness) {
+    let store = harness.store(terms(), limits()).await;
+    let counted = |succeeded, failed| Report {
+        succeeded,
+        failed,
+        ..Report::FRESH
+    };
+    let costing = |cost| Arc::new(Card::new(Card::costing(cost)));
+    with(&store, 1, counted(1, 0), |_| {}).await;
+    with(&store, 2, counted(990, 10), |it| it.card = costing(2.5)).await;
+    with(&store, 3, counted(0, 5), |it| it.card = costing(0.0)).await;
+    with(&store, 4, Report::FRESH, |it| it.card = costing(10.0)).await;
+    let by = |sort| Query {
+        sort,
+        ..query(&["s"])
+    };
+    assert_eq!(
+        ids(&store, by(Sort::Reliability)).await,
+        [2, 1, 4, 3],
+        "one success proves little, none yet is neither good nor bad"
+    );
+    assert_eq!(ids(&store, by(Sort::Cost)).await, [3, 2, 4, 1]);
+    store.renew(lease(3), counted(10_000, 5)).await.unwrap();
+    assert_eq!(ids(&store, by(Sort::Reliability)).await, [3, 2, 1, 4]);
+}
+
+pub(crate) async fn discovery_comes_in_pages(harness: &impl Harness) {
+    let store = harness.store(terms(), limits()).await;
+    for number in 1..=5_u8 {
+        add(&store, number.into(), &["s"], report(f64::from(number) / 10.0, 0)).await;
+    }
+    let ask = |after| Query {
+        limit: 2,
+        after,
+        ..query(&["s"])
+    };
+    let first = store.discover(&ask(None)).await.unwrap();
+    assert!(first.more);
+    let last = Rank::of(Sort::Load, first.instances.last().unwrap());
+    store.end(lease(2)).await.unwrap();
+    store.end(lease(5)).await.unwrap();
+    let second = store.discover(&ask(Some(last))).await.unwrap();
+    let numbers: Vec<_> = second
+        .instances
+        .iter()
+        .map(|instance| instance.key().instance_id.as_u128())
+        .collect();
+    assert_eq!(
+        (numbers, second.more),
+        (vec![3, 4], false),
+        "whoever left hides and repeats nobody"
+    );
+}
+
+pub(crate) async fn who_falls_silent_is_offline_for_a_while(harness: &impl Harness) {
+    let store = harness.store(terms(), limits()).await;
+    for number in 1..=4 {
+        add(&store, number, &["s"], report(0.9, 0)).await;
+        harness.pass(Duration::from_secs(1)).await;
+    }
+    store.end(lease(4)).await.unwrap();
+    add(&store, 5, &["s"], Report::FRESH).await;
+    harness.pass(TTL - Duration::from_secs(3)).await;
+    store.renew(lease(5), Report::FRESH).await.unwrap();
+    let offline = || Query {
+        statuses: [Status::Offline].into(),
+        ..query(&["s"])
+    };
+    assert_eq!(ids(&store, offline()).await, [1, 2], "who said goodbye is not");
+    harness.pass(Duration::from_secs(2)).await;
+    assert_eq!(
+        ids(&store, offline()).await,
+        [1, 2, 3],
+        "whatever their last load"
+    );
+    assert_eq!(ids(&store, query(&[])).await, [5], "only where it is asked for");
+    let both = Query {
+        statuses: [Status::Active, Status::Offline].into(),
+        limit: 2,
+        ..query(&[])
+    };
+    assert_eq!(ids(&store, both).await, [5, 1]);
+    let other = Query {
+        skills: ["t".to_owned()].into(),
+        ..offline()
+    };
+    assert!(ids(&store, other).await.is_empty());
+    assert_eq!(store.census().await.unwrap().by_status[&Status::Offline], 3);
+    let namespace: Arc<str> = "default".into();
+    let listed = async |statuses: Option<&BTreeSet<Status>>| {
+        let page = store.agents(&namespace, None, 10, statuses).await.unwrap();
+        page.agents
+            .iter()
+            .map(|agent| agent.instances.len())
+            .sum::<usize>()
+    };
+    assert_eq!(listed(None).await, 1);
+    assert_eq!(listed(Some(&[Status::Offline].into())).await, 3);
+    assert_eq!(listed(Some(&[Status::Offline, Status::Active].into())).await, 4);
+    assert_eq!(
+        store.watch(None).await.unwrap().snapshot.unwrap().len(),
+        1,
+        "watchers do not see them"
+    );
+
+    add(&store, 2, &["s"], Report::FRESH).await;
+    assert_eq!(ids(&store, offline()).await, [1, 3], "one is back");
+    harness.pass(TTL).await;
+    assert_eq!(ids(&store, offline()).await.len(), 3, "at most so many are kept");
+    harness.pass(Duration::from_secs(600)).await;
+    assert!(ids(&store, offline()).await.is_empty());
+}
+
+pub(crate) async fn what_there_is_is_counted(harness: &impl Harness) {
+    let store = harness.store(terms(), limits()).await;
+    add(&store, 1, &["a", "b"], report(0.25, 0)).await;
+    add(&store, 2, &["a"], report(0.75, 0)).await;
+    with(&store, 3, Report::FRESH, |it| it.key.namespace = "other".into()).await;
+    let busy = Report {
+        status: Status::Busy,
+        ..report(0.75, 0)
+    };
+    store.renew(lease(2), busy).await.unwrap();
+    let all = store.statistics(None, 1).await.unwrap();
+    assert_eq!((all.total.live(), all.total.agents), (3, 2));
+    assert_eq!((all.namespaces_total, all.namespaces.len()), (2, 2));
+    assert_eq!(&*all.namespaces[0].0, "default", "the one with the most first");
+    assert_eq!((all.skills_total, all.skills.len()), (3, 1));
+    assert_eq!(all.skills[0], ("default".into(), "a".to_owned(), 2));
+    let ours = store.statistics(Some("default"), 10).await.unwrap();
+    assert_eq!(
+        (ours.total.of(Status::Active), ours.total.of(Status::Busy)),
+        (1, 1)
+    );
+    assert!((ours.total.mean_load() - 0.5).abs() < 1e-6);
+    harness.pass(TTL).await;
+    let later = store.statistics(Some("default"), 10).await.unwrap();
+    assert_eq!((later.total.live(), later.offline, later.skills_total), (0, 2, 0));
+    assert_eq!(later.expired, 3);
+    assert!(later.total.mean_load().abs() < f64::EPSILON);
 }

@@ -4,30 +4,35 @@
 //! take microseconds and hold the lock throughout, so that events leave in the order of their revisions and a
 //! watcher's snapshot meets its first change exactly.
 //!
-//! Watchers share one ring of changes (tokio's `broadcast`). One that falls behind by more than the ring is told
-//! so and starts over; it costs the others nothing. A queue of its own for each watcher was rejected: a
-//! thousand watchers would hold a thousand copies.
+//! Watchers share one log of changes ([`Changes`]), each with a place in it. One that falls behind by more than the log
+//! holds is told so and starts over; it costs the others nothing. One that comes back within the log is told what it
+//! missed. Rejected: a queue for each watcher, because a thousand watchers would hold a thousand copies; tokio's
+//! `broadcast`, which is such a log, but lets nobody begin in the past.
 
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use futures::stream::{self, BoxStream};
 use muster_runtime::clock::SharedClock;
 use parking_lot::Mutex;
-use tokio::sync::broadcast;
-use tokio_stream::wrappers::BroadcastStream;
-use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
+use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::{Error, Page, Store, Watch};
+use super::{Error, Page, Since, Store, Watch};
+use crate::changes::{Changes, Lost};
 use crate::discovery::{Found, Query};
-use crate::instance::{Profile, Report};
-use crate::lease::{Agent, Census, Event, Grant, Moment, Renewal, Table, Terms};
+use crate::instance::{Profile, Report, Status};
+use crate::lease::{Agent, Census, Event, Grant, Moment, Renewal, Statistics, Table, Terms};
+
+/// How many changes a watcher takes out of the log at once.
+const BATCH: usize = 256;
 
 /// Bounds of the watchers.
 #[derive(Debug, Clone, Copy)]
 pub struct WatchLimits {
-    /// How many changes may wait for one watcher.
+    /// How many changes may wait for one watcher, and how many one that comes back may have missed.
     pub queue: usize,
     /// How many may watch.
     pub watchers: usize,
@@ -37,8 +42,17 @@ pub struct WatchLimits {
 pub struct MemoryStore {
     clock: SharedClock,
     table: Mutex<Table>,
-    events: broadcast::Sender<Event>,
+    feed: Arc<Feed>,
+    /// The latest revision. Its receivers are the watchers.
+    news: watch::Sender<u64>,
     limits: WatchLimits,
+}
+
+/// What watchers read.
+struct Feed {
+    /// Which life of the store this is.
+    incarnation: Uuid,
+    changes: Mutex<Changes>,
 }
 
 impl MemoryStore {
@@ -47,10 +61,15 @@ impl MemoryStore {
     #[must_use]
     pub fn new(clock: SharedClock, terms: Terms, limits: WatchLimits) -> Self {
         let revision = u64::try_from(clock.now().as_microsecond()).unwrap_or(0);
+        let feed = Feed {
+            incarnation: Uuid::new_v4(),
+            changes: Mutex::new(Changes::new(revision, limits.queue)),
+        };
         Self {
             clock,
             table: Mutex::new(Table::new(terms, revision)),
-            events: broadcast::Sender::new(limits.queue),
+            feed: Arc::new(feed),
+            news: watch::Sender::new(revision),
             limits,
         }
     }
@@ -63,11 +82,64 @@ impl MemoryStore {
             monotonic: self.clock.monotonic(),
         };
         let result = operation(&mut table, now);
-        for event in table.take_events() {
-            // No receiver is no error: nobody watches.
-            let _ = self.events.send(event);
+        let events = table.take_events();
+        if !events.is_empty() {
+            let mut changes = self.feed.changes.lock();
+            for event in events {
+                changes.push(event);
+            }
+            drop(changes);
+            self.news.send_replace(table.revision());
         }
         result
+    }
+}
+
+impl Feed {
+    /// Whether a watcher that knows so much can be told what came after it.
+    fn reaches(&self, since: Since) -> bool {
+        since.incarnation == self.incarnation && self.changes.lock().after(since.revision, 0).is_ok()
+    }
+}
+
+/// One watcher's place in the log.
+struct Reader {
+    feed: Arc<Feed>,
+    news: watch::Receiver<u64>,
+    revision: u64,
+    batch: VecDeque<Event>,
+    queue: usize,
+}
+
+impl Reader {
+    /// The next change; `None` when the store is gone.
+    async fn next(&mut self) -> Option<Result<Event, Error>> {
+        loop {
+            if let Some(event) = self.batch.pop_front() {
+                self.revision = event.revision;
+                return Some(Ok(event));
+            }
+            // Marked as seen before the log is read: what is added meanwhile wakes this reader again.
+            self.news.borrow_and_update();
+            match self.feed.changes.lock().after(self.revision, BATCH) {
+                Ok(events) => self.batch = events.into(),
+                Err(Lost) => return Some(Err(Error::WatchOverrun { queue: self.queue })),
+            }
+            if self.batch.is_empty() && self.news.changed().await.is_err() {
+                return None;
+            }
+        }
+    }
+
+    /// All changes; ends after an error.
+    fn events(self) -> BoxStream<'static, Result<Event, Error>> {
+        let events = stream::unfold(Some(self), |reader| async move {
+            let mut reader = reader?;
+            let event = reader.next().await?;
+            let next = event.is_ok().then_some(reader);
+            Some((event, next))
+        });
+        events.boxed()
     }
 }
 
@@ -107,34 +179,47 @@ impl Store for MemoryStore {
         Ok(self.with(|table, now| table.agent(now, namespace, agent_id))?)
     }
 
-    async fn agents(&self, namespace: &Arc<str>, after: Option<&str>, limit: usize) -> Result<Page, Error> {
-        let (agents, more) = self.with(|table, now| table.agents(now, namespace, after, limit));
+    async fn agents(
+        &self,
+        namespace: &Arc<str>,
+        after: Option<&str>,
+        limit: usize,
+        statuses: Option<&BTreeSet<Status>>,
+    ) -> Result<Page, Error> {
+        let (agents, more) = self.with(|table, now| table.agents(now, namespace, after, limit, statuses));
         Ok(Page { agents, more })
     }
 
-    async fn watch(&self) -> Result<Watch, Error> {
+    async fn statistics(&self, namespace: Option<&str>, most_skills: usize) -> Result<Statistics, Error> {
+        Ok(self.with(|table, now| table.statistics(now, namespace, most_skills)))
+    }
+
+    async fn watch(&self, since: Option<Since>) -> Result<Watch, Error> {
         let WatchLimits { queue, watchers } = self.limits;
-        let mut table = self.table.lock();
-        if self.events.receiver_count() >= watchers {
-            return Err(Error::TooManyWatchers { limit: watchers });
-        }
-        let now = Moment {
-            wall: self.clock.now(),
-            monotonic: self.clock.monotonic(),
+        // The place in the log is taken under the same lock as the snapshot: no gap, no repetition.
+        let (news, revision, snapshot) = self.with(|table, now| {
+            if self.news.receiver_count() >= watchers {
+                return Err(Error::TooManyWatchers { limit: watchers });
+            }
+            let news = self.news.subscribe();
+            if let Some(since) = since.filter(|since| self.feed.reaches(*since)) {
+                return Ok((news, since.revision, None));
+            }
+            let (revision, snapshot) = table.snapshot(now);
+            Ok((news, revision, Some(snapshot)))
+        })?;
+        let reader = Reader {
+            feed: Arc::clone(&self.feed),
+            news,
+            revision,
+            batch: VecDeque::new(),
+            queue,
         };
-        let (revision, snapshot) = table.snapshot(now);
-        for event in table.take_events() {
-            let _ = self.events.send(event);
-        }
-        // Subscribed after the events of this snapshot have been sent, under the same lock: no gap, no repetition.
-        let events = BroadcastStream::new(self.events.subscribe());
-        let events = events.map(move |event| {
-            event.map_err(|BroadcastStreamRecvError::Lagged(_)| Error::WatchOverrun { queue })
-        });
         Ok(Watch {
+            incarnation: self.feed.incarnation,
             revision,
             snapshot,
-            events: events.boxed(),
+            events: reader.events(),
         })
     }
 

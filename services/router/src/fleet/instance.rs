@@ -3,15 +3,19 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use muster_a2a::client::Place;
 use muster_api::a2a::AgentCard;
 use muster_api::extension::ROUTING;
 use muster_api::names::DEFAULT_NAMESPACE;
 use muster_api::registry::{self, InstanceStatus};
 use muster_rpc::endpoint::{self, Endpoint};
 use prost_types::value::Kind;
+use url::Url;
 
-/// Protocol binding of an interface that speaks gRPC, as cards name it.
+/// Protocol bindings, as cards name them.
 const GRPC: &str = "GRPC";
+const JSON_RPC: &str = "JSONRPC";
+const HTTP_JSON: &str = "HTTP+JSON";
 
 /// Parameter of the routing extension in which a card names its idempotent skills.
 const IDEMPOTENT_SKILLS: &str = "idempotentSkills";
@@ -43,8 +47,10 @@ pub struct Instance {
     pub id: Arc<Key>,
     /// Whose agent it is.
     pub namespace: String,
-    /// Where it answers A2A over gRPC.
+    /// Where it answers A2A.
     pub endpoint: Endpoint,
+    /// How it answers there, where that is not gRPC.
+    pub place: Option<Place>,
     /// The tenant under which the agent itself wants to be called; mostly empty.
     pub tenant: String,
     /// Its region; may be empty.
@@ -58,9 +64,28 @@ pub struct Instance {
     /// Its card.
     pub card: Arc<AgentCard>,
     /// Its skills.
-    pub skills: BTreeSet<String>,
+    pub skills: Arc<BTreeSet<String>>,
     /// Those of its skills that do no harm when done twice.
-    pub idempotent_skills: BTreeSet<String>,
+    pub idempotent_skills: Arc<BTreeSet<String>>,
+}
+
+/// A card as instances share it: read once, however many bring it.
+#[derive(Debug, Clone)]
+pub struct Card {
+    message: Arc<AgentCard>,
+    skills: Arc<BTreeSet<String>>,
+    idempotent_skills: Arc<BTreeSet<String>>,
+}
+
+/// What an instance says of itself from time to time.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Report {
+    /// The registration that it is about.
+    pub epoch: u64,
+    /// Whether it takes work.
+    pub availability: Availability,
+    /// Load from 0 to 1.
+    pub load: f64,
 }
 
 /// Why an instance cannot be used.
@@ -72,6 +97,12 @@ pub enum Error {
     /// Its endpoint is malformed.
     #[error("its endpoint {0}")]
     Endpoint(#[from] endpoint::Error),
+    /// Its endpoint is no URL.
+    #[error("its endpoint is no URL: {0}")]
+    Url(url::ParseError),
+    /// Its binding is none that is spoken here.
+    #[error("its binding '{0}' is none of GRPC, JSONRPC and HTTP+JSON")]
+    Binding(String),
 }
 
 impl Instance {
@@ -89,15 +120,23 @@ impl Instance {
             None => !self.skills.is_empty() && self.skills.is_subset(&self.idempotent_skills),
         }
     }
-}
 
-impl TryFrom<registry::Instance> for Instance {
-    type Error = Error;
+    /// Takes over the card of another instance where it is equal, so that the view holds it once.
+    pub fn share(&mut self, other: &Self) {
+        if !Arc::ptr_eq(&self.card, &other.card) && self.card == other.card {
+            self.card = Arc::clone(&other.card);
+            self.skills = Arc::clone(&other.skills);
+            self.idempotent_skills = Arc::clone(&other.idempotent_skills);
+        }
+    }
 
-    fn try_from(instance: registry::Instance) -> Result<Self, Error> {
+    /// Reads what the registry says of an instance that has this card.
+    ///
+    /// # Errors
+    /// When its endpoint is malformed.
+    pub fn with_card(instance: registry::Instance, card: &Card) -> Result<Self, Error> {
         let availability = availability(instance.status());
-        let endpoint = endpoint::parse(&instance.endpoint)?;
-        let card = instance.card.ok_or(Error::NoCard)?;
+        let (endpoint, place) = whereabouts(&instance)?;
         Ok(Self {
             id: Arc::new(Key {
                 agent: instance.agent_id,
@@ -107,16 +146,46 @@ impl TryFrom<registry::Instance> for Instance {
                 empty if empty.is_empty() => DEFAULT_NAMESPACE.to_owned(),
                 namespace => namespace,
             },
-            tenant: own_tenant(&card, &endpoint),
+            tenant: own_tenant(&card.message, &endpoint, place.as_ref()),
             endpoint,
+            place,
             region: instance.region,
             availability,
             load: instance.load,
             epoch: instance.epoch,
-            skills: card.skills.iter().map(|skill| skill.id.clone()).collect(),
-            idempotent_skills: idempotent_skills(&card),
-            card: Arc::new(card),
+            skills: Arc::clone(&card.skills),
+            idempotent_skills: Arc::clone(&card.idempotent_skills),
+            card: Arc::clone(&card.message),
         })
+    }
+}
+
+impl From<AgentCard> for Card {
+    fn from(card: AgentCard) -> Self {
+        Self {
+            skills: Arc::new(card.skills.iter().map(|skill| skill.id.clone()).collect()),
+            idempotent_skills: Arc::new(idempotent_skills(&card)),
+            message: Arc::new(card),
+        }
+    }
+}
+
+impl From<&registry::watch_agents_response::Report> for Report {
+    fn from(report: &registry::watch_agents_response::Report) -> Self {
+        Self {
+            epoch: report.epoch,
+            availability: availability(report.status()),
+            load: report.load,
+        }
+    }
+}
+
+impl TryFrom<registry::Instance> for Instance {
+    type Error = Error;
+
+    fn try_from(mut instance: registry::Instance) -> Result<Self, Error> {
+        let card = instance.card.take().ok_or(Error::NoCard)?;
+        Self::with_card(instance, &card.into())
     }
 }
 
@@ -124,20 +193,42 @@ const fn availability(status: InstanceStatus) -> Availability {
     match status {
         InstanceStatus::Unspecified | InstanceStatus::Active => Availability::Active,
         InstanceStatus::Busy => Availability::Busy,
-        InstanceStatus::Draining | InstanceStatus::Maintenance => Availability::Leaving,
+        InstanceStatus::Draining | InstanceStatus::Maintenance | InstanceStatus::Offline => {
+            Availability::Leaving
+        }
     }
 }
 
-/// The tenant of the gRPC interface at the endpoint, else of the first gRPC interface.
-fn own_tenant(card: &AgentCard, endpoint: &Endpoint) -> String {
+/// Where an instance answers, and how, where that is not gRPC.
+fn whereabouts(instance: &registry::Instance) -> Result<(Endpoint, Option<Place>), Error> {
+    let place: fn(Url) -> Place = match instance.binding.as_str() {
+        "" | GRPC => return Ok((endpoint::parse(&instance.endpoint)?, None)),
+        JSON_RPC => Place::JsonRpc,
+        HTTP_JSON => Place::HttpJson,
+        other => return Err(Error::Binding(other.to_owned())),
+    };
+    let url: Url = instance.endpoint.parse().map_err(Error::Url)?;
+    let host = url.host_str().unwrap_or_default();
+    let port = url.port_or_known_default().unwrap_or_default();
+    Ok((endpoint::parse(&format!("http://{host}:{port}"))?, Some(place(url))))
+}
+
+/// The tenant of the interface at the endpoint, else of the first of its binding.
+fn own_tenant(card: &AgentCard, endpoint: &Endpoint, place: Option<&Place>) -> String {
+    let (binding, url) = match place {
+        None => (GRPC, endpoint.authority().to_owned()),
+        Some(Place::JsonRpc(url)) => (JSON_RPC, url.to_string()),
+        Some(Place::HttpJson(url)) => (HTTP_JSON, url.to_string()),
+    };
+    let bare = |url: &str| url.trim_start_matches("http://").trim_end_matches('/').to_owned();
     let mut interfaces = card
         .supported_interfaces
         .iter()
-        .filter(|interface| interface.protocol_binding == GRPC)
+        .filter(|interface| interface.protocol_binding == binding)
         .peekable();
     let first = interfaces.peek().map(|interface| interface.tenant.clone());
     interfaces
-        .find(|interface| interface.url.trim_start_matches("http://") == endpoint.authority())
+        .find(|interface| bare(&interface.url) == bare(&url))
         .map(|interface| interface.tenant.clone())
         .or(first)
         .unwrap_or_default()

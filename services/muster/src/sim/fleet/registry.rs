@@ -14,6 +14,7 @@ use muster_api::registry::watch_agents_response::{Change, Snapshot};
 use muster_api::registry::{self, WatchAgentsResponse};
 use muster_registry::instance::{self, Profile, Report, Status, wire};
 use muster_registry::lease::{Moment, Table, Terms};
+use muster_registry::offline::Bounds;
 use prost_types::value::Kind;
 use prost_types::{ListValue, Struct, Value};
 use uuid::Uuid;
@@ -34,6 +35,10 @@ const TERMS: Terms = Terms {
     time_to_live: Duration::from_secs(6),
     max_per_node: 100,
     max_instances: 100,
+    offline: Bounds {
+        retention: Duration::from_secs(60),
+        most: 100,
+    },
 };
 
 /// By how much a registry that starts anew is ahead of what the one before can have come to.
@@ -170,6 +175,7 @@ impl Registry {
         let (_, instances) = self.table.snapshot(Moment { wall, monotonic: at });
         Change::Snapshot(Snapshot {
             instances: instances.iter().map(Into::into).collect(),
+            ..Snapshot::default()
         })
     }
 

@@ -27,6 +27,17 @@ impl Told {
                 }
             }
             Change::Upserted(instance) => self.upsert(instance),
+            Change::Reported(report) => {
+                let key = Key {
+                    agent: report.agent_id.clone(),
+                    instance: report.instance_id.clone(),
+                };
+                self.there
+                    .entry(key)
+                    .and_modify(|known| *known = takes_work(report.status()));
+            }
+            // The simulated router always begins with a snapshot.
+            Change::Resumed(_) => {}
             Change::Removed(removal) => self.remove(Key {
                 agent: removal.agent_id.clone(),
                 instance: removal.instance_id.clone(),
@@ -39,9 +50,8 @@ impl Told {
             agent: instance.agent_id.clone(),
             instance: instance.instance_id.clone(),
         };
-        let takes_work = matches!(instance.status(), InstanceStatus::Active | InstanceStatus::Busy);
         self.gone.remove(&key);
-        self.there.insert(key, takes_work);
+        self.there.insert(key, takes_work(instance.status()));
     }
 
     /// It has left, or was given up.
@@ -61,4 +71,8 @@ impl Told {
             .filter(move |(key, takes_work)| key.agent == agent && **takes_work)
             .map(|(key, _)| key)
     }
+}
+
+const fn takes_work(status: InstanceStatus) -> bool {
+    matches!(status, InstanceStatus::Active | InstanceStatus::Busy)
 }
