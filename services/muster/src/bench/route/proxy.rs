@@ -1,7 +1,6 @@
 //! Proxies of others, with the configuration under which each is fast: HTTP/2 on both sides, connections to the agent that
 //! are kept, as many workers as there are processors, no access log, and no limit below what is measured.
 
-use std::ffi::OsString;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -47,7 +46,7 @@ impl Proxy {
     /// Where its program is.
     pub fn program(self) -> Result<PathBuf, Failure> {
         let tools = std::env::var_os(TOOLS).map(PathBuf::from);
-        let path = std::env::var_os("PATH").unwrap_or_else(OsString::new);
+        let path = std::env::var_os("PATH").unwrap_or_default();
         let directories = tools
             .into_iter()
             .chain(std::env::split_paths(&path))
