@@ -42,7 +42,7 @@ pub enum Place {
 }
 
 /// An agent at the other end. Clones share the connections.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Client {
     outbound: Outbound,
     place: Place,

@@ -16,6 +16,7 @@
 
 mod policy;
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -114,6 +115,15 @@ pub struct Outbound {
     policy: Arc<Policy>,
     client: reqwest::Client,
     tls: Arc<ClientConfig>,
+}
+
+impl fmt::Debug for Outbound {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Outbound")
+            .field("policy", &self.policy)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Outbound {

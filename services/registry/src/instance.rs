@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use muster_rpc::endpoint::Endpoint;
+use url::Url;
 use uuid::Uuid;
 
 pub use card::Card;
@@ -56,6 +57,8 @@ pub struct Profile {
     pub card: Arc<Card>,
     /// Where it answers.
     pub endpoint: Endpoint,
+    /// The URL at which it answers, where its binding has one.
+    pub url: Option<Url>,
     /// Region, or empty.
     pub region: String,
     /// Zone within the region, or empty.

@@ -9,6 +9,7 @@ use muster_api::a2a::AgentCard;
 use muster_api::{extension, names, registry, time};
 use muster_rpc::endpoint::{self, Endpoint};
 use prost::Message as _;
+use url::Url;
 use uuid::Uuid;
 
 use super::card::{is_cost, stated_cost};
@@ -40,6 +41,14 @@ pub fn registration(message: registry::Instance, fresh_id: Uuid) -> Result<(Prof
             "is missing; send the agent's card with at least one skill",
         )
     })?;
+    let binding = binding("instance.binding", &message.binding)?;
+    let (endpoint, url) = match binding {
+        Binding::Grpc => (reachable_endpoint("instance.endpoint", &message.endpoint)?, None),
+        Binding::JsonRpc | Binding::HttpJson => {
+            let (endpoint, url) = url_of("instance.endpoint", &message.endpoint)?;
+            (endpoint, Some(url))
+        }
+    };
     let profile = Profile {
         key: Key {
             namespace: namespace("instance.namespace", &message.namespace)?,
@@ -50,12 +59,13 @@ pub fn registration(message: registry::Instance, fresh_id: Uuid) -> Result<(Prof
             },
         },
         card: checked_card(card)?,
-        endpoint: reachable_endpoint("instance.endpoint", &message.endpoint)?,
+        endpoint,
+        url,
         region: label("instance.region", message.region)?,
         zone: label("instance.zone", message.zone)?,
         node: Some(label("instance.node", message.node)?).filter(|node| !node.is_empty()),
         version: label("instance.version", message.version)?,
-        binding: binding("instance.binding", &message.binding)?,
+        binding,
         weight: weight("instance.weight", message.weight)?,
     };
     Ok((profile, report))
@@ -266,6 +276,27 @@ fn reachable_endpoint(field: &str, text: &str) -> Result<Endpoint, Error> {
     Ok(parsed)
 }
 
+/// The URL of a JSON binding, and the address that it leads to.
+fn url_of(field: &str, text: &str) -> Result<(Endpoint, Url), Error> {
+    let url: Url = text
+        .parse()
+        .map_err(|error| Error::new(field, format!("is no URL: {error}")))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(Error::new(
+            field,
+            format!("has the scheme '{}'; http and https are spoken", url.scheme()),
+        ));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(Error::new(field, "holds credentials, which everybody would read"));
+    }
+    let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else {
+        return Err(Error::new(field, "names no host"));
+    };
+    let endpoint = reachable_endpoint(field, &format!("http://{host}:{port}"))?;
+    Ok((endpoint, url))
+}
+
 impl From<Status> for registry::InstanceStatus {
     fn from(status: Status) -> Self {
         match status {
@@ -286,7 +317,10 @@ pub fn without_card(instance: &Instance) -> registry::Instance {
         instance_id: profile.key.instance_id.to_string(),
         namespace: profile.key.namespace.to_string(),
         card: None,
-        endpoint: profile.endpoint.to_string(),
+        endpoint: profile
+            .url
+            .as_ref()
+            .map_or_else(|| profile.endpoint.to_string(), Url::to_string),
         region: profile.region.clone(),
         zone: profile.zone.clone(),
         node: profile.node.clone().unwrap_or_default(),
