@@ -114,7 +114,12 @@ impl Client {
     }
 
     /// Sends a request; an answer that is no success is a failure.
-    async fn exchange(&self, exchange: Exchange, headers: HeaderMap, streams: bool) -> Result<Response, Failure> {
+    async fn exchange(
+        &self,
+        exchange: Exchange,
+        headers: HeaderMap,
+        streams: bool,
+    ) -> Result<Response, Failure> {
         let content = match self.place {
             Place::JsonRpc(_) => JSON,
             Place::HttpJson(_) => A2A_JSON,

@@ -51,9 +51,7 @@ pub(crate) fn single(answer: &Answer) -> Result<Value, Box<Status>> {
         Answer::Task(task) => encode::<a2a::Task>(task),
         Answer::Tasks(tasks) => encode::<a2a::ListTasksResponse>(tasks).map(|value| whole_page(value, tasks)),
         Answer::PushConfig(config) => encode::<a2a::TaskPushNotificationConfig>(config),
-        Answer::PushConfigs(configs) => {
-            encode::<a2a::ListTaskPushNotificationConfigsResponse>(configs)
-        }
+        Answer::PushConfigs(configs) => encode::<a2a::ListTaskPushNotificationConfigsResponse>(configs),
         Answer::Card(card) => encode::<a2a::AgentCard>(card),
         Answer::Done | Answer::Events(_) => Ok(Value::Null),
     }

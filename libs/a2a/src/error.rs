@@ -436,9 +436,8 @@ mod tests {
 
     #[test]
     fn our_errors_keep_their_reason_details_and_remedy() {
-        let status = Status::from(
-            Error::new(Reason::QueueFull, "full").with_retry_after(Duration::from_millis(1500)),
-        );
+        let status =
+            Status::from(Error::new(Reason::QueueFull, "full").with_retry_after(Duration::from_millis(1500)));
         let error = json_rpc(&status);
         assert_eq!(error.code, error_code::INTERNAL_ERROR);
         let data = error.data.unwrap();

@@ -73,7 +73,10 @@ async fn json_rpc<S: Service>(face: &Face<S>, parts: Parts, body: Body) -> Respo
     let path = parts.uri.path().trim_matches('/').to_owned();
     let tenant = percent_decode_str(&path).decode_utf8_lossy().into_owned();
     if !tenant.is_empty() && !face.service.has_target(&tenant) {
-        let error = Error::new(Reason::PathNotFound, format!("nothing is served at '{}'", parts.uri.path()));
+        let error = Error::new(
+            Reason::PathNotFound,
+            format!("nothing is served at '{}'", parts.uri.path()),
+        );
         return rest::failed(&error.into());
     }
     let head = head(Binding::JsonRpc, parts, Some(tenant));

@@ -92,9 +92,9 @@ fn request(envelope: JsonRpcRequest) -> Result<Request, Unread> {
         methods::LIST_PUSH_CONFIGS => {
             Request::ListPushConfigs(decode::<a2a::ListTaskPushNotificationConfigsRequest>(parameters)?)
         }
-        methods::DELETE_PUSH_CONFIG => {
-            Request::DeletePushConfig(decode::<a2a::DeleteTaskPushNotificationConfigRequest>(parameters)?)
-        }
+        methods::DELETE_PUSH_CONFIG => Request::DeletePushConfig(decode::<
+            a2a::DeleteTaskPushNotificationConfigRequest,
+        >(parameters)?),
         methods::GET_EXTENDED_AGENT_CARD => {
             let parameters = match parameters {
                 Value::Null => Value::Object(serde_json::Map::new()),

@@ -206,27 +206,27 @@ fn request(
         Resource::Subscribe(task) if is_get || is_post => {
             Request::SubscribeToTask(decode::<a2a::SubscribeToTaskRequest>(fields(&[("id", &task)])?)?)
         }
-        Resource::PushConfigs(task) if is_post => Request::CreatePushConfig(decode::<
-            a2a::TaskPushNotificationConfig,
-        >(fields(&[(
-            "taskId", &task,
-        )])?)?),
-        Resource::PushConfigs(task) if is_get => Request::ListPushConfigs(decode::<
-            a2a::ListTaskPushNotificationConfigsRequest,
-        >(fields(&[(
-            "taskId", &task,
-        )])?)?),
-        Resource::PushConfig(task, config) if is_get => Request::GetPushConfig(decode::<
-            a2a::GetTaskPushNotificationConfigRequest,
-        >(fields(&[
-            ("taskId", &task),
-            ("id", &config),
-        ])?)?),
-        Resource::PushConfig(task, config) if *method == Method::DELETE => Request::DeletePushConfig(decode::<
-            a2a::DeleteTaskPushNotificationConfigRequest,
-        >(
-            fields(&[("taskId", &task), ("id", &config)])?,
-        )?),
+        Resource::PushConfigs(task) if is_post => {
+            Request::CreatePushConfig(decode::<a2a::TaskPushNotificationConfig>(fields(&[(
+                "taskId", &task,
+            )])?)?)
+        }
+        Resource::PushConfigs(task) if is_get => {
+            Request::ListPushConfigs(decode::<a2a::ListTaskPushNotificationConfigsRequest>(fields(
+                &[("taskId", &task)],
+            )?)?)
+        }
+        Resource::PushConfig(task, config) if is_get => {
+            Request::GetPushConfig(decode::<a2a::GetTaskPushNotificationConfigRequest>(fields(&[
+                ("taskId", &task),
+                ("id", &config),
+            ])?)?)
+        }
+        Resource::PushConfig(task, config) if *method == Method::DELETE => {
+            Request::DeletePushConfig(decode::<a2a::DeleteTaskPushNotificationConfigRequest>(fields(
+                &[("taskId", &task), ("id", &config)],
+            )?)?)
+        }
         Resource::ExtendedCard if is_get => {
             Request::GetExtendedAgentCard(decode::<a2a::GetExtendedAgentCardRequest>(fields(&[])?)?)
         }
@@ -259,7 +259,10 @@ fn of_query(query: Option<&str>) -> Result<Map<String, Value>, Box<Status>> {
             ("includeArtifacts" | "include_artifacts", "true" | "1") => json!(true),
             ("includeArtifacts" | "include_artifacts", "false" | "0" | "") => json!(false),
             ("includeArtifacts" | "include_artifacts", other) => {
-                return Err(invalid(&name, &format!("is '{other}'; true and false are allowed")));
+                return Err(invalid(
+                    &name,
+                    &format!("is '{other}'; true and false are allowed"),
+                ));
             }
             // What is left empty is not said.
             (_, "") => continue,
@@ -359,14 +362,26 @@ mod tests {
                 assert_eq!(Place::read(&path), Some(expected), "{path}");
             }
         }
-        for other in ["/", "/weather", "/weather/", "/tasks/", "/a/b/tasks", "/tasks/t/x", "message:send"] {
+        for other in [
+            "/",
+            "/weather",
+            "/weather/",
+            "/tasks/",
+            "/a/b/tasks",
+            "/tasks/t/x",
+            "message:send",
+        ] {
             assert_eq!(Place::read(other), None, "{other}");
         }
     }
 
     #[test]
     fn a_colon_in_a_tasks_id_is_no_verb() {
-        for (path, id) in [("/tasks/a:b", "a:b"), ("/tasks/a%3Acancel", "a:cancel"), ("/tasks/a%2Fb", "a/b")] {
+        for (path, id) in [
+            ("/tasks/a:b", "a:b"),
+            ("/tasks/a%3Acancel", "a:cancel"),
+            ("/tasks/a%2Fb", "a/b"),
+        ] {
             assert_eq!(Place::read(path).unwrap().resource, Resource::Task(id.to_owned()));
         }
         assert_eq!(
@@ -377,7 +392,10 @@ mod tests {
 
     #[test]
     fn a_query_is_read_by_the_types_of_its_fields() {
-        let fields = of_query(Some("pageSize=5&includeArtifacts=true&contextId=a%20b+c&A2A-Version=1.0&pageToken=")).unwrap();
+        let fields = of_query(Some(
+            "pageSize=5&includeArtifacts=true&contextId=a%20b+c&A2A-Version=1.0&pageToken=",
+        ))
+        .unwrap();
         let read = decode::<a2a::ListTasksRequest>(Value::Object(fields)).unwrap();
         assert_eq!((read.page_size, read.include_artifacts), (Some(5), Some(true)));
         assert_eq!(read.context_id, "a b c");

@@ -149,7 +149,12 @@ impl Card {
 
     /// Whether a part of this media type is taken.
     pub(crate) fn takes(&self, media_type: &str) -> bool {
-        let bare = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let bare = media_type
+            .split(';')
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .to_ascii_lowercase();
         self.input_modes.iter().any(|mode| {
             let mode = mode.to_ascii_lowercase();
             mode == bare

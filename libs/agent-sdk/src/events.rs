@@ -98,7 +98,11 @@ impl Events {
             }
         };
         self.meters.task_ended(state);
-        tracing::debug!(task_id = self.task_id, state = state.as_str_name(), "task settled");
+        tracing::debug!(
+            task_id = self.task_id,
+            state = state.as_str_name(),
+            "task settled"
+        );
         events.push(self.status_update(state, Some(message)));
         events
     }

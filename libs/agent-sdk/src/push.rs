@@ -104,14 +104,20 @@ impl Pushes {
             .parse()
             .map_err(|error| ("url", format!("is no URL: {error}")))?;
         if !matches!(url.scheme(), "http" | "https") {
-            return Err(("url", format!("has the scheme '{}'; http and https are spoken", url.scheme())));
+            return Err((
+                "url",
+                format!("has the scheme '{}'; http and https are spoken", url.scheme()),
+            ));
         }
         let authentication = config.authentication.as_ref();
         let texts = [
             ("url", config.url.as_str()),
             ("id", config.id.as_str()),
             ("token", config.token.as_str()),
-            ("authentication.scheme", authentication.map_or("", |it| it.scheme.as_str())),
+            (
+                "authentication.scheme",
+                authentication.map_or("", |it| it.scheme.as_str()),
+            ),
             (
                 "authentication.credentials",
                 authentication.map_or("", |it| it.credentials.as_str()),
@@ -119,14 +125,19 @@ impl Pushes {
         ];
         for (field, text) in texts {
             if text.len() > MAX_TEXT {
-                return Err((field, format!("has {} bytes; at most {MAX_TEXT} are allowed", text.len())));
+                return Err((
+                    field,
+                    format!("has {} bytes; at most {MAX_TEXT} are allowed", text.len()),
+                ));
             }
             if HeaderValue::from_str(text).is_err() {
                 return Err((field, "holds characters that no HTTP header can carry".to_owned()));
             }
         }
         match &self.inner.outbound {
-            Some(outbound) => outbound.check(&url).map_err(|failure| ("url", failure.to_string())),
+            Some(outbound) => outbound
+                .check(&url)
+                .map_err(|failure| ("url", failure.to_string())),
             None => Err(("url", "nothing may be pushed".to_owned())),
         }
     }
@@ -240,7 +251,11 @@ impl Inner {
             }
         }
         self.meters.pushed(Delivery::GivenUp);
-        tracing::warn!(task_id = task, config = id, "a push does not arrive and is given up");
+        tracing::warn!(
+            task_id = task,
+            config = id,
+            "a push does not arrive and is given up"
+        );
         false
     }
 
@@ -273,7 +288,9 @@ impl Inner {
         };
         match outbound.send(request).await {
             Ok(response) => verdict(response.status()),
-            Err(failure @ (Failure::Refused(_) | Failure::NoHost(_))) => Attempt::Refused(failure.to_string()),
+            Err(failure @ (Failure::Refused(_) | Failure::NoHost(_))) => {
+                Attempt::Refused(failure.to_string())
+            }
             Err(failure) => Attempt::Failed(failure.to_string()),
         }
     }

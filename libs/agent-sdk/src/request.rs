@@ -255,11 +255,7 @@ mod tests {
 
     #[test]
     fn input_is_an_object_or_nothing() {
-        let parsed = |parts| {
-            read(parts, &card(&["a"]))
-                .unwrap()
-                .parse::<HashMap<String, u8>>()
-        };
+        let parsed = |parts| read(parts, &card(&["a"])).unwrap().parse::<HashMap<String, u8>>();
         assert_eq!(parsed(vec![Part::text("x")]).unwrap(), None);
         let object = parsed(vec![Part::data(json!({ "a": 1.0 }))]).unwrap();
         assert_eq!(object, Some(HashMap::from([("a".to_owned(), 1)])));

@@ -55,12 +55,10 @@ pub async fn run<A: Agent, S: Section>(
         .transpose()
         .map_err(|error| Error::Other(error.to_string()))?;
     let pushes = Pushes::new(outbound, meters.clone());
-    let (tasks, writer, left) =
-        Tasks::open(bounds(&config.agent), disk, pushes.clone(), Arc::clone(&clock)).map_err(|what| {
-            Error::DataDirectory {
-                path: directory.clone().unwrap_or_default(),
-                what,
-            }
+    let (tasks, writer, left) = Tasks::open(bounds(&config.agent), disk, pushes.clone(), Arc::clone(&clock))
+        .map_err(|what| Error::DataDirectory {
+            path: directory.clone().unwrap_or_default(),
+            what,
         })?;
     if let Some(writer) = writer {
         chassis.tasks.spawn("task writer", writer.run());
@@ -68,10 +66,12 @@ pub async fn run<A: Agent, S: Section>(
     if let Some(directory) = &directory {
         chassis.check_disk(directory);
         let checked = tasks.clone();
-        chassis.health.check(Kind::Readiness, "store", CHECK_TIMEOUT, move || {
-            let failure = checked.failure();
-            async move { failure.map_or(Ok(()), Err) }
-        });
+        chassis
+            .health
+            .check(Kind::Readiness, "store", CHECK_TIMEOUT, move || {
+                let failure = checked.failure();
+                async move { failure.map_or(Ok(()), Err) }
+            });
     }
 
     let address = listeners.data_address();
@@ -102,9 +102,7 @@ pub async fn run<A: Agent, S: Section>(
         max_message_bytes: config.server.max_message_bytes,
         extended_card: extended_card.as_ref().map(pbconv::to_proto_agent_card),
     });
-    chassis
-        .tasks
-        .spawn("left tasks", Arc::clone(&desk).take_up(left));
+    chassis.tasks.spawn("left tasks", Arc::clone(&desk).take_up(left));
 
     let instance = instance(&config.agent, &card, &official_card, &authority);
     let registry = endpoint::parse(&config.agent.registry_url)
@@ -141,7 +139,9 @@ fn directory(config: &AgentConfig, card: &Card) -> Option<PathBuf> {
 
 /// Opens the store of tasks.
 async fn open_disk(name: &'static str, directory: Option<PathBuf>) -> Result<Option<Disk>, Error> {
-    let Some(directory) = directory else { return Ok(None) };
+    let Some(directory) = directory else {
+        return Ok(None);
+    };
     let opened = tokio::task::spawn_blocking(move || Disk::open(name, &directory)).await;
     opened
         .map_err(|error| Error::Other(format!("open the store: {error}")))?

@@ -88,7 +88,9 @@ impl<A: Agent> Desk<A> {
         if let Err(status) = self.executor.tasks.announce(task_id).await {
             return status;
         }
-        let message = format!("task '{task_id}' takes longer than the caller allowed and goes on; read it with GetTask");
+        let message = format!(
+            "task '{task_id}' takes longer than the caller allowed and goes on; read it with GetTask"
+        );
         Error::new(Reason::DeadlineExceeded, message)
             .with_metadata("task", task_id)
             .into()
@@ -248,10 +250,10 @@ impl<A: Agent> Desk<A> {
             .find(|extension| extension.required && !used.contains(&extension.uri.as_str()));
         match missing {
             None => Ok(()),
-            Some(extension) => Err(Box::new(ProtocolError::ExtensionSupportRequired.status(format!(
-                "this agent needs the extension '{}'",
-                extension.uri
-            )))),
+            Some(extension) => Err(Box::new(
+                ProtocolError::ExtensionSupportRequired
+                    .status(format!("this agent needs the extension '{}'", extension.uri)),
+            )),
         }
     }
 
@@ -279,7 +281,10 @@ impl<A: Agent> Desk<A> {
         if !self.pushes.are_allowed() {
             return Err(no_push());
         }
-        let task = request.message.as_ref().map_or("", |message| message.task_id.as_str());
+        let task = request
+            .message
+            .as_ref()
+            .map_or("", |message| message.task_id.as_str());
         let config = self.checked_push(config, task, "configuration.task_push_notification_config.")?;
         Ok(Some(Push {
             config: Some(config),
@@ -504,7 +509,9 @@ impl<A: Agent> Desk<A> {
             executor.meters.clone(),
         );
         let why = if attempts >= MOST_ATTEMPTS {
-            format!("the agent ended {attempts} times while it worked on the task; send it again if that was not its fault")
+            format!(
+                "the agent ended {attempts} times while it worked on the task; send it again if that was not its fault"
+            )
         } else {
             "the agent ended while it worked on the task, which may have had effects; see what it did, and send it again"
                 .to_owned()

@@ -121,7 +121,11 @@ impl Tasks {
         work: CancellationToken,
         announced: bool,
     ) -> Result<(), Status> {
-        let id = record.task.as_ref().map(|task| task.id.clone()).unwrap_or_default();
+        let id = record
+            .task
+            .as_ref()
+            .map(|task| task.id.clone())
+            .unwrap_or_default();
         let forgotten = {
             let mut table = self.table.lock();
             let created = table.create(record, work, announced, self.clock.monotonic());
@@ -300,11 +304,12 @@ impl Tasks {
     }
 
     /// Adds or replaces an address; it is durable when this returns.
-    pub(crate) async fn put_push(&self, id: &str, config: pb::TaskPushNotificationConfig) -> Result<(), Status> {
-        self.table
-            .lock()
-            .put_push(id, config)
-            .map_err(|status| *status)?;
+    pub(crate) async fn put_push(
+        &self,
+        id: &str,
+        config: pb::TaskPushNotificationConfig,
+    ) -> Result<(), Status> {
+        self.table.lock().put_push(id, config).map_err(|status| *status)?;
         self.journal.write(id).await.map_err(Status::from)
     }
 
@@ -382,7 +387,9 @@ impl Following {
             }
             if self.tasks.closing.is_cancelled() {
                 let error = Error::new(Reason::ShuttingDown, "the agent shuts down; subscribe again");
-                return Some(Err(error.with_retry_after(std::time::Duration::from_secs(1)).into()));
+                return Some(Err(error
+                    .with_retry_after(std::time::Duration::from_secs(1))
+                    .into()));
             }
             return None;
         };

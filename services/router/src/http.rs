@@ -105,8 +105,7 @@ impl Http {
             }
             Request::GetTask(request) => self.on_task::<GetTask, _>(head, request, Answer::Task).await?,
             Request::CancelTask(request) => {
-                self.on_task::<CancelTask, _>(head, request, Answer::Task)
-                    .await?
+                self.on_task::<CancelTask, _>(head, request, Answer::Task).await?
             }
             Request::ListTasks(request) => {
                 self.at_target::<ListTasks, _>(head, request, Answer::Tasks)
@@ -186,7 +185,10 @@ impl Http {
     }
 
     fn count(&self, binding: muster_a2a::Binding, code: Option<tonic::Code>) {
-        self.forwarder.parts().meters.outcome(Binding::from(binding), code);
+        self.forwarder
+            .parts()
+            .meters
+            .outcome(Binding::from(binding), code);
     }
 }
 

@@ -123,7 +123,10 @@ fn forwarder(
         links: Arc::new(
             Links::new(router.breaker())
                 .with_connections(router.connections_per_instance)
-                .with_outbound(outbound, router.limits(config.server.max_message_bytes).answer_bytes),
+                .with_outbound(
+                    outbound,
+                    router.limits(config.server.max_message_bytes).answer_bytes,
+                ),
         ),
         messages: Admission::new(router.max_messages_in_flight, router.message_queue_size),
         operations: Admission::new(router.max_operations_in_flight, router.message_queue_size),

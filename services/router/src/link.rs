@@ -203,7 +203,9 @@ impl Links {
             return Arc::clone(link);
         }
         let bridge = match (&instance.place, &self.outbound) {
-            (Some(place), Some((outbound, most))) => Some(Client::new(outbound.clone(), place.clone(), *most)),
+            (Some(place), Some((outbound, most))) => {
+                Some(Client::new(outbound.clone(), place.clone(), *most))
+            }
             _ => None,
         };
         let link = Arc::new(Link {

@@ -164,7 +164,8 @@ pub async fn run_by(
         );
     }
     let backups = Backups::new(database, Arc::clone(&chassis.clock), chassis.shutdown.clone());
-    let outbound = Outbound::new(&settings.outbound, crate::outbound::SETTING).map_err(|error| Error::Other(error.to_string()))?;
+    let outbound = Outbound::new(&settings.outbound, crate::outbound::SETTING)
+        .map_err(|error| Error::Other(error.to_string()))?;
     let secrets = Arc::new(Secrets::new(settings.secrets.clone()));
     let web = Arc::new(Web::new(
         outbound,

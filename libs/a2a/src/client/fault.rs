@@ -44,12 +44,17 @@ pub(super) fn of_answer(status: StatusCode, body: &[u8]) -> Status {
     let value: Option<Value> = serde_json::from_slice(body).ok();
     let error = value.as_ref().and_then(|value| value.get("error"));
     match error {
-        Some(error) if value.as_ref().is_some_and(|value| value.get("jsonrpc").is_some()) => of_json_rpc(error),
+        Some(error) if value.as_ref().is_some_and(|value| value.get("jsonrpc").is_some()) => {
+            of_json_rpc(error)
+        }
         Some(error @ Value::Object(_)) => of_http_json(status, error),
         _ => {
             let said = String::from_utf8_lossy(body);
             let said: String = said.chars().take(LONGEST).collect();
-            Status::new(code_of_http(status), format!("the agent answered {status}: {said}"))
+            Status::new(
+                code_of_http(status),
+                format!("the agent answered {status}: {said}"),
+            )
         }
     }
 }

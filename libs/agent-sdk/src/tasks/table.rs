@@ -142,7 +142,12 @@ impl Table {
     }
 
     /// Takes in a task that was kept on disk.
-    pub(crate) fn load(&mut self, id: &str, bytes: Vec<u8>, now: Duration) -> Result<Record, prost::DecodeError> {
+    pub(crate) fn load(
+        &mut self,
+        id: &str,
+        bytes: Vec<u8>,
+        now: Duration,
+    ) -> Result<Record, prost::DecodeError> {
         let record = Record::decode(bytes.as_slice())?;
         self.insert(id, &record, Body::Kept(bytes.into()), now);
         Ok(record)
@@ -156,7 +161,11 @@ impl Table {
         announced: bool,
         now: Duration,
     ) -> Result<(), Box<Status>> {
-        let id = record.task.as_ref().map(|task| task.id.clone()).unwrap_or_default();
+        let id = record
+            .task
+            .as_ref()
+            .map(|task| task.id.clone())
+            .unwrap_or_default();
         self.make_room(record.encoded_len(), now)?;
         let live = Live {
             record: record.clone(),
@@ -252,7 +261,10 @@ impl Table {
 
     /// The task as it is now.
     pub(crate) fn find(&self, id: &str) -> Option<pb::Task> {
-        self.by_id.get(id).and_then(Entry::record).and_then(|record| record.task)
+        self.by_id
+            .get(id)
+            .and_then(Entry::record)
+            .and_then(|record| record.task)
     }
 
     /// The task's state.
@@ -268,7 +280,9 @@ impl Table {
                 "is '{context}', but the task belongs to '{}'; leave it out, or send what the task says",
                 entry.context
             );
-            return Err(Box::new(Error::invalid_field("message.context_id", message).into()));
+            return Err(Box::new(
+                Error::invalid_field("message.context_id", message).into(),
+            ));
         }
         let is_at_work = matches!(&entry.body, Body::Live(live) if live.work.is_some());
         if is_terminal(entry.state) {
@@ -324,7 +338,9 @@ impl Table {
 
     /// Something happened while the task is at work. Nothing after its end.
     pub(crate) fn publish(&mut self, id: &str, event: &Event) {
-        let Some(entry) = self.by_id.get_mut(id) else { return };
+        let Some(entry) = self.by_id.get_mut(id) else {
+            return;
+        };
         let Body::Live(live) = &mut entry.body else { return };
         if is_settled(entry.state) {
             return;
@@ -340,7 +356,9 @@ impl Table {
         if is_settled(entry.state) {
             return None;
         }
-        let Body::Live(live) = &mut entry.body else { return None };
+        let Body::Live(live) = &mut entry.body else {
+            return None;
+        };
         let grown = events.iter().map(prost::Message::encoded_len).sum();
         for event in &events {
             live.record.apply(event);
@@ -380,10 +398,10 @@ impl Table {
         match entry.state {
             TaskState::Canceled => return Ok(Cancelled::Before(Box::new(task))),
             ended if is_terminal(ended) => {
-                return Err(Box::new(ProtocolError::TaskNotCancelable.status(format!(
-                    "task '{id}' has ended as {}",
-                    ended.as_str_name()
-                ))));
+                return Err(Box::new(
+                    ProtocolError::TaskNotCancelable
+                        .status(format!("task '{id}' has ended as {}", ended.as_str_name())),
+                ));
             }
             _ => {}
         }
@@ -469,7 +487,8 @@ impl Table {
 
     /// A page of tasks.
     pub(crate) fn list(&self, request: &pb::ListTasksRequest) -> Result<pb::ListTasksResponse, Box<Status>> {
-        let invalid = |field: &str, message: String| Box::new(Status::from(Error::invalid_field(field, message)));
+        let invalid =
+            |field: &str, message: String| Box::new(Status::from(Error::invalid_field(field, message)));
         let after = match request.page_token.as_str() {
             "" => None,
             token => Some(page::decode(token).ok_or_else(|| {
@@ -484,7 +503,10 @@ impl Table {
             return Err(invalid("history_length", "is negative".to_owned()));
         }
         if TaskState::try_from(request.status).is_err() {
-            return Err(invalid("status", format!("is {}, which is no state", request.status)));
+            return Err(invalid(
+                "status",
+                format!("is {}, which is no state", request.status),
+            ));
         }
         let newer_than = request
             .status_timestamp_after
@@ -633,7 +655,9 @@ impl Table {
 
     /// Brings the entry's place in the list to its task's status.
     fn place(&mut self, id: &str) {
-        let Some(entry) = self.by_id.get_mut(id) else { return };
+        let Some(entry) = self.by_id.get_mut(id) else {
+            return;
+        };
         let Body::Live(live) = &entry.body else { return };
         entry.state = live.record.state();
         let time = live.record.time();
@@ -646,7 +670,9 @@ impl Table {
 
     /// Encodes a task that nobody works on or follows.
     fn rest(&mut self, id: &str) {
-        let Some(entry) = self.by_id.get_mut(id) else { return };
+        let Some(entry) = self.by_id.get_mut(id) else {
+            return;
+        };
         let Body::Live(live) = &entry.body else { return };
         if live.work.is_some() || !live.followers.is_empty() || !is_settled(entry.state) {
             return;
@@ -659,7 +685,9 @@ impl Table {
 
     /// The task was changed now.
     pub(crate) fn touch(&mut self, id: &str, now: Duration) {
-        let Some(entry) = self.by_id.get_mut(id) else { return };
+        let Some(entry) = self.by_id.get_mut(id) else {
+            return;
+        };
         self.untouched.remove(&entry.tick);
         self.ticker += 1;
         entry.tick = self.ticker;

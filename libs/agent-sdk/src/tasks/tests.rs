@@ -197,17 +197,25 @@ fn bytes_are_bounded_and_given_back() {
 fn an_end_is_final_and_cancelling_is_one_of_them() {
     let mut table = table(10);
     create(&mut table, task("t", TaskState::Working, 1), Duration::ZERO).unwrap();
-    let cancelled = table.cancel("t", |_| update("t", TaskState::Canceled, 2)).unwrap();
+    let cancelled = table
+        .cancel("t", |_| update("t", TaskState::Canceled, 2))
+        .unwrap();
     let Cancelled::Now(publication) = cancelled else {
         panic!("it was at work")
     };
     assert!(publication.work.is_some());
     publication.tell();
     assert!(matches!(
-        table.cancel("t", |_| update("t", TaskState::Canceled, 3)).unwrap(),
+        table
+            .cancel("t", |_| update("t", TaskState::Canceled, 3))
+            .unwrap(),
         Cancelled::Before(_)
     ));
-    assert!(table.settle("t", vec![update("t", TaskState::Completed, 4)]).is_none());
+    assert!(
+        table
+            .settle("t", vec![update("t", TaskState::Completed, 4)])
+            .is_none()
+    );
     table.publish("t", &Event::new(update("t", TaskState::Working, 5)));
     assert_eq!(table.state("t"), Some(TaskState::Canceled));
 
@@ -218,7 +226,10 @@ fn an_end_is_final_and_cancelling_is_one_of_them() {
         Some(ProtocolError::TaskNotCancelable)
     );
     let refused = table.follow("done").map(|_| ()).unwrap_err();
-    assert_eq!(ProtocolError::of(&refused), Some(ProtocolError::UnsupportedOperation));
+    assert_eq!(
+        ProtocolError::of(&refused),
+        Some(ProtocolError::UnsupportedOperation)
+    );
 }
 
 #[test]
@@ -231,7 +242,10 @@ fn the_result_leads_the_artifacts() {
     let last = vec![artifact("t", RESULT, "r"), update("t", TaskState::Completed, 2)];
     table.settle("t", last).unwrap().tell();
     let stored = table.find("t").unwrap().artifacts;
-    let order: Vec<_> = stored.iter().map(|artifact| artifact.artifact_id.as_str()).collect();
+    let order: Vec<_> = stored
+        .iter()
+        .map(|artifact| artifact.artifact_id.as_str())
+        .collect();
     assert_eq!(order, [RESULT, "chart", "log"]);
 }
 

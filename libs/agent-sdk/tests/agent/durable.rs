@@ -96,7 +96,11 @@ async fn what_was_at_work_when_the_process_was_killed_fails_unless_it_may_be_rep
     })
     .await;
     let failed = read(&stage, &once.id).await;
-    assert!(said(&failed).contains("the agent ended while"), "{}", said(&failed));
+    assert!(
+        said(&failed).contains("the agent ended while"),
+        "{}",
+        said(&failed)
+    );
     wait_for("the repeatable task to work again", PATIENCE, async || {
         said(&read(&stage, &again.id).await) == "waiting"
     })

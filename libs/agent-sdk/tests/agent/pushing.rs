@@ -44,7 +44,9 @@ impl Receiver {
     /// The kinds of what was heard, with the states.
     fn shapes(&self) -> Vec<String> {
         let shape = |body: &Value| match body.as_object().and_then(|fields| fields.iter().next()) {
-            Some((kind, inner)) if kind == "artifactUpdate" => format!("{kind} {}", inner["artifact"]["name"]),
+            Some((kind, inner)) if kind == "artifactUpdate" => {
+                format!("{kind} {}", inner["artifact"]["name"])
+            }
             Some((kind, inner)) => format!("{kind} {}", inner["status"]["state"]),
             None => body.to_string(),
         };
@@ -141,7 +143,9 @@ async fn what_does_not_arrive_is_tried_again_and_what_is_refused_is_not() {
         .await
         .unwrap();
     wait_for("the push to be given up", PATIENCE, async || {
-        let metrics = muster_testkit::http::get(stage.metrics, "/metrics").await.unwrap();
+        let metrics = muster_testkit::http::get(stage.metrics, "/metrics")
+            .await
+            .unwrap();
         metrics
             .text()
             .contains(r#"agent_push_notifications_total{outcome="given_up"}"#)
@@ -174,7 +178,10 @@ async fn configurations_are_made_read_listed_and_deleted() {
         id: "mine".to_owned(),
         ..Default::default()
     };
-    let got = client.get_task_push_notification_config(get.clone()).await.unwrap();
+    let got = client
+        .get_task_push_notification_config(get.clone())
+        .await
+        .unwrap();
     assert_eq!(got.into_inner(), made[1]);
     let delete = pb::DeleteTaskPushNotificationConfigRequest {
         task_id: running.id.clone(),
@@ -210,7 +217,12 @@ async fn configurations_are_made_read_listed_and_deleted() {
 async fn addresses_that_lead_inside_are_refused_by_their_field() {
     let stage = Stage::open(|_| {}).await;
     let mut client = stage.client();
-    for url in ["http://127.0.0.1:1/", "http://169.254.169.254/latest", "ftp://example.com/", "hook"] {
+    for url in [
+        "http://127.0.0.1:1/",
+        "http://169.254.169.254/latest",
+        "ftp://example.com/",
+        "hook",
+    ] {
         let mut request = say("hello");
         request.configuration = Some(pb::SendMessageConfiguration {
             task_push_notification_config: Some(pb::TaskPushNotificationConfig {

@@ -352,12 +352,12 @@ async fn who_follows_a_question_sees_how_it_goes_on() {
     let mut answer = say("Seattle");
     answer.message.as_mut().unwrap().task_id = asking.id;
     client.send_message(answer).await.unwrap();
-    let rest: Vec<Payload> = stream.map(|event| event.unwrap().payload.unwrap()).collect().await;
+    let rest: Vec<Payload> = stream
+        .map(|event| event.unwrap().payload.unwrap())
+        .collect()
+        .await;
     let shapes: Vec<String> = rest.iter().map(shape).collect();
-    assert_eq!(
-        shapes,
-        ["status Working", "artifact result", "status Completed"]
-    );
+    assert_eq!(shapes, ["status Working", "artifact result", "status Completed"]);
     stage.close().await;
 }
 
@@ -384,7 +384,10 @@ async fn every_follower_sees_the_same_events_in_the_same_order() {
     client.cancel_task(cancel).await.unwrap();
     let mut seen = Vec::new();
     for stream in streams {
-        let events: Vec<Payload> = stream.map(|event| event.unwrap().payload.unwrap()).collect().await;
+        let events: Vec<Payload> = stream
+            .map(|event| event.unwrap().payload.unwrap())
+            .collect()
+            .await;
         // The snapshots may differ by what happened in between.
         seen.push(events.last().map(shape));
     }

@@ -113,9 +113,7 @@ impl Stage {
     }
 
     /// Tries to serve; the error says why it does not.
-    pub async fn try_open(
-        change: impl FnOnce(&mut Config<NoSettings>),
-    ) -> Result<(), muster_runtime::Error> {
+    pub async fn try_open(change: impl FnOnce(&mut Config<NoSettings>)) -> Result<(), muster_runtime::Error> {
         let mut config = Config::<NoSettings>::on_ports(0, 0, 0);
         change(&mut config);
         let listeners = Listeners::ephemeral().unwrap();

@@ -1,8 +1,8 @@
 //! The planning agent as its callers see it: a real server on free ports, A2A over gRPC.
 
 use a2a_pb::pbconv::{json_value_to_proto_value, proto_value_to_json_value};
-use muster_agent_planning::{Config, defaults};
 use muster_a2a::grpc::Client;
+use muster_agent_planning::{Config, defaults};
 use muster_api::a2a::part::Content;
 use muster_api::{a2a, extension};
 use muster_runtime::{Listeners, Shutdown};

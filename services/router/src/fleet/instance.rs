@@ -210,7 +210,10 @@ fn whereabouts(instance: &registry::Instance) -> Result<(Endpoint, Option<Place>
     let url: Url = instance.endpoint.parse().map_err(Error::Url)?;
     let host = url.host_str().unwrap_or_default();
     let port = url.port_or_known_default().unwrap_or_default();
-    Ok((endpoint::parse(&format!("http://{host}:{port}"))?, Some(place(url))))
+    Ok((
+        endpoint::parse(&format!("http://{host}:{port}"))?,
+        Some(place(url)),
+    ))
 }
 
 /// The tenant of the interface at the endpoint, else of the first of its binding.

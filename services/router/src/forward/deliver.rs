@@ -204,7 +204,9 @@ impl Forwarder {
     ) -> Result<(Response<A>, A::Read), Ended> {
         let call = async {
             match chosen.link.bridge() {
-                Some(client) => A::bridge(client, request, method, left).await.map_err(Ended::from),
+                Some(client) => A::bridge(client, request, method, left)
+                    .await
+                    .map_err(Ended::from),
                 None => {
                     let client = Grpc::new(chosen.link.channel())
                         .max_decoding_message_size(self.parts.limits.answer_bytes);

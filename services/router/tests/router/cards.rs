@@ -51,7 +51,9 @@ async fn a_targets_card_names_the_router_and_its_url_works() {
         let message = json!({"messageId": target, "role": "ROLE_USER", "parts": [{"text": "x"}]});
         let body =
             json!({"jsonrpc": "2.0", "id": 1, "method": "SendMessage", "params": {"message": message}});
-        crate::harness::post(address, &format!("/{target}"), &body).await.unwrap();
+        crate::harness::post(address, &format!("/{target}"), &body)
+            .await
+            .unwrap();
     }
     assert_eq!(agent.calls().len(), 2);
 }

@@ -38,9 +38,18 @@ async fn messages_and_tasks_by_path_with_the_target_in_front() {
     let stack = Stack::start().await;
     let agent = stack.agent("weather", &["forecasting"]).await;
     let address = stack.router.address;
-    for (number, target) in ["weather", "skill:forecasting", "skill%3Aforecasting"].iter().enumerate() {
+    for (number, target) in ["weather", "skill:forecasting", "skill%3Aforecasting"]
+        .iter()
+        .enumerate()
+    {
         let path = format!("/{target}/message:send");
-        let answer = send(address, Method::POST, &path, Some(&message(&format!("m{number}")))).await;
+        let answer = send(
+            address,
+            Method::POST,
+            &path,
+            Some(&message(&format!("m{number}"))),
+        )
+        .await;
         assert_eq!(answer.status, 200, "{path}: {}", answer.text());
         assert_eq!(answer.headers["content-type"], "application/a2a+json");
         assert!(answer.headers.contains_key("muster-instance"));
@@ -55,16 +64,26 @@ async fn messages_and_tasks_by_path_with_the_target_in_front() {
     let mut by_tenant = message("m-tenant");
     by_tenant["tenant"] = json!("weather");
     assert_eq!(
-        send(address, Method::POST, "/message:send", Some(&by_tenant)).await.status,
+        send(address, Method::POST, "/message:send", Some(&by_tenant))
+            .await
+            .status,
         200
     );
     assert_eq!(agent.calls().len(), 4);
     assert_eq!(agent.calls()[1].skill.as_deref(), Some("forecasting"));
 
-    let listed = get(address, "/weather/tasks?pageSize=2&includeArtifacts=true").await.json();
+    let listed = get(address, "/weather/tasks?pageSize=2&includeArtifacts=true")
+        .await
+        .json();
     assert_eq!(listed["nextPageToken"], "", "{listed}");
     let id = listed["tasks"][0]["id"].as_str().unwrap().to_owned();
-    let cancelled = send(address, Method::POST, &format!("/tasks/{id}:cancel"), Some(&json!({}))).await;
+    let cancelled = send(
+        address,
+        Method::POST,
+        &format!("/tasks/{id}:cancel"),
+        Some(&json!({})),
+    )
+    .await;
     assert_eq!(cancelled.json()["status"]["state"], "TASK_STATE_CANCELED");
 }
 
@@ -98,7 +117,12 @@ async fn errors_have_their_status_reason_and_remedy() {
         ("/wether/message:send", message("m"), 404, "AGENT_NOT_FOUND"),
         ("/message:send", message("m"), 400, "TARGET_MISSING"),
         ("/weather/message:send", no_parts, 400, "INVALID_FIELD"),
-        ("/weather/message:send", json!({"message": 7}), 400, "INVALID_FIELD"),
+        (
+            "/weather/message:send",
+            json!({"message": 7}),
+            400,
+            "INVALID_FIELD",
+        ),
         ("/weather/message:send", json!([]), 400, "INVALID_FIELD"),
     ] {
         let answer = send(address, Method::POST, path, Some(&body)).await;
@@ -124,9 +148,15 @@ async fn errors_have_their_status_reason_and_remedy() {
 
     let body = message("m").to_string();
     let headers = [("content-type", "text/plain"), ("a2a-version", "1.0")];
-    let plain = http::send(address, Method::POST, "/weather/message:send", &headers, body.into())
-        .await
-        .unwrap();
+    let plain = http::send(
+        address,
+        Method::POST,
+        "/weather/message:send",
+        &headers,
+        body.into(),
+    )
+    .await
+    .unwrap();
     assert_eq!(info(&plain.json())["reason"], "CONTENT_TYPE_NOT_SUPPORTED");
 }
 
@@ -134,7 +164,9 @@ async fn errors_have_their_status_reason_and_remedy() {
 async fn the_cards_name_the_way() {
     let stack = Stack::start().await;
     let _agent = stack.agent("weather", &["forecasting"]).await;
-    let card = get(stack.router.address, "/weather/.well-known/agent-card.json").await.json();
+    let card = get(stack.router.address, "/weather/.well-known/agent-card.json")
+        .await
+        .json();
     let interface = card["supportedInterfaces"]
         .as_array()
         .unwrap()

@@ -14,7 +14,9 @@ fn params(message_id: &str) -> Value {
 
 async fn rpc(address: SocketAddr, path: &str, method: &str, params: Value) -> Value {
     let body = json!({"jsonrpc": "2.0", "id": 7, "method": method, "params": params});
-    let response = crate::harness::post(address, path, &body).await.expect("an answer");
+    let response = crate::harness::post(address, path, &body)
+        .await
+        .expect("an answer");
     assert_eq!(response.status, 200);
     let answer = response.json();
     assert_eq!(
@@ -89,7 +91,9 @@ async fn streams_are_server_sent_events() {
     let stack = Stack::start().await;
     let _agent = stack.agent("weather", &["forecasting"]).await;
     let body = json!({"jsonrpc": "2.0", "id": "s", "method": "SendStreamingMessage", "params": params("m")});
-    let response = crate::harness::post(stack.router.address, "/weather", &body).await.unwrap();
+    let response = crate::harness::post(stack.router.address, "/weather", &body)
+        .await
+        .unwrap();
     assert_eq!(response.headers["content-type"], "text/event-stream");
     assert!(response.headers.contains_key("muster-instance"));
     let events: Vec<Value> = response
@@ -157,9 +161,15 @@ async fn broken_envelopes_are_answered_as_json_rpc_has_it() {
     let stack = Stack::start().await;
     let address = stack.router.address;
     let post = async |body: &str| {
-        let answer = http::send(address, http::Method::POST, "/", &[("a2a-version", "1.0")], body.to_owned().into())
-            .await
-            .unwrap();
+        let answer = http::send(
+            address,
+            http::Method::POST,
+            "/",
+            &[("a2a-version", "1.0")],
+            body.to_owned().into(),
+        )
+        .await
+        .unwrap();
         assert_eq!(answer.status, 200);
         answer.json()
     };
