@@ -167,39 +167,22 @@ impl Stranger {
         (Ipv4Addr::LOCALHOST, self.program.ports().health).into()
     }
 
-    /// How it registers, over gRPC alone.
-    fn instance(&self) -> Instance {
-        Instance {
-            agent_id: "stranger".to_owned(),
-            endpoint: self.program.url(),
-            version: "1.0.0".to_owned(),
-            card: Some(a2a::AgentCard {
-                name: "Stranger".to_owned(),
-                description: "An agent of an official SDK".to_owned(),
-                version: "1.0.0".to_owned(),
-                supported_interfaces: vec![a2a::AgentInterface {
-                    url: self.program.data_address().to_string(),
-                    protocol_binding: "GRPC".to_owned(),
-                    protocol_version: "1.0".to_owned(),
-                    ..Default::default()
-                }],
-                capabilities: Some(a2a::AgentCapabilities {
-                    streaming: Some(true),
-                    ..Default::default()
-                }),
-                default_input_modes: vec!["text/plain".to_owned()],
-                default_output_modes: vec!["text/plain".to_owned()],
-                skills: vec![a2a::AgentSkill {
-                    id: "stranger_echo".to_owned(),
-                    name: "Echo".to_owned(),
-                    description: "Says it again".to_owned(),
-                    tags: vec!["test".to_owned()],
-                    ..Default::default()
-                }],
-                ..Default::default()
-            }),
-            ..Default::default()
-        }
+    /// Has it join over a binding under an id, as long as what comes back is kept.
+    fn joins(&self, registry: &str, id: &str, binding: &str) -> Process {
+        let card = format!("http://{}", self.web());
+        let arguments = [
+            "agents",
+            "register",
+            "--card",
+            &card,
+            "--id",
+            id,
+            "--binding",
+            binding,
+        ];
+        let program = Program::named("muster").env("MUSTER_REGISTRY_URL", registry);
+        let program = arguments.into_iter().fold(program, Program::arg);
+        program.start()
     }
 }
 
@@ -287,34 +270,43 @@ async fn an_agent_of_the_official_javascript_sdk_is_reached_through_the_router()
 async fn is_reached_through_the_router(agent: &Stranger) {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let dev = Dev::start(directory.path()).await;
-    let mut registry = RegistryServiceClient::connect(dev.url("registry"))
-        .await
-        .expect("the registry answers");
-    let instance = Some(agent.instance());
-    registry
-        .register(RegisterRequest { instance })
-        .await
-        .expect("the agent is registered");
     let router: SocketAddr = dev
         .url("router")
         .trim_start_matches("http://")
         .parse()
         .expect("an address");
-    wait_for("the router to know the agent", PATIENCE, async || {
-        let card = http::get(router, "/stranger/.well-known/agent-card.json").await;
-        card.is_ok_and(|card| card.status == 200)
-    })
-    .await;
+    // One after the other, so that the skill leads to the one binding that is tried.
+    for (id, binding) in [
+        ("by-grpc", "GRPC"),
+        ("by-rpc", "JSONRPC"),
+        ("by-rest", "HTTP+JSON"),
+    ] {
+        let joined = agent.joins(&dev.url("registry"), id, binding);
+        let card = format!("/{id}/.well-known/agent-card.json");
+        wait_for(&format!("the router to know {id}"), PATIENCE, async || {
+            let card = http::get(router, &card).await;
+            card.is_ok_and(|card| card.status == 200)
+        })
+        .await;
+        serves_every_operation(&dev, router, id).await;
+        drop(joined);
+    }
+}
 
-    for target in ["stranger", "skill:stranger_echo"] {
+/// What a caller of the router can ask of the agent of that id.
+async fn serves_every_operation(dev: &Dev, router: SocketAddr, id: &str) {
+    let path = format!("/{id}");
+    for target in [id, "skill:stranger_echo"] {
         let task = say_over_grpc(dev.url("router"), target, "echo hello").await;
         assert_eq!(task.status.unwrap_or_default().state(), a2a::TaskState::Completed);
-        let path = format!("/{target}");
-        let answer = rpc(router, &path, "SendMessage", saying("echo hello")).await;
+        let there = format!("/{target}");
+        let answer = rpc(router, &there, "SendMessage", saying("echo hello")).await;
         completed_with(&answer.json()["result"]["task"], "hello");
+        let answer = post(router, &format!("{there}/message:send"), &saying("echo hello")).await;
+        completed_with(&answer.json()["task"], "hello");
     }
 
-    let streamed = rpc(router, "/stranger", "SendStreamingMessage", saying("echo hello")).await;
+    let streamed = rpc(router, &path, "SendStreamingMessage", saying("echo hello")).await;
     let streamed = streamed.text();
     let events: Vec<Value> = streamed
         .lines()
@@ -329,15 +321,15 @@ async fn is_reached_through_the_router(agent: &Stranger) {
     );
 
     // A task that is open belongs to the agent, which is asked about it and can be told to stop.
-    let open = say_over_grpc(dev.url("router"), "stranger", "ask").await;
-    let got = rpc(router, "/stranger", "GetTask", json!({ "id": open.id }))
+    let open = say_over_grpc(dev.url("router"), id, "ask").await;
+    let got = rpc(router, &path, "GetTask", json!({ "id": open.id }))
         .await
         .json();
     assert_eq!(
         got["result"]["status"]["state"], "TASK_STATE_INPUT_REQUIRED",
         "{got}"
     );
-    let canceled = rpc(router, "/stranger", "CancelTask", json!({ "id": open.id }))
+    let canceled = rpc(router, &path, "CancelTask", json!({ "id": open.id }))
         .await
         .json();
     assert_eq!(

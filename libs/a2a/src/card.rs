@@ -63,6 +63,15 @@ fn cache_control(age: Duration) -> HeaderValue {
     HeaderValue::from_str(&format!("public, max-age={}", age.as_secs())).expect("digits are a header value")
 }
 
+/// Reads a card that an agent serves.
+///
+/// # Errors
+/// Says what is wrong with it.
+pub fn parse(body: &[u8]) -> Result<AgentCard, String> {
+    let value = serde_json::from_slice(body).map_err(|error| format!("the card is no JSON: {error}"))?;
+    codec::decode::<a2a::AgentCard>(value).map_err(|status| format!("the card is none: {}", status.message()))
+}
+
 /// A refusal as the answer to a request for a card.
 #[must_use]
 pub fn refused(status: &Status) -> Response {

@@ -1,5 +1,7 @@
 //! `muster agents`: who is there, what they can do, how loaded they are.
 
+mod register;
+
 use std::collections::BTreeMap;
 
 use muster_api::registry::{
@@ -19,6 +21,7 @@ pub async fn run(command: AgentsCommand, endpoints: &Endpoints, output: &Output)
     match command {
         AgentsCommand::List { status } => list(&status, endpoints, output).await,
         AgentsCommand::Get { id } => get(id, endpoints, output).await,
+        AgentsCommand::Register(arguments) => register::run(arguments, endpoints, output).await,
         AgentsCommand::Drain { id, instance } => drain(id, instance, endpoints, output).await,
     }
 }

@@ -186,6 +186,34 @@ pub enum AgentsCommand {
         #[arg(long)]
         instance: Option<String>,
     },
+    /// Register an agent that knows nothing of Muster, by its card, and keep it registered until this command ends.
+    Register(RegisterArguments),
+}
+
+/// What `muster agents register` can be told.
+#[derive(Debug, Args)]
+pub struct RegisterArguments {
+    /// URL of the agent's card, or of the agent: `/.well-known/agent-card.json` is looked for there.
+    #[arg(long, value_name = "URL")]
+    pub card: String,
+    /// Id under which it is found; the card's name as a DNS label where none is given.
+    #[arg(long)]
+    pub id: Option<String>,
+    /// How it is to be called; the fastest way that the card lists where none is given.
+    #[arg(long, value_parser = ["GRPC", "JSONRPC", "HTTP+JSON"])]
+    pub binding: Option<String>,
+    /// Whose agent it is.
+    #[arg(long, default_value = "")]
+    pub namespace: String,
+    /// Its region.
+    #[arg(long, default_value = "")]
+    pub region: String,
+    /// Its zone within the region.
+    #[arg(long, default_value = "")]
+    pub zone: String,
+    /// Its share of new work beside other instances of the agent, 0 to 1000.
+    #[arg(long)]
+    pub weight: Option<u32>,
 }
 
 /// A status of an instance.
