@@ -5,8 +5,6 @@ use std::process::Output;
 
 use muster_api::a2a;
 use muster_api::a2a::a2a_service_client::A2aServiceClient;
-use muster_api::registry::registry_service_client::RegistryServiceClient;
-use muster_api::registry::{Instance, RegisterRequest};
 use muster_testkit::{Process, Program, http, wait_for};
 use muster_tests::{Dev, PATIENCE, javascript_packages, repository_file, tool};
 use serde_json::{Value, json};
