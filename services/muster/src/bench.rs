@@ -4,6 +4,7 @@ mod fairness;
 mod latency;
 mod part;
 mod process;
+mod registry;
 mod route;
 mod workflow;
 
@@ -17,6 +18,8 @@ use crate::output::Output;
 pub enum BenchCommand {
     /// How long a namespace's runs take to begin, alone and beside another one that has filled the line.
     Fairness(fairness::Arguments),
+    /// What a registry of many instances costs: memory, heartbeats, discovery, and watching.
+    Registry(registry::Arguments),
     /// How many messages a second go through the router, beside other ways to the same agent, and what a hop costs.
     Route(Box<route::Arguments>),
     /// How many durable steps a second the fleet takes, how long each takes, and what it costs.
@@ -33,6 +36,7 @@ pub enum BenchCommand {
 pub async fn run(command: BenchCommand, output: &Output) -> Result<(), Failure> {
     match command {
         BenchCommand::Fairness(arguments) => fairness::run(&arguments, output).await,
+        BenchCommand::Registry(arguments) => registry::run(&arguments, output).await,
         BenchCommand::Route(arguments) => route::run(&arguments, output).await,
         BenchCommand::Workflow(arguments) => workflow::run(arguments, output).await,
         BenchCommand::Part(arguments) => part::run(&arguments, output).await,

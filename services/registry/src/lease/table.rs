@@ -578,10 +578,10 @@ fn in_namespace<'a>(
 /// Sorts, and keeps at most so many.
 fn keep_most<T, K: Ord>(all: &mut Vec<T>, most: usize, key: impl Fn(&T) -> K) {
     if most < all.len() {
-        all.select_nth_unstable_by(most, |a, b| key(a).cmp(&key(b)));
+        all.select_nth_unstable_by_key(most, &key);
         all.truncate(most);
     }
-    all.sort_unstable_by(|a, b| key(a).cmp(&key(b)));
+    all.sort_unstable_by_key(&key);
 }
 
 /// What a report means for an instance that an operator drains: it takes no new work, whatever it says.

@@ -145,11 +145,14 @@ proptest! {
     }
 }
 
+/// Instances and what each can do.
+type Able = BTreeMap<String, BTreeSet<String>>;
+
 /// The same rules, as slowly and plainly as they can be written.
 #[derive(Default)]
 struct Model {
     /// By agent: its instances with their skills, and what those could do who left last.
-    agents: BTreeMap<String, (BTreeMap<String, BTreeSet<String>>, BTreeSet<String>)>,
+    agents: BTreeMap<String, (Able, BTreeSet<String>)>,
 }
 
 impl Model {
