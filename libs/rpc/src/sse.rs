@@ -120,6 +120,9 @@ mod tests {
         let mut parser = Parser::new(10);
         let mut ready = VecDeque::new();
         assert_eq!(parser.take(b"data: 12\n", &mut ready), Ok(()));
-        assert_eq!(parser.take(b"data: 34567890", &mut ready), Err(TooLong { limit: 10 }));
+        assert_eq!(
+            parser.take(b"data: 34567890", &mut ready),
+            Err(TooLong { limit: 10 })
+        );
     }
 }

@@ -7,7 +7,10 @@ use super::{Config, Failure, Outbound, Policy};
 fn admits(allow: &[&str], host: &str, address: &str) -> bool {
     let allow: Vec<String> = allow.iter().map(|&entry| entry.to_owned()).collect();
     let address: IpAddr = address.parse().unwrap();
-    Policy::new(&allow, "outbound.allow").unwrap().admits(host, address).is_ok()
+    Policy::new(&allow, "outbound.allow")
+        .unwrap()
+        .admits(host, address)
+        .is_ok()
 }
 
 #[test]
