@@ -1,11 +1,11 @@
-//! The HTTP face: which requests are JSON-RPC, which are HTTP+JSON, and how much of a body is read for how long.
+//! The HTTP face: which requests are JSON-RPC, which are HTTP+JSON, and how much of a body is read. For how long is a matter of
+//! whoever serves the routes; a body that fails with a status is answered with it.
 //!
 //! `POST /` and `POST /{target}` (with or without a slash at the end, because clients differ) are JSON-RPC; HTTP+JSON has its
 //! paths at the root and below `/{target}`. An agent that is called `tasks` is reached by JSON-RPC and gRPC as any other; its
 //! HTTP+JSON paths are taken for those of the root.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -21,9 +21,6 @@ use tonic::Status;
 use crate::rest::{self, Place, Resource};
 use crate::service::{Binding, Head, Service, VERSION};
 use crate::{codec, jsonrpc};
-
-/// How long a body may take to come in: who sends a byte now and then holds a connection and memory.
-const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What the routes need.
 pub struct Face<S> {
@@ -132,25 +129,30 @@ fn head(binding: Binding, parts: Parts, tenant: Option<String>) -> Head {
     }
 }
 
-/// The body, whole, within its bounds of size and time.
+/// The body, whole, within its bounds.
 async fn read(body: Body, limit: usize) -> Result<Bytes, (Box<Status>, StatusCode)> {
-    match tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, limit)).await {
-        Ok(Ok(body)) => Ok(body),
+    axum::body::to_bytes(body, limit).await.map_err(|error| {
+        if let Some(status) = status_in(&error) {
+            return (Box::new(status.clone()), StatusCode::REQUEST_TIMEOUT);
+        }
         // Either it is too large, or the client broke off and hears nothing anyway.
-        Ok(Err(_)) => {
-            let error = Error::new(
-                Reason::MessageTooLarge,
-                format!("the body is larger than {limit} bytes, or was broken off"),
-            )
-            .with_metadata("limit", limit.to_string());
-            Err((Box::new(error.into()), StatusCode::PAYLOAD_TOO_LARGE))
+        let error = Error::new(
+            Reason::MessageTooLarge,
+            format!("the body is larger than {limit} bytes, or was broken off"),
+        )
+        .with_metadata("limit", limit.to_string());
+        (Box::new(error.into()), StatusCode::PAYLOAD_TOO_LARGE)
+    })
+}
+
+/// The status with which a body failed: it did not come in in time.
+fn status_in<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e Status> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(status) = error.downcast_ref::<Status>() {
+            return Some(status);
         }
-        Err(_) => {
-            let error = Error::new(
-                Reason::DeadlineExceeded,
-                format!("the body did not come in within {} s", BODY_TIMEOUT.as_secs()),
-            );
-            Err((Box::new(error.into()), StatusCode::REQUEST_TIMEOUT))
-        }
+        next = error.source();
     }
+    None
 }

@@ -97,7 +97,7 @@ catalogue! {
     /// The message is larger than allowed.
     MessageTooLarge = "MESSAGE_TOO_LARGE", ResourceExhausted, 413, "send less, or pass a reference in place of the content";
     /// The agent could not be reached or broke off.
-    AgentUnreachable = "AGENT_UNREACHABLE", Unavailable, 503, "try again; other instances are preferred meanwhile";
+    AgentUnreachable = "AGENT_UNREACHABLE", Unavailable, 503, "try again where the metadata `safe_to_retry` says `true`; elsewhere see first, with the task, what was done";
     /// The agent answered with something that is not A2A.
     InvalidAgentResponse = "INVALID_AGENT_RESPONSE", Internal, 502, "report it to the agent's owner";
     /// No agent is known to own that task.

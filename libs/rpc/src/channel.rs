@@ -3,10 +3,16 @@
 //! A channel connects at its first call and again after a loss, so that services may start in any order. Two
 //! kinds of peer need two settings: our own services answer HTTP/2 pings at any rate, while gRPC servers of other
 //! languages close a connection that is pinged more often than every five minutes (`too_many_pings`). Agents
-//! may be written in any language, so connections to them rely on TCP keepalive and ping rarely.
+//! may be written in any language, so connections to them rely on TCP and ping rarely.
+//!
+//! TCP itself finds out about a peer that is silent because the network drops everything: probes where nothing is under way
+//! in either direction ([`Config::tcp_keepalive`]), and a bound on how long what was sent may stay unacknowledged
+//! ([`Config::tcp_silence`]), because probes pause while something is unacknowledged and the kernel alone would repeat it for a
+//! quarter of an hour. Rejected: shorter pings to agents, which servers of other languages answer with `too_many_pings`.
 
 use std::time::Duration;
 
+use hyper_util::client::legacy::connect::HttpConnector;
 use tonic::transport::Channel;
 
 use crate::endpoint::Endpoint;
@@ -18,6 +24,10 @@ pub struct Config {
     pub connect_timeout: Duration,
     /// Idle time after which TCP probes the peer, and the pause between probes.
     pub tcp_keepalive: Duration,
+    /// How long a peer may leave what was sent to it, probes too, without any acknowledgement before the connection is given up.
+    /// Where the operating system has no such bound (it is Linux's `TCP_USER_TIMEOUT`), three probes are the bound on an idle
+    /// connection, and there is none on a busy one.
+    pub tcp_silence: Duration,
     /// How often to ping over HTTP/2.
     pub ping_interval: Duration,
     /// How long a ping may stay unanswered before the connection is given up.
@@ -33,6 +43,7 @@ impl Config {
         Self {
             connect_timeout: Duration::from_secs(3),
             tcp_keepalive: Duration::from_secs(10),
+            tcp_silence: Duration::from_secs(30),
             ping_interval: Duration::from_secs(10),
             ping_timeout: Duration::from_secs(5),
             ping_while_idle: true,
@@ -45,6 +56,7 @@ impl Config {
         Self {
             connect_timeout: Duration::from_secs(3),
             tcp_keepalive: Duration::from_secs(10),
+            tcp_silence: Duration::from_secs(30),
             ping_interval: Duration::from_secs(310),
             ping_timeout: Duration::from_secs(10),
             ping_while_idle: false,
@@ -66,15 +78,24 @@ pub fn connect_lazy(endpoint: &Endpoint) -> Channel {
 pub fn connect_lazy_with(endpoint: &Endpoint, config: &Config) -> Channel {
     tonic::transport::Endpoint::from_shared(endpoint.to_string())
         .expect("a parsed endpoint is a URI")
-        .connect_timeout(config.connect_timeout)
-        .tcp_nodelay(true)
-        .tcp_keepalive(Some(config.tcp_keepalive))
-        .tcp_keepalive_interval(Some(config.tcp_keepalive))
-        .tcp_keepalive_retries(Some(TCP_PROBES))
         .http2_keep_alive_interval(config.ping_interval)
         .keep_alive_timeout(config.ping_timeout)
         .keep_alive_while_idle(config.ping_while_idle)
-        .connect_lazy()
+        .connect_with_connector_lazy(connector(config))
+}
+
+/// tonic's own connector, with the one setting that tonic does not pass on.
+fn connector(config: &Config) -> HttpConnector {
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    connector.set_connect_timeout(Some(config.connect_timeout));
+    connector.set_nodelay(true);
+    connector.set_keepalive(Some(config.tcp_keepalive));
+    connector.set_keepalive_interval(Some(config.tcp_keepalive));
+    connector.set_keepalive_retries(Some(TCP_PROBES));
+    #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+    connector.set_tcp_user_timeout(Some(config.tcp_silence));
+    connector
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 mod accept;
 mod answers;
+mod beginning;
 mod body;
 mod contract;
 mod layers;

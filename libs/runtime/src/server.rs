@@ -32,6 +32,11 @@ pub struct Config {
     pub max_concurrent_streams: u32,
     /// Bytes of headers that one request may have.
     pub max_header_bytes: u32,
+    /// How long a new connection may take to say which HTTP it speaks, and a request of HTTP/1 for its head.
+    pub head_timeout_seconds: u64,
+    /// How long the body of a request may take to come in, gRPC and plain HTTP alike: who sends a byte now and then holds
+    /// memory and a place.
+    pub body_timeout_seconds: u64,
 }
 
 impl Default for Config {
@@ -46,6 +51,8 @@ impl Default for Config {
             max_connections: 10_000,
             max_concurrent_streams: 1_000,
             max_header_bytes: 16 << 10,
+            head_timeout_seconds: 30,
+            body_timeout_seconds: 60,
         }
     }
 }
@@ -72,6 +79,18 @@ impl Config {
     #[must_use]
     pub fn drain_timeout(&self) -> Duration {
         Duration::from_secs(self.drain_timeout_seconds)
+    }
+
+    /// How long a request may take to begin.
+    #[must_use]
+    pub fn head_timeout(&self) -> Duration {
+        Duration::from_secs(self.head_timeout_seconds)
+    }
+
+    /// How long a request's body may take to come in.
+    #[must_use]
+    pub fn body_timeout(&self) -> Duration {
+        Duration::from_secs(self.body_timeout_seconds)
     }
 
     /// Adds what is wrong.
@@ -106,6 +125,14 @@ impl Config {
         }
         if self.drain_timeout_seconds > 3_600 {
             mistakes.add("server.drain_timeout_seconds", "must be at most 3600");
+        }
+        for (key, seconds) in [
+            ("head_timeout_seconds", self.head_timeout_seconds),
+            ("body_timeout_seconds", self.body_timeout_seconds),
+        ] {
+            if !(1..=3_600).contains(&seconds) {
+                mistakes.add(format!("server.{key}"), "must be from 1 to 3600 seconds");
+            }
         }
         if self.max_connections == 0 {
             mistakes.add("server.max_connections", "must be at least 1");

@@ -109,7 +109,7 @@ pub enum Error {
         limit: usize,
     },
     /// The agent was reached and broke off.
-    #[error("instance {instance} of agent '{agent}' broke off: {detail}")]
+    #[error("instance {instance} of agent '{agent}' broke off: {detail}; {}", again(*is_repeatable))]
     Unreachable {
         /// The agent.
         agent: String,
@@ -117,6 +117,8 @@ pub enum Error {
         instance: String,
         /// What the connection said.
         detail: String,
+        /// Whether doing it again does no harm, should it have been done.
+        is_repeatable: bool,
     },
     /// The agent answered with something that is not A2A.
     #[error("agent '{agent}' gave an answer that is not A2A: {detail}")]
@@ -131,6 +133,18 @@ pub enum Error {
     UnknownTask {
         /// The task's id.
         task: String,
+    },
+    /// None of the target's instances that could be asked has the task, and not all could be asked.
+    #[error(
+        "task '{task}' is with none of the instances of '{target}' that answered, and {unasked} could not be asked"
+    )]
+    TaskUnlocated {
+        /// The task's id.
+        task: String,
+        /// Whom the request was for.
+        target: String,
+        /// How many instances could not be asked.
+        unasked: usize,
     },
     /// The message id was used with another body.
     #[error("message id '{message}' was used before with another message for the same target")]
@@ -153,6 +167,14 @@ pub enum Error {
     /// The agent's own answer, passed on unchanged.
     #[error("{}", _0.message())]
     Agent(Box<Status>),
+}
+
+const fn again(is_repeatable: bool) -> &'static str {
+    if is_repeatable {
+        "trying again is safe"
+    } else {
+        "it may have been done already, so trying again may do it twice"
+    }
 }
 
 fn suggested(nearest: &[String]) -> String {

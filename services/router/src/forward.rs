@@ -16,6 +16,7 @@ mod deliver;
 mod failure;
 mod relay;
 mod scope;
+mod search;
 
 use std::sync::Arc;
 use std::time::Duration;

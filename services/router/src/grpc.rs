@@ -41,6 +41,9 @@ const QUEUE_RETRY: std::time::Duration = std::time::Duration::from_secs(1);
 /// How long to wait for a registry that has not answered yet.
 const REGISTRY_RETRY: std::time::Duration = std::time::Duration::from_secs(2);
 
+/// How long to wait before a task is looked for again: instances come back, or their leases end, within seconds.
+const SEARCH_RETRY: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// A2A over gRPC.
 #[derive(Clone)]
 pub struct A2a {
@@ -256,9 +259,20 @@ impl From<Error> for Status {
             Error::TooLarge { limit, .. } => {
                 of(Reason::MessageTooLarge).with_metadata("limit", limit.to_string())
             }
-            Error::Unreachable { .. } => of(Reason::AgentUnreachable),
+            Error::Unreachable {
+                agent,
+                instance,
+                is_repeatable,
+                ..
+            } => of(Reason::AgentUnreachable)
+                .with_metadata("agent", agent)
+                .with_metadata("instance", instance)
+                .with_metadata("safe_to_retry", is_repeatable.to_string()),
             Error::InvalidAnswer { .. } => return ProtocolError::InvalidAgentResponse.status(message),
             Error::UnknownTask { .. } => return ProtocolError::TaskNotFound.status(message),
+            Error::TaskUnlocated { .. } => of(Reason::NoInstanceAvailable)
+                .with_retry_after(SEARCH_RETRY)
+                .with_metadata("cause", "unreachable"),
             Error::MessageIdReused { .. } => of(Reason::MessageIdReused),
             Error::VersionNotSupported { .. } => return ProtocolError::VersionNotSupported.status(message),
             Error::Store { .. } => of(Reason::StoreUnavailable),

@@ -9,7 +9,7 @@
 //! new one. Calls under way keep the old link alive until they end.
 //!
 //! An instance whose lease ended without a goodbye is lost: calls that are with it are broken off there and then,
-//! because a machine that vanished never closes its connections, and they would hang until their deadlines.
+//! because a machine that vanished never closes its connections, and they would hang until TCP gives those up.
 
 use std::collections::HashMap;
 use std::sync::Arc;

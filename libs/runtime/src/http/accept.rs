@@ -18,10 +18,9 @@ use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinSet};
 use tower::ServiceExt as _;
 
+use super::beginning::Beginning;
 use crate::{Shutdown, server};
 
-/// How long a client may take to send its request's head.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often an idle HTTP/2 peer is asked whether it is there, and how long it may take to answer.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
 /// How long to wait when the process has no file descriptor left.
@@ -37,6 +36,7 @@ pub(crate) async fn serve(
     drain: impl Future<Output = ()>,
 ) -> usize {
     let builder = Arc::new(protocol(config));
+    let head_timeout = config.head_timeout();
     let graceful = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(config.max_connections));
     let mut connections = JoinSet::new();
@@ -66,6 +66,7 @@ pub(crate) async fn serve(
         let builder = Arc::clone(&builder);
         let watcher = graceful.watcher();
         connections.spawn(async move {
+            let stream = Beginning::within(head_timeout, stream);
             let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
             // Clients break off all the time; who cares is told by its own request.
             if let Err(error) = watcher.watch(connection.into_owned()).await {
@@ -122,7 +123,7 @@ fn protocol(config: &server::Config) -> Builder<TokioExecutor> {
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
+        .header_read_timeout(config.head_timeout())
         .max_buf_size(header_bytes.max(8 << 10));
     builder
         .http2()

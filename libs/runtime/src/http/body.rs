@@ -8,14 +8,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use http::HeaderMap;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body as _, Frame, SizeHint};
-use tonic::Code;
+use muster_api::error::{Error, Reason};
+use tokio::time::Sleep;
+use tonic::{Code, Status};
 
 use super::answers;
 use crate::metrics::Metrics;
@@ -44,6 +47,67 @@ pub(super) fn limited(request: Request, limit: usize) -> (Request, Exceeded) {
         }))
     });
     (request, exceeded)
+}
+
+/// The request with a body that fails when it has not come in within `limit`. The error is a [`Status`], which gRPC services
+/// answer with as it is; others find it among the error's sources.
+///
+/// A stream of requests is a body, too. Of the services here only gRPC's reflection has one.
+pub(super) fn timed(request: Request, limit: Duration) -> Request {
+    request.map(|body| {
+        if body.is_end_stream() {
+            return body;
+        }
+        Body::new(Timed {
+            body,
+            limit,
+            end: None,
+        })
+    })
+}
+
+/// A request's body with an end. The timer starts when the body is first waited for: most come with their heads.
+struct Timed {
+    body: Body,
+    limit: Duration,
+    end: Option<Pin<Box<Sleep>>>,
+}
+
+impl hyper::body::Body for Timed {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let this = self.get_mut();
+        if let ready @ Poll::Ready(_) = Pin::new(&mut this.body).poll_frame(context) {
+            return ready;
+        }
+        let limit = this.limit;
+        let end = this
+            .end
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        ready!(end.as_mut().poll(context));
+        Poll::Ready(Some(Err(axum::Error::new(too_slow(limit)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+fn too_slow(limit: Duration) -> Status {
+    let message = format!(
+        "the request did not come in within {} s; send it faster, or raise `server.body_timeout_seconds`",
+        limit.as_secs()
+    );
+    Error::new(Reason::DeadlineExceeded, message).into()
 }
 
 /// One request that is still to be counted.
@@ -221,6 +285,29 @@ mod tests {
         for status in [404, 499, 500] {
             assert!(text.contains(&one(status)), "{status}: {text}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_comes_too_slowly_fails_with_a_status_and_one_in_time_does_not() {
+        let slow = |pause| {
+            let parts = futures::stream::unfold(0, move |part| async move {
+                tokio::time::sleep(Duration::from_secs(pause)).await;
+                (part < 5).then(|| (Ok::<_, axum::Error>(Bytes::from("x")), part + 1))
+            });
+            let request = Request::new(Body::from_stream(parts));
+            axum::body::to_bytes(timed(request, Duration::from_secs(10)).into_body(), 100)
+        };
+        assert_eq!(slow(1).await.unwrap(), "xxxxx");
+        let error = slow(3).await.unwrap_err();
+        let mut source: Option<&dyn std::error::Error> = Some(&error);
+        let status = std::iter::from_fn(|| {
+            let error = source?;
+            source = error.source();
+            Some(error)
+        })
+        .find_map(|error| error.downcast_ref::<Status>())
+        .unwrap();
+        assert_eq!(status.code(), Code::DeadlineExceeded);
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@
 //! What is gRPC is decided by the path for the bounds, so that a content type does not get around them.
 
 use std::panic::AssertUnwindSafe;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
@@ -12,7 +13,7 @@ use axum::response::Response;
 use futures::FutureExt as _;
 use http::{StatusCode, header};
 
-use super::body::{Count, Watched, limited, status_of};
+use super::body::{Count, Watched, limited, status_of, timed};
 use super::{Contract, answers};
 use crate::clock::SharedClock;
 use crate::metrics::Metrics;
@@ -29,6 +30,7 @@ pub(crate) struct Layers {
     transcoder: Transcoder,
     max_body_bytes: usize,
     max_message_bytes: usize,
+    body_timeout: Duration,
 }
 
 impl Layers {
@@ -46,6 +48,7 @@ impl Layers {
             transcoder,
             max_body_bytes: server.max_body_bytes(),
             max_message_bytes: server.max_message_bytes,
+            body_timeout: server.body_timeout(),
         }
     }
 
@@ -91,6 +94,7 @@ impl Layers {
     /// The inner middleware: bounds the bodies of plain HTTP and gives refusals that have none of their own a JSON
     /// body; keeps everything but gRPC away from the gRPC services.
     pub(crate) async fn plain(State(layers): State<Self>, request: Request, next: Next) -> Response {
+        let request = timed(request, layers.body_timeout);
         let path = request.uri().path();
         if layers.contract.serves(path) {
             return if answers::is_grpc(request.headers()) {

@@ -31,7 +31,7 @@ use crate::peek::{Encoded, Held};
 use crate::target::Target;
 
 /// How one attempt ended without an answer.
-enum Ended {
+pub(super) enum Ended {
     TimedOut,
     Failed(Failure),
 }
@@ -56,16 +56,16 @@ impl From<Unanswered> for Ended {
 }
 
 /// A call and where it may go.
-struct Delivery<'d> {
-    method: &'static Method,
-    call: &'d Call,
-    scope: &'d Scope,
-    request: &'d Encoded,
-    times: Times,
+pub(super) struct Delivery<'d> {
+    pub(super) method: &'static Method,
+    pub(super) call: &'d Call,
+    pub(super) scope: &'d Scope,
+    pub(super) request: &'d Encoded,
+    pub(super) times: Times,
 }
 
 /// An answer as the core takes it from an agent.
-trait Taken: Answer {
+pub(super) trait Taken: Answer {
     /// What was found out about it.
     type Read: Send;
 
@@ -195,7 +195,7 @@ impl Forwarder {
         }))
     }
 
-    async fn attempt<A: Taken>(
+    pub(super) async fn attempt<A: Taken>(
         &self,
         method: &'static Method,
         chosen: &Chosen,
@@ -294,7 +294,7 @@ impl Forwarder {
             );
             return Next::Move(None);
         }
-        let error = failure.into_error(id);
+        let error = failure.into_error(id, is_repeatable);
         if may_move {
             Next::Move(Some(error))
         } else {
@@ -331,7 +331,11 @@ fn is_repeatable(delivery: &Delivery<'_>, instance: &Instance) -> bool {
 }
 
 /// The request as the instance gets it: its own tenant, the skill that was asked for, the time that is left.
-fn upstream(delivery: &Delivery<'_>, instance: &Instance, left: Option<Duration>) -> Request<Pieces> {
+pub(super) fn upstream(
+    delivery: &Delivery<'_>,
+    instance: &Instance,
+    left: Option<Duration>,
+) -> Request<Pieces> {
     let Delivery { call, scope, .. } = delivery;
     let mut upstream = Request::new(delivery.request.with_tenant(&instance.tenant));
     let mut headers = call.passed_on.clone();

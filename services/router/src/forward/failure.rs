@@ -100,14 +100,21 @@ impl Failure {
         matches!(self, Self::NeverReached(_)) || (self.is_transient() && is_repeatable && pay())
     }
 
-    /// What the caller hears of it.
-    pub(super) fn into_error(self, key: &Key) -> Error {
+    /// What the caller hears of it, and whether it may try again in any case.
+    pub(super) fn into_error(self, key: &Key, is_repeatable: bool) -> Error {
         let agent = key.agent.clone();
         match self {
-            Self::NeverReached(detail) | Self::BrokeOff(detail) => Error::Unreachable {
+            Self::NeverReached(detail) => Error::Unreachable {
                 agent,
                 instance: key.instance.clone(),
                 detail,
+                is_repeatable: true,
+            },
+            Self::BrokeOff(detail) => Error::Unreachable {
+                agent,
+                instance: key.instance.clone(),
+                detail,
+                is_repeatable,
             },
             Self::NotA2a(detail) => Error::InvalidAnswer { agent, detail },
             Self::Refused(status) | Self::Answered(status) => Error::Agent(status),

@@ -177,7 +177,7 @@ impl Relay {
 
     fn failed(&mut self, failure: Failure) -> Error {
         self.verdict(failure.verdict());
-        failure.into_error(&self.instance)
+        failure.into_error(&self.instance, self.method.is_repeatable)
     }
 
     fn ran_out(&mut self, of_deadline: bool, idle: Duration) -> Error {

@@ -76,7 +76,8 @@ impl Forwarder {
     }
 
     /// The owner of a task. A task that no owner is known of may still be the target's, from before the router's
-    /// memory; without a target it is unknown.
+    /// memory or through another router, so that its instances are asked; without a target it is unknown. So are the
+    /// instances of an agent whose instance that had the task is gone: it may be back under another id.
     async fn owner(&self, call: &Call, task: &str) -> Result<Scope, Error> {
         let unknown = || Error::UnknownTask {
             task: task.to_owned(),
@@ -84,9 +85,23 @@ impl Forwarder {
         let owner = self.parts.ownership.of(task, self.parts.clock.now()).await?;
         match (owner, &call.target) {
             (Some(owner), Some(Target::Agent(agent))) if owner.agent != *agent => Err(unknown()),
+            (Some(owner), _) if self.is_gone(&owner) => {
+                let scope = Scope::Serving {
+                    target: Some(Target::Agent(owner.agent.clone())),
+                    skills: Vec::new(),
+                };
+                self.locate(call, scope, task).await
+            }
             (Some(owner), _) => Ok(Scope::Owner(owner)),
-            (None, Some(_)) => self.scope_of_target(call),
+            (None, Some(_)) => self.locate(call, self.scope_of_target(call)?, task).await,
             (None, None) => Err(unknown()),
         }
+    }
+
+    /// Whether the owner is gone, while several others of its agent are there.
+    fn is_gone(&self, owner: &Owner) -> bool {
+        let view = self.parts.view.read();
+        let others = view.serving(Some(&Target::Agent(owner.agent.clone())), &[]);
+        view.instance(&owner.key()).is_none() && others.is_ok_and(|others| others.len() > 1)
     }
 }

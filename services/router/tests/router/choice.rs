@@ -220,6 +220,8 @@ async fn an_agent_that_breaks_off_may_have_done_it() {
     let error = error_in(&outcome(&mut middle.sending).await.unwrap_err());
     assert_eq!(error.reason, Reason::AgentUnreachable);
     assert!(error.message.contains("broke off"), "{}", error.message);
+    assert_eq!(error.metadata["agent"], "weather");
+    assert_eq!(error.metadata["safe_to_retry"], "false");
     assert!(middle.other.agent.calls().is_empty());
 }
 

@@ -1,11 +1,13 @@
 //! Everything about a task reaches the instance that owns it, without a target too, and after a restart.
 
-use muster_api::a2a::{CancelTaskRequest, GetTaskRequest, TaskState};
+use muster_a2a::ProtocolError;
+use muster_api::a2a::{CancelTaskRequest, GetTaskRequest, TaskState, send_message_response};
+use muster_api::error::Reason;
 use muster_router::Config;
-use muster_testkit::Answer;
+use muster_testkit::{Answer, FakeAgent};
 use tonic::Code;
 
-use crate::harness::{Service, Stack, message};
+use crate::harness::{Line, Service, Stack, error_in, message};
 
 fn get(id: &str, tenant: &str) -> GetTaskRequest {
     GetTaskRequest {
@@ -83,7 +85,7 @@ async fn a_task_that_the_router_never_saw_is_asked_for_at_the_target() {
 #[tokio::test]
 async fn when_the_owner_is_gone_another_instance_of_the_agent_is_asked() {
     let stack = Stack::start().await;
-    let first = muster_testkit::FakeAgent::start("weather").await;
+    let first = FakeAgent::start("weather").await;
     let (lease, instance) = stack.register(first.instance(&["forecasting"])).await;
     let task = stack.send(message("weather", "x")).await.unwrap().task();
     let second = stack.agent("weather", &["forecasting"]).await;
@@ -92,6 +94,87 @@ async fn when_the_owner_is_gone_another_instance_of_the_agent_is_asked() {
     // Fake agents share no tasks; that the second one answers at all is the point.
     assert_eq!(status.message(), format!("weather has no task {}", task.id));
     drop(second);
+}
+
+#[tokio::test]
+async fn a_task_that_the_router_never_saw_is_found_at_the_instance_that_has_it() {
+    let stack = Stack::start().await;
+    let agents = [
+        stack.agent("weather", &["forecasting"]).await,
+        stack.agent("weather", &["forecasting"]).await,
+        stack.agent("weather", &["forecasting"]).await,
+    ];
+    for agent in &agents {
+        // Past the router, as if another had passed it on.
+        let channel = tonic::transport::Endpoint::from_shared(agent.endpoint()).unwrap();
+        let mut direct = muster_a2a::grpc::client(channel.connect_lazy());
+        let answer = direct.send_message(message("", "x")).await.unwrap().into_inner();
+        let Some(send_message_response::Payload::Task(task)) = answer.payload else {
+            panic!("no task: {answer:?}");
+        };
+        let found = stack
+            .client()
+            .get_task(get(&task.id, "skill:forecasting"))
+            .await
+            .unwrap();
+        let owner = found.metadata().get("muster-instance").unwrap().clone();
+        let row = stack.statistics(&agent.endpoint()).await;
+        assert_eq!(owner.to_str().unwrap(), row.instance_id);
+        let again = stack.client().get_task(get(&task.id, "")).await.unwrap();
+        assert_eq!(
+            again.metadata().get("muster-instance"),
+            Some(&owner),
+            "it is remembered"
+        );
+    }
+}
+
+#[tokio::test]
+async fn not_found_is_said_only_when_every_instance_has_said_so() {
+    let stack = Stack::start().await;
+    let _one = stack.agent("weather", &["forecasting"]).await;
+    let other = FakeAgent::start("weather").await;
+    let line = Line::to(&other).await;
+    stack.register(line.instance(&other, &["forecasting"])).await;
+    let unknown = stack
+        .client()
+        .get_task(get("elsewhere", "weather"))
+        .await
+        .unwrap_err();
+    assert_eq!(ProtocolError::of(&unknown), Some(ProtocolError::TaskNotFound));
+    drop(line);
+    let unlocated = stack
+        .client()
+        .get_task(get("elsewhere", "weather"))
+        .await
+        .unwrap_err();
+    let error = error_in(&unlocated);
+    assert_eq!(error.reason, Reason::NoInstanceAvailable);
+    assert!(error.retry_after.is_some());
+    assert!(
+        error.message.contains("1 could not be asked"),
+        "{}",
+        error.message
+    );
+}
+
+#[tokio::test]
+async fn when_the_owner_is_gone_the_instance_that_has_the_task_now_is_found() {
+    let stack = Stack::start().await;
+    let first = FakeAgent::start("weather").await;
+    let (lease, instance) = stack.register(first.instance(&["forecasting"])).await;
+    let task = stack.send(message("weather", "x")).await.unwrap().task();
+    stack.deregister(&lease, &instance).await;
+    let _others = [
+        stack.agent("weather", &["forecasting"]).await,
+        stack.agent("weather", &["forecasting"]).await,
+    ];
+    // It comes back with its tasks, under another id.
+    stack.register(first.instance(&["forecasting"])).await;
+    for _ in 0..5 {
+        let found = stack.client().get_task(get(&task.id, "")).await.unwrap();
+        assert_eq!(found.into_inner().id, task.id);
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,182 @@
+//! Which instance has a task that no living owner is known of: one that began through another router, or whose instance came back
+//! under another id.
+//!
+//! Routers share no store, so each knows the owners of those tasks only whose answers it has seen. A client that changes from one
+//! router to another in the middle of a task names the agent (or a skill) with it, and the instances of that target are asked
+//! for the task, some at a time, until one has it; from then on that one is known as the owner. With one instance nothing is
+//! asked: it answers the request itself. What cannot be asked now may have the task, so that "not found" is said only when all
+//! have said so.
+//!
+//! Rejected: a store that all routers share (a further server, for what the agents know anyway); the instance in the id of
+//! the task (agents choose the ids); trying the request itself at one instance after the other (a message or a cancellation
+//! would be given to those whom it does not concern).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{StreamExt as _, stream};
+use muster_api::a2a::GetTaskRequest;
+use tonic::Code;
+
+use super::choose::Chosen;
+use super::deliver::{Delivery, Ended, upstream};
+use super::failure::{Failure, verdict_on_silence};
+use super::{Forwarder, Scope, Times, encode};
+use crate::call::Call;
+use crate::error::Error;
+use crate::fleet::{Instance, Key};
+use crate::measure::Verdict;
+use crate::operation::{GetTask, Operation as _};
+use crate::peek::Asked;
+use crate::store::Owner;
+
+/// Instances that are asked at once for one task.
+const AT_ONCE: usize = 16;
+
+/// Instances that are asked for one task; more count as such that could not be asked.
+const MOST: usize = 256;
+
+/// How long an instance may take to say whether it has a task.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What an instance says of a task.
+enum Said {
+    /// It has it.
+    Has,
+    /// It does not know it.
+    HasNot,
+    /// Something else, for instance that the caller may not see it.
+    Other,
+    /// Nothing: it could not be reached, takes nothing now, or did not answer in time.
+    Nothing,
+}
+
+impl Forwarder {
+    /// The owner of a task among those in the scope; the scope itself where there is at most one, who answers for itself.
+    pub(super) async fn locate(&self, call: &Call, scope: Scope, task: &str) -> Result<Scope, Error> {
+        let Scope::Serving { target, skills } = &scope else {
+            return Ok(scope);
+        };
+        let mut instances = self.parts.view.read().serving(target.as_ref(), skills)?;
+        if instances.len() <= 1 {
+            return Ok(scope);
+        }
+        let times = Times {
+            deadline: Some(self.deadline(call)),
+            expiry: None,
+        };
+        let _permit = self.place(&self.parts.operations, call, times).await?;
+        let mut unasked = instances.len().saturating_sub(MOST);
+        instances.truncate(MOST);
+        let request = GetTaskRequest {
+            id: task.to_owned(),
+            history_length: Some(0),
+            ..GetTaskRequest::default()
+        };
+        let asked = Asked::read(GetTask::METHOD, encode(&request))?;
+        let delivery = Delivery {
+            method: GetTask::METHOD,
+            call,
+            scope: &scope,
+            request: &asked.encoded,
+            times,
+        };
+        let questions: Vec<_> = instances
+            .into_iter()
+            .map(|instance| self.question(&delivery, instance))
+            .collect();
+        let mut answers = stream::iter(questions).buffer_unordered(AT_ONCE);
+        let mut other = None;
+        while let Some((key, said)) = answers.next().await {
+            match said {
+                Said::Has => {
+                    let now = self.parts.clock.now();
+                    self.parts.ownership.record(task, &key, now).await?;
+                    return Ok(self.owned_by(&key));
+                }
+                Said::HasNot => {}
+                Said::Other => other = Some(key),
+                Said::Nothing => unasked += 1,
+            }
+        }
+        match other {
+            // Its answer to the request itself says more than the router could.
+            Some(key) => Ok(self.owned_by(&key)),
+            None if unasked > 0 => Err(Error::TaskUnlocated {
+                task: task.to_owned(),
+                target: scope.name(),
+                unasked,
+            }),
+            None => Err(Error::UnknownTask {
+                task: task.to_owned(),
+            }),
+        }
+    }
+
+    fn owned_by(&self, key: &Key) -> Scope {
+        Scope::Owner(Owner {
+            agent: key.agent.clone(),
+            instance: key.instance.clone(),
+            since: self.parts.clock.now(),
+        })
+    }
+
+    /// Asks one instance, unless it is left alone for having failed too often.
+    async fn question(&self, delivery: &Delivery<'_>, instance: Arc<Instance>) -> (Arc<Key>, Said) {
+        let key = Arc::clone(&instance.id);
+        let started = self.now();
+        let link = self.parts.links.to(&instance);
+        let Some(flight) = link.start(started) else {
+            return (key, Said::Nothing);
+        };
+        let deadline = delivery.times.deadline;
+        let left = match deadline.map(|deadline| deadline.remaining(started)) {
+            Some(left) => left.unwrap_or_default().min(PATIENCE),
+            None => PATIENCE,
+        };
+        let chosen = Chosen {
+            instance,
+            link,
+            flight,
+        };
+        let request = upstream(delivery, &chosen.instance, Some(left));
+        self.parts.meters.sent(delivery.method, &key.agent);
+        let outcome = self
+            .attempt::<bytes::Bytes>(delivery.method, &chosen, request, Some(left))
+            .await;
+        let now = self.now();
+        let (verdict, said) = match outcome {
+            Ok(_) => (Verdict::Answered(Some(now.saturating_sub(started))), Said::Has),
+            Err(Ended::TimedOut) => (verdict_on_silence(Some(left)), Said::Nothing),
+            Err(Ended::Failed(failure)) => (failure.verdict(), said(&failure)),
+        };
+        self.end(chosen.flight, verdict, &key.agent);
+        (key, said)
+    }
+}
+
+fn said(failure: &Failure) -> Said {
+    match failure {
+        Failure::Answered(status) if status.code() == Code::NotFound => Said::HasNot,
+        Failure::Answered(_) => Said::Other,
+        Failure::NeverReached(_) | Failure::BrokeOff(_) | Failure::Refused(_) | Failure::NotA2a(_) => {
+            Said::Nothing
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Status;
+
+    use super::*;
+
+    #[test]
+    fn only_not_found_says_that_it_has_not_the_task() {
+        let of = |status| said(&Failure::of(status));
+        assert!(matches!(of(Status::not_found("x")), Said::HasNot));
+        assert!(matches!(of(Status::permission_denied("x")), Said::Other));
+        assert!(matches!(of(Status::unavailable("x")), Said::Nothing));
+        assert!(matches!(said(&Failure::lost()), Said::Nothing));
+    }
+}

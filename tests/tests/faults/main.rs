@@ -1,0 +1,17 @@
+//! Faults that registry and router have to bear, each with real processes and seen from outside: what does a client notice?
+//!
+//! ```text
+//! system.rs          a registry, routers and agents as processes, and clients of them
+//! worker.rs          the agent: this executable, started again
+//! agents.rs          agents that are killed, hang, or can no longer be reached
+//! control_plane.rs   a registry that is away; two routers
+//! clients.rs         clients that stop reading, send slowly, too much, or nonsense
+//! ```
+//!
+//! Nothing here measures time. Where a test has a bound, it is part of a promise: a deadline, or a lease.
+
+mod agents;
+mod clients;
+mod control_plane;
+mod system;
+mod worker;
