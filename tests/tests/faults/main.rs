@@ -10,6 +10,8 @@
 //!
 //! Nothing here measures time. Where a test has a bound, it is part of a promise: a deadline, or a lease.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod agents;
 mod clients;
 mod control_plane;

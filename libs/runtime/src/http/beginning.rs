@@ -118,20 +118,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn silence_and_a_slow_preface_end_it_and_what_has_begun_goes_on() {
-        for slow in [
-            &[] as &[&[u8]],
-            &[b"P"],
-            &[b"P", b"R", b"I", b" ", b"*", b" ", b"H", b"T"],
-        ] {
-            let ended = heard(slow).await.unwrap_err();
-            assert_eq!(ended.kind(), io::ErrorKind::TimedOut, "{slow:?}");
+        let slow: [&[&[u8]]; 3] = [&[], &[b"P"], &[b"P", b"R", b"I", b" ", b"*", b" ", b"H", b"T"]];
+        for pieces in slow {
+            let ended = heard(pieces).await.unwrap_err();
+            assert_eq!(ended.kind(), io::ErrorKind::TimedOut, "{pieces:?}");
         }
-        for begun in [
-            &[b"G"] as &[&[u8]],
-            &[b"POST"],
-            &[b"PRI * HTTP/2.0", b"\r\n\r\nSM\r\n\r\n"],
-        ] {
-            heard(begun).await.unwrap();
+        let begun: [&[&[u8]]; 3] = [&[b"G"], &[b"POST"], &[b"PRI * HTTP/2.0", b"\r\n\r\nSM\r\n\r\n"]];
+        for pieces in begun {
+            heard(pieces).await.unwrap();
         }
     }
 }
