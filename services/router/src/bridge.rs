@@ -23,7 +23,7 @@ use crate::operation::Method;
 /// What an agent streams, whatever carries it.
 pub enum Inbound {
     /// gRPC.
-    Grpc(Streaming<Bytes>),
+    Grpc(Box<Streaming<Bytes>>),
     /// JSON-RPC or HTTP+JSON.
     Json(BoxStream<'static, Result<Bytes, Status>>),
 }

@@ -123,7 +123,7 @@ impl Answer for Inbound {
         let response = client
             .server_streaming(request, PathAndQuery::from_static(method.path), Passing)
             .await?;
-        Ok(response.map(Self::Grpc))
+        Ok(response.map(|stream| Self::Grpc(Box::new(stream))))
     }
 
     async fn bridge(
