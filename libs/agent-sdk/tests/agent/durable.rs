@@ -166,6 +166,6 @@ async fn another_agents_directory_is_refused() {
     std::fs::write(own.join("format"), "weather 1\n").unwrap();
     let path = directory.path().to_owned();
     let refused = Stage::try_open(move |config| config.agent.data_directory = path).await;
-    let error = refused.err().expect("refused").to_string();
+    let error = refused.unwrap_err().to_string();
     assert!(error.contains(&directory.path().display().to_string()), "{error}");
 }

@@ -13,6 +13,7 @@ use muster_testkit::wait_for;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::task::JoinSet;
 use tonic::Code;
 
 use crate::stage::{PATIENCE, Stage, say, say_and_go, state, task};
@@ -22,6 +23,8 @@ use crate::stage::{PATIENCE, Stage, say, say_and_go, state, task};
 struct Receiver {
     heard: Arc<Mutex<Vec<(HeaderMap, Value)>>>,
     answers: Arc<Mutex<VecDeque<StatusCode>>>,
+    /// Ends with the last of the receiver's clones.
+    serving: Arc<Mutex<JoinSet<std::io::Result<()>>>>,
 }
 
 impl Receiver {
@@ -33,7 +36,10 @@ impl Receiver {
         let routes = axum::Router::new()
             .route("/hook", post(hear))
             .with_state(receiver.clone());
-        tokio::spawn(async move { axum::serve(listener, routes).await });
+        receiver
+            .serving
+            .lock()
+            .spawn(async move { axum::serve(listener, routes).await });
         (receiver, address)
     }
 
