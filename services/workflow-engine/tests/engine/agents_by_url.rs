@@ -99,7 +99,7 @@ async fn what_an_agent_refuses_is_a_failure_of_the_standard_type_over_every_bind
                 "CreateTaskPushNotificationConfig",
                 "{taskId: nothing, url: 'https://example.com'}".to_owned(),
                 "runtime",
-                400,
+                404,
             ),
             ("GetExtendedAgentCard", "{}".to_owned(), "runtime", 400),
         ] {
