@@ -77,7 +77,7 @@ impl<A: Agent> Executor<A> {
         tokio::spawn(async move {
             let abandoned = Abandoned {
                 tasks: executor.tasks.clone(),
-                events: Some(executor.events(&work)),
+                events: Some(executor.events(&work.task_id, &work.context_id)),
                 task_id: work.task_id.clone(),
             };
             executor.work(work).await;
@@ -87,10 +87,11 @@ impl<A: Agent> Executor<A> {
         });
     }
 
-    fn events(&self, work: &Work) -> Events {
+    /// Makes the events of a task.
+    pub(crate) fn events(&self, task_id: &str, context_id: &str) -> Events {
         Events::new(
-            &work.task_id,
-            &work.context_id,
+            task_id,
+            context_id,
             self.limits.answer_bytes,
             Arc::clone(&self.clock),
             self.meters.clone(),
@@ -98,7 +99,7 @@ impl<A: Agent> Executor<A> {
     }
 
     async fn work(&self, work: Work) {
-        let mut events = self.events(&work);
+        let mut events = self.events(&work.task_id, &work.context_id);
         let id = work.task_id.clone();
         if !work.is_follow_up {
             self.tasks.publish(&id, events.working());

@@ -118,7 +118,7 @@ impl<A: Agent> Desk<A> {
         let is_follow_up = !message.task_id.is_empty();
         let executor = &self.executor;
         if is_follow_up {
-            executor
+            message.context_id = executor
                 .tasks
                 .check_message(&message.task_id, &message.context_id)?;
         }
@@ -131,8 +131,6 @@ impl<A: Agent> Desk<A> {
             if let Some(config) = push.and_then(|push| push.config) {
                 executor.tasks.put_push(&message.task_id, config).await?;
             }
-            let context = executor.tasks.find(&message.task_id).map(|task| task.context_id);
-            message.context_id = context.unwrap_or_default();
             let status = self.status(TaskState::Working, &message.task_id, &message.context_id);
             let task_id = message.task_id.clone();
             let resumed = executor
@@ -501,13 +499,7 @@ impl<A: Agent> Desk<A> {
 
     async fn fail(&self, task: &pb::Task, attempts: u32) {
         let executor = &self.executor;
-        let mut events = crate::events::Events::new(
-            &task.id,
-            &task.context_id,
-            executor.limits.answer_bytes,
-            Arc::clone(&executor.clock),
-            executor.meters.clone(),
-        );
+        let mut events = executor.events(&task.id, &task.context_id);
         let why = if attempts >= MOST_ATTEMPTS {
             format!(
                 "the agent ended {attempts} times while it worked on the task; send it again if that was not its fault"

@@ -148,8 +148,8 @@ impl Tasks {
         Ok(())
     }
 
-    /// Refuses a message that a task does not take now.
-    pub(crate) fn check_message(&self, id: &str, context: &str) -> Result<(), Status> {
+    /// The context of a task that takes a message now.
+    pub(crate) fn check_message(&self, id: &str, context: &str) -> Result<String, Status> {
         self.table
             .lock()
             .check_message(id, context)

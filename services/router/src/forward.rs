@@ -40,9 +40,7 @@ use crate::fleet::{Key, View};
 use crate::link::Links;
 use crate::message;
 use crate::metrics::Meters;
-use crate::operation::{
-    AboutTask, Method, Operation, SendMessage, SendStreamingMessage, Single, SubscribeToTask,
-};
+use crate::operation::{Method, Operation, SendMessage, SendStreamingMessage, Single, SubscribeToTask};
 use crate::ownership::Ownership;
 use crate::peek::{Asked, Encoded, Held, Sent};
 pub use choose::{Chooser, Chosen};
@@ -218,23 +216,11 @@ impl Forwarder {
         Ok(self.follow(method, call, asked).await?.decode_events())
     }
 
-    /// Does an operation on a task, at its owner.
+    /// Does an operation with one answer: at the owner of its task, or at the target where it is about none.
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn on_task<O, M>(&self, call: &Call, request: O::Request) -> Result<Reply<M>, Error>
-    where
-        O: Operation<Answer = Single<M>, Request: AboutTask>,
-        M: prost::Message + Default + 'static,
-    {
-        self.at_target::<O, M>(call, request).await
-    }
-
-    /// Does an operation at the target.
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub async fn at_target<O, M>(&self, call: &Call, request: O::Request) -> Result<Reply<M>, Error>
+    pub async fn single<O, M>(&self, call: &Call, request: O::Request) -> Result<Reply<M>, Error>
     where
         O: Operation<Answer = Single<M>>,
         M: prost::Message + Default + 'static,

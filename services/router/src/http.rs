@@ -26,9 +26,9 @@ use crate::forward::{Events, Forwarder, Reply};
 use crate::grpc::routing_of;
 use crate::metrics::Binding;
 use crate::operation::{
-    AboutTask, CancelTask, CreateTaskPushNotificationConfig, DeleteTaskPushNotificationConfig,
-    GetExtendedAgentCard, GetTask, GetTaskPushNotificationConfig, ListTaskPushNotificationConfigs, ListTasks,
-    Operation, Single, Tenanted,
+    CancelTask, CreateTaskPushNotificationConfig, DeleteTaskPushNotificationConfig, GetExtendedAgentCard,
+    GetTask, GetTaskPushNotificationConfig, ListTaskPushNotificationConfigs, ListTasks, Operation, Single,
+    Tenanted,
 };
 use crate::target::Target;
 
@@ -103,55 +103,33 @@ impl Http {
                 let call = self.call(head, &request, Vec::new())?;
                 answered(forwarder.subscribe(&call, request).await?, events)
             }
-            Request::GetTask(request) => self.on_task::<GetTask, _>(head, request, Answer::Task).await?,
-            Request::CancelTask(request) => {
-                self.on_task::<CancelTask, _>(head, request, Answer::Task).await?
-            }
-            Request::ListTasks(request) => {
-                self.at_target::<ListTasks, _>(head, request, Answer::Tasks)
-                    .await?
-            }
+            Request::GetTask(request) => self.single::<GetTask, _>(head, request, Answer::Task).await?,
+            Request::CancelTask(request) => self.single::<CancelTask, _>(head, request, Answer::Task).await?,
+            Request::ListTasks(request) => self.single::<ListTasks, _>(head, request, Answer::Tasks).await?,
             Request::GetExtendedAgentCard(request) => {
-                self.at_target::<GetExtendedAgentCard, _>(head, request, Answer::Card)
+                self.single::<GetExtendedAgentCard, _>(head, request, Answer::Card)
                     .await?
             }
             Request::CreatePushConfig(request) => {
-                self.on_task::<CreateTaskPushNotificationConfig, _>(head, request, Answer::PushConfig)
+                self.single::<CreateTaskPushNotificationConfig, _>(head, request, Answer::PushConfig)
                     .await?
             }
             Request::GetPushConfig(request) => {
-                self.on_task::<GetTaskPushNotificationConfig, _>(head, request, Answer::PushConfig)
+                self.single::<GetTaskPushNotificationConfig, _>(head, request, Answer::PushConfig)
                     .await?
             }
             Request::ListPushConfigs(request) => {
-                self.on_task::<ListTaskPushNotificationConfigs, _>(head, request, Answer::PushConfigs)
+                self.single::<ListTaskPushNotificationConfigs, _>(head, request, Answer::PushConfigs)
                     .await?
             }
             Request::DeletePushConfig(request) => {
-                self.on_task::<DeleteTaskPushNotificationConfig, _>(head, request, |()| Answer::Done)
+                self.single::<DeleteTaskPushNotificationConfig, _>(head, request, |()| Answer::Done)
                     .await?
             }
         })
     }
 
-    async fn on_task<O, M>(
-        &self,
-        head: &Head,
-        request: O::Request,
-        wrap: fn(M) -> Answer,
-    ) -> Result<Answered, Error>
-    where
-        O: Operation<Answer = Single<M>, Request: AboutTask>,
-        M: prost::Message + Default + 'static,
-    {
-        let call = self.call(head, &request, Vec::new())?;
-        Ok(answered(
-            self.forwarder.on_task::<O, M>(&call, request).await?,
-            wrap,
-        ))
-    }
-
-    async fn at_target<O, M>(
+    async fn single<O, M>(
         &self,
         head: &Head,
         request: O::Request,
@@ -163,7 +141,7 @@ impl Http {
     {
         let call = self.call(head, &request, Vec::new())?;
         Ok(answered(
-            self.forwarder.at_target::<O, M>(&call, request).await?,
+            self.forwarder.single::<O, M>(&call, request).await?,
             wrap,
         ))
     }

@@ -161,9 +161,6 @@ pub struct Single<M>(PhantomData<M>);
 #[derive(Debug)]
 pub struct Many<M>(PhantomData<M>);
 
-/// A request about one task.
-pub trait AboutTask: Tenanted {}
-
 macro_rules! operations {
     ($(
         $(#[doc = $doc:literal])+
@@ -287,22 +284,6 @@ tenanted!(
     ListTaskPushNotificationConfigsRequest,
     DeleteTaskPushNotificationConfigRequest,
     GetExtendedAgentCardRequest,
-);
-
-macro_rules! about_task {
-    ($($request:ident),+ $(,)?) => {
-        $(impl AboutTask for a2a::$request {})+
-    };
-}
-
-about_task!(
-    GetTaskRequest,
-    CancelTaskRequest,
-    SubscribeToTaskRequest,
-    TaskPushNotificationConfig,
-    GetTaskPushNotificationConfigRequest,
-    ListTaskPushNotificationConfigsRequest,
-    DeleteTaskPushNotificationConfigRequest,
 );
 
 #[cfg(test)]

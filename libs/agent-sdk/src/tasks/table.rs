@@ -273,7 +273,7 @@ impl Table {
     }
 
     /// The context of a task that takes a message now.
-    pub(crate) fn check_message(&self, id: &str, context: &str) -> Result<(), Box<Status>> {
+    pub(crate) fn check_message(&self, id: &str, context: &str) -> Result<String, Box<Status>> {
         let entry = self.by_id.get(id).ok_or_else(|| unknown(id))?;
         if !context.is_empty() && context != entry.context {
             let message = format!(
@@ -295,7 +295,7 @@ impl Table {
                 "task '{id}' is at work and takes no message before it asks for one"
             )))
         } else {
-            Ok(())
+            Ok(entry.context.clone())
         }
     }
 
@@ -555,7 +555,11 @@ impl Table {
     /// Where a task's updates are pushed to.
     pub(crate) fn pushes(&self, id: &str) -> Result<Vec<Push>, Box<Status>> {
         let entry = self.by_id.get(id).ok_or_else(|| unknown(id))?;
-        Ok(entry.record().map(|record| record.pushes).unwrap_or_default())
+        Ok(match &entry.body {
+            // Asked for with every event, so that the task itself must not be copied for it.
+            Body::Live(live) => live.record.pushes.clone(),
+            Body::Kept(_) => entry.record().map(|record| record.pushes).unwrap_or_default(),
+        })
     }
 
     /// Adds or replaces an address by its id.
