@@ -296,6 +296,7 @@ const fn number_of_reason(reason: Reason) -> i32 {
         | Reason::StreamStalled
         | Reason::NoInstanceAvailable
         | Reason::QueueFull
+        | Reason::AgentOverloaded
         | Reason::AgentBusy
         | Reason::MessageExpired
         | Reason::DeadlineExceeded

@@ -30,6 +30,16 @@ pub struct Card {
     pub(crate) hidden_skills: Vec<Skill>,
     pub(crate) input_modes: Vec<String>,
     pub(crate) extensions: Vec<Extension>,
+    pub(crate) sticky_contexts: bool,
+}
+
+/// What an agent's configuration adds to its card.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Served {
+    /// Whether it pushes.
+    pub(crate) pushes: bool,
+    /// Tasks that an instance works on at once.
+    pub(crate) max_concurrency: u32,
 }
 
 /// An extension of A2A that an agent understands.
@@ -80,6 +90,7 @@ impl Card {
             hidden_skills: Vec::new(),
             input_modes: vec!["application/json".to_owned(), "text/plain".to_owned()],
             extensions: Vec::new(),
+            sticky_contexts: false,
         }
     }
 
@@ -115,6 +126,14 @@ impl Card {
     #[must_use]
     pub fn extension(mut self, extension: Extension) -> Self {
         self.extensions.push(extension);
+        self
+    }
+
+    /// Asks that the messages of a context reach the same instance as long as that is there, because it keeps something of the
+    /// conversation in memory. Without it the least loaded instance gets each.
+    #[must_use]
+    pub fn sticky_contexts(mut self) -> Self {
+        self.sticky_contexts = true;
         self
     }
 
@@ -219,7 +238,7 @@ impl Card {
     }
 
     /// The official card of an instance that answers at `authority` (`host:port`).
-    pub(crate) fn to_a2a(&self, authority: &str, pushes: bool) -> AgentCard {
+    pub(crate) fn to_a2a(&self, authority: &str, served: Served) -> AgentCard {
         let idempotent: Vec<&str> = self
             .skills
             .iter()
@@ -230,10 +249,14 @@ impl Card {
             uri: extension::ROUTING.to_owned(),
             description: Some("Muster routing: skills, priority, ttl, region, idempotency".to_owned()),
             required: Some(false),
-            params: Some(HashMap::from([(
-                "idempotentSkills".to_owned(),
-                json!(idempotent),
-            )])),
+            params: Some(HashMap::from([
+                ("idempotentSkills".to_owned(), json!(idempotent)),
+                (
+                    extension::MAX_CONCURRENCY.to_owned(),
+                    json!(served.max_concurrency),
+                ),
+                (extension::STICKY_CONTEXTS.to_owned(), json!(self.sticky_contexts)),
+            ])),
         };
         let own = self.extensions.iter().map(|extension| AgentExtension {
             uri: extension.uri.clone(),
@@ -255,7 +278,7 @@ impl Card {
             ],
             capabilities: AgentCapabilities {
                 streaming: Some(true),
-                push_notifications: Some(pushes),
+                push_notifications: Some(served.pushes),
                 extensions: Some(std::iter::once(routing).chain(own).collect()),
                 extended_agent_card: Some(self.has_extended),
             },
@@ -272,11 +295,11 @@ impl Card {
     }
 
     /// The official card that shows everything; `None` where nothing is hidden.
-    pub(crate) fn to_extended(&self, authority: &str, pushes: bool) -> Option<AgentCard> {
+    pub(crate) fn to_extended(&self, authority: &str, served: Served) -> Option<AgentCard> {
         if self.hidden_skills.is_empty() {
             return None;
         }
-        let mut card = self.to_a2a(authority, pushes);
+        let mut card = self.to_a2a(authority, served);
         card.skills = self.all_skills().map(Skill::to_a2a).collect();
         Some(card)
     }
@@ -396,12 +419,17 @@ mod tests {
         )
     }
 
+    const SERVED: Served = Served {
+        pushes: true,
+        max_concurrency: 16,
+    };
+
     #[test]
     fn a_complete_card_passes_and_names_the_real_address_and_the_idempotent_skills() {
         card().check().unwrap();
         let official = card()
             .skill(Skill::new("order", "Order", "Has effects"))
-            .to_a2a("127.0.0.1:7411", true);
+            .to_a2a("127.0.0.1:7411", SERVED);
         let urls: Vec<_> = official
             .supported_interfaces
             .iter()

@@ -14,6 +14,7 @@ use muster_runtime::health::Kind;
 use muster_runtime::{Chassis, Error, Listeners, Shutdown, Surface};
 use uuid::Uuid;
 
+use crate::card::Served;
 use crate::config::{AgentConfig, OUTBOUND, Section, authority};
 use crate::execution::{Executor, Limits};
 use crate::metrics::{DEFINITIONS, Meters};
@@ -81,8 +82,12 @@ pub async fn run<A: Agent, S: Section>(
         .clone()
         .unwrap_or_else(|| address.ip().to_string());
     let authority = authority(&host, address.port());
-    let official_card = card.to_a2a(&authority, pushes.are_allowed());
-    let extended_card = card.to_extended(&authority, pushes.are_allowed());
+    let served = Served {
+        pushes: pushes.are_allowed(),
+        max_concurrency: config.agent.max_concurrent_tasks,
+    };
+    let official_card = card.to_a2a(&authority, served);
+    let extended_card = card.to_extended(&authority, served);
 
     let executor = Executor {
         agent,

@@ -444,6 +444,12 @@ impl<A: Agent> Desk<A> {
         headers
     }
 
+    /// The load by now, as ORCA writes it: newer than what the last heartbeat said.
+    fn load(&self) -> HeaderValue {
+        let load = format!("TEXT application_utilization={:.3}", self.executor.running.load());
+        HeaderValue::from_str(&load).unwrap_or(HeaderValue::from_static("TEXT"))
+    }
+
     fn meters(&self) -> &crate::metrics::Meters {
         &self.executor.meters
     }
@@ -516,10 +522,9 @@ impl<A: Agent> Desk<A> {
 impl<A: Agent> Service for Desk<A> {
     async fn answer(&self, head: Head, request: Request) -> Result<Reply, Status> {
         let answer = self.dispatch(&head, request).await?;
-        Ok(Reply {
-            answer,
-            headers: self.used_extensions(&head),
-        })
+        let mut headers = self.used_extensions(&head);
+        headers.insert(extension::LOAD_METADATA, self.load());
+        Ok(Reply { answer, headers })
     }
 
     fn has_target(&self, target: &str) -> bool {

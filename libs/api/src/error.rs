@@ -86,6 +86,8 @@ catalogue! {
     TargetMissing = "TARGET_MISSING", InvalidArgument, 400, "name an agent id or `skill:SKILL` as tenant, path or `muster-target`";
     /// The agent exists, but no instance takes work now.
     NoInstanceAvailable = "NO_INSTANCE_AVAILABLE", Unavailable, 503, "try again after the given delay, or start another instance";
+    /// More work comes for the agent than it does.
+    AgentOverloaded = "AGENT_OVERLOADED", ResourceExhausted, 429, "try again after the given delay, or run more instances of the agent";
     /// The queue is full.
     QueueFull = "QUEUE_FULL", ResourceExhausted, 429, "try again after the given delay, or raise `router.message_queue_size`";
     /// The instance runs as many tasks as it may.

@@ -12,6 +12,17 @@ pub const ROUTING: &str = "urn:muster:a2a:routing:v1";
 /// unit that the fleet has agreed on.
 pub const COST: &str = "cost";
 
+/// Parameter of the routing extension in which a card states how many messages an instance takes at once: a number from 1. An
+/// instance whose card says nothing is found out by how long it takes to answer.
+pub const MAX_CONCURRENCY: &str = "maxConcurrency";
+
+/// Parameter of the routing extension in which a card asks that the messages of a context reach the same instance, as long as
+/// that is there: `true` or `false`.
+pub const STICKY_CONTEXTS: &str = "stickyContexts";
+
+/// Header (gRPC metadata) in which an answer carries the agent's load, as ORCA has it: `TEXT application_utilization=0.5`.
+pub const LOAD_METADATA: &str = "endpoint-load-metrics";
+
 /// Metadata key that names the target (agent id or `skill:SKILL`) for gRPC clients that send no tenant.
 pub const TARGET_METADATA: &str = "muster-target";
 

@@ -37,6 +37,7 @@ struct State {
     calls: Mutex<Vec<Call>>,
     script: Mutex<VecDeque<Answer>>,
     fallback: Mutex<Answer>,
+    load: Mutex<Option<f64>>,
     tasks: Mutex<BTreeMap<String, a2a::Task>>,
     gate: watch::Sender<Gate>,
     waiting: watch::Sender<usize>,
@@ -74,6 +75,7 @@ impl FakeAgent {
             calls: Mutex::default(),
             script: Mutex::default(),
             fallback: Mutex::new(Answer::Echo),
+            load: Mutex::default(),
             tasks: Mutex::default(),
             gate: watch::Sender::new(Gate::default()),
             waiting: watch::Sender::new(0),
@@ -162,6 +164,11 @@ impl FakeAgent {
     /// Sets what answers when the script is empty.
     pub fn fall_back_to(&self, answer: Answer) {
         *lock(&self.state.fallback) = answer;
+    }
+
+    /// Tells this load with each answer from now on, as servers that report to Envoy do.
+    pub fn tell_load(&self, load: f64) {
+        *lock(&self.state.load) = Some(load);
     }
 
     /// Stops all answers from now on, until released.

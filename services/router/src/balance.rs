@@ -8,6 +8,13 @@
 //! others) times how slow it has been relative to the other candidates, divided by how often it succeeds.
 //! Preferences come before cost: the caller's region and room below the maximum load, but never at the price of a
 //! refusal; when everybody is busy, the busy are chosen from.
+//!
+//! Instances may have weights. The first of the two is drawn by weight, the second by weight from those of the same version:
+//! so a version that is tried out gets exactly its share of new work, however idle it is, and within a version the cheaper one
+//! still wins. An instance that has just come gets less at first ([`Preferences::slow_start`]): it has caches to fill and
+//! pools to open, and without load it would look best of all. Who has weight 0 is drawn only where all have.
+
+use std::time::Duration;
 
 /// What an instance's reported load of 1 is worth in calls.
 const CALLS_AT_FULL_LOAD: f64 = 8.0;
@@ -19,9 +26,24 @@ const LATENCY_FACTOR: (f64, f64) = (0.25, 4.0);
 /// is tried again where it is the only one.
 const LEAST_SUCCESS: f64 = 0.05;
 
+/// The part of its weight that an instance has when it has just come.
+const LEAST_SHARE: f64 = 0.1;
+
+/// Parts into which a unit of weight is cut where some instances have just come.
+const PARTS: f64 = 1000.0;
+
+/// What a balancer goes by beside the candidates.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Preferences {
+    /// Load above which others are preferred, from 0 to 1.
+    pub max_load: f64,
+    /// How long it takes an instance to get its whole share; zero for at once.
+    pub slow_start: Duration,
+}
+
 /// What is known of an instance that could take the call.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Candidate {
+pub struct Candidate<'a> {
     /// Calls from this router that are with it now.
     pub in_flight: u32,
     /// Load from 0 to 1, as it reported.
@@ -34,9 +56,15 @@ pub struct Candidate {
     pub near: bool,
     /// Whether it says that others are to be preferred.
     pub busy: bool,
+    /// Its share of new work relative to the others.
+    pub weight: u32,
+    /// The build that runs.
+    pub version: &'a str,
+    /// How long it has been there.
+    pub age: Duration,
 }
 
-impl Candidate {
+impl Candidate<'_> {
     /// Lower is preferred; see the module's documentation.
     fn tier(&self, max_load: f64) -> u8 {
         let full = self.busy || self.load > max_load;
@@ -58,10 +86,11 @@ impl Candidate {
 /// Picks one of the candidates, by position; `None` only when there are none. `random` returns a number below
 /// its argument.
 pub fn pick(
-    candidates: &[Candidate],
-    max_load: f64,
+    candidates: &[Candidate<'_>],
+    preferences: Preferences,
     mut random: impl FnMut(usize) -> usize,
 ) -> Option<usize> {
+    let max_load = preferences.max_load;
     let tier = candidates
         .iter()
         .map(|candidate| candidate.tier(max_load))
@@ -69,20 +98,72 @@ pub fn pick(
     let eligible: Vec<usize> = (0..candidates.len())
         .filter(|&index| candidates[index].tier(max_load) == tier)
         .collect();
-    let mut draw = |below: usize| random(below).min(below - 1);
-    let first = draw(eligible.len());
-    if eligible.len() == 1 {
-        return eligible.first().copied();
+    if let [only] = eligible.as_slice() {
+        return Some(*only);
     }
-    // The second is drawn from the others, so that the two differ.
-    let second = (first + 1 + draw(eligible.len() - 1)) % eligible.len();
+    let mut draw = |below: usize| random(below).min(below - 1);
+    let weights: Vec<usize> = eligible
+        .iter()
+        .map(|&index| weight(&candidates[index], preferences.slow_start))
+        .collect();
+    let (first, second) = if weights.iter().all(|weight| *weight == weights[0]) {
+        // The second is drawn from the others, so that the two differ.
+        let first = draw(eligible.len());
+        let second = (first + 1 + draw(eligible.len() - 1)) % eligible.len();
+        (first, second)
+    } else {
+        let first = drawn(&weights, &mut draw)?;
+        let version = candidates[eligible[first]].version;
+        let others: Vec<usize> = (0..eligible.len())
+            .map(|position| {
+                let is_other = position != first && candidates[eligible[position]].version == version;
+                if is_other { weights[position] } else { 0 }
+            })
+            .collect();
+        match drawn(&others, &mut draw) {
+            Some(second) => (first, second),
+            None => return Some(eligible[first]),
+        }
+    };
     let mean = mean_latency(eligible.iter().map(|&index| &candidates[index]));
-    let cost = |position: usize| candidates[eligible[position]].cost(mean);
+    #[expect(clippy::cast_precision_loss, reason = "a weight")]
+    let share = |position: usize| weights[position].max(1) as f64;
+    let cost = |position: usize| candidates[eligible[position]].cost(mean) / share(position);
     let cheaper = if cost(second) < cost(first) { second } else { first };
-    eligible.get(cheaper).copied()
+    Some(eligible[cheaper])
 }
 
-fn mean_latency<'a>(candidates: impl Iterator<Item = &'a Candidate>) -> Option<f64> {
+/// The weight that an instance has by now, in parts.
+fn weight(candidate: &Candidate<'_>, slow_start: Duration) -> usize {
+    let share = if candidate.age >= slow_start {
+        1.0
+    } else {
+        (candidate.age.as_secs_f64() / slow_start.as_secs_f64()).max(LEAST_SHARE)
+    };
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a weight of 32 bits times a thousand at most"
+    )]
+    let parts = (f64::from(candidate.weight) * share * PARTS) as usize;
+    parts
+}
+
+/// A position by weight; `None` where there is no weight.
+fn drawn(weights: &[usize], draw: &mut impl FnMut(usize) -> usize) -> Option<usize> {
+    let all: usize = weights.iter().sum();
+    if all == 0 {
+        return None;
+    }
+    let mut left = draw(all);
+    weights.iter().position(|&weight| {
+        let is_it = left < weight;
+        left = left.saturating_sub(weight);
+        is_it
+    })
+}
+
+fn mean_latency<'a>(candidates: impl Iterator<Item = &'a Candidate<'a>>) -> Option<f64> {
     let known: Vec<f64> = candidates.filter_map(|candidate| candidate.latency).collect();
     #[expect(clippy::cast_precision_loss, reason = "a count of instances")]
     let count = known.len() as f64;
@@ -95,20 +176,28 @@ mod tests {
 
     use super::*;
 
-    const IDLE: Candidate = Candidate {
+    const IDLE: Candidate<'static> = Candidate {
         in_flight: 0,
         load: 0.0,
         latency: None,
         success: 1.0,
         near: true,
         busy: false,
+        weight: 100,
+        version: "1",
+        age: Duration::from_secs(3600),
+    };
+
+    const PREFERENCES: Preferences = Preferences {
+        max_load: 0.8,
+        slow_start: Duration::from_secs(10),
     };
 
     /// With two candidates both are drawn, so the cheaper one must win whatever the numbers.
-    fn better(one: Candidate, other: Candidate) -> usize {
+    fn better(one: Candidate<'_>, other: Candidate<'_>) -> usize {
         let picks: Vec<usize> = [0, 1]
             .iter()
-            .map(|&number| pick(&[one, other], 0.8, |_| number).unwrap())
+            .map(|&number| pick(&[one, other], PREFERENCES, |_| number).unwrap())
             .collect();
         assert_eq!(picks[0], picks[1]);
         picks[0]
@@ -144,30 +233,85 @@ mod tests {
         assert_eq!(better(busy, Candidate { in_flight: 9, ..IDLE }), 1);
     }
 
+    /// How many of so many picks go to each, where the numbers are spread evenly.
+    fn spread(candidates: &[Candidate<'_>], picks: usize) -> Vec<usize> {
+        let mut counts = vec![0; candidates.len()];
+        let mut state = 1u64;
+        for _ in 0..picks {
+            let random = |below: usize| {
+                // Constants of Knuth's MMIX.
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
+                usize::try_from(state >> 33).unwrap() % below
+            };
+            counts[pick(candidates, PREFERENCES, random).unwrap()] += 1;
+        }
+        counts
+    }
+
+    #[test]
+    fn a_version_that_is_tried_out_gets_its_share_and_no_more() {
+        let old = Candidate { weight: 95, ..IDLE };
+        let new = Candidate {
+            weight: 5,
+            version: "2",
+            ..IDLE
+        };
+        let counts = spread(&[old, new], 10_000);
+        assert!((400..=600).contains(&counts[1]), "{counts:?}");
+        // However busy the others are.
+        let counts = spread(&[Candidate { in_flight: 50, ..old }, new], 10_000);
+        assert!((400..=600).contains(&counts[1]), "{counts:?}");
+        let nothing = Candidate { weight: 0, ..new };
+        assert_eq!(spread(&[old, nothing], 1000)[1], 0);
+        assert_eq!(spread(&[nothing], 10), [10], "there is nobody else");
+    }
+
+    #[test]
+    fn who_has_just_come_gets_less_at_first() {
+        let counts = |age| {
+            let new = Candidate {
+                age: Duration::from_secs(age),
+                version: "2",
+                ..IDLE
+            };
+            spread(&[IDLE, new], 10_000)[1]
+        };
+        assert!((700..=1200).contains(&counts(0)), "{}", counts(0));
+        assert!((3000..=3700).contains(&counts(5)), "{}", counts(5));
+        assert!(counts(10) >= 4000, "{}", counts(10));
+    }
+
     #[test]
     fn a_full_fleet_is_still_chosen_from() {
         let full = Candidate { load: 1.0, ..IDLE };
-        assert_eq!(pick(&[full], 0.8, |_| 0), Some(0));
-        assert_eq!(pick(&[], 0.8, |_| 0), None);
+        assert_eq!(pick(&[full], PREFERENCES, |_| 0), Some(0));
+        assert_eq!(pick(&[], PREFERENCES, |_| 0), None);
     }
 
-    fn candidate() -> impl Strategy<Value = Candidate> {
+    fn candidate() -> impl Strategy<Value = Candidate<'static>> {
         (
             0u32..20,
             proptest::num::f64::ANY,
             proptest::option::of(0.0f64..10.0),
             proptest::num::f64::ANY,
-            any::<bool>(),
-            any::<bool>(),
+            any::<[bool; 2]>(),
+            (0u32..=1000, prop_oneof![Just("1"), Just("2")], 0u64..20),
         )
-            .prop_map(|(in_flight, load, latency, success, near, busy)| Candidate {
-                in_flight,
-                load,
-                latency,
-                success,
-                near,
-                busy,
-            })
+            .prop_map(
+                |(in_flight, load, latency, success, [near, busy], (weight, version, age))| Candidate {
+                    in_flight,
+                    load,
+                    latency,
+                    success,
+                    near,
+                    busy,
+                    weight,
+                    version,
+                    age: Duration::from_secs(age),
+                },
+            )
     }
 
     proptest! {
@@ -176,7 +320,7 @@ mod tests {
             candidates in proptest::collection::vec(candidate(), 0..12), numbers in any::<[usize; 2]>(),
         ) {
             let mut numbers = numbers.into_iter();
-            let picked = pick(&candidates, 0.8, |below| numbers.next().unwrap_or(0) % below);
+            let picked = pick(&candidates, PREFERENCES, |below| numbers.next().unwrap_or(0) % below);
             prop_assert_eq!(picked.is_some(), !candidates.is_empty());
             if let Some(picked) = picked {
                 let best = candidates.iter().map(|candidate| candidate.tier(0.8)).min().unwrap();
@@ -188,7 +332,7 @@ mod tests {
         fn equal_instances_all_get_work(count in 1usize..8) {
             let candidates = vec![IDLE; count];
             let picked: std::collections::HashSet<usize> = (0..count)
-                .filter_map(|first| pick(&candidates, 0.8, |_| first % count))
+                .filter_map(|first| pick(&candidates, PREFERENCES, |_| first % count))
                 .collect();
             prop_assert!(picked.len() >= count.div_ceil(2));
         }
@@ -197,9 +341,9 @@ mod tests {
         fn the_most_expensive_of_three_or_more_never_wins(
             work in proptest::collection::vec(0u32..100, 3..10), first in any::<usize>(), second in any::<usize>(),
         ) {
-            let candidates: Vec<Candidate> = work.iter().map(|&in_flight| Candidate { in_flight, ..IDLE }).collect();
+            let candidates: Vec<Candidate<'_>> = work.iter().map(|&in_flight| Candidate { in_flight, ..IDLE }).collect();
             let mut numbers = [first, second].into_iter();
-            let picked = pick(&candidates, 0.8, |below| numbers.next().unwrap_or(0) % below).unwrap();
+            let picked = pick(&candidates, PREFERENCES, |below| numbers.next().unwrap_or(0) % below).unwrap();
             let most = work.iter().max().unwrap();
             let alone = work.iter().filter(|calls| *calls == most).count() == 1;
             prop_assert!(!(alone && work[picked] == *most));

@@ -9,6 +9,8 @@ use muster_runtime::config::{Mistakes, Settings};
 use muster_runtime::{server, telemetry, trust};
 use serde::{Deserialize, Serialize};
 
+use crate::balance::Preferences;
+use crate::flow::lines;
 use crate::{deduplication, forward};
 
 const MIB: usize = 1 << 20;
@@ -75,8 +77,17 @@ pub struct Router {
     pub stream_idle_seconds: u64,
     /// How long a caller may leave an event of a stream unread.
     pub stream_stall_seconds: u64,
+    /// How long more may come for an agent than it answers before calls are refused; four times its answers at least.
+    pub burst_seconds: f64,
+    /// After which time of waiting a call is a step more urgent.
+    pub priority_ageing_seconds: f64,
     /// Load above which other instances are preferred.
     pub max_load: f64,
+    /// How long it takes an instance that has just come to get its whole share of the work; 0 for none of it.
+    pub slow_start_seconds: f64,
+    /// After how long without an answer a call that may be done twice is sent to a second instance as well, in seconds; 0:
+    /// never. Each such call is paid from the budget of retries.
+    pub hedge_after_seconds: f64,
     /// Instances that one call tries at most.
     pub max_attempts: usize,
     /// Connections to one instance at most; more than one are used when many calls are under way.
@@ -124,7 +135,11 @@ impl Default for Router {
             max_deadline_seconds: 3600,
             stream_idle_seconds: 300,
             stream_stall_seconds: 300,
+            burst_seconds: 1.0,
+            priority_ageing_seconds: 10.0,
             max_load: 0.8,
+            slow_start_seconds: 10.0,
+            hedge_after_seconds: 0.0,
             max_attempts: 8,
             connections_per_instance: 1,
             breaker_failures: 5,
@@ -154,9 +169,25 @@ impl Router {
             most_deadline: Duration::from_secs(self.max_deadline_seconds),
             stream_idle: Duration::from_secs(self.stream_idle_seconds),
             stream_stall: Duration::from_secs(self.stream_stall_seconds),
-            max_load: self.max_load,
+            preferences: Preferences {
+                max_load: self.max_load,
+                slow_start: Duration::try_from_secs_f64(self.slow_start_seconds).unwrap_or_default(),
+            },
+            hedge_after: Duration::try_from_secs_f64(self.hedge_after_seconds)
+                .ok()
+                .filter(|after| !after.is_zero()),
             attempts: self.max_attempts,
             region: self.region.clone(),
+        }
+    }
+
+    /// How many calls may wait, and for how long.
+    #[must_use]
+    pub fn lines(&self) -> lines::Bounds {
+        lines::Bounds {
+            waiting: self.message_queue_size,
+            burst: Duration::try_from_secs_f64(self.burst_seconds).unwrap_or_default(),
+            ageing: Duration::try_from_secs_f64(self.priority_ageing_seconds).unwrap_or_default(),
         }
     }
 
@@ -283,7 +314,11 @@ impl Router {
         );
         within("card_max_age_seconds", self.card_max_age_seconds, 0, DAY);
         for (key, value, most) in [
+            ("burst_seconds", self.burst_seconds, 3600.0),
+            ("priority_ageing_seconds", self.priority_ageing_seconds, 86_400.0),
             ("max_load", self.max_load, 1.0),
+            ("slow_start_seconds", self.slow_start_seconds, 3600.0),
+            ("hedge_after_seconds", self.hedge_after_seconds, 3600.0),
             ("retry_share", self.retry_share, 10.0),
             ("retry_minimum_per_second", self.retry_minimum_per_second, 1000.0),
         ] {

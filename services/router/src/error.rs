@@ -72,6 +72,16 @@ pub enum Error {
         /// How many wait.
         waiting: usize,
     },
+    /// More work comes for the target than it does.
+    #[error("'{target}' is overloaded: {waiting} calls wait for it already, and more come than are answered")]
+    Overloaded {
+        /// Whom the message was for.
+        target: String,
+        /// How many wait.
+        waiting: usize,
+        /// When there may be room.
+        retry_after: Duration,
+    },
     /// The message's time to live has passed.
     #[error("the message's time to live of {ttl_seconds} s has passed {place}")]
     Expired {

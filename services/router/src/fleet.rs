@@ -110,6 +110,7 @@ impl View {
         if instance.namespace != self.namespace {
             return;
         }
+        instance.reported_at = now;
         let key = instance.key();
         self.unconfirmed.remove(&key);
         let id: Arc<str> = key.agent.as_str().into();
@@ -157,6 +158,7 @@ impl View {
             let instance = Arc::make_mut(instance);
             instance.availability = report.availability;
             instance.load = report.load;
+            instance.reported_at = now;
         }
     }
 

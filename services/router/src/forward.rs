@@ -32,11 +32,13 @@ use muster_runtime::clock::SharedClock;
 use parking_lot::{Mutex, RwLock};
 use sha2::{Digest as _, Sha256};
 
-use crate::admission::{Admission, Permit, Refused};
+use crate::admission::{self, Admission, Permit};
+use crate::balance::Preferences;
 use crate::call::Call;
 use crate::deduplication::{self, Role, Window};
 use crate::error::Error;
 use crate::fleet::{Key, View};
+use crate::flow::Flow;
 use crate::link::Links;
 use crate::message;
 use crate::metrics::Meters;
@@ -63,8 +65,10 @@ pub struct Limits {
     pub stream_idle: Duration,
     /// How long a caller may leave an event of a stream unread.
     pub stream_stall: Duration,
-    /// Load above which others are preferred.
-    pub max_load: f64,
+    /// What instances are chosen by.
+    pub preferences: Preferences,
+    /// After how long without an answer a call that may be done twice is sent to a second instance as well; `None`: never.
+    pub hedge_after: Option<Duration>,
     /// Most instances that one call tries.
     pub attempts: usize,
     /// The router's own region; empty for none.
@@ -133,6 +137,22 @@ struct Times {
     expiry: Option<Deadline>,
 }
 
+impl Times {
+    /// A stream may last for as long as its caller likes.
+    fn of_stream(call: &Call) -> Self {
+        Self {
+            deadline: call.deadline,
+            expiry: call.expiry(),
+        }
+    }
+}
+
+/// What a stream holds from before it begins.
+enum Start {
+    Message(Chosen),
+    Operation(Permit),
+}
+
 /// The parts of a [`Forwarder`].
 pub struct Parts {
     /// Limits and preferences.
@@ -143,8 +163,8 @@ pub struct Parts {
     pub view: Arc<RwLock<View>>,
     /// The ways to the instances.
     pub links: Arc<Links>,
-    /// Places for messages.
-    pub messages: Admission,
+    /// Places for messages, and who waits for them.
+    pub flow: Arc<Flow>,
     /// Places for operations on tasks.
     pub operations: Admission,
     /// Answers that may be asked for again.
@@ -281,9 +301,17 @@ impl Forwarder {
             deadline: Some(deadline),
             expiry: call.expiry(),
         };
-        let _permit = self.place(&self.parts.messages, call, times).await?;
+        let context = request.message.as_ref().map_or("", |message| &message.context_id);
+        let first = self.admit(call, scope, context, times).await?;
         let (reply, held) = self
-            .deliver_single(SendMessage::METHOD, call, scope, &request.encoded, times)
+            .deliver_single(
+                SendMessage::METHOD,
+                call,
+                scope,
+                &request.encoded,
+                times,
+                Some(first),
+            )
             .await?;
         match held {
             Held::Task { id, has_ended } => self.own(&id, &reply.instance, has_ended).await?,
@@ -304,13 +332,16 @@ impl Forwarder {
     ) -> Result<Reply<EncodedEvents>, Error> {
         let message = message::check(&request, self.parts.limits.message_bytes)?;
         let scope = self.scope_of_message(call, message).await?;
-        let places = &self.parts.messages;
+        let times = Times::of_stream(call);
+        let first = self.admit(call, &scope, &message.context_id, times).await?;
+        let method = SendStreamingMessage::METHOD;
         self.stream(
-            SendStreamingMessage::METHOD,
-            places,
+            method,
+            Start::Message(first),
             call,
             &scope,
             &request.encoded,
+            times,
         )
         .await
     }
@@ -326,8 +357,17 @@ impl Forwarder {
         request: Asked,
     ) -> Result<Reply<EncodedEvents>, Error> {
         let scope = self.scope_of(method, call, &request).await?;
-        self.stream(method, &self.parts.operations, call, &scope, &request.encoded)
-            .await
+        let times = Times::of_stream(call);
+        let permit = self.place(call, times).await?;
+        self.stream(
+            method,
+            Start::Operation(permit),
+            call,
+            &scope,
+            &request.encoded,
+            times,
+        )
+        .await
     }
 
     /// Does an operation with one answer at the owner of its task, or at the target where it is about none, for who has
@@ -346,9 +386,9 @@ impl Forwarder {
             deadline: Some(self.deadline(call)),
             expiry: call.expiry(),
         };
-        let _permit = self.place(&self.parts.operations, call, times).await?;
+        let _permit = self.place(call, times).await?;
         let (reply, _) = self
-            .deliver_single(method, call, &scope, &request.encoded, times)
+            .deliver_single(method, call, &scope, &request.encoded, times, None)
             .await?;
         Ok(reply)
     }
@@ -356,17 +396,19 @@ impl Forwarder {
     async fn stream(
         self: &Arc<Self>,
         method: &'static Method,
-        places: &Admission,
+        start: Start,
         call: &Call,
         scope: &Scope,
         request: &Encoded,
+        times: Times,
     ) -> Result<Reply<EncodedEvents>, Error> {
-        let times = Times {
-            deadline: call.deadline,
-            expiry: call.expiry(),
+        let (first, permit) = match start {
+            Start::Message(first) => (Some(first), None),
+            Start::Operation(permit) => (None, Some(permit)),
         };
-        let permit = self.place(places, call, times).await?;
-        let (reply, flight) = self.deliver_stream(method, call, scope, request, times).await?;
+        let (reply, flight) = self
+            .deliver_stream(method, call, scope, request, times, first)
+            .await?;
         let instance = Arc::clone(&reply.instance);
         Ok(reply.map(|inbound| {
             let relay = Relay::new(self, method, inbound, instance, flight, permit, times.deadline);
@@ -390,22 +432,32 @@ impl Forwarder {
         }
     }
 
-    /// Waits for a place, no longer than the deadline and the time to live allow.
-    async fn place(&self, places: &Admission, call: &Call, times: Times) -> Result<Permit, Error> {
+    /// Waits for a place for an operation, no longer than the deadline and the time to live allow.
+    async fn place(&self, call: &Call, times: Times) -> Result<Permit, Error> {
+        let patience = self.patience(times);
+        let entered = self.parts.operations.enter(call.routing.priority, patience).await;
+        entered.map_err(|refused| match refused {
+            admission::Refused::Full(waiting) => Error::QueueFull { waiting },
+            admission::Refused::TimedOut => self.waited_too_long(call, times),
+        })
+    }
+
+    fn patience(&self, times: Times) -> Duration {
         let now = self.now();
         let left = |limit: Option<Deadline>| match limit {
             Some(limit) => limit.remaining(now).unwrap_or_default(),
             None => Duration::MAX,
         };
-        let patience = left(times.deadline)
+        left(times.deadline)
             .min(left(times.expiry))
-            .min(self.parts.limits.most_deadline);
-        let entered = places.enter(call.routing.priority, patience).await;
-        entered.map_err(|refused| match refused {
-            Refused::Full(waiting) => Error::QueueFull { waiting },
-            Refused::TimedOut if left(times.expiry) <= patience => expired(call, "in the queue"),
-            Refused::TimedOut => exceeded("waiting in the queue"),
-        })
+            .min(self.parts.limits.most_deadline)
+    }
+
+    fn waited_too_long(&self, call: &Call, times: Times) -> Error {
+        match times.expiry {
+            Some(expiry) if expiry.remaining(self.now()).is_none() => expired(call, "in the queue"),
+            _ => exceeded("waiting in the queue"),
+        }
     }
 
     fn deadline(&self, call: &Call) -> Deadline {

@@ -252,6 +252,9 @@ impl From<Error> for Status {
             Error::NoView => of(Reason::DependencyUnavailable)
                 .with_retry_after(REGISTRY_RETRY)
                 .with_metadata("service", "registry"),
+            Error::Overloaded { retry_after, .. } => {
+                of(Reason::AgentOverloaded).with_retry_after(retry_after)
+            }
             Error::QueueFull { .. } => of(Reason::QueueFull).with_retry_after(QUEUE_RETRY),
             Error::Expired { .. } => of(Reason::MessageExpired),
             Error::DeadlineExceeded { .. } | Error::StreamIdle { .. } => of(Reason::DeadlineExceeded),

@@ -1,8 +1,8 @@
 //! The router: takes A2A messages over gRPC, JSON-RPC and HTTP+JSON and delivers each to the best instance of the right
 //! agent.
 //!
-//! Inside out: [`balance`], [`priority`], [`routing`], [`target`], [`measure`], [`wire`], [`peek`] and the queue of
-//! [`admission`] are pure. [`fleet`] is the router's own view of who is alive, fed by the registry; [`link`] holds a connection and
+//! Inside out: [`balance`], [`priority`], [`routing`], [`target`], [`measure`], [`load`], [`wire`], [`peek`], the limits and lines of
+//! [`flow`] and the queue of [`admission`] are pure. [`fleet`] is the router's own view of who is alive, fed by the registry; [`link`] holds a connection and
 //! what was measured on it per instance; [`ownership`] knows which instance owns which task, in a [`store`];
 //! [`deduplication`] answers the same message once. [`forward`] puts them together and knows no binding;
 //! [`grpc`] and [`http`] translate.
@@ -17,10 +17,12 @@ pub mod config;
 pub mod deduplication;
 pub mod error;
 pub mod fleet;
+pub mod flow;
 pub mod forward;
 pub mod grpc;
 pub mod http;
 pub mod link;
+pub mod load;
 pub mod measure;
 pub mod message;
 pub mod metrics;
@@ -54,6 +56,7 @@ use admission::Admission;
 use deduplication::Window;
 use fleet::View;
 use fleet::watch::News;
+use flow::Flow;
 use forward::{Forwarder, Parts};
 use link::Links;
 use metrics::Meters;
@@ -85,6 +88,9 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
     chassis
         .tasks
         .essential_until_shutdown("task sweep", sweep(ownership, Arc::clone(&forwarder)));
+    chassis
+        .tasks
+        .essential_until_shutdown("queue", look_again(Arc::clone(&forwarder)));
     check_freshness(&chassis, &forwarder);
 
     let limit = config.server.max_message_bytes;
@@ -116,10 +122,18 @@ fn forwarder(
 ) -> Arc<Forwarder> {
     let router = &config.router;
     let grace = Duration::from_secs(router.unconfirmed_grace_seconds);
+    let clock = Arc::clone(&chassis.clock);
+    let view = Arc::new(RwLock::new(View::new(router.namespace.clone(), grace)));
+    let flow = Flow::new(
+        router.max_messages_in_flight,
+        router.lines(),
+        Arc::clone(&clock),
+        Arc::clone(&view),
+    );
     Forwarder::new(Parts {
         limits: router.limits(config.server.max_message_bytes),
-        clock: Arc::clone(&chassis.clock),
-        view: Arc::new(RwLock::new(View::new(router.namespace.clone(), grace))),
+        clock,
+        view,
         links: Arc::new(
             Links::new(router.breaker())
                 .with_connections(router.connections_per_instance)
@@ -128,7 +142,7 @@ fn forwarder(
                     router.limits(config.server.max_message_bytes).answer_bytes,
                 ),
         ),
-        messages: Admission::new(router.max_messages_in_flight, router.message_queue_size),
+        flow,
         operations: Admission::new(router.max_operations_in_flight, router.message_queue_size),
         window: Window::new(router.deduplication()),
         ownership,
@@ -190,9 +204,10 @@ async fn watch(forwarder: Arc<Forwarder>, registry: Endpoint, latch: Latch) -> R
         parts
             .meters
             .view(view.age(parts.clock.monotonic()), view.is_stale());
-        for (queue, door) in [("messages", &parts.messages), ("operations", &parts.operations)] {
-            parts.meters.load(queue, door.waiting(), door.in_flight());
-        }
+        let (messages, operations) = (&parts.flow, &parts.operations);
+        let meters = &parts.meters;
+        meters.load("messages", messages.waiting(), messages.in_flight());
+        meters.load("operations", operations.waiting(), operations.in_flight());
     };
     let changed = |news: News<'_>| match news {
         News::Lost(key) => {
@@ -229,6 +244,13 @@ async fn sweep(ownership: Arc<Ownership>, forwarder: Arc<Forwarder>) -> Result<(
             tracing::warn!(%error, "old tasks are not forgotten");
         }
     }
+}
+
+/// Gives places to those who wait, where what has changed is no place that came free.
+async fn look_again(forwarder: Arc<Forwarder>) -> Result<(), Error> {
+    let flow = &forwarder.parts().flow;
+    flow.look_again(|waiter| forwarder.look(waiter)).await;
+    Ok(())
 }
 
 /// A stale view degrades the router and does not take it out of service.

@@ -28,6 +28,9 @@ use tonic::transport::Channel;
 use crate::balance::Candidate;
 use crate::fleet::instance::Availability;
 use crate::fleet::{Instance, Key};
+use crate::flow::Flow;
+use crate::flow::limit::Limit;
+use crate::flow::lines::Pace;
 use crate::measure::{Measured, Verdict};
 
 /// Calls under way for which one more connection is used.
@@ -44,9 +47,24 @@ pub struct Link {
     channels: Vec<Channel>,
     /// Which of them is next.
     turn: AtomicUsize,
+    /// All calls that are with it, and the messages among them.
     in_flight: AtomicU32,
-    measured: Mutex<Measured>,
+    messages: AtomicU32,
+    /// Messages that it may have, as `learned` says.
+    places: AtomicU32,
+    learned: Mutex<Learned>,
+    /// When it was made.
+    since: Duration,
     lost: CancellationToken,
+}
+
+/// What was learned of an instance.
+#[derive(Debug)]
+struct Learned {
+    measured: Measured,
+    limit: Limit,
+    /// Load that it told with an answer, and when.
+    told: Option<(f64, Duration)>,
 }
 
 impl Link {
@@ -75,51 +93,143 @@ impl Link {
         self.in_flight.load(Ordering::Relaxed)
     }
 
+    /// How many messages it may have at once, and how many it has.
+    #[must_use]
+    pub fn places(&self) -> (u32, u32) {
+        (
+            self.places.load(Ordering::SeqCst),
+            self.messages.load(Ordering::SeqCst),
+        )
+    }
+
+    /// Whether it may have one more message.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        let (places, taken) = self.places();
+        taken < places
+    }
+
+    /// How fast it answers with all places taken, once that is known.
+    #[must_use]
+    pub fn pace(&self) -> Option<Pace> {
+        let learned = self.learned.lock();
+        let answer = learned.limit.base()?;
+        Some(Pace {
+            per_second: f64::from(learned.limit.places()) / answer.max(f64::MIN_POSITIVE),
+            answer,
+        })
+    }
+
     /// What was measured so far.
     #[must_use]
     pub fn measured(&self) -> Measured {
-        self.measured.lock().clone()
+        self.learned.lock().measured.clone()
     }
 
     /// How long until the breaker lets a call through; zero when it does now.
     #[must_use]
     pub fn next_chance(&self, now: Duration) -> Duration {
-        self.measured.lock().next_chance(now)
+        self.learned.lock().measured.next_chance(now)
+    }
+
+    /// The instance told its load with an answer.
+    pub fn told(&self, load: f64, now: Duration) {
+        self.learned.lock().told = Some((load, now));
+    }
+
+    /// The load that it said last, with an answer or a heartbeat.
+    #[must_use]
+    pub fn load(&self, instance: &Instance) -> f64 {
+        match self.learned.lock().told {
+            Some((load, at)) if at >= instance.reported_at => load,
+            _ => instance.load,
+        }
     }
 
     /// The instance as the balancer sees it. `region` is the preferred one; empty means any.
     #[must_use]
-    pub fn candidate(&self, instance: &Instance, region: &str) -> Candidate {
-        let measured = self.measured.lock();
+    pub fn candidate<'i>(&self, instance: &'i Instance, region: &str, now: Duration) -> Candidate<'i> {
+        let load = self.load(instance);
+        let learned = self.learned.lock();
         Candidate {
             in_flight: self.in_flight(),
-            load: instance.load,
-            latency: measured.latency(),
-            success: measured.success(),
+            load,
+            latency: learned.measured.latency(),
+            success: learned.measured.success(),
             near: region.is_empty() || instance.region == region,
             busy: instance.availability == Availability::Busy,
+            weight: instance.weight,
+            version: &instance.version,
+            age: now.saturating_sub(self.since),
         }
     }
 
-    /// Starts a call, unless the breaker is open.
+    /// Starts a call that is no message, unless the breaker is open.
     #[must_use]
     pub fn start(self: &Arc<Self>, now: Duration) -> Option<Flight> {
-        let ticket = self.measured.lock().enter(now)?;
+        let ticket = self.learned.lock().measured.enter(now)?;
+        Some(self.flight(ticket, now, None))
+    }
+
+    /// Starts a message, unless all places are taken or the breaker is open. Only [`Flow`] does, which counts all.
+    pub(crate) fn start_message(
+        self: &Arc<Self>,
+        flow: &Arc<Flow>,
+        instance: &Arc<Instance>,
+        now: Duration,
+    ) -> Option<Flight> {
+        let places = self.places.load(Ordering::SeqCst);
+        let free = |taken: u32| (taken < places).then_some(taken + 1);
+        self.messages
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, free)
+            .ok()?;
+        let entered = self.learned.lock().measured.enter(now);
+        let Some(ticket) = entered else {
+            self.messages.fetch_sub(1, Ordering::SeqCst);
+            return None;
+        };
+        Some(self.flight(ticket, now, Some((flow, instance))))
+    }
+
+    /// Starts a message whatever places are taken, unless the breaker is open.
+    pub(crate) fn start_moved(
+        self: &Arc<Self>,
+        flow: &Arc<Flow>,
+        instance: &Arc<Instance>,
+        now: Duration,
+    ) -> Option<Flight> {
+        let ticket = self.learned.lock().measured.enter(now)?;
+        self.messages.fetch_add(1, Ordering::SeqCst);
+        Some(self.flight(ticket, now, Some((flow, instance))))
+    }
+
+    fn flight(
+        self: &Arc<Self>,
+        ticket: Ticket,
+        now: Duration,
+        of: Option<(&Arc<Flow>, &Arc<Instance>)>,
+    ) -> Flight {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        Some(Flight {
+        Flight {
             link: Arc::clone(self),
             ticket,
+            started: now,
             reported: false,
-        })
+            place: of.map(|(flow, instance)| (Arc::clone(flow), Arc::clone(instance))),
+        }
     }
 }
 
-/// A call that is with an instance. Dropped without a report, it counts as abandoned.
+/// A call that is with an instance. Dropped without a report, it counts as abandoned. A message's place passes on when it
+/// is dropped.
 #[derive(Debug)]
 pub struct Flight {
     link: Arc<Link>,
     ticket: Ticket,
+    started: Duration,
     reported: bool,
+    /// Of a message: where its place came from.
+    place: Option<(Arc<Flow>, Arc<Instance>)>,
 }
 
 impl Flight {
@@ -129,10 +239,58 @@ impl Flight {
         self.link.lost.clone()
     }
 
+    /// How long it has been there.
+    #[must_use]
+    pub fn taken(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.started)
+    }
+
     /// Ends the call with a verdict on the instance. Returns whether that opened its breaker.
     pub fn end(mut self, verdict: Verdict, now: Duration) -> bool {
+        self.report(verdict, now)
+    }
+
+    /// Ends a stream that came to its end. The time says nothing about the instance beside others, whose streams may be about
+    /// other things, but something about how many it has at once.
+    pub fn finished(mut self, now: Duration) {
+        let taken = self.taken(now);
+        self.report(Verdict::Answered(None), now);
+        self.learn(|limit, company| limit.answered(taken, company, now));
+    }
+
+    /// Ends a message that has not gone out, and whose place nobody is to have.
+    pub(crate) fn cancel(mut self) {
+        if self.place.take().is_some() {
+            self.link.messages.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    fn report(&mut self, verdict: Verdict, now: Duration) -> bool {
         self.reported = true;
-        self.link.measured.lock().report(self.ticket, verdict, now)
+        let has_opened = self
+            .link
+            .learned
+            .lock()
+            .measured
+            .report(self.ticket, verdict, now);
+        match verdict {
+            Verdict::Answered(Some(taken)) => {
+                self.learn(|limit, company| limit.answered(taken, company, now));
+            }
+            Verdict::Refused => self.learn(|limit, company| limit.refused(company, now)),
+            Verdict::Answered(None) | Verdict::Erred | Verdict::Failed | Verdict::Unknown => {}
+        }
+        has_opened
+    }
+
+    fn learn(&self, from: impl FnOnce(&mut Limit, u32)) {
+        if self.place.is_none() {
+            return;
+        }
+        let company = self.link.messages.load(Ordering::SeqCst);
+        let mut learned = self.link.learned.lock();
+        from(&mut learned.limit, company);
+        self.link.places.store(learned.limit.places(), Ordering::SeqCst);
     }
 }
 
@@ -142,9 +300,14 @@ impl Drop for Flight {
         if !self.reported {
             // The time does not matter to a call without a verdict.
             self.link
-                .measured
+                .learned
                 .lock()
+                .measured
                 .report(self.ticket, Verdict::Unknown, Duration::ZERO);
+        }
+        if let Some((flow, instance)) = self.place.take() {
+            self.link.messages.fetch_sub(1, Ordering::SeqCst);
+            flow.ended(&instance, &self.link);
         }
     }
 }
@@ -192,7 +355,7 @@ impl Links {
 
     /// The link to an instance, made when it is first asked for.
     #[must_use]
-    pub fn to(&self, instance: &Instance) -> Arc<Link> {
+    pub fn to(&self, instance: &Instance, now: Duration) -> Arc<Link> {
         let fits = |link: &&Arc<Link>| link.epoch == instance.epoch && link.endpoint == instance.endpoint;
         if let Some(link) = self.table.read().get(&*instance.id).filter(fits) {
             return Arc::clone(link);
@@ -208,6 +371,7 @@ impl Links {
             }
             _ => None,
         };
+        let limit = Limit::new(instance.max_concurrency);
         let link = Arc::new(Link {
             endpoint: instance.endpoint.clone(),
             epoch: instance.epoch,
@@ -217,7 +381,14 @@ impl Links {
                 .collect(),
             turn: AtomicUsize::new(0),
             in_flight: AtomicU32::new(0),
-            measured: Mutex::new(Measured::new(self.breaker)),
+            messages: AtomicU32::new(0),
+            places: AtomicU32::new(limit.places()),
+            learned: Mutex::new(Learned {
+                measured: Measured::new(self.breaker),
+                limit,
+                told: None,
+            }),
+            since: now,
             lost: CancellationToken::new(),
         });
         table.insert(instance.key(), Arc::clone(&link));
@@ -256,10 +427,10 @@ mod tests {
     async fn a_new_registration_gets_a_new_link_and_the_same_one_keeps_it() {
         let links = Links::new(breaker::Config::default());
         let mut instance = Instance::example("weather", "w1", &["s"]);
-        let first = links.to(&instance);
-        assert!(Arc::ptr_eq(&first, &links.to(&instance)));
+        let first = links.to(&instance, Duration::ZERO);
+        assert!(Arc::ptr_eq(&first, &links.to(&instance, Duration::ZERO)));
         instance.epoch += 1;
-        assert!(!Arc::ptr_eq(&first, &links.to(&instance)));
+        assert!(!Arc::ptr_eq(&first, &links.to(&instance, Duration::ZERO)));
         links.prune(|_| false);
         assert!(links.table.read().is_empty());
     }
@@ -268,10 +439,10 @@ mod tests {
     async fn calls_to_a_lost_instance_hear_of_it() {
         let links = Links::new(breaker::Config::default());
         let instance = Instance::example("weather", "w1", &["s"]);
-        let flight = links.to(&instance).start(Duration::ZERO).unwrap();
+        let flight = links.to(&instance, Duration::ZERO).start(Duration::ZERO).unwrap();
         links.lose(&instance.key());
         assert!(flight.lost().is_cancelled());
-        let again = links.to(&instance).start(Duration::ZERO).unwrap();
+        let again = links.to(&instance, Duration::ZERO).start(Duration::ZERO).unwrap();
         assert!(
             !again.lost().is_cancelled(),
             "should it come back, it is a new link"
@@ -281,7 +452,7 @@ mod tests {
     #[tokio::test]
     async fn more_connections_are_used_only_for_many_calls() {
         let links = Links::new(breaker::Config::default()).with_connections(3);
-        let link = links.to(&Instance::example("weather", "w1", &["s"]));
+        let link = links.to(&Instance::example("weather", "w1", &["s"]), Duration::ZERO);
         let turns = || {
             let before = link.turn.load(Ordering::Relaxed);
             let _channel = link.channel();
@@ -297,7 +468,8 @@ mod tests {
 
     #[tokio::test]
     async fn calls_in_flight_are_counted_however_they_end() {
-        let link = Links::new(breaker::Config::default()).to(&Instance::example("weather", "w1", &["s"]));
+        let link = Links::new(breaker::Config::default())
+            .to(&Instance::example("weather", "w1", &["s"]), Duration::ZERO);
         let answered = link.start(Duration::ZERO).unwrap();
         let abandoned = link.start(Duration::ZERO).unwrap();
         assert_eq!(link.in_flight(), 2);

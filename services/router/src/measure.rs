@@ -17,6 +17,8 @@ pub enum Verdict {
     Erred,
     /// It could not be reached, broke off, or refused work: enough of these in a row eject it.
     Failed,
+    /// It answered that it takes no more now: neither well nor ill.
+    Refused,
     /// Nobody can tell: the caller left, or gave too little time.
     Unknown,
 }
@@ -77,7 +79,7 @@ impl Measured {
                 self.success -= WEIGHT * self.success;
                 self.breaker.failed(ticket, now)
             }
-            Verdict::Unknown => {
+            Verdict::Refused | Verdict::Unknown => {
                 self.breaker.abandoned(ticket);
                 false
             }

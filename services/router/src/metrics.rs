@@ -16,6 +16,7 @@ const LATENCY: &str = "a2a_message_latency_seconds";
 const QUEUE: &str = "router_queue_depth";
 const IN_FLIGHT: &str = "router_in_flight";
 const MOVED: &str = "router_moved_attempts_total";
+const HEDGED: &str = "router_hedged_calls_total";
 const EJECTED: &str = "router_breaker_openings_total";
 const STALLED: &str = "router_stalled_streams_total";
 const OUTCOMES: &str = "router_calls_total";
@@ -48,6 +49,11 @@ pub const DEFINITIONS: &[Definition] = &[
         name: MOVED,
         kind: Kind::Counter,
         help: "Attempts that moved to another instance.",
+    },
+    Definition {
+        name: HEDGED,
+        kind: Kind::Counter,
+        help: "Calls that were sent to a second instance because the first took long.",
     },
     Definition {
         name: EJECTED,
@@ -208,6 +214,11 @@ impl Meters {
     /// An attempt moved to another instance.
     pub fn moved(&self) {
         self.metrics.counter(MOVED, &[]).increment(1);
+    }
+
+    /// A call was sent to a second instance as well.
+    pub fn hedged(&self) {
+        self.metrics.counter(HEDGED, &[]).increment(1);
     }
 
     /// A stream was ended because its caller read nothing.

@@ -12,14 +12,14 @@ pub fn read(parts: &Parts, queue_capacity: usize) -> GetStatusResponse {
     let instances = view
         .instances()
         .map(|instance| {
-            let link = parts.links.to(instance);
+            let link = parts.links.to(instance, now);
             let measured = link.measured();
             InstanceStatistics {
                 agent_id: instance.id.agent.clone(),
                 instance_id: instance.id.instance.clone(),
                 endpoint: instance.endpoint.to_string(),
                 in_flight: u64::from(link.in_flight()),
-                reported_load: instance.load,
+                reported_load: link.load(instance),
                 succeeded_total: measured.succeeded_total(),
                 failed_total: measured.failed_total(),
                 latency_seconds: measured.latency().unwrap_or(0.0),
@@ -28,9 +28,9 @@ pub fn read(parts: &Parts, queue_capacity: usize) -> GetStatusResponse {
         })
         .collect();
     GetStatusResponse {
-        queue_depth: parts.messages.waiting() as u64,
+        queue_depth: parts.flow.waiting() as u64,
         queue_capacity: queue_capacity as u64,
-        in_flight: (parts.messages.in_flight() + parts.operations.in_flight()) as u64,
+        in_flight: (parts.flow.in_flight() + parts.operations.in_flight()) as u64,
         succeeded_total: parts.meters.succeeded_total(),
         failed_total: parts.meters.failed_total(),
         view_stale: view.is_stale(),

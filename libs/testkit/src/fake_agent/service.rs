@@ -204,7 +204,15 @@ impl A2aService for Service {
                 Some(Streamed::StatusUpdate(_) | Streamed::ArtifactUpdate(_)) | None => {}
             }
         }
-        Ok(Response::new(a2a::SendMessageResponse { payload: answer }))
+        let mut response = Response::new(a2a::SendMessageResponse { payload: answer });
+        if let Some(load) = *lock(&self.0.load) {
+            let told = format!("TEXT application_utilization={load}");
+            let told = told
+                .parse()
+                .map_err(|_| Status::internal("a number is no metadata"))?;
+            response.metadata_mut().insert("endpoint-load-metrics", told);
+        }
+        Ok(response)
     }
 
     async fn send_streaming_message(

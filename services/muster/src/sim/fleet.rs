@@ -34,6 +34,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use muster_api::registry::watch_agents_response::Change;
+use muster_router::balance::Preferences;
 use muster_router::error::Error;
 use muster_router::fleet::{Key, View, watch};
 use muster_router::forward::{Chooser, Chosen, Failure as Broken, Scope, verdict_on_silence};
@@ -73,7 +74,10 @@ const GRACE: Duration = Duration::from_secs(5);
 const MOST_LATE: u64 = 1_000;
 
 /// Load above which others are preferred.
-const MAX_LOAD: f64 = 0.8;
+const PREFERENCES: Preferences = Preferences {
+    max_load: 0.8,
+    slow_start: Duration::ZERO,
+};
 
 /// Most instances that one call tries.
 const ATTEMPTS: usize = 8;
@@ -294,7 +298,8 @@ impl Simulated {
             view: &self.view,
             links: &self.links,
             region: "",
-            max_load: MAX_LOAD,
+            context: "",
+            preferences: PREFERENCES,
             random: &random,
             now,
         };
@@ -319,9 +324,9 @@ impl Simulated {
         let view = self.view.read();
         let could_serve = |key: &&Key| {
             let is_up = self.condition(key, now).is_some_and(Condition::is_up);
-            let is_open = view
-                .instance(key)
-                .is_some_and(|instance| self.links.to(instance).measured().breaker(now) != Breaker::Closed);
+            let is_open = view.instance(key).is_some_and(|instance| {
+                self.links.to(instance, now).measured().breaker(now) != Breaker::Closed
+            });
             !tried.contains(*key) && is_up && !is_open
         };
         let Some(key) = state.told.takers(agent).find(could_serve) else {

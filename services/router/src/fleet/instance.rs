@@ -2,13 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use muster_a2a::client::Place;
 use muster_api::a2a::AgentCard;
-use muster_api::extension::ROUTING;
+use muster_api::extension::{MAX_CONCURRENCY, ROUTING, STICKY_CONTEXTS};
 use muster_api::names::DEFAULT_NAMESPACE;
 use muster_api::registry::{self, InstanceStatus};
 use muster_rpc::endpoint::{self, Endpoint};
+use prost_types::Struct;
 use prost_types::value::Kind;
 use url::Url;
 
@@ -19,6 +21,9 @@ const HTTP_JSON: &str = "HTTP+JSON";
 
 /// Parameter of the routing extension in which a card names its idempotent skills.
 const IDEMPOTENT_SKILLS: &str = "idempotentSkills";
+
+/// The weight of an instance that registered without one.
+const DEFAULT_WEIGHT: u32 = 100;
 
 /// Which instance of which agent.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -59,6 +64,12 @@ pub struct Instance {
     pub availability: Availability,
     /// Load from 0 to 1, as it reported last.
     pub load: f64,
+    /// When it reported that.
+    pub reported_at: Duration,
+    /// Its share of new work relative to the other instances.
+    pub weight: u32,
+    /// The build that runs; may be empty.
+    pub version: Arc<str>,
     /// Changes with every registration, and with it what was measured of the instance before.
     pub epoch: u64,
     /// Its card.
@@ -67,6 +78,10 @@ pub struct Instance {
     pub skills: Arc<BTreeSet<String>>,
     /// Those of its skills that do no harm when done twice.
     pub idempotent_skills: Arc<BTreeSet<String>>,
+    /// Messages that it takes at once, where its card says so.
+    pub max_concurrency: Option<u32>,
+    /// Whether its agent wants the messages of a context to reach the same instance.
+    pub has_sticky_contexts: bool,
 }
 
 /// A card as instances share it: read once, however many bring it.
@@ -75,6 +90,8 @@ pub struct Card {
     message: Arc<AgentCard>,
     skills: Arc<BTreeSet<String>>,
     idempotent_skills: Arc<BTreeSet<String>>,
+    max_concurrency: Option<u32>,
+    has_sticky_contexts: bool,
 }
 
 /// What an instance says of itself from time to time.
@@ -152,7 +169,12 @@ impl Instance {
             region: instance.region,
             availability,
             load: instance.load,
+            reported_at: Duration::ZERO,
+            weight: instance.weight.unwrap_or(DEFAULT_WEIGHT),
+            version: instance.version.into(),
             epoch: instance.epoch,
+            max_concurrency: card.max_concurrency,
+            has_sticky_contexts: card.has_sticky_contexts,
             skills: Arc::clone(&card.skills),
             idempotent_skills: Arc::clone(&card.idempotent_skills),
             card: Arc::clone(&card.message),
@@ -162,9 +184,12 @@ impl Instance {
 
 impl From<AgentCard> for Card {
     fn from(card: AgentCard) -> Self {
+        let parameters = Parameters::of(&card);
         Self {
+            max_concurrency: parameters.max_concurrency(),
+            has_sticky_contexts: parameters.has_sticky_contexts(),
+            idempotent_skills: Arc::new(parameters.idempotent_skills()),
             skills: Arc::new(card.skills.iter().map(|skill| skill.id.clone()).collect()),
-            idempotent_skills: Arc::new(idempotent_skills(&card)),
             message: Arc::new(card),
         }
     }
@@ -237,26 +262,55 @@ fn own_tenant(card: &AgentCard, endpoint: &Endpoint, place: Option<&Place>) -> S
         .unwrap_or_default()
 }
 
-fn idempotent_skills(card: &AgentCard) -> BTreeSet<String> {
-    let parameters = card
-        .capabilities
-        .iter()
-        .flat_map(|capabilities| &capabilities.extensions)
-        .find(|extension| extension.uri == ROUTING)
-        .and_then(|extension| extension.params.as_ref());
-    let Some(Kind::ListValue(list)) = parameters
-        .and_then(|parameters| parameters.fields.get(IDEMPOTENT_SKILLS))
-        .and_then(|value| value.kind.as_ref())
-    else {
-        return BTreeSet::new();
-    };
-    list.values
-        .iter()
-        .filter_map(|value| match &value.kind {
-            Some(Kind::StringValue(skill)) => Some(skill.clone()),
+/// What a card says in the parameters of the routing extension.
+struct Parameters<'c>(Option<&'c Struct>);
+
+impl<'c> Parameters<'c> {
+    fn of(card: &'c AgentCard) -> Self {
+        let mut extensions = card
+            .capabilities
+            .iter()
+            .flat_map(|capabilities| &capabilities.extensions);
+        let routing = extensions.find(|extension| extension.uri == ROUTING);
+        Self(routing.and_then(|extension| extension.params.as_ref()))
+    }
+
+    fn get(&self, name: &str) -> Option<&'c Kind> {
+        self.0?.fields.get(name)?.kind.as_ref()
+    }
+
+    fn idempotent_skills(&self) -> BTreeSet<String> {
+        let Some(Kind::ListValue(list)) = self.get(IDEMPOTENT_SKILLS) else {
+            return BTreeSet::new();
+        };
+        list.values
+            .iter()
+            .filter_map(|value| match &value.kind {
+                Some(Kind::StringValue(skill)) => Some(skill.clone()),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// What is no number of messages says nothing.
+    fn max_concurrency(&self) -> Option<u32> {
+        match self.get(MAX_CONCURRENCY) {
+            Some(Kind::NumberValue(most)) if *most >= 1.0 => {
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "at least one; what is above the range ends at its end"
+                )]
+                let most = *most as u32;
+                Some(most)
+            }
             _ => None,
-        })
-        .collect()
+        }
+    }
+
+    fn has_sticky_contexts(&self) -> bool {
+        matches!(self.get(STICKY_CONTEXTS), Some(Kind::BoolValue(true)))
+    }
 }
 
 #[cfg(test)]

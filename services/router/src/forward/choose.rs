@@ -6,13 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::RwLock;
+use sha2::{Digest as _, Sha256};
 
-use super::{Forwarder, Scope};
-use crate::balance;
+use super::{Forwarder, Scope, Times};
+use crate::balance::{self, Preferences};
 use crate::call::Call;
 use crate::error::Error;
 use crate::fleet::instance::Availability;
 use crate::fleet::{Instance, Key, View};
+use crate::flow::lines::{Pace, Refused};
+use crate::flow::{self, Flow, NoPlace, Waiter, Waiting};
 use crate::link::{Flight, Link, Links};
 use crate::target::Target;
 
@@ -31,18 +34,73 @@ pub struct Chosen {
 }
 
 impl Forwarder {
-    /// Chooses among the instances that were not tried yet.
-    pub(super) fn choose(&self, call: &Call, scope: &Scope, tried: &BTreeSet<Key>) -> Result<Chosen, Error> {
+    /// What chooses for a caller with this preference.
+    pub(super) fn chooser<'a>(&'a self, region: Option<&'a str>, context: &'a str) -> Chooser<'a> {
         let limits = &self.parts.limits;
-        let chooser = Chooser {
+        Chooser {
             view: &self.parts.view,
             links: &self.parts.links,
-            region: call.routing.region.as_deref().unwrap_or(&limits.region),
-            max_load: limits.max_load,
+            region: region.unwrap_or(&limits.region),
+            context,
+            preferences: limits.preferences,
             random: &self.parts.random,
             now: self.now(),
+        }
+    }
+
+    /// A place for a message at an instance, for which it waits where there is none, no longer than its deadline and its
+    /// time to live allow.
+    pub(super) async fn admit(
+        &self,
+        call: &Call,
+        scope: &Scope,
+        context: &str,
+        times: Times,
+    ) -> Result<Chosen, Error> {
+        let flow = &self.parts.flow;
+        let joined = {
+            let chooser = self.chooser(call.routing.region.as_deref(), context);
+            let mut able = chooser.able(scope, &BTreeSet::new())?;
+            let name = || flow::line(scope, able.only());
+            if !flow.has(name)
+                && let Some(chosen) = chooser.with_room(flow, &mut able)
+            {
+                return Ok(chosen);
+            }
+            let waiting = Waiting {
+                scope: scope.clone(),
+                region: call.routing.region.clone(),
+                context: context.to_owned(),
+                priority: call.routing.priority,
+                pace: able.pace(),
+            };
+            let name = flow::line(scope, able.only());
+            flow.join(name, waiting, |waiter| self.look(waiter))
         };
-        chooser.choose(scope, tried)
+        let placed = match joined {
+            Ok(wait) => wait.place(self.patience(times)).await,
+            Err(refused) => Err(refused),
+        };
+        placed.map_err(|why| match why {
+            NoPlace::Refused(Refused::Full(waiting)) => Error::QueueFull { waiting },
+            NoPlace::Refused(Refused::Overloaded(waiting, retry_after)) => Error::Overloaded {
+                target: scope.name(),
+                waiting,
+                retry_after,
+            },
+            NoPlace::Nobody(error) => error,
+            NoPlace::TimedOut => self.waited_too_long(call, times),
+        })
+    }
+
+    /// Looks for a place for a call that waits; `None` while there is none.
+    ///
+    /// # Errors
+    /// There is nobody any more who could take it.
+    pub(crate) fn look(&self, waiter: &Waiter) -> Result<Option<Chosen>, Error> {
+        let chooser = self.chooser(waiter.region.as_deref(), &waiter.context);
+        let mut able = chooser.able(&waiter.scope, &BTreeSet::new())?;
+        Ok(chooser.with_room(&self.parts.flow, &mut able))
     }
 }
 
@@ -54,53 +112,172 @@ pub struct Chooser<'a> {
     pub links: &'a Links,
     /// The preferred region; empty for none.
     pub region: &'a str,
-    /// Load above which others are preferred.
-    pub max_load: f64,
+    /// The conversation that the call belongs to; empty for none.
+    pub context: &'a str,
+    /// What the balancer goes by.
+    pub preferences: Preferences,
     /// A random number below its argument.
     pub random: &'a dyn Fn(usize) -> usize,
     /// The time.
     pub now: Duration,
 }
 
+/// Instances that could take a call now, of which there is at least one.
+pub struct Able {
+    instances: Vec<(Arc<Instance>, Arc<Link>)>,
+    /// The call can be taken by this one alone.
+    is_bound: bool,
+}
+
+impl Able {
+    /// The one instance that the call is bound to, if it is.
+    #[must_use]
+    pub fn only(&self) -> Option<&Instance> {
+        let (instance, _) = self.instances.first()?;
+        self.is_bound.then_some(&**instance)
+    }
+
+    /// How fast they answer all together, as far as it is known of each.
+    #[must_use]
+    pub fn pace(&self) -> Option<Pace> {
+        let mut all: Option<Pace> = None;
+        for (_, link) in &self.instances {
+            let pace = link.pace()?;
+            let before = all.unwrap_or(Pace {
+                per_second: 0.0,
+                answer: 0.0,
+            });
+            all = Some(Pace {
+                per_second: before.per_second + pace.per_second,
+                answer: before.answer.max(pace.answer),
+            });
+        }
+        all
+    }
+}
+
 impl Chooser<'_> {
-    /// Chooses among the instances that were not tried yet.
+    /// Chooses among the instances that were not tried yet, for a call that is no message.
     ///
     /// # Errors
     /// Nobody is known who could take the call, or nobody who was not tried takes it now.
     pub fn choose(&self, scope: &Scope, tried: &BTreeSet<Key>) -> Result<Chosen, Error> {
+        self.first_of(scope, tried, |_, link| link.start(self.now))
+    }
+
+    /// Chooses among the instances that were not tried yet, for a message that moves: one with room before one without.
+    ///
+    /// # Errors
+    /// As [`Self::choose`].
+    pub fn move_on(&self, flow: &Arc<Flow>, scope: &Scope, tried: &BTreeSet<Key>) -> Result<Chosen, Error> {
+        let mut able = self.able(scope, tried)?;
+        if let Some(chosen) = self.with_room(flow, &mut able) {
+            return Ok(chosen);
+        }
+        self.first_of(scope, tried, |instance, link| {
+            flow.start_beyond(instance, link, self.now)
+        })
+    }
+
+    /// Chooses among those who have room; `None` where none has.
+    #[must_use]
+    pub fn with_room(&self, flow: &Arc<Flow>, able: &mut Able) -> Option<Chosen> {
+        let mut roomy: Vec<_> = able
+            .instances
+            .iter()
+            .filter(|(_, link)| link.has_room())
+            .cloned()
+            .collect();
+        self.start(&mut roomy, |instance, link| flow.start(instance, link, self.now))
+    }
+
+    /// The instances that could take the call now, room or not.
+    ///
+    /// # Errors
+    /// As [`Self::choose`].
+    pub fn able(&self, scope: &Scope, tried: &BTreeSet<Key>) -> Result<Able, Error> {
         let instances = self.candidates(scope)?;
         let (mut untried, mut ejected) = (Vec::new(), Vec::new());
         for instance in instances.iter().filter(|instance| takes_work(scope, instance)) {
             if tried.contains(&*instance.id) {
                 continue;
             }
-            let link = self.links.to(instance);
+            let link = self.links.to(instance, self.now);
             match link.next_chance(self.now) {
                 Duration::ZERO => untried.push((Arc::clone(instance), link)),
                 wait => ejected.push(wait),
             }
         }
-        prefer_owner(scope, &mut untried);
-        while !untried.is_empty() {
-            let candidates: Vec<_> = untried
+        let mut is_bound = prefer_owner(scope, &mut untried);
+        if !is_bound && !self.context.is_empty() {
+            is_bound = self.stick(&mut untried);
+        }
+        if untried.is_empty() {
+            return Err(nobody(scope, &instances, tried.len(), &ejected));
+        }
+        Ok(Able {
+            instances: untried,
+            is_bound,
+        })
+    }
+
+    /// The messages of a context go to the instance that scores highest for it, if its agent asks for that: the same in every
+    /// router, and when an instance goes, only its own contexts move. Others never get what belongs to it.
+    fn stick(&self, untried: &mut Vec<(Arc<Instance>, Arc<Link>)>) -> bool {
+        if !untried.iter().any(|(instance, _)| instance.has_sticky_contexts) {
+            return false;
+        }
+        let score = |instance: &Instance| score(self.context, &instance.id.instance);
+        let Some((highest, _)) = untried.iter().max_by_key(|(instance, _)| score(instance)) else {
+            return false;
+        };
+        let highest = Arc::clone(highest);
+        if highest.has_sticky_contexts {
+            untried.retain(|(instance, _)| instance.id == highest.id);
+            true
+        } else {
+            untried.retain(|(instance, _)| !instance.has_sticky_contexts);
+            false
+        }
+    }
+
+    fn first_of(
+        &self,
+        scope: &Scope,
+        tried: &BTreeSet<Key>,
+        start: impl Fn(&Arc<Instance>, &Arc<Link>) -> Option<Flight>,
+    ) -> Result<Chosen, Error> {
+        let mut able = self.able(scope, tried)?;
+        let count = able.instances.len();
+        self.start(&mut able.instances, start).ok_or_else(|| {
+            // Other calls have taken the breakers' only probes in the meantime.
+            nobody(scope, &[], tried.len(), &vec![SOON; count])
+        })
+    }
+
+    /// Starts the call at the best of them that lets it.
+    fn start(
+        &self,
+        from: &mut Vec<(Arc<Instance>, Arc<Link>)>,
+        start: impl Fn(&Arc<Instance>, &Arc<Link>) -> Option<Flight>,
+    ) -> Option<Chosen> {
+        while !from.is_empty() {
+            let candidates: Vec<_> = from
                 .iter()
-                .map(|(instance, link)| link.candidate(instance, self.region))
+                .map(|(instance, link)| link.candidate(instance, self.region, self.now))
                 .collect();
-            let picked = balance::pick(&candidates, self.max_load, self.random);
-            let Some((instance, link)) = picked.map(|index| untried.swap_remove(index)) else {
-                break;
-            };
-            // Another call may have taken the breaker's only probe in the meantime.
-            if let Some(flight) = link.start(self.now) {
-                return Ok(Chosen {
+            let picked = balance::pick(&candidates, self.preferences, self.random)?;
+            let (instance, link) = from.swap_remove(picked);
+            // Another call may have taken the last place, or the breaker's only probe, in the meantime.
+            if let Some(flight) = start(&instance, &link) {
+                return Some(Chosen {
                     instance,
                     link,
                     flight,
                 });
             }
-            ejected.push(SOON);
         }
-        Err(nobody(scope, &instances, tried.len(), &ejected))
+        None
     }
 
     fn candidates(&self, scope: &Scope) -> Result<Vec<Arc<Instance>>, Error> {
@@ -117,20 +294,32 @@ impl Chooser<'_> {
     }
 }
 
+/// How much an instance is preferred for a context: highest random weight, by a hash that every router computes alike.
+fn score(context: &str, instance: &str) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(context);
+    hash.update([0]);
+    hash.update(instance);
+    hash.finalize().into()
+}
+
 /// New work goes to those who take it; a task's owner answers for its tasks until it is gone.
 fn takes_work(scope: &Scope, instance: &Instance) -> bool {
     instance.availability != Availability::Leaving
         || matches!(scope, Scope::Owner(owner) if owner.instance == instance.id.instance)
 }
 
-/// While the owner can be asked, nobody else is.
-fn prefer_owner(scope: &Scope, untried: &mut Vec<(Arc<Instance>, Arc<Link>)>) {
-    if let Scope::Owner(owner) = scope {
-        let key = owner.key();
-        if untried.iter().any(|(instance, _)| *instance.id == key) {
-            untried.retain(|(instance, _)| *instance.id == key);
-        }
+/// While the owner can be asked, nobody else is. Whether that is so.
+fn prefer_owner(scope: &Scope, untried: &mut Vec<(Arc<Instance>, Arc<Link>)>) -> bool {
+    let Scope::Owner(owner) = scope else {
+        return false;
+    };
+    let key = owner.key();
+    let is_there = untried.iter().any(|(instance, _)| *instance.id == key);
+    if is_there {
+        untried.retain(|(instance, _)| *instance.id == key);
     }
+    is_there
 }
 
 fn nobody(scope: &Scope, instances: &[Arc<Instance>], tried: usize, ejected: &[Duration]) -> Error {
@@ -139,7 +328,7 @@ fn nobody(scope: &Scope, instances: &[Arc<Instance>], tried: usize, ejected: &[D
         .filter(|instance| !takes_work(scope, instance))
         .count();
     let mut why = Vec::new();
-    if instances.is_empty() {
+    if instances.is_empty() && ejected.is_empty() {
         why.push("none is registered".to_owned());
     }
     for (count, what) in [

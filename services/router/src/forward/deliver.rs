@@ -23,10 +23,11 @@ use crate::bridge::{Inbound, Unanswered};
 use crate::call::{Call, EXTENSIONS, SUPPORTED_VERSION, VERSION};
 use crate::codec::Pieces;
 use crate::error::Error;
-use crate::fleet::Instance;
+use crate::fleet::{Instance, Key};
 use crate::link::Flight;
+use crate::load;
 use crate::measure::Verdict;
-use crate::operation::{Answer, Method};
+use crate::operation::{About, Answer, Method};
 use crate::peek::{Encoded, Held};
 use crate::target::Target;
 
@@ -54,6 +55,9 @@ impl From<Unanswered> for Ended {
         }
     }
 }
+
+/// Who was asked, and what came of it.
+type Run<A> = (Chosen, Result<(Response<A>, <A as Taken>::Read), Ended>);
 
 /// A call and where it may go.
 pub(super) struct Delivery<'d> {
@@ -99,6 +103,7 @@ impl Forwarder {
         scope: &Scope,
         request: &Encoded,
         times: Times,
+        first: Option<Chosen>,
     ) -> Result<(Reply<Bytes>, Held), Error> {
         let delivery = Delivery {
             method,
@@ -107,7 +112,7 @@ impl Forwarder {
             request,
             times,
         };
-        let (reply, held, _) = self.deliver::<Bytes>(&delivery).await?;
+        let (reply, held, _) = self.deliver::<Bytes>(&delivery, first).await?;
         Ok((reply, held))
     }
 
@@ -119,6 +124,7 @@ impl Forwarder {
         scope: &Scope,
         request: &Encoded,
         times: Times,
+        first: Option<Chosen>,
     ) -> Result<(Reply<Inbound>, Option<Flight>), Error> {
         let delivery = Delivery {
             method,
@@ -127,17 +133,18 @@ impl Forwarder {
             request,
             times,
         };
-        let (reply, (), flight) = self.deliver::<Inbound>(&delivery).await?;
+        let (reply, (), flight) = self.deliver::<Inbound>(&delivery, first).await?;
         Ok((reply, flight))
     }
 
     async fn deliver<A: Taken>(
         &self,
         delivery: &Delivery<'_>,
+        first: Option<Chosen>,
     ) -> Result<(Reply<A>, A::Read, Option<Flight>), Error> {
         let started = self.now();
         self.parts.budget.lock().called(started);
-        let outcome = self.attempts::<A>(delivery).await;
+        let outcome = self.attempts::<A>(delivery, first).await;
         self.parts
             .meters
             .answered(delivery.method, self.now().saturating_sub(started));
@@ -147,6 +154,7 @@ impl Forwarder {
     async fn attempts<A: Taken>(
         &self,
         delivery: &Delivery<'_>,
+        mut first: Option<Chosen>,
     ) -> Result<(Reply<A>, A::Read, Option<Flight>), Error> {
         let Delivery {
             method,
@@ -162,20 +170,25 @@ impl Forwarder {
             if times.expiry.is_some_and(|expiry| expiry.remaining(now).is_none()) {
                 return Err(expired(call, "before it reached an agent"));
             }
-            let chosen = match self.choose(call, scope, &tried) {
-                Ok(chosen) => chosen,
-                Err(nobody) => return Err(last.unwrap_or(nobody)),
+            let chosen = match first.take() {
+                Some(chosen) => chosen,
+                None => match self.next(delivery, &tried) {
+                    Ok(chosen) => chosen,
+                    Err(nobody) => return Err(last.unwrap_or(nobody)),
+                },
             };
             let left = match times.deadline.map(|deadline| deadline.remaining(now)) {
                 Some(None) => return Err(exceeded(&format!("the call to '{}'", scope.name()))),
                 Some(Some(left)) => Some(left),
                 None => None,
             };
-            self.parts.meters.sent(method, &chosen.instance.id.agent);
-            let upstream = upstream(delivery, &chosen.instance, left);
-            let ended = match self.attempt::<A>(method, &chosen, upstream, left).await {
+            let (chosen, outcome) = match self.hedge_after::<A>(delivery, &chosen) {
+                None => self.run::<A>(delivery, chosen, left).await,
+                Some(after) => self.race::<A>(delivery, chosen, left, after, &mut tried).await,
+            };
+            let ended = match outcome {
                 Ok((response, read)) => {
-                    let (reply, flight) = self.accept(chosen, response, now);
+                    let (reply, flight) = self.accept(chosen, response);
                     return Ok((reply, read, flight));
                 }
                 Err(ended) => ended,
@@ -193,6 +206,15 @@ impl Forwarder {
             cause: "unreachable",
             retry_after: Duration::from_secs(1),
         }))
+    }
+
+    /// Who gets the next attempt. A message waits for its first place only.
+    fn next(&self, delivery: &Delivery<'_>, tried: &BTreeSet<Key>) -> Result<Chosen, Error> {
+        let chooser = self.chooser(delivery.call.routing.region.as_deref(), "");
+        match delivery.method.about {
+            About::Message => chooser.move_on(&self.parts.flow, delivery.scope, tried),
+            About::Task { .. } | About::Target => chooser.choose(delivery.scope, tried),
+        }
     }
 
     pub(super) async fn attempt<A: Taken>(
@@ -231,17 +253,80 @@ impl Forwarder {
         }
     }
 
-    fn accept<A: Taken>(
+    async fn run<A: Taken>(&self, delivery: &Delivery<'_>, chosen: Chosen, left: Option<Duration>) -> Run<A> {
+        self.parts.meters.sent(delivery.method, &chosen.instance.id.agent);
+        let upstream = upstream(delivery, &chosen.instance, left);
+        let outcome = self.attempt::<A>(delivery.method, &chosen, upstream, left).await;
+        (chosen, outcome)
+    }
+
+    /// After how long without an answer a call is sent to a second instance as well: one that may be done twice, and whose
+    /// answer is one.
+    fn hedge_after<A: Taken>(&self, delivery: &Delivery<'_>, chosen: &Chosen) -> Option<Duration> {
+        let after = self.parts.limits.hedge_after?;
+        (A::TIMED && is_repeatable(delivery, &chosen.instance)).then_some(after)
+    }
+
+    /// An attempt that gets company when it takes long; the first answer counts, and the other call is given up. Who has failed
+    /// while the other is still at it is heard of by its link alone.
+    async fn race<A: Taken>(
         &self,
+        delivery: &Delivery<'_>,
         chosen: Chosen,
-        response: Response<A>,
-        started: Duration,
-    ) -> (Reply<A>, Option<Flight>) {
+        left: Option<Duration>,
+        after: Duration,
+        tried: &mut BTreeSet<Key>,
+    ) -> Run<A> {
+        let first = chosen.instance.key();
+        let mut alone = std::pin::pin!(self.run::<A>(delivery, chosen, left));
+        if let Ok(run) = tokio::time::timeout(after, &mut alone).await {
+            return run;
+        }
+        tried.insert(first);
+        let second = self.second(delivery, tried);
+        let Some(second) = second else {
+            return alone.await;
+        };
+        tried.insert(second.instance.key());
+        self.parts.meters.hedged();
+        let left = left.map(|left| left.saturating_sub(after));
+        let mut company = std::pin::pin!(self.run::<A>(delivery, second, left));
+        let ((chosen, outcome), is_first) = tokio::select! {
+            run = &mut alone => (run, true),
+            run = &mut company => (run, false),
+        };
+        let Err(ended) = outcome else {
+            return (chosen, outcome);
+        };
+        let verdict = match &ended {
+            Ended::TimedOut => verdict_on_silence(left),
+            Ended::Failed(failure) => failure.verdict(),
+        };
+        self.end(chosen.flight, verdict, &chosen.instance.id.agent);
+        if is_first { company.await } else { alone.await }
+    }
+
+    /// A second instance that has room, if the budget affords it.
+    fn second(&self, delivery: &Delivery<'_>, tried: &BTreeSet<Key>) -> Option<Chosen> {
+        let chooser = self.chooser(delivery.call.routing.region.as_deref(), "");
+        let mut able = chooser.able(delivery.scope, tried).ok()?;
+        if !self.parts.budget.lock().withdraw(self.now()) {
+            return None;
+        }
+        match delivery.method.about {
+            About::Message => chooser.with_room(&self.parts.flow, &mut able),
+            About::Task { .. } | About::Target => chooser.choose(delivery.scope, tried).ok(),
+        }
+    }
+
+    fn accept<A: Taken>(&self, chosen: Chosen, response: Response<A>) -> (Reply<A>, Option<Flight>) {
         let now = self.now();
+        if let Some(load) = load::told(response.metadata()) {
+            chosen.link.told(load, now);
+        }
         let flight = if A::TIMED {
-            chosen
-                .flight
-                .end(Verdict::Answered(Some(now.saturating_sub(started))), now);
+            let taken = chosen.flight.taken(now);
+            chosen.flight.end(Verdict::Answered(Some(taken)), now);
             None
         } else {
             Some(chosen.flight)

@@ -7,6 +7,7 @@
 use std::error::Error as StdError;
 use std::time::Duration;
 
+use muster_api::error::Reason;
 use tonic::{Code, Status};
 
 use crate::error::Error;
@@ -75,10 +76,8 @@ impl Failure {
             Self::NeverReached(_) | Self::BrokeOff(_) | Self::NotA2a(_) => Verdict::Failed,
             Self::Refused(status) | Self::Answered(status) => match status.code() {
                 Code::Unavailable => Verdict::Failed,
-                // Busy is neither well nor ill.
-                Code::ResourceExhausted | Code::Aborted | Code::Cancelled | Code::DeadlineExceeded => {
-                    Verdict::Unknown
-                }
+                Code::ResourceExhausted => Verdict::Refused,
+                Code::Aborted | Code::Cancelled | Code::DeadlineExceeded => Verdict::Unknown,
                 Code::Unknown | Code::Internal | Code::DataLoss => Verdict::Erred,
                 _ => Verdict::Answered(None),
             },
@@ -97,7 +96,19 @@ impl Failure {
     /// Whether the call may go on at another instance. One that never reached its agent always does; one that may have been
     /// executed only where that does no harm, and if `pay` finds the budget able to afford it.
     pub fn may_move(&self, is_repeatable: bool, pay: impl FnOnce() -> bool) -> bool {
-        matches!(self, Self::NeverReached(_)) || (self.is_transient() && is_repeatable && pay())
+        matches!(self, Self::NeverReached(_))
+            || (self.is_transient() && (is_repeatable || self.was_not_begun()) && pay())
+    }
+
+    /// Whether an agent of ours says that it is full: then nothing was done. What others mean by RESOURCE_EXHAUSTED is theirs.
+    fn was_not_begun(&self) -> bool {
+        match self {
+            Self::Refused(status) if status.code() == Code::ResourceExhausted => {
+                muster_api::error::Error::from_status(status)
+                    .is_some_and(|error| error.reason == Reason::AgentBusy)
+            }
+            _ => false,
+        }
     }
 
     /// What the caller hears of it, and whether it may try again in any case.
@@ -174,7 +185,7 @@ mod tests {
             (Status::not_found("x"), false, Verdict::Answered(None)),
             (Status::internal("x"), false, Verdict::Erred),
             (Status::unavailable("x"), true, Verdict::Failed),
-            (Status::resource_exhausted("x"), true, Verdict::Unknown),
+            (Status::resource_exhausted("x"), true, Verdict::Refused),
         ] {
             let failure = Failure::of(status);
             assert_eq!(
@@ -183,6 +194,10 @@ mod tests {
                 "{failure:?}"
             );
         }
+        let elsewhere = Failure::of(Status::resource_exhausted("x"));
+        assert!(!elsewhere.may_move(false, || true));
+        let full = muster_api::error::Error::new(Reason::AgentBusy, "full");
+        assert!(Failure::of(full.into()).may_move(false, || true));
         let page = Status::unknown("grpc-status header missing, mapped from HTTP status code 502");
         assert!(matches!(Failure::of(page), Failure::NotA2a(_)));
     }

@@ -45,7 +45,8 @@ pub(super) struct Relay {
     /// The task whose owner is kept already.
     owned: Option<String>,
     deadline: Option<Deadline>,
-    _permit: Permit,
+    /// Of a stream that is no message's.
+    _permit: Option<Permit>,
 }
 
 /// What becomes of a relay between two events.
@@ -135,7 +136,7 @@ impl Relay {
         inbound: Inbound,
         instance: Arc<Key>,
         flight: Option<Flight>,
-        permit: Permit,
+        permit: Option<Permit>,
         deadline: Option<Deadline>,
     ) -> Self {
         Self {
@@ -167,7 +168,9 @@ impl Relay {
         match message {
             Ok(Ok(Some(event))) => Some(self.pass(event).await),
             Ok(Ok(None)) => {
-                self.verdict(Verdict::Answered(None));
+                if let Some(flight) = self.flight.take() {
+                    flight.finished(self.forwarder.now());
+                }
                 None
             }
             Ok(Err(failure)) => Some(Err(self.failed(failure))),

@@ -65,7 +65,7 @@ impl Forwarder {
             deadline: Some(self.deadline(call)),
             expiry: None,
         };
-        let _permit = self.place(&self.parts.operations, call, times).await?;
+        let _permit = self.place(call, times).await?;
         let mut unasked = instances.len().saturating_sub(MOST);
         instances.truncate(MOST);
         let request = GetTaskRequest {
@@ -125,7 +125,7 @@ impl Forwarder {
     async fn question(&self, delivery: &Delivery<'_>, instance: Arc<Instance>) -> (Arc<Key>, Said) {
         let key = Arc::clone(&instance.id);
         let started = self.now();
-        let link = self.parts.links.to(&instance);
+        let link = self.parts.links.to(&instance, started);
         let Some(flight) = link.start(started) else {
             return (key, Said::Nothing);
         };

@@ -3,6 +3,7 @@
 mod cards;
 mod choice;
 mod delivery;
+mod flow;
 mod harness;
 mod http_json;
 mod jsonrpc;

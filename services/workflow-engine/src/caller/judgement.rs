@@ -21,6 +21,7 @@ pub(super) fn unreached(status: &Status) -> Option<Option<Duration>> {
                 | Reason::NoInstanceAvailable
                 | Reason::AgentBusy
                 | Reason::QueueFull
+                | Reason::AgentOverloaded
                 | Reason::ShuttingDown
                 | Reason::DependencyUnavailable
         );
@@ -41,7 +42,7 @@ pub(super) fn obstacle(status: &Status, next: Duration) -> Note {
             }
         }
         Some(Reason::AgentBusy) => BlockerKind::AgentBusy,
-        Some(Reason::QueueFull) => BlockerKind::QueueFull,
+        Some(Reason::QueueFull | Reason::AgentOverloaded) => BlockerKind::QueueFull,
         _ => BlockerKind::RouterUnreachable,
     };
     let mut details = Map::new();
