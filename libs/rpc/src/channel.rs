@@ -12,7 +12,9 @@
 
 use std::time::Duration;
 
+use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tonic::transport::Channel;
 
 use crate::endpoint::Endpoint;
@@ -82,6 +84,25 @@ pub fn connect_lazy_with(endpoint: &Endpoint, config: &Config) -> Channel {
         .keep_alive_timeout(config.ping_timeout)
         .keep_alive_while_idle(config.ping_while_idle)
         .connect_with_connector_lazy(connector(config))
+}
+
+/// A way to one endpoint whose calls go straight to its connection. A [`Channel`] hands each call to a task of its own first, which
+/// costs a change of tasks for every call; that counts where little else is done. It connects at the first call and again
+/// after a loss, and must be used for one endpoint only: that is what its errors are about.
+pub type Direct = Client<HttpConnector, tonic::body::Body>;
+
+/// A direct way with these settings.
+#[must_use]
+pub fn direct(config: &Config) -> Direct {
+    Client::builder(TokioExecutor::new())
+        .http2_only(true)
+        .timer(TokioTimer::new())
+        .http2_keep_alive_interval(config.ping_interval)
+        .http2_keep_alive_timeout(config.ping_timeout)
+        .http2_keep_alive_while_idle(config.ping_while_idle)
+        // TCP and the peer say when a connection ends.
+        .pool_idle_timeout(None)
+        .build(connector(config))
 }
 
 /// tonic's own connector, with the one setting that tonic does not pass on.

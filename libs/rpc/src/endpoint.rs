@@ -69,6 +69,20 @@ impl Endpoint {
         self.port
     }
 
+    /// What calls to it are addressed to.
+    ///
+    /// # Panics
+    /// Never: its parts are those of a URI.
+    #[must_use]
+    pub fn uri(&self) -> Uri {
+        Uri::builder()
+            .scheme(http::uri::Scheme::HTTP)
+            .authority(self.authority.clone())
+            .path_and_query("/")
+            .build()
+            .expect("a scheme, an authority and a path are a URI")
+    }
+
     /// `HOST:PORT`, the form in which agent cards name gRPC interfaces.
     #[must_use]
     pub fn authority(&self) -> &str {

@@ -182,7 +182,11 @@ impl Flow {
         };
         let now = self.clock.monotonic();
         let mut lines = self.lines.lock();
-        let joined = lines.join(&name, waiting.priority, waiting.pace, waiter, now);
+        let whose = lines::Whose {
+            caller: &waiting.caller,
+            priority: waiting.priority,
+        };
+        let joined = lines.join(&name, whose, waiting.pace, waiter, now);
         self.waiting.store(lines.waiting(), Ordering::SeqCst);
         drop(lines);
         let (position, displaced) = joined.map_err(|(_, refused)| NoPlace::Refused(refused))?;
@@ -209,7 +213,7 @@ impl Flow {
                 Ok(None) => break,
                 Err(nobody) => Word::No(NoPlace::Nobody(nobody)),
             };
-            if let Some(waiter) = lines.leave(&position) {
+            if let Some(waiter) = lines.serve(&position) {
                 unwanted.extend(waiter.tell(word));
             }
         }
@@ -302,6 +306,8 @@ pub struct Waiting {
     pub region: Option<String>,
     /// The conversation that it belongs to; empty for none.
     pub context: String,
+    /// Who calls.
+    pub caller: Arc<str>,
     /// How urgent it is.
     pub priority: Priority,
     /// How fast those that it waits for answer, if that is known.

@@ -16,14 +16,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use http::Uri;
 use muster_a2a::client::Client;
 use muster_rpc::breaker::{self, Ticket};
-use muster_rpc::channel;
+use muster_rpc::channel::{self, Direct};
 use muster_rpc::endpoint::Endpoint;
 use muster_rpc::outbound::Outbound;
 use parking_lot::{Mutex, RwLock};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
+use tonic::client::Grpc;
 
 use crate::balance::Candidate;
 use crate::fleet::instance::Availability;
@@ -44,7 +45,9 @@ pub struct Link {
     /// For an agent that speaks a JSON binding.
     bridge: Option<Client>,
     /// At least one.
-    channels: Vec<Channel>,
+    channels: Vec<Direct>,
+    /// What calls are addressed to.
+    origin: Uri,
     /// Which of them is next.
     turn: AtomicUsize,
     /// All calls that are with it, and the messages among them.
@@ -76,7 +79,7 @@ impl Link {
 
     /// A connection for the next call; it connects when it is first used.
     #[must_use]
-    pub fn channel(&self) -> Channel {
+    pub fn client(&self) -> Grpc<Direct> {
         let calls = self.in_flight() as usize;
         let used = (1 + calls / CALLS_PER_CONNECTION).min(self.channels.len());
         let turn = if used > 1 {
@@ -84,7 +87,7 @@ impl Link {
         } else {
             0
         };
-        self.channels[turn].clone()
+        Grpc::with_origin(self.channels[turn].clone(), self.origin.clone())
     }
 
     /// How many calls are with the instance now.
@@ -377,8 +380,9 @@ impl Links {
             epoch: instance.epoch,
             bridge,
             channels: (0..self.connections)
-                .map(|_| channel::connect_lazy_with(&instance.endpoint, &self.channel))
+                .map(|_| channel::direct(&self.channel))
                 .collect(),
+            origin: instance.endpoint.uri(),
             turn: AtomicUsize::new(0),
             in_flight: AtomicU32::new(0),
             messages: AtomicU32::new(0),
@@ -455,7 +459,7 @@ mod tests {
         let link = links.to(&Instance::example("weather", "w1", &["s"]), Duration::ZERO);
         let turns = || {
             let before = link.turn.load(Ordering::Relaxed);
-            let _channel = link.channel();
+            let _client = link.client();
             link.turn.load(Ordering::Relaxed) - before
         };
         let mut flights: Vec<_> = (1..CALLS_PER_CONNECTION)

@@ -11,9 +11,9 @@ use bytes::Bytes;
 use http::uri::PathAndQuery;
 use muster_a2a::client::Client;
 use muster_api::a2a;
+use muster_rpc::channel::Direct;
 use prost::Message;
 use tonic::client::Grpc;
-use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 use crate::bridge::{self, Inbound, Unanswered};
@@ -73,7 +73,7 @@ pub trait Answer: Sized + Send + 'static {
 
     /// Makes the call over gRPC.
     fn fetch(
-        client: Grpc<Channel>,
+        client: Grpc<Direct>,
         request: Request<Pieces>,
         method: &'static Method,
     ) -> impl Future<Output = Result<Response<Self>, Status>> + Send;
@@ -91,11 +91,10 @@ impl Answer for Bytes {
     const TIMED: bool = true;
 
     async fn fetch(
-        mut client: Grpc<Channel>,
+        mut client: Grpc<Direct>,
         request: Request<Pieces>,
         method: &'static Method,
     ) -> Result<Response<Self>, Status> {
-        ready(&mut client).await?;
         client
             .unary(request, PathAndQuery::from_static(method.path), Passing)
             .await
@@ -115,11 +114,10 @@ impl Answer for Inbound {
     const TIMED: bool = false;
 
     async fn fetch(
-        mut client: Grpc<Channel>,
+        mut client: Grpc<Direct>,
         request: Request<Pieces>,
         method: &'static Method,
     ) -> Result<Response<Self>, Status> {
-        ready(&mut client).await?;
         let response = client
             .server_streaming(request, PathAndQuery::from_static(method.path), Passing)
             .await?;
@@ -134,13 +132,6 @@ impl Answer for Inbound {
     ) -> Result<Response<Self>, Unanswered> {
         bridge::stream(client, method, request).await
     }
-}
-
-async fn ready(client: &mut Grpc<Channel>) -> Result<(), Status> {
-    client
-        .ready()
-        .await
-        .map_err(|error| Status::from_error(Box::new(error)))
 }
 
 /// One operation of A2A, with its types.

@@ -2,16 +2,18 @@
 //!
 //! Most agents refuse nothing: what is too much for them waits inside, where no priority and no deadline counts. What can be
 //! seen from outside is that answers take longer. So answers are looked at in windows, by their median, which a few
-//! long ones do not move. What an answer takes without company is the *base*. While all places are taken:
+//! long ones do not move. What an answer takes without much company is the *base*, and it is known with how much company that
+//! was:
 //!
-//! - a median within [`TOLERANCE`] of the base, or below [`NEGLIGIBLE`], says that more may be tried: half as much again until
-//!   it was too much for the first time, from then on one place more, or a tenth;
-//! - a longer one says that calls wait inside: the limit shrinks in proportion, to no less than half.
+//! - a smaller median is a better base; a larger one is the new base where the company was no larger: the work has become longer;
+//! - with more company, a median above [`TOLERANCE`] times the base, and above [`NEGLIGIBLE`], says that calls wait inside: the
+//!   limit becomes what was there, reduced in proportion, to no less than half;
+//! - while all places are taken, a median below that says that more may be tried: half as much again until it was too much
+//!   for the first time, from then on one place more, or a tenth.
 //!
-//! The base is learned while there are places free. Where there never are, it is sought now and then ([`SEEK_EVERY`]): the
-//! limit is halved for a window, and again as long as answers become faster by it; where they do not, nobody waited, and
-//! that is the base. So neither an overload that was there from the start nor work that has become longer is mistaken for
-//! the other for ever.
+//! Where all places are always taken, the base is sought now and then ([`SEEK_EVERY`]): the limit is halved for a window, and
+//! again as long as answers become faster by it; where they do not, nobody waited, and that is the base. So neither an
+//! overload that was there from the start nor work that has become longer is mistaken for the other for ever.
 //!
 //! An agent that refuses (RESOURCE_EXHAUSTED) says more than any median: a fifth fewer at once, and slowly more again, up to
 //! what its card says; several routers that share an instance find their shares that way.
@@ -31,7 +33,7 @@ const MOST: f64 = 4096.0;
 const TOLERANCE: f64 = 1.25;
 
 /// Seconds below which nobody is kept waiting, whatever the base: what the network and schedulers add by themselves.
-pub const NEGLIGIBLE: f64 = 0.005;
+const NEGLIGIBLE: f64 = 0.005;
 
 /// Answers and seconds that make a window.
 const ANSWERS: usize = 32;
@@ -41,13 +43,16 @@ const WINDOW: Duration = Duration::from_millis(100);
 const LOOKED_AT: usize = 64;
 
 /// How often the base is sought while all places are taken: windows and time, both.
-const SEEK_EVERY: (u32, Duration) = (50, Duration::from_secs(30));
+const SEEK_EVERY: (u32, Duration) = (10, Duration::from_secs(30));
+
+/// How much more company there must be than the base was found with, to blame it for longer answers.
+const MORE: f64 = 1.25;
 
 /// What halving the limit must do to the median where calls wait inside.
 const FASTER: f64 = 0.75;
 
-/// Weight of the newest window in the base.
-const WEIGHT: f64 = 0.3;
+/// Weight of the newest window in the base, where it is longer and where it is shorter.
+const WEIGHTS: (f64, f64) = (0.3, 0.5);
 
 /// The limit of one instance.
 #[derive(Debug, Clone)]
@@ -55,11 +60,13 @@ pub struct Limit {
     places: f64,
     /// What its card says.
     declared: Option<f64>,
-    /// Seconds that an answer takes without company.
-    base: Option<f64>,
+    base: Option<Base>,
     /// Whether it was too much at some time.
     was_too_much: bool,
     answers: Vec<f64>,
+    /// Messages that were there with each answer of this window, summed up.
+    company: f64,
+    counted: f64,
     since: Duration,
     /// Whether all places were taken at some time in this window.
     was_full: bool,
@@ -70,6 +77,28 @@ pub struct Limit {
     full_windows: u32,
     found_at: Duration,
     refused_at: Option<Duration>,
+}
+
+/// What an answer takes without much company.
+#[derive(Debug, Clone, Copy)]
+struct Base {
+    seconds: f64,
+    company: f64,
+}
+
+impl Base {
+    fn tolerated(self) -> f64 {
+        (self.seconds * TOLERANCE).max(NEGLIGIBLE)
+    }
+}
+
+/// What was seen in a window.
+#[derive(Debug, Clone, Copy)]
+struct Window {
+    median: f64,
+    /// Mean.
+    company: f64,
+    was_full: bool,
 }
 
 /// The base is sought.
@@ -92,6 +121,8 @@ impl Limit {
             base: None,
             was_too_much: false,
             answers: Vec::new(),
+            company: 0.0,
+            counted: 0.0,
             since: Duration::ZERO,
             was_full: false,
             stale: 0,
@@ -116,8 +147,8 @@ impl Limit {
 
     /// Seconds that an answer takes without company, as far as that is known.
     #[must_use]
-    pub const fn base(&self) -> Option<f64> {
-        self.base
+    pub fn base(&self) -> Option<f64> {
+        self.base.map(|base| base.seconds)
     }
 
     /// An answer came after that long; with it, `company` messages were there.
@@ -130,21 +161,26 @@ impl Limit {
             return;
         }
         self.was_full |= company >= self.places();
+        self.company += f64::from(company);
+        self.counted += 1.0;
         if self.answers.len() < LOOKED_AT {
             self.answers.push(after.as_secs_f64());
         }
         if self.answers.len() >= ANSWERS && now.saturating_sub(self.since) >= WINDOW {
-            let median = median(&mut self.answers);
-            let was_full = self.was_full;
+            let window = Window {
+                median: median(&mut self.answers),
+                company: self.company / self.counted,
+                was_full: self.was_full,
+            };
             self.begin(now);
-            self.window(median, was_full, company, now);
+            self.learn(window, company, now);
         }
     }
 
     /// The instance said that it takes no more, with `company` messages there.
     pub fn refused(&mut self, company: u32, now: Duration) {
         // What was on the way when it said so first is refused as well, and says nothing new.
-        let pause = Duration::from_secs_f64(self.base.unwrap_or_default().clamp(0.1, 10.0));
+        let pause = Duration::from_secs_f64(self.base().unwrap_or_default().clamp(0.1, 10.0));
         if self.refused_at.is_some_and(|at| now.saturating_sub(at) < pause) {
             return;
         }
@@ -155,52 +191,69 @@ impl Limit {
 
     fn begin(&mut self, now: Duration) {
         self.answers.clear();
+        self.company = 0.0;
+        self.counted = 0.0;
         self.since = now;
         self.was_full = false;
     }
 
-    fn window(&mut self, median: f64, was_full: bool, company: u32, now: Duration) {
+    fn learn(&mut self, window: Window, company: u32, now: Duration) {
         if let Some(seeking) = self.seeking {
-            return self.sought(seeking, median, was_full, company, now);
-        }
-        if !was_full {
-            let base = self.base.map_or(median, |base| base + WEIGHT * (median - base));
-            self.found(base, now);
-            return;
-        }
-        self.full_windows += 1;
-        if self.declared.is_some() {
-            return self.change(self.places + 1.0, company);
+            return self.sought(seeking, window, company, now);
         }
         let Some(base) = self.base else {
-            return self.seek(median, company);
+            if window.was_full && self.declared.is_none() {
+                return self.seek(window, company);
+            }
+            return self.found(window.median, window.company, now);
         };
-        let (windows, time) = SEEK_EVERY;
-        if self.full_windows >= windows && now.saturating_sub(self.found_at) >= time {
-            return self.seek(median, company);
+        let has_more_company = window.company > base.company * MORE;
+        if window.median < base.seconds {
+            let seconds = base.seconds + WEIGHTS.1 * (window.median - base.seconds);
+            self.base = Some(Base {
+                seconds,
+                company: window.company,
+            });
+        } else if !has_more_company {
+            let seconds = base.seconds + WEIGHTS.0 * (window.median - base.seconds);
+            self.base = Some(Base { seconds, ..base });
         }
-        let tolerated = tolerated(base);
-        let places = if median <= tolerated {
+        if self.declared.is_some() {
+            if window.was_full {
+                self.change(self.places + 1.0, company);
+            }
+            return;
+        }
+        self.full_windows += u32::from(window.was_full);
+        let (windows, time) = SEEK_EVERY;
+        if window.was_full && self.full_windows >= windows && now.saturating_sub(self.found_at) >= time {
+            return self.seek(window, company);
+        }
+        let tolerated = base.tolerated();
+        if window.median > tolerated {
+            if has_more_company {
+                self.was_too_much = true;
+                let there = self.places.min(window.company);
+                self.change(there * (tolerated / window.median).max(0.5), company);
+            }
+        } else if window.was_full {
             let part = if self.was_too_much { 0.1 } else { 0.5 };
-            self.places + (self.places * part).max(1.0)
-        } else {
-            self.was_too_much = true;
-            self.places * (tolerated / median).max(0.5)
-        };
-        self.change(places, company);
+            self.change(self.places + (self.places * part).max(1.0), company);
+        }
     }
 
-    fn seek(&mut self, median: f64, company: u32) {
+    fn seek(&mut self, window: Window, company: u32) {
         self.seeking = Some(Seeking {
-            before: (self.places, median),
-            last: median,
+            before: (self.places, window.median),
+            last: window.median,
         });
         self.change(self.places / 2.0, company);
     }
 
-    fn sought(&mut self, seeking: Seeking, median: f64, was_full: bool, company: u32, now: Duration) {
+    fn sought(&mut self, seeking: Seeking, window: Window, company: u32, now: Duration) {
+        let median = window.median;
         let waited_inside = median < seeking.last * FASTER && median > NEGLIGIBLE;
-        if waited_inside && was_full && self.places() > 1 {
+        if waited_inside && window.was_full && self.places() > 1 {
             self.seeking = Some(Seeking {
                 last: median,
                 ..seeking
@@ -208,13 +261,15 @@ impl Limit {
             return self.change(self.places / 2.0, company);
         }
         self.seeking = None;
-        self.found(median, now);
+        self.found(median, window.company, now);
         let (places, with_all) = seeking.before;
-        self.change(places * (tolerated(median) / with_all).min(1.0), company);
+        let tolerated = self.base.map_or(median, Base::tolerated);
+        self.was_too_much |= with_all > tolerated;
+        self.change(places * (tolerated / with_all).min(1.0), company);
     }
 
-    const fn found(&mut self, base: f64, now: Duration) {
-        self.base = Some(base);
+    const fn found(&mut self, seconds: f64, company: f64, now: Duration) {
+        self.base = Some(Base { seconds, company });
         self.full_windows = 0;
         self.found_at = now;
     }
@@ -227,10 +282,6 @@ impl Limit {
             self.stale = company;
         }
     }
-}
-
-fn tolerated(base: f64) -> f64 {
-    (base * TOLERANCE).max(NEGLIGIBLE)
 }
 
 fn median(values: &mut [f64]) -> f64 {
@@ -322,6 +373,19 @@ mod tests {
         let mut agent = Agent::new(None, 1);
         agent.answer(300_000, u32::MAX, |_| 0.000_02);
         assert!(agent.limit.places() >= 150, "{}", agent.limit.places());
+    }
+
+    #[test]
+    fn calls_that_wait_inside_are_seen_before_all_places_are_taken() {
+        let mut agent = Agent::new(None, 8);
+        agent.answer(1000, 6, |_| 0.02);
+        agent.answer(1000, 24, |_| 0.02);
+        assert!(
+            (8..=12).contains(&agent.limit.places()),
+            "{}",
+            agent.limit.places()
+        );
+        assert!((agent.limit.base().unwrap() - 0.02).abs() < 1e-3);
     }
 
     #[test]

@@ -5,9 +5,13 @@
 //! of [`Bounds::ageing`], so that nobody waits for ever. A place that comes free at an instance goes to the best of all
 //! who could use it, in whatever line.
 //!
+//! Among equals callers take turns: each call has a turn in its line, one after that of its caller's last one there and no earlier
+//! than the next to be served (self-clocked fair queueing). So a caller with a hundred calls in line keeps another one
+//! with a single call waiting for one call, not for a hundred; and of what has to be refused, the last in turn goes first.
+//!
 //! A line is for bursts. One that has not been empty for the time of [`Bounds::burst`] (or of four answers) comes of more work
 //! than is done, and however long it is, it only makes everybody wait: from then on it is cut to what is answered in half the
-//! time of an answer, the newest of the least urgent first, and stays so short until nobody had to be refused for that
+//! time of an answer, the last of the least urgent first, and stays so short until nobody had to be refused for that
 //! time. What is let in is answered nearly as fast as without a line.
 //!
 //! All lines together are bounded, too: a call that comes to full ones takes the place of the newest of the least urgent, if
@@ -17,14 +21,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::limit::NEGLIGIBLE;
 use crate::priority::Priority;
 
 /// How many answers long a line may be before it counts as standing.
 const ANSWERS_OF_BURST: f64 = 4.0;
 
-/// What part of an answer's time a call may wait in a line that stands.
+/// What part of an answer's time a call may wait in a line that stands, and seconds that it always may.
 const PART_OF_ANSWER: f64 = 0.5;
+const SHORT_WAIT: f64 = 0.01;
 
 /// The range of what a refused call hears about when to come again.
 const SOONEST: Duration = Duration::from_millis(100);
@@ -53,7 +57,7 @@ pub struct Pace {
 impl Pace {
     /// How many may wait in a line that stands.
     fn short(self) -> usize {
-        let wait = (self.answer * PART_OF_ANSWER).max(NEGLIGIBLE);
+        let wait = (self.answer * PART_OF_ANSWER).max(SHORT_WAIT);
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -91,13 +95,28 @@ pub struct Name {
     pub also: Arc<str>,
 }
 
+/// Whose a call is, and how urgent.
+#[derive(Debug, Clone, Copy)]
+pub struct Whose<'c> {
+    /// Who calls.
+    pub caller: &'c Arc<str>,
+    /// How urgent it is.
+    pub priority: Priority,
+}
+
 /// Where a call waits; never given twice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Position {
     name: Arc<Name>,
     priority: Priority,
-    number: u64,
+    turn: Turn,
 }
+
+/// When a call is served among its equals: in which round, and which of those of a round.
+type Turn = (u64, u64);
+
+/// Rounds of callers that are remembered beyond one for each that waits.
+const SPARE_ROUNDS: usize = 64;
 
 /// All lines. `T` is a call that waits.
 #[derive(Debug)]
@@ -108,12 +127,16 @@ pub struct Lines<T> {
     /// Lines by what their instances are found under.
     lines: HashMap<Arc<str>, BTreeMap<Arc<Name>, Line<T>>>,
     /// Whose line a call is in, by priority and in the order in which they came.
-    all: [BTreeMap<u64, Arc<Name>>; 4],
+    all: [BTreeMap<u64, (Arc<Name>, Turn)>; 4],
 }
 
 #[derive(Debug)]
 struct Line<T> {
-    steps: [BTreeMap<u64, Entry<T>>; 4],
+    steps: [BTreeMap<Turn, Entry<T>>; 4],
+    /// The round that was served last.
+    round: u64,
+    /// The rounds of each caller's last call.
+    rounds: HashMap<Arc<str>, u64>,
     /// When it was last empty.
     empty_at: Duration,
     /// Until when it is kept short.
@@ -127,9 +150,11 @@ struct Entry<T> {
 }
 
 impl<T> Line<T> {
-    const fn new(now: Duration) -> Self {
+    fn new(now: Duration) -> Self {
         Self {
             steps: [BTreeMap::new(), BTreeMap::new(), BTreeMap::new(), BTreeMap::new()],
+            round: 0,
+            rounds: HashMap::new(),
             empty_at: now,
             short_until: None,
         }
@@ -146,27 +171,64 @@ impl<T> Line<T> {
     /// Who is next: how urgent by now, and which.
     fn head(&self, ageing: Duration, now: Duration) -> Option<(Rank, Priority)> {
         let heads = Priority::ALL.into_iter().filter_map(|priority| {
-            let (&number, entry) = self.steps[priority.rank()].first_key_value()?;
+            let (&turn, entry) = self.steps[priority.rank()].first_key_value()?;
             let waited = now.saturating_sub(entry.since);
             let aged = waited.as_nanos() / ageing.as_nanos().max(1);
             let urgency = priority.rank() as u128 + aged;
-            Some(((urgency, std::cmp::Reverse(number)), priority))
+            Some((Rank { urgency, turn }, priority))
         });
         heads.max_by_key(|(rank, _)| *rank)
     }
 
-    fn least_urgent(&self) -> Option<Priority> {
-        Priority::ALL
-            .into_iter()
-            .find(|priority| !self.steps[priority.rank()].is_empty())
+    /// Who is last: the least urgent whose turn comes last.
+    fn last(&self) -> Option<(Priority, Turn)> {
+        Priority::ALL.into_iter().find_map(|priority| {
+            let (turn, _) = self.steps[priority.rank()].last_key_value()?;
+            Some((priority, *turn))
+        })
+    }
+
+    /// The round in which a caller's next call is served.
+    fn round_of(&self, caller: &str) -> u64 {
+        let last = self.rounds.get(caller).copied().unwrap_or_default();
+        last.max(self.round) + 1
+    }
+
+    fn insert(&mut self, caller: &Arc<str>, priority: Priority, number: u64, entry: Entry<T>) -> Turn {
+        let turn = (self.round_of(caller), number);
+        if self.rounds.len() > self.len() + SPARE_ROUNDS {
+            let served = self.round;
+            self.rounds.retain(|_, round| *round > served);
+        }
+        self.rounds.insert(Arc::clone(caller), turn.0);
+        self.steps[priority.rank()].insert(turn, entry);
+        turn
+    }
+}
+
+/// Higher goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Rank {
+    urgency: u128,
+    turn: Turn,
+}
+
+impl Ord for Rank {
+    /// Turns of different lines say nothing about each other, so there who came first goes first.
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        let came = other.turn.1.cmp(&self.turn.1);
+        self.urgency.cmp(&other.urgency).then(came)
+    }
+}
+
+impl PartialOrd for Rank {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
     }
 }
 
 /// A call that may not wait, or no longer, and why.
 pub type Turned<T> = (T, Refused);
-
-/// Higher goes first.
-type Rank = (u128, std::cmp::Reverse<u64>);
 
 impl<T> Lines<T> {
     /// Nobody waits.
@@ -200,25 +262,27 @@ impl<T> Lines<T> {
     pub fn join(
         &mut self,
         name: &Arc<Name>,
-        priority: Priority,
+        whose: Whose<'_>,
         pace: Option<Pace>,
         call: T,
         now: Duration,
     ) -> Result<(Position, Vec<Turned<T>>), Turned<T>> {
+        let priority = whose.priority;
         let mut displaced = Vec::new();
         if let Some((length, pace)) = self.cut_to(name, pace, now) {
             let waiting = self.line(name).map_or(0, Line::len);
             let refused = Refused::Overloaded(waiting, pace.until_moved(waiting));
-            let is_first = self
-                .line(name)
-                .and_then(Line::least_urgent)
-                .is_some_and(|least| least < priority);
-            if waiting >= length && !is_first {
+            let is_before_the_last = self.line(name).is_some_and(|line| {
+                line.last().is_some_and(|(least, (round, _))| {
+                    least < priority || (least == priority && line.round_of(whose.caller) < round)
+                })
+            });
+            if waiting >= length && !is_before_the_last {
                 return Err((call, refused));
             }
             // The new one stands in it, too.
             let excess = (waiting + 1).saturating_sub(length);
-            displaced.extend((0..excess).filter_map(|_| Some((self.newest_in(name)?, refused))));
+            displaced.extend((0..excess).filter_map(|_| Some((self.last_in(name)?, refused))));
         }
         if self.waiting >= self.bounds.waiting {
             let refused = Refused::Full(self.waiting);
@@ -239,19 +303,24 @@ impl<T> Lines<T> {
         if line.is_empty() {
             line.empty_at = now;
         }
-        line.steps[priority.rank()].insert(number, Entry { since: now, call });
-        self.all[priority.rank()].insert(number, Arc::clone(name));
+        let turn = line.insert(whose.caller, priority, number, Entry { since: now, call });
+        self.all[priority.rank()].insert(number, (Arc::clone(name), turn));
         let position = Position {
             name: Arc::clone(name),
             priority,
-            number,
+            turn,
         };
         Ok((position, displaced))
     }
 
+    /// Takes out the call at a position because it is served; `None` when it is not there any more.
+    pub fn serve(&mut self, position: &Position) -> Option<T> {
+        self.take(&position.name, position.priority, position.turn, true)
+    }
+
     /// Takes out a call that no longer wants to wait; `None` when it is not there any more.
     pub fn leave(&mut self, position: &Position) -> Option<T> {
-        self.take(&position.name, position.priority, position.number)
+        self.take(&position.name, position.priority, position.turn, false)
     }
 
     /// Takes out who is next of all who wait for an instance that is found under `found_under` and that `fits`.
@@ -275,19 +344,19 @@ impl<T> Lines<T> {
             }
         }
         let (rank, priority, name) = best?;
-        self.take(&name, priority, rank.1.0)
+        self.take(&name, priority, rank.turn, true)
     }
 
     /// Looks at who is next in a line.
     #[must_use]
     pub fn head(&self, name: &Name, now: Duration) -> Option<(Position, &T)> {
         let (line_name, line) = self.lines.get(&name.whom)?.get_key_value(name)?;
-        let ((_, number), priority) = line.head(self.bounds.ageing, now)?;
-        let entry = line.steps[priority.rank()].get(&number.0)?;
+        let (Rank { turn, .. }, priority) = line.head(self.bounds.ageing, now)?;
+        let entry = line.steps[priority.rank()].get(&turn)?;
         let position = Position {
             name: Arc::clone(line_name),
             priority,
-            number: number.0,
+            turn,
         };
         Some((position, &entry.call))
     }
@@ -331,11 +400,9 @@ impl<T> Lines<T> {
         Some((length, pace))
     }
 
-    fn newest_in(&mut self, name: &Arc<Name>) -> Option<T> {
-        let line = self.line(name)?;
-        let priority = line.least_urgent()?;
-        let (&number, _) = line.steps[priority.rank()].last_key_value()?;
-        self.take(name, priority, number)
+    fn last_in(&mut self, name: &Arc<Name>) -> Option<T> {
+        let (priority, turn) = self.line(name)?.last()?;
+        self.take(name, priority, turn, false)
     }
 
     fn newest_below(&mut self, priority: Priority) -> Option<T> {
@@ -343,15 +410,18 @@ impl<T> Lines<T> {
             .into_iter()
             .take(priority.rank())
             .find(|priority| !self.all[priority.rank()].is_empty())?;
-        let (&number, name) = self.all[least.rank()].last_key_value()?;
-        let name = Arc::clone(name);
-        self.take(&name, least, number)
+        let (_, (name, turn)) = self.all[least.rank()].last_key_value()?;
+        let (name, turn) = (Arc::clone(name), *turn);
+        self.take(&name, least, turn, false)
     }
 
-    fn take(&mut self, name: &Arc<Name>, priority: Priority, number: u64) -> Option<T> {
+    fn take(&mut self, name: &Arc<Name>, priority: Priority, turn: Turn, is_served: bool) -> Option<T> {
         let line = self.lines.get_mut(&name.whom)?.get_mut(name)?;
-        let entry = line.steps[priority.rank()].remove(&number)?;
-        self.all[priority.rank()].remove(&number);
+        let entry = line.steps[priority.rank()].remove(&turn)?;
+        if is_served {
+            line.round = line.round.max(turn.0);
+        }
+        self.all[priority.rank()].remove(&turn.1);
         self.waiting -= 1;
         Some(entry.call)
     }
@@ -384,10 +454,26 @@ mod tests {
         })
     }
 
+    fn anybody() -> Arc<str> {
+        "anybody".into()
+    }
+
     fn join(lines: &mut Lines<u32>, whom: &str, priority: Priority, call: u32, now: Duration) {
+        let caller = &anybody();
         lines
-            .join(&name(whom, ""), priority, None, call, now)
+            .join(&name(whom, ""), Whose { caller, priority }, None, call, now)
             .expect("room");
+    }
+
+    fn standing(
+        lines: &mut Lines<u32>,
+        caller: &Arc<str>,
+        priority: Priority,
+        call: u32,
+        now: Duration,
+    ) -> Result<Vec<Turned<u32>>, Turned<u32>> {
+        let joined = lines.join(&name("a", ""), Whose { caller, priority }, Some(SLOW), call, now);
+        joined.map(|(_, displaced)| displaced)
     }
 
     fn order(lines: &mut Lines<u32>, found_under: &[&str], now: Duration) -> Vec<u32> {
@@ -424,8 +510,15 @@ mod tests {
         join(&mut lines, "weather", Priority::Normal, 1, START);
         join(&mut lines, "skill:forecast", Priority::High, 2, START);
         join(&mut lines, "other", Priority::Urgent, 3, START);
+        let (caller, priority) = (&anybody(), Priority::Urgent);
         lines
-            .join(&name("weather", "maps"), Priority::Urgent, None, 4, START)
+            .join(
+                &name("weather", "maps"),
+                Whose { caller, priority },
+                None,
+                4,
+                START,
+            )
             .unwrap();
         let mine = ["weather", "skill:forecast"];
         let next = |lines: &mut Lines<u32>| lines.next_for(mine, |name| name.also.is_empty(), START);
@@ -441,11 +534,13 @@ mod tests {
         join(&mut lines, "a", Priority::Low, 1, START);
         join(&mut lines, "b", Priority::Low, 2, START);
         join(&mut lines, "a", Priority::High, 3, START);
-        let refused = lines.join(&name("c", ""), Priority::Low, None, 4, START);
+        let caller = &anybody();
+        let into_c = |lines: &mut Lines<u32>, priority, call| {
+            lines.join(&name("c", ""), Whose { caller, priority }, None, call, START)
+        };
+        let refused = into_c(&mut lines, Priority::Low, 4);
         assert_eq!(refused, Err((4, Refused::Full(3))));
-        let (_, displaced) = lines
-            .join(&name("c", ""), Priority::Normal, None, 5, START)
-            .unwrap();
+        let (_, displaced) = into_c(&mut lines, Priority::Normal, 5).unwrap();
         assert_eq!(displaced, [(2, Refused::Full(3))]);
         assert_eq!(order(&mut lines, &["a", "b", "c"], START), [3, 5, 1]);
     }
@@ -453,19 +548,17 @@ mod tests {
     #[test]
     fn a_burst_may_be_long_and_a_line_that_stands_is_cut() {
         let mut lines = lines(1000);
-        let a = name("a", "");
+        let caller = anybody();
         for call in 0..100 {
-            lines.join(&a, Priority::Normal, Some(SLOW), call, START).unwrap();
+            standing(&mut lines, &caller, Priority::Normal, call, START).unwrap();
         }
         let later = START + Duration::from_secs(2);
         // In half the time of an answer four are answered.
-        let urgent = lines.join(&a, Priority::Urgent, Some(SLOW), 100, later);
-        let (_, displaced) = urgent.unwrap();
+        let displaced = standing(&mut lines, &caller, Priority::Urgent, 100, later).unwrap();
         assert_eq!(displaced.len(), 97);
         assert_eq!(displaced[0].0, 99, "the newest first");
-        let Err((_, Refused::Overloaded(4, again))) =
-            lines.join(&a, Priority::Normal, Some(SLOW), 101, later)
-        else {
+        let refused = standing(&mut lines, &caller, Priority::Normal, 101, later);
+        let Err((_, Refused::Overloaded(4, again))) = refused else {
             panic!("let in");
         };
         assert!(again >= SOONEST);
@@ -473,12 +566,37 @@ mod tests {
         // It stays short though it was empty, until nobody was refused for a while.
         let soon = later + Duration::from_millis(500);
         let taken = |lines: &mut Lines<u32>, now| {
-            let outcomes = (0..10).map(|call| lines.join(&a, Priority::Normal, Some(SLOW), call, now));
+            let outcomes = (0..10).map(|call| standing(lines, &caller, Priority::Normal, call, now));
             outcomes.filter(Result::is_ok).count()
         };
         assert_eq!(taken(&mut lines, soon), 4);
         assert_eq!(order(&mut lines, &["a"], soon).len(), 4);
         assert_eq!(taken(&mut lines, soon + Duration::from_secs(5)), 10);
+    }
+
+    #[test]
+    fn callers_take_turns_and_a_quiet_one_is_let_in_before_a_noisy_one() {
+        let mut lines = lines(1000);
+        let (noisy, quiet): (Arc<str>, Arc<str>) = ("noisy".into(), "quiet".into());
+        for call in 0..6 {
+            standing(&mut lines, &noisy, Priority::Normal, call, START).unwrap();
+        }
+        for call in [10, 11] {
+            standing(&mut lines, &quiet, Priority::Normal, call, START).unwrap();
+        }
+        let served = order(&mut lines, &["a"], START);
+        assert_eq!(served, [0, 10, 1, 11, 2, 3, 4, 5]);
+        for call in 0..6 {
+            standing(&mut lines, &noisy, Priority::Normal, call, START).unwrap();
+        }
+        let later = START + Duration::from_secs(2);
+        assert!(standing(&mut lines, &noisy, Priority::Normal, 6, later).is_err());
+        let displaced = standing(&mut lines, &quiet, Priority::Normal, 10, later).unwrap();
+        assert_eq!(
+            displaced.iter().map(|(call, _)| *call).collect::<Vec<_>>(),
+            [5, 4, 3]
+        );
+        assert_eq!(order(&mut lines, &["a"], later), [0, 10, 1, 2]);
     }
 
     #[test]
@@ -507,7 +625,9 @@ mod tests {
                 match action {
                     0 | 1 => {
                         let pace = (action == 1).then_some(SLOW);
-                        let outcome = lines.join(&name(whom, ""), Priority::ALL[rank], pace, joined, now);
+                        let caller = &Arc::from(["x", "y", "z"][(later % 3) as usize]);
+                        let whose = Whose { caller, priority: Priority::ALL[rank] };
+                        let outcome = lines.join(&name(whom, ""), whose, pace, joined, now);
                         if let Ok((position, displaced)) = outcome {
                             positions.push(position);
                             joined += 1;

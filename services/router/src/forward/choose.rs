@@ -71,6 +71,7 @@ impl Forwarder {
                 scope: scope.clone(),
                 region: call.routing.region.clone(),
                 context: context.to_owned(),
+                caller: call.caller.as_str().into(),
                 priority: call.routing.priority,
                 pace: able.pace(),
             };

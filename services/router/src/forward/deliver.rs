@@ -12,7 +12,6 @@ use bytes::Bytes;
 use http::HeaderMap;
 use muster_api::extension::SKILL_METADATA;
 use muster_rpc::deadline;
-use tonic::client::Grpc;
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 use tonic::{Request, Response, Status};
 
@@ -157,11 +156,7 @@ impl Forwarder {
         mut first: Option<Chosen>,
     ) -> Result<(Reply<A>, A::Read, Option<Flight>), Error> {
         let Delivery {
-            method,
-            call,
-            scope,
-            times,
-            ..
+            call, scope, times, ..
         } = delivery;
         let mut tried = BTreeSet::new();
         let mut last = None;
@@ -230,7 +225,9 @@ impl Forwarder {
                     .await
                     .map_err(Ended::from),
                 None => {
-                    let client = Grpc::new(chosen.link.channel())
+                    let client = chosen
+                        .link
+                        .client()
                         .max_decoding_message_size(self.parts.limits.answer_bytes);
                     A::fetch(client, request, method).await.map_err(Ended::of)
                 }

@@ -7,6 +7,7 @@
 use std::error::Error as StdError;
 use std::time::Duration;
 
+use hyper_util::client::legacy;
 use muster_api::error::Reason;
 use tonic::{Code, Status};
 
@@ -39,14 +40,16 @@ impl Failure {
         let mut source = status.source();
         let mut local = None;
         while let Some(error) = source {
-            if error.is::<tonic::ConnectError>()
+            if error
+                .downcast_ref::<legacy::Error>()
+                .is_some_and(legacy::Error::is_connect)
                 || error
                     .downcast_ref::<hyper::Error>()
                     .is_some_and(hyper::Error::is_canceled)
             {
                 return Self::NeverReached(root(error));
             }
-            if error.is::<hyper::Error>() || error.is::<tonic::transport::Error>() {
+            if error.is::<hyper::Error>() || error.is::<legacy::Error>() {
                 local = Some(root(error));
             }
             source = error.source();
@@ -168,13 +171,18 @@ fn root(error: &(dyn StdError + 'static)) -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_connection_that_cannot_be_made_never_reached_the_agent() {
-        let refused = std::io::Error::new(std::io::ErrorKind::ConnectionRefused, "connection refused");
-        let failure = Failure::of(Status::from_error(Box::new(tonic::ConnectError(Box::new(
-            refused,
-        )))));
-        assert!(matches!(&failure, Failure::NeverReached(detail) if detail == "connection refused"));
+    #[tokio::test]
+    async fn a_connection_that_cannot_be_made_never_reached_the_agent() {
+        let client = muster_rpc::channel::direct(&muster_rpc::channel::Config::agent());
+        let nobody = http::Request::post("http://127.0.0.1:1/")
+            .body(tonic::body::Body::empty())
+            .unwrap();
+        let error = client.request(nobody).await.unwrap_err();
+        let failure = Failure::of(Status::from_error(Box::new(error)));
+        let Failure::NeverReached(detail) = &failure else {
+            panic!("{failure:?}");
+        };
+        assert!(detail.to_lowercase().contains("refused"), "{detail}");
         assert_eq!(failure.verdict(), Verdict::Failed);
         assert!(failure.is_transient());
     }
