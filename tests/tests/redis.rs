@@ -1,4 +1,4 @@
-//! An engine whose store is in Redis, as an operator meets it: killed, doubled, without its Redis.
+//! An engine and a registry whose stores are in Redis, as an operator meets them: killed, doubled, without their Redis.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -104,11 +104,20 @@ async fn an_engine_that_stops_gives_everything_back() {
     let owner = std::fs::read_to_string(place.path().join("first/workflow-engine/owner")).unwrap();
     let held = redis.ask(&["HGET", "muster:{p00}:lease", "owner"]).await;
     assert_eq!(held.trim(), owner.trim());
+    let leases = async || {
+        redis
+            .ask(&["HLEN", "muster:{registry}:entries"])
+            .await
+            .trim()
+            .to_owned()
+    };
+    assert_eq!(leases().await, "5", "the registry's leases are there too");
     // A backup is Redis's own business.
     let backup = first.shell(place.path(), "muster backup whole.backup").await;
     assert_ne!(backup.code, 0, "{backup:?}");
     assert!(backup.stderr.contains("back up Redis itself"), "{backup:?}");
     assert!(first.process.terminate().await.success());
+    assert_eq!(leases().await, "0", "the agents have said goodbye");
     let leases = redis.ask(&["HGET", "muster:{p00}:lease", "owner"]).await;
     assert_eq!(leases.trim(), "");
     drop(dev(&place.path().join("second"), &redis).await);

@@ -137,7 +137,7 @@ pub struct DevArguments {
     /// Keep nothing: a temporary directory that goes when the process ends.
     #[arg(long)]
     pub ephemeral: bool,
-    /// Keep the engine's catalogue and runs in this Redis in place of the embedded store: redis://HOST:PORT,
+    /// Keep the engine's catalogue and runs and the registry's leases in this Redis: redis://HOST:PORT,
     /// redis+sentinel://HOST:PORT,…/PRIMARY or redis+cluster://HOST:PORT,… The other services keep their embedded stores.
     #[arg(long, value_name = "URL")]
     pub redis: Option<String>,

@@ -23,6 +23,7 @@ pub async fn run(arguments: DevArguments, output: &Output) -> Result<(), Failure
         let _address: Address = url
             .parse()
             .map_err(|error| Failure::usage(format!("--redis: {error}")))?;
+        config.registry.redis_cluster_endpoint = Some(url.clone());
         config.engine.redis_cluster_endpoint = Some(url);
     }
     if arguments.print_config {
@@ -35,10 +36,7 @@ pub async fn run(arguments: DevArguments, output: &Output) -> Result<(), Failure
         Failure::usage(format!("--data-dir {}: {error}", directory.path().display()))
             .with_remedy("choose another, or correct its permissions")
     })?;
-    let redis = config.engine.redis_cluster_endpoint.as_deref();
-    let redis = redis
-        .and_then(|url| url.parse().ok())
-        .map(|redis: Address| redis.to_string());
+    let in_redis = in_redis(&config);
     let shutdown = Shutdown::on_signals();
     let mut fleet = Fleet::start(config, directory.path(), arguments.ports)?;
     tokio::select! {
@@ -47,7 +45,7 @@ pub async fn run(arguments: DevArguments, output: &Output) -> Result<(), Failure
     }
     // Only now: until its stores are locked, the directory may be another fleet's.
     fleet.write_endpoints(directory.path())?;
-    announce(&fleet, &directory, redis.as_deref(), output);
+    announce(&fleet, &directory, &in_redis, output);
     tokio::select! {
         ended = fleet.ended() => Err(ended),
         () = shutdown.requested() => {
@@ -59,14 +57,29 @@ pub async fn run(arguments: DevArguments, output: &Output) -> Result<(), Failure
     }
 }
 
-fn announce(fleet: &Fleet, directory: &Directory, redis: Option<&str>, output: &Output) {
+/// What is kept in which Redis, by the settings. Addresses are shown without their passwords.
+fn in_redis(config: &fleet::Config) -> Vec<(&'static str, String)> {
+    let kept = [
+        (
+            "the engine's catalogue and runs",
+            &config.engine.redis_cluster_endpoint,
+        ),
+        ("the registry's leases", &config.registry.redis_cluster_endpoint),
+    ];
+    let shown = |url: &String| url.parse().map(|address: Address| address.to_string()).ok();
+    kept.into_iter()
+        .filter_map(|(what, url)| Some((what, url.as_ref().and_then(shown)?)))
+        .collect()
+}
+
+fn announce(fleet: &Fleet, directory: &Directory, in_redis: &[(&str, String)], output: &Output) {
     let ready_in = fleet.ready_in();
     if output.is_json() {
         output.json_line(&json!({
             "ready": true,
             "readyInSeconds": ready_in.as_secs_f64(),
             "dataDirectory": directory.path(),
-            "redis": redis,
+            "redis": in_redis.first().map(|(_, address)| address),
             "services": fleet.places_json(),
         }));
         return;
@@ -77,10 +90,11 @@ fn announce(fleet: &Fleet, directory: &Directory, redis: Option<&str>, output: &
         ready_in.as_secs_f64(),
         directory.describe()
     ));
-    if let Some(redis) = redis {
-        output.line(&format!(
-            "the engine's catalogue and runs are in Redis at {redis}; the other services keep their own stores"
-        ));
+    for (what, address) in in_redis {
+        output.line(&format!("{what} are in Redis at {address}"));
+    }
+    if !in_redis.is_empty() {
+        output.line("the other services keep their own stores");
     }
     for line in fleet.next_steps() {
         output.line(&line);

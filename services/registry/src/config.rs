@@ -1,5 +1,7 @@
 //! The registry's settings.
 
+mod redis;
+
 use std::time::Duration;
 
 use muster_runtime::config::Mistakes;
@@ -8,7 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::lease::Terms;
 use crate::offline;
-use crate::store::memory::WatchLimits;
+use crate::store::watchers::WatchLimits;
+
+pub use redis::Redis;
 
 /// All sections.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -59,6 +63,11 @@ pub struct Settings {
     /// How many changes are kept for watchers: one that is behind by more, because it reads slowly or was away, starts
     /// over with a snapshot. About 150 bytes each.
     pub watch_queue: usize,
+    /// Where the Redis is that leases are kept in, so that several registries are one: `redis://HOST:PORT`,
+    /// `redis+sentinel://…` or `redis+cluster://…`. None: they are kept in memory.
+    pub redis_cluster_endpoint: Option<String>,
+    /// How they are kept in Redis.
+    pub redis: Redis,
 }
 
 impl Default for Settings {
@@ -73,6 +82,8 @@ impl Default for Settings {
             probe_endpoints: true,
             max_watchers: 256,
             watch_queue: 65_536,
+            redis_cluster_endpoint: None,
+            redis: Redis::default(),
         }
     }
 }
@@ -135,6 +146,8 @@ impl Settings {
                 mistakes.add(format!("registry.{key}"), format!("must be from 1 to {most}"));
             }
         }
+        self.redis
+            .validate(self.redis_cluster_endpoint.as_deref(), mistakes);
     }
 }
 
@@ -156,6 +169,11 @@ impl muster_runtime::config::Settings for Config {
 
     fn trust(&self) -> Option<&trust::Config> {
         Some(&self.trust)
+    }
+
+    fn secrets() -> &'static [&'static str] {
+        // It may hold a password.
+        &["registry.redis_cluster_endpoint"]
     }
 }
 
@@ -193,6 +211,8 @@ mod tests {
             ("registry.offline_retention", "86401"),
             ("registry.max_offline", "1000001"),
             ("registry.watch_queue", "0"),
+            ("registry.redis_cluster_endpoint", "localhost:6379"),
+            ("registry.redis.key_prefix", "a{b}"),
         ] {
             let told = mistakes(&[(key, value)]);
             assert!(told.contains(key), "{key}: {told}");

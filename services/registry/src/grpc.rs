@@ -260,9 +260,11 @@ fn status(error: Error) -> Status {
             }
             lease::Error::InstanceNotFound { .. } => ApiError::new(Reason::AgentNotFound, message),
         },
-        Error::Store(store::Error::TooManyWatchers { .. } | store::Error::WatchOverrun { .. }) => {
-            ApiError::new(Reason::WatchOverrun, message).with_retry_after(WATCH_AGAIN)
-        }
+        Error::Store(
+            store::Error::TooManyWatchers { .. }
+            | store::Error::WatchOverrun { .. }
+            | store::Error::WatchInterrupted,
+        ) => ApiError::new(Reason::WatchOverrun, message).with_retry_after(WATCH_AGAIN),
         Error::Store(store::Error::Unavailable(_)) => {
             ApiError::new(Reason::StoreUnavailable, message).with_retry_after(WATCH_AGAIN)
         }
@@ -322,6 +324,7 @@ mod tests {
                 Error::Store(store::Error::WatchOverrun { queue: 1 }),
                 Reason::WatchOverrun,
             ),
+            (Error::Store(store::Error::WatchInterrupted), Reason::WatchOverrun),
             (
                 Error::Store(store::Error::Unavailable("gone".into())),
                 Reason::StoreUnavailable,

@@ -9,6 +9,7 @@
 //! * Whose lease ended is offline for a while ([`Offline`](crate::offline::Offline)): not in the table, and in no limit.
 //! * The revision grows by one with every change that watchers see, and every change has an event. A heartbeat
 //!   that changes nothing but its time is no event: with thousands of agents it would be all that watchers read.
+//! * A table can also follow another store that decides ([`Told`]): then its own leases never end by themselves.
 //! * Leases are measured on the monotonic clock. Wall time is for people; a clock that is set ends no lease.
 //!
 //! An epoch is the revision of its registration. It therefore grows with every registration of a key, and the table
@@ -31,7 +32,7 @@ use crate::instance::{Instance, Key, Status};
 use crate::offline;
 use crate::tally::Counts;
 
-pub use table::Table;
+pub use table::{Table, Told};
 
 /// One moment on both clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,7 +3,8 @@
 //! ```text
 //! grpc.rs            decode, call, encode; the map from errors to statuses
 //! registry.rs        use cases: parse, probe the endpoint, ask the store, count
-//! store.rs           the port;  store/memory.rs: the lease table behind a lock
+//! store.rs           the port;  store/memory.rs: the lease table behind a lock;  store/redis.rs: shared by replicas
+//! opening.rs         which of the two
 //! lease.rs  offline.rs  tally.rs  catalogue.rs  orders.rs  discovery.rs  instance.rs  page.rs  changes.rs
 //!                    the rules, pure
 //! watching.rs        what a watcher is sent, in which pieces
@@ -11,9 +12,9 @@
 //! ```
 //!
 //! An instance is believed for as long as its lease lasts, and a lease lasts as long as heartbeats come. That is the
-//! whole truth the registry keeps, so the memory store may lose it: after a restart agents are told that their
+//! whole truth the registry keeps, so a store may lose it: agents are then told that their
 //! lease is unknown and register again, within one heartbeat interval. A durable list of agents was rejected;
-//! after an outage it would name the dead.
+//! after an outage it would name the dead. Several registries are one by a store in Redis.
 
 pub mod catalogue;
 pub mod changes;
@@ -24,6 +25,7 @@ pub mod instance;
 pub mod lease;
 pub mod metrics;
 pub mod offline;
+mod opening;
 pub mod orders;
 pub mod page;
 pub mod probe;
@@ -43,8 +45,6 @@ use muster_runtime::{Chassis, Error, Listeners, Shutdown, Surface};
 pub use config::{Config, Settings};
 use metrics::Observer;
 use registry::Registry;
-use store::Store;
-use store::memory::MemoryStore;
 
 /// How long the store may take to answer a readiness check.
 const STORE_PATIENCE: Duration = Duration::from_secs(3);
@@ -54,11 +54,8 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
     let settings = &config.registry;
     let chassis = Chassis::new("registry", &config.server, metrics::DEFINITIONS, shutdown)?;
     let clock = Arc::clone(&chassis.clock);
-    let store: Arc<dyn Store> = Arc::new(MemoryStore::new(
-        Arc::clone(&clock),
-        settings.terms(),
-        settings.watch_limits(),
-    ));
+    let opened = opening::open(settings, Arc::clone(&clock)).await?;
+    let store = opened.attended(&chassis);
     let observer = Arc::new(Observer::new(chassis.metrics.clone()));
     let registry = Arc::new(Registry::new(
         Arc::clone(&store),

@@ -2,11 +2,13 @@
 //!
 //! Lease time is the store's own: a memory store measures it with the process's clock, a shared store with its
 //! server's, so that replicas with different clocks end no lease early. Nothing a store answers is based on a lease
-//! that has ended. The tests in `conformance.rs` hold for every adapter.
+//! that has ended, as far as the store could be asked. The tests in `conformance.rs` hold for every adapter.
 
 #[cfg(test)]
 mod conformance;
 pub mod memory;
+pub mod redis;
+pub mod watchers;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -37,6 +39,9 @@ pub enum Error {
         /// How many changes wait for a watcher at most.
         queue: usize,
     },
+    /// The store has begun anew, so that nobody knows what the watcher has missed. The memory store never says so.
+    #[error("the store was read anew, and changes may be missing; watch again to get a snapshot")]
+    WatchInterrupted,
     /// The store's server does not answer. The memory store never says so.
     #[error("the store does not answer: {0}")]
     Unavailable(String),

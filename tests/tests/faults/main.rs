@@ -5,6 +5,7 @@
 //! worker.rs          the agent: this executable, started again
 //! agents.rs          agents that are killed, hang, or can no longer be reached
 //! control_plane.rs   a registry that is away; two routers
+//! redis.rs           registries that are one by a Redis, which is lost, emptied, or fails over
 //! clients.rs         clients that stop reading, send slowly, too much, or nonsense
 //! ```
 //!
@@ -15,5 +16,6 @@
 mod agents;
 mod clients;
 mod control_plane;
+mod redis;
 mod system;
 mod worker;

@@ -25,6 +25,8 @@ pub type Setting = (&'static str, &'static str);
 pub struct System {
     pub registry: Program,
     pub running_registry: Option<Process>,
+    /// A second registry, where several are one by a Redis.
+    pub other_registry: Option<Running>,
     pub routers: Vec<Running>,
     pub directory: TempDir,
 }
@@ -73,20 +75,51 @@ impl System {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let registry = configured(Program::named("muster-registry"), registry);
         let running_registry = Some(registry.start_ready().await);
-        let mut routers = Vec::new();
-        for number in 0..count {
-            let own = directory.path().join(format!("router-{number}"));
-            let program = configured(Program::named("muster-router"), router)
-                .env("MUSTER__ROUTER__REGISTRY_URL", registry.url())
-                .env("MUSTER__ROUTER__DATA_DIRECTORY", own.display().to_string());
-            routers.push(Running::of(program).await);
-        }
-        Self {
+        let mut system = Self {
             registry,
             running_registry,
-            routers,
+            other_registry: None,
+            routers: Vec::new(),
             directory,
+        };
+        for _ in 0..count {
+            system.add_router(&system.registry.url(), router).await;
         }
+        system
+    }
+
+    /// Two registries that are one by the Redis at this URL, with a router each; agents register with the first.
+    pub async fn over_redis(url: &str, settings: &[Setting]) -> Self {
+        let registry = || {
+            configured(Program::named("muster-registry"), settings)
+                .env("MUSTER__REGISTRY__REDIS_CLUSTER_ENDPOINT", url)
+        };
+        let first = registry();
+        let running_registry = Some(first.start_ready().await);
+        let other = Running::of(registry()).await;
+        let urls = [first.url(), other.program.url()];
+        let mut system = Self {
+            registry: first,
+            running_registry,
+            other_registry: Some(other),
+            routers: Vec::new(),
+            directory: tempfile::tempdir().expect("a temporary directory"),
+        };
+        for url in &urls {
+            system.add_router(url, &[]).await;
+        }
+        system
+    }
+
+    async fn add_router(&mut self, registry: &str, settings: &[Setting]) {
+        let own = self
+            .directory
+            .path()
+            .join(format!("router-{}", self.routers.len()));
+        let program = configured(Program::named("muster-router"), settings)
+            .env("MUSTER__ROUTER__REGISTRY_URL", registry)
+            .env("MUSTER__ROUTER__DATA_DIRECTORY", own.display().to_string());
+        self.routers.push(Running::of(program).await);
     }
 
     /// Starts an agent of that id, and waits until every router knows it.
@@ -169,9 +202,15 @@ impl System {
 
     /// The same, whose answer must be what was sent.
     pub async fn echo(&self, target: &str, words: &str) {
-        let answer = self.send(target, &format!("echo {words}")).await;
+        self.echo_by(0, target, words).await;
+    }
+
+    /// The same through a router.
+    pub async fn echo_by(&self, router: usize, target: &str, words: &str) {
+        let request = message(target, &format!("echo {words}"));
+        let answer = self.client_of(router).send_message(request).await;
         let answer = answer.unwrap_or_else(|status| panic!("{words}: {status:?}"));
-        assert_eq!(said(answer), words);
+        assert_eq!(said(answer.into_inner()), words);
     }
 }
 

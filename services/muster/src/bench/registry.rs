@@ -64,6 +64,9 @@ pub struct Arguments {
     /// Searches of each kind.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(10..=100_000))]
     searches: u32,
+    /// A Redis to keep leases in, in place of memory. What is written there stays there: use one that is for nothing else.
+    #[arg(long, value_name = "URL")]
+    redis: Option<String>,
 }
 
 /// What was measured of watching.
@@ -89,12 +92,17 @@ type Client = RegistryServiceClient<Channel>;
 /// Runs `muster bench registry`.
 pub async fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure> {
     let count = arguments.agents.saturating_mul(arguments.instances);
-    let settings = [
+    let mut settings = vec![
         ("registry.probe_endpoints", "false".to_owned()),
         ("registry.max_instances", count.clamp(1, 1_000_000).to_string()),
         // Nothing ends while it is measured.
         ("registry.lease_duration", "86400".to_owned()),
     ];
+    if let Some(url) = &arguments.redis {
+        let prefix = format!("bench-{}", uuid::Uuid::now_v7());
+        settings.push(("registry.redis_cluster_endpoint", url.clone()));
+        settings.push(("registry.redis.key_prefix", prefix));
+    }
     let mut registry = Process::service(Part::Registry, &settings).await?;
     registry.ready().await?;
     let client = RegistryServiceClient::new(connect::channel(&registry.url())?)
@@ -123,6 +131,7 @@ pub async fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure> 
     let result = json!({
         "agents": arguments.agents,
         "instances": count,
+        "store": if arguments.redis.is_some() { "Redis" } else { "memory" },
         "registrationsPerSecond": f64::from(count) / registering.as_secs_f64(),
         "bytesPerInstance": per_instance,
         "residentBytes": full.resident,

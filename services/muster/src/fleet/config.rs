@@ -1,6 +1,7 @@
 //! The configuration of the whole fleet: each service's own section, side by side.
 
 use std::path::Path;
+use std::sync::LazyLock;
 
 use muster_runtime::config::{self, Mistakes, Settings};
 use muster_runtime::{server, telemetry};
@@ -52,7 +53,11 @@ impl Settings for Config {
     }
 
     fn secrets() -> &'static [&'static str] {
-        muster_workflow_engine::Config::secrets()
+        static ALL: LazyLock<Vec<&str>> = LazyLock::new(|| {
+            let registry = muster_registry::Config::secrets();
+            [registry, muster_workflow_engine::Config::secrets()].concat()
+        });
+        &ALL
     }
 
     // Each service asks its own rules when it starts; here only what they share.

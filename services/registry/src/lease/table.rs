@@ -1,5 +1,7 @@
 //! The table itself; its rules are the parent module's.
 
+mod follow;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
@@ -16,6 +18,8 @@ use crate::instance::{Card, Instance, Key, Profile, Report, Status};
 use crate::offline::Offline;
 use crate::orders::{Name, Orders};
 use crate::tally::Tally;
+
+pub use follow::Told;
 
 /// So many candidates are looked through; among more, the best are read from an order that is kept.
 const LOOKED_THROUGH: usize = 1_024;
@@ -537,16 +541,21 @@ impl Table {
         if before.report == after.report {
             return;
         }
-        self.tally.change(before, &after);
+        self.count_report(before, &after, place);
+        self.publish(Change::Reported(after));
+    }
+
+    /// Tally and orders follow what an instance says of itself.
+    fn count_report(&mut self, before: &Instance, after: &Instance, place: Place) {
+        self.tally.change(before, after);
         let namespace = &after.key().namespace;
         let has = |term: &Term| self.catalogue.has(namespace, place, term);
         self.orders.change(
             namespace,
             has,
             Some(&|sort| Rank::of(sort, before)),
-            Some(&|sort| Rank::of(sort, &after)),
+            Some(&|sort| Rank::of(sort, after)),
         );
-        self.publish(Change::Reported(after));
     }
 
     fn publish(&mut self, change: Change) {

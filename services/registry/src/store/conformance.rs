@@ -9,7 +9,7 @@ use futures::StreamExt as _;
 use muster_api::a2a::{AgentCard, AgentSkill};
 use uuid::Uuid;
 
-use super::memory::WatchLimits;
+use super::watchers::WatchLimits;
 use super::{Error, Since, Store, Watch};
 use crate::discovery::{Query, Rank, Sort};
 use crate::instance::{Binding, Card, Instance, Key, Load, Profile, Report, Status};
@@ -48,6 +48,12 @@ macro_rules! suite {
         );
     };
     ($harness:expr; $($case:ident),+) => {
+        /// All cases, one after the other, for a harness that is costly to make.
+        #[allow(dead_code, reason = "not every adapter has such a harness")]
+        async fn all_cases(harness: &impl $crate::store::conformance::Harness) {
+            $($crate::store::conformance::$case(harness).await;)+
+        }
+
         $(
             #[tokio::test]
             async fn $case() {

@@ -3,56 +3,26 @@
 //! It survives no restart and need not: agents register again as soon as a heartbeat is refused. Operations
 //! take microseconds and hold the lock throughout, so that events leave in the order of their revisions and a
 //! watcher's snapshot meets its first change exactly.
-//!
-//! Watchers share one log of changes ([`Changes`]), each with a place in it. One that falls behind by more than the log
-//! holds is told so and starts over; it costs the others nothing. One that comes back within the log is told what it
-//! missed. Rejected: a queue for each watcher, because a thousand watchers would hold a thousand copies; tokio's
-//! `broadcast`, which is such a log, but lets nobody begin in the past.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt as _;
-use futures::stream::{self, BoxStream};
 use muster_runtime::clock::SharedClock;
 use parking_lot::Mutex;
-use tokio::sync::watch;
 use uuid::Uuid;
 
+use super::watchers::{WatchLimits, Watchers};
 use super::{Error, Page, Since, Store, Watch};
-use crate::changes::{Changes, Lost};
 use crate::discovery::{Found, Query};
 use crate::instance::{Profile, Report, Status};
-use crate::lease::{Agent, Census, Event, Grant, Moment, Renewal, Statistics, Table, Terms};
-
-/// How many changes a watcher takes out of the log at once.
-const BATCH: usize = 256;
-
-/// Bounds of the watchers.
-#[derive(Debug, Clone, Copy)]
-pub struct WatchLimits {
-    /// How many changes may wait for one watcher, and how many one that comes back may have missed.
-    pub queue: usize,
-    /// How many may watch.
-    pub watchers: usize,
-}
+use crate::lease::{Agent, Census, Grant, Moment, Renewal, Statistics, Table, Terms};
 
 /// See the module.
 pub struct MemoryStore {
     clock: SharedClock,
     table: Mutex<Table>,
-    feed: Arc<Feed>,
-    /// The latest revision. Its receivers are the watchers.
-    news: watch::Sender<u64>,
-    limits: WatchLimits,
-}
-
-/// What watchers read.
-struct Feed {
-    /// Which life of the store this is.
-    incarnation: Uuid,
-    changes: Mutex<Changes>,
+    watchers: Watchers,
 }
 
 impl MemoryStore {
@@ -61,16 +31,10 @@ impl MemoryStore {
     #[must_use]
     pub fn new(clock: SharedClock, terms: Terms, limits: WatchLimits) -> Self {
         let revision = u64::try_from(clock.now().as_microsecond()).unwrap_or(0);
-        let feed = Feed {
-            incarnation: Uuid::new_v4(),
-            changes: Mutex::new(Changes::new(revision, limits.queue)),
-        };
         Self {
             clock,
             table: Mutex::new(Table::new(terms, revision)),
-            feed: Arc::new(feed),
-            news: watch::Sender::new(revision),
-            limits,
+            watchers: Watchers::new(Uuid::new_v4(), revision, limits),
         }
     }
 
@@ -82,64 +46,8 @@ impl MemoryStore {
             monotonic: self.clock.monotonic(),
         };
         let result = operation(&mut table, now);
-        let events = table.take_events();
-        if !events.is_empty() {
-            let mut changes = self.feed.changes.lock();
-            for event in events {
-                changes.push(event);
-            }
-            drop(changes);
-            self.news.send_replace(table.revision());
-        }
+        self.watchers.push(table.take_events());
         result
-    }
-}
-
-impl Feed {
-    /// Whether a watcher that knows so much can be told what came after it.
-    fn reaches(&self, since: Since) -> bool {
-        since.incarnation == self.incarnation && self.changes.lock().after(since.revision, 0).is_ok()
-    }
-}
-
-/// One watcher's place in the log.
-struct Reader {
-    feed: Arc<Feed>,
-    news: watch::Receiver<u64>,
-    revision: u64,
-    batch: VecDeque<Event>,
-    queue: usize,
-}
-
-impl Reader {
-    /// The next change; `None` when the store is gone.
-    async fn next(&mut self) -> Option<Result<Event, Error>> {
-        loop {
-            if let Some(event) = self.batch.pop_front() {
-                self.revision = event.revision;
-                return Some(Ok(event));
-            }
-            // Marked as seen before the log is read: what is added meanwhile wakes this reader again.
-            self.news.borrow_and_update();
-            match self.feed.changes.lock().after(self.revision, BATCH) {
-                Ok(events) => self.batch = events.into(),
-                Err(Lost) => return Some(Err(Error::WatchOverrun { queue: self.queue })),
-            }
-            if self.batch.is_empty() && self.news.changed().await.is_err() {
-                return None;
-            }
-        }
-    }
-
-    /// All changes; ends after an error.
-    fn events(self) -> BoxStream<'static, Result<Event, Error>> {
-        let events = stream::unfold(Some(self), |reader| async move {
-            let mut reader = reader?;
-            let event = reader.next().await?;
-            let next = event.is_ok().then_some(reader);
-            Some((event, next))
-        });
-        events.boxed()
     }
 }
 
@@ -195,32 +103,8 @@ impl Store for MemoryStore {
     }
 
     async fn watch(&self, since: Option<Since>) -> Result<Watch, Error> {
-        let WatchLimits { queue, watchers } = self.limits;
         // The place in the log is taken under the same lock as the snapshot: no gap, no repetition.
-        let (news, revision, snapshot) = self.with(|table, now| {
-            if self.news.receiver_count() >= watchers {
-                return Err(Error::TooManyWatchers { limit: watchers });
-            }
-            let news = self.news.subscribe();
-            if let Some(since) = since.filter(|since| self.feed.reaches(*since)) {
-                return Ok((news, since.revision, None));
-            }
-            let (revision, snapshot) = table.snapshot(now);
-            Ok((news, revision, Some(snapshot)))
-        })?;
-        let reader = Reader {
-            feed: Arc::clone(&self.feed),
-            news,
-            revision,
-            batch: VecDeque::new(),
-            queue,
-        };
-        Ok(Watch {
-            incarnation: self.feed.incarnation,
-            revision,
-            snapshot,
-            events: reader.events(),
-        })
+        self.with(|table, now| self.watchers.open(since, || table.snapshot(now)))
     }
 
     async fn expire(&self) -> Result<Option<Duration>, Error> {
