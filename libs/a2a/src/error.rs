@@ -318,6 +318,8 @@ const fn number_of_reason(reason: Reason) -> i32 {
         | Reason::BackupStalled
         | Reason::BackupElsewhere
         | Reason::StoreUnavailable
+        | Reason::AnswerNotKept
+        | Reason::AnswersFull
         | Reason::ShuttingDown
         | Reason::DependencyUnavailable
         | Reason::Internal => error_code::INTERNAL_ERROR,

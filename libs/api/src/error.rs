@@ -106,6 +106,10 @@ catalogue! {
     TaskNotFound = "TASK_NOT_FOUND", NotFound, 404, "check the task id; tasks are forgotten after their retention";
     /// The message id was used before with another body.
     MessageIdReused = "MESSAGE_ID_REUSED", AlreadyExists, 409, "use a new message id for a new message";
+    /// The message was answered before, but the answer was too large to be kept.
+    AnswerNotKept = "ANSWER_NOT_KEPT", FailedPrecondition, 409, "read what was done from the agent, or raise `router.deduplication_durable_answer_bytes` so that such answers are kept";
+    /// No more durable answers are kept.
+    AnswersFull = "ANSWERS_FULL", ResourceExhausted, 429, "try again after the given delay, raise `router.deduplication_durable_entries` or `router.deduplication_durable_bytes`, or send without `durable`";
     /// The document is not a valid workflow.
     InvalidWorkflow = "INVALID_WORKFLOW", InvalidArgument, 400, "correct the listed places; `muster workflow validate` checks without running";
     /// The catalogue has no such workflow.

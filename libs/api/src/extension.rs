@@ -4,8 +4,9 @@
 //! and is served.
 
 /// URI of the routing extension, as declared in agent cards and sent in `A2A-Extensions`. Its object, under the
-/// same key in a request's metadata, may hold `skills` (all required), `priority`, `ttl` (seconds), `region`
-/// and `idempotency`.
+/// same key in a request's metadata, may hold `skills` (all required), `priority`, `ttl` (seconds), `region`,
+/// `idempotency` (a second delivery does no harm) and `durable` (the same message is answered once for a day, across routers
+/// and restarts).
 pub const ROUTING: &str = "urn:muster:a2a:routing:v1";
 
 /// Parameter of the routing extension in which a card states what a call costs: a finite number that is not negative, in a

@@ -24,6 +24,7 @@ pub async fn run(arguments: DevArguments, output: &Output) -> Result<(), Failure
             .parse()
             .map_err(|error| Failure::usage(format!("--redis: {error}")))?;
         config.registry.redis_cluster_endpoint = Some(url.clone());
+        config.router.redis_cluster_endpoint = Some(url.clone());
         config.engine.redis_cluster_endpoint = Some(url);
     }
     if arguments.print_config {
@@ -65,6 +66,7 @@ fn in_redis(config: &fleet::Config) -> Vec<(&'static str, String)> {
             &config.engine.redis_cluster_endpoint,
         ),
         ("the registry's leases", &config.registry.redis_cluster_endpoint),
+        ("what routers share", &config.router.redis_cluster_endpoint),
     ];
     let shown = |url: &String| url.parse().map(|address: Address| address.to_string()).ok();
     kept.into_iter()

@@ -107,7 +107,8 @@ fn declare_routing(card: &mut AgentCard) {
     {
         capabilities.extensions.push(AgentExtension {
             uri: ROUTING.to_owned(),
-            description: "Required skills, priority, ttl, region and idempotency of a message".to_owned(),
+            description: "Required skills, priority, ttl, region, idempotency and durability of a message"
+                .to_owned(),
             required: false,
             params: None,
         });

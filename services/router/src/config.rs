@@ -1,5 +1,7 @@
 //! Settings of the router.
 
+mod redis;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,7 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::balance::Preferences;
 use crate::flow::lines;
-use crate::{deduplication, forward};
+use crate::store::answers::Room;
+use crate::{deduplication, durable, forward};
+
+pub use redis::Redis;
 
 const MIB: usize = 1 << 20;
 const DAY: u64 = 24 * 60 * 60;
@@ -53,8 +58,14 @@ pub struct Router {
     /// The address under which clients reach this router, `http://HOST:PORT`, as agent cards name it. Empty: the
     /// address that it listens on.
     pub public_url: String,
-    /// Where the owners of tasks are kept. One process at a time may use it. Empty: in memory.
+    /// Where the owners of tasks and durable answers are kept, unless that is in Redis. One process at a time may use it.
+    /// Empty: in memory.
     pub data_directory: PathBuf,
+    /// Where the Redis is in which routers share what they keep: `redis://HOST:PORT`, `redis+sentinel://…` or
+    /// `redis+cluster://…`. None: it is kept in the data directory, and no other router knows of it.
+    pub redis_cluster_endpoint: Option<String>,
+    /// How it is kept in Redis.
+    pub redis: Redis,
     /// What agents that speak JSON-RPC or HTTP+JSON may be reached at; those that speak gRPC are where they register.
     pub outbound: outbound::Config,
     /// Whose agents it routes to.
@@ -114,6 +125,14 @@ pub struct Router {
     pub deduplication_entries: usize,
     /// Bytes of answers that are kept for it.
     pub deduplication_bytes: usize,
+    /// How long the same message gets the same answer where its caller asks for durability.
+    pub deduplication_durable_seconds: u64,
+    /// Such messages that are remembered at most; in Redis, its `maxmemory` is the bound.
+    pub deduplication_durable_entries: usize,
+    /// Bytes of such answers that are kept; in Redis, its `maxmemory` is the bound.
+    pub deduplication_durable_bytes: usize,
+    /// Largest such answer that is kept. Of a larger one that is a task, its id is.
+    pub deduplication_durable_answer_bytes: usize,
     /// How long clients may use an agent card without asking again.
     pub card_max_age_seconds: u64,
 }
@@ -124,6 +143,8 @@ impl Default for Router {
             registry_url: "http://127.0.0.1:7401".to_owned(),
             public_url: String::new(),
             data_directory: PathBuf::from("data/router"),
+            redis_cluster_endpoint: None,
+            redis: Redis::default(),
             outbound: outbound::Config::default(),
             namespace: DEFAULT_NAMESPACE.to_owned(),
             region: String::new(),
@@ -153,6 +174,10 @@ impl Default for Router {
             deduplication_seconds: 600,
             deduplication_entries: 10_000,
             deduplication_bytes: 32 * MIB,
+            deduplication_durable_seconds: DAY,
+            deduplication_durable_entries: 100_000,
+            deduplication_durable_bytes: 256 * MIB,
+            deduplication_durable_answer_bytes: MIB,
             card_max_age_seconds: 30,
         }
     }
@@ -222,7 +247,27 @@ impl Router {
         }
     }
 
+    /// How long a durable answer is given again, and up to which size.
+    #[must_use]
+    pub fn durable(&self) -> durable::Limits {
+        durable::Limits {
+            age: Duration::from_secs(self.deduplication_durable_seconds),
+            answer_bytes: self.deduplication_durable_answer_bytes,
+        }
+    }
+
+    /// How many durable answers are kept where this router keeps them itself.
+    #[must_use]
+    pub fn durable_room(&self) -> Room {
+        Room {
+            entries: self.deduplication_durable_entries,
+            bytes: self.deduplication_durable_bytes,
+        }
+    }
+
     fn validate(&self, mistakes: &mut Mistakes) {
+        self.redis
+            .validate(self.redis_cluster_endpoint.as_deref(), mistakes);
         if let Err(error) = endpoint::parse(&self.registry_url) {
             mistakes.add("router.registry_url", error.to_string());
         }
@@ -312,6 +357,30 @@ impl Router {
             0,
             16 << 30,
         );
+        within(
+            "deduplication_durable_seconds",
+            self.deduplication_durable_seconds,
+            60,
+            30 * DAY,
+        );
+        within(
+            "deduplication_durable_entries",
+            self.deduplication_durable_entries as u64,
+            0,
+            100_000_000,
+        );
+        within(
+            "deduplication_durable_bytes",
+            self.deduplication_durable_bytes as u64,
+            0,
+            1 << 40,
+        );
+        within(
+            "deduplication_durable_answer_bytes",
+            self.deduplication_durable_answer_bytes as u64,
+            0,
+            16 << 20,
+        );
         within("card_max_age_seconds", self.card_max_age_seconds, 0, DAY);
         for (key, value, most) in [
             ("burst_seconds", self.burst_seconds, 3600.0),
@@ -351,6 +420,11 @@ impl Settings for Config {
         self.trust.validate(&self.server, mistakes);
         self.router.validate(mistakes);
     }
+
+    fn secrets() -> &'static [&'static str] {
+        // It may hold a password.
+        &["router.redis_cluster_endpoint"]
+    }
 }
 
 #[cfg(test)]
@@ -378,13 +452,19 @@ mod tests {
             router.max_load = 2.0;
             router.retry_share = f64::NAN;
             router.max_messages_in_flight = 0;
+            router.redis_cluster_endpoint = Some("localhost".to_owned());
+            router.redis.patience_seconds = 0;
+            router.deduplication_durable_seconds = 1;
         });
         assert_eq!(
             found,
             [
+                "router.redis_cluster_endpoint",
+                "router.redis.patience_seconds",
                 "router.registry_url",
                 "router.public_url",
                 "router.max_messages_in_flight",
+                "router.deduplication_durable_seconds",
                 "router.max_load",
                 "router.retry_share",
             ]

@@ -168,12 +168,58 @@ pub enum Error {
         /// What the caller asked for.
         version: String,
     },
-    /// The owner of a task cannot be read or kept.
-    #[error("the owner of the task cannot be kept: {detail}")]
+    /// The store does not take or tell something.
+    #[error("{what}: {detail}")]
     Store {
+        /// What cannot be done.
+        what: &'static str,
         /// What the store said.
         detail: String,
     },
+    /// No more durable answers are kept.
+    #[error("as many durable messages were answered lately as may be remembered")]
+    AnswersFull,
+    /// The message was answered before, but the answer was too large to be kept.
+    #[error(
+        "message '{message}' was answered before, with {bytes} bytes, which were too many to be kept; it is not sent again"
+    )]
+    AnswerNotKept {
+        /// The message's id.
+        message: String,
+        /// How large the answer was.
+        bytes: usize,
+    },
+    /// The page token is none, or names what is gone.
+    #[error("pageToken: {what}; list from the beginning")]
+    InvalidPageToken {
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// Not all who have tasks could be asked for them.
+    #[error(
+        "the list would not be complete: instance {instance} of agent '{agent}' could not be asked: {detail}"
+    )]
+    Unlisted {
+        /// The agent.
+        agent: String,
+        /// The instance.
+        instance: String,
+        /// What happened.
+        detail: String,
+    },
+    /// The tasks of a page are too large together.
+    #[error(
+        "the tasks that {instances} instances have for this page are more than {limit} bytes; ask for fewer a page, for less history, or without artifacts"
+    )]
+    PageTooLarge {
+        /// How many instances were asked.
+        instances: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The router is shutting down.
+    #[error("the router is shutting down")]
+    ShuttingDown,
     /// The agent's own answer, passed on unchanged.
     #[error("{}", _0.message())]
     Agent(Box<Status>),

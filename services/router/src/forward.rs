@@ -1,7 +1,7 @@
 //! The core: every operation of A2A on its way from a caller to an agent and back, whatever the binding.
 //!
-//! The order of things for a message: check it, find out whom it is for, see whether it was answered before, wait
-//! for a place, deliver it (`deliver`), keep the owner where the answer is a task, answer. Operations on a task
+//! The order of things for a message: check it, find out whom it is for, see whether it was answered before (`once`, where
+//! the caller wants to rely on that), wait for a place, deliver it (`deliver`), keep the owner where the answer is a task, answer. Operations on a task
 //! go to its owner; they have places of their own, so that a task can be read and cancelled while messages queue.
 //!
 //! A stream (`relay`) keeps its place and its instance until it ends; what the caller does not read is not read
@@ -14,6 +14,8 @@
 mod choose;
 mod deliver;
 mod failure;
+mod list;
+mod once;
 mod relay;
 mod scope;
 mod search;
@@ -36,15 +38,18 @@ use crate::admission::{self, Admission, Permit};
 use crate::balance::Preferences;
 use crate::call::Call;
 use crate::deduplication::{self, Role, Window};
+use crate::durable::Durable;
 use crate::error::Error;
 use crate::fleet::{Key, View};
 use crate::flow::Flow;
 use crate::link::Links;
 use crate::message;
 use crate::metrics::Meters;
-use crate::operation::{Method, Operation, SendMessage, SendStreamingMessage, Single, SubscribeToTask};
+use crate::operation::{
+    ListTasks, Method, Operation, SendMessage, SendStreamingMessage, Single, SubscribeToTask,
+};
 use crate::ownership::Ownership;
-use crate::peek::{Asked, Encoded, Held, Sent};
+use crate::peek::{self, Asked, Encoded, Held, Sent};
 pub use choose::{Chooser, Chosen};
 pub use failure::{Failure, verdict_on_silence};
 use relay::Relay;
@@ -169,6 +174,8 @@ pub struct Parts {
     pub operations: Admission,
     /// Answers that may be asked for again.
     pub window: Window<Reply<Bytes>>,
+    /// Answers that outlive the process, for those who ask for that.
+    pub durable: Arc<Durable>,
     /// Owners of tasks.
     pub ownership: Arc<Ownership>,
     /// How many attempts may move.
@@ -202,7 +209,7 @@ impl Forwarder {
     /// # Errors
     /// See [`Error`].
     pub async fn send_message(
-        &self,
+        self: &Arc<Self>,
         call: &Call,
         request: SendMessageRequest,
     ) -> Result<Reply<SendMessageResponse>, Error> {
@@ -253,14 +260,10 @@ impl Forwarder {
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn send(&self, call: &Call, request: Sent) -> Result<Reply<Bytes>, Error> {
+    pub async fn send(self: &Arc<Self>, call: &Call, request: Sent) -> Result<Reply<Bytes>, Error> {
         let message = message::check(&request, self.parts.limits.message_bytes)?;
         let scope = self.scope_of_message(call, message).await?;
-        let key = Arc::new(deduplication::Key {
-            caller: call.caller.clone(),
-            target: scope.name(),
-            message: message.message_id.clone(),
-        });
+        let key = Arc::new(message_key(call, &scope, message));
         let fingerprint = fingerprint(&request);
         let deadline = self.deadline(call);
         loop {
@@ -274,7 +277,16 @@ impl Forwarder {
                     }
                 }
                 Role::Lead(lead) => {
-                    let outcome = self.send_once(call, &scope, &request, deadline).await;
+                    let outcome = if call.routing.durable {
+                        let sent = self.send_durably(call, &scope, &request, &key, fingerprint, deadline);
+                        match sent.await {
+                            // The next one asks for the task again; so do those who wait.
+                            Ok((reply, false)) => return Ok(reply),
+                            sent => sent.map(|(reply, _)| reply),
+                        }
+                    } else {
+                        self.send_once(call, &scope, &request, deadline).await
+                    };
                     // The leader's own haste says nothing to those who wait longer: they take over.
                     if !matches!(
                         outcome,
@@ -332,18 +344,26 @@ impl Forwarder {
     ) -> Result<Reply<EncodedEvents>, Error> {
         let message = message::check(&request, self.parts.limits.message_bytes)?;
         let scope = self.scope_of_message(call, message).await?;
+        if call.routing.durable {
+            let key = message_key(call, &scope, message);
+            return self.stream_durably(call, &scope, &request, &key).await;
+        }
+        self.begin_stream(call, &scope, &request).await
+    }
+
+    /// A message's stream, once it has a place.
+    async fn begin_stream(
+        self: &Arc<Self>,
+        call: &Call,
+        scope: &Scope,
+        request: &Sent,
+    ) -> Result<Reply<EncodedEvents>, Error> {
         let times = Times::of_stream(call);
-        let first = self.admit(call, &scope, &message.context_id, times).await?;
+        let context = request.message.as_ref().map_or("", |message| &message.context_id);
+        let first = self.admit(call, scope, context, times).await?;
         let method = SendStreamingMessage::METHOD;
-        self.stream(
-            method,
-            Start::Message(first),
-            call,
-            &scope,
-            &request.encoded,
-            times,
-        )
-        .await
+        self.stream(method, Start::Message(first), call, scope, &request.encoded, times)
+            .await
     }
 
     /// [`Self::subscribe`] for who has the request encoded.
@@ -387,6 +407,11 @@ impl Forwarder {
             expiry: call.expiry(),
         };
         let _permit = self.place(call, times).await?;
+        if *method == *ListTasks::METHOD
+            && let Some(listing) = self.listing(&scope, &request.encoded)?
+        {
+            return self.list(call, &scope, listing, times).await;
+        }
         let (reply, _) = self
             .deliver_single(method, call, &scope, &request.encoded, times, None)
             .await?;
@@ -469,6 +494,14 @@ impl Forwarder {
 
     fn now(&self) -> Duration {
         self.parts.clock.monotonic()
+    }
+}
+
+fn message_key(call: &Call, scope: &Scope, message: &peek::Message) -> deduplication::Key {
+    deduplication::Key {
+        caller: call.caller.clone(),
+        target: scope.name(),
+        message: message.message_id.clone(),
     }
 }
 

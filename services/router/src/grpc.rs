@@ -44,6 +44,12 @@ const REGISTRY_RETRY: std::time::Duration = std::time::Duration::from_secs(2);
 /// How long to wait before a task is looked for again: instances come back, or their leases end, within seconds.
 const SEARCH_RETRY: std::time::Duration = std::time::Duration::from_secs(2);
 
+/// How long to wait for a store that does not take or tell something: Redis fails over within seconds.
+const STORE_RETRY: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// How long to wait for room among the durable answers, of which the oldest are forgotten once a minute.
+const FULL_RETRY: std::time::Duration = std::time::Duration::from_secs(60);
+
 /// A2A over gRPC.
 #[derive(Clone)]
 pub struct A2a {
@@ -278,7 +284,19 @@ impl From<Error> for Status {
                 .with_metadata("cause", "unreachable"),
             Error::MessageIdReused { .. } => of(Reason::MessageIdReused),
             Error::VersionNotSupported { .. } => return ProtocolError::VersionNotSupported.status(message),
-            Error::Store { .. } => of(Reason::StoreUnavailable),
+            Error::Store { .. } => of(Reason::StoreUnavailable).with_retry_after(STORE_RETRY),
+            Error::AnswersFull => of(Reason::AnswersFull).with_retry_after(FULL_RETRY),
+            Error::AnswerNotKept { .. } => of(Reason::AnswerNotKept),
+            Error::InvalidPageToken { .. } => of(Reason::InvalidPageToken),
+            Error::Unlisted { agent, instance, .. } => of(Reason::NoInstanceAvailable)
+                .with_retry_after(SEARCH_RETRY)
+                .with_metadata("cause", "unreachable")
+                .with_metadata("agent", agent)
+                .with_metadata("instance", instance),
+            Error::PageTooLarge { limit, .. } => {
+                of(Reason::MessageTooLarge).with_metadata("limit", limit.to_string())
+            }
+            Error::ShuttingDown => of(Reason::ShuttingDown).with_retry_after(STORE_RETRY),
             Error::Agent(status) => return *status,
         };
         status.into()

@@ -1,10 +1,10 @@
 //! The router: takes A2A messages over gRPC, JSON-RPC and HTTP+JSON and delivers each to the best instance of the right
 //! agent.
 //!
-//! Inside out: [`balance`], [`priority`], [`routing`], [`target`], [`measure`], [`load`], [`wire`], [`peek`], the limits and lines of
-//! [`flow`] and the queue of [`admission`] are pure. [`fleet`] is the router's own view of who is alive, fed by the registry; [`link`] holds a connection and
+//! Inside out: [`balance`], [`priority`], [`routing`], [`target`], [`measure`], [`load`], [`wire`], [`peek`], [`pages`], the limits
+//! and lines of [`flow`] and the queue of [`admission`] are pure. [`fleet`] is the router's own view of who is alive, fed by the registry; [`link`] holds a connection and
 //! what was measured on it per instance; [`ownership`] knows which instance owns which task, in a [`store`];
-//! [`deduplication`] answers the same message once. [`forward`] puts them together and knows no binding;
+//! [`deduplication`] answers the same message once, and [`durable`] does so across routers and restarts. [`forward`] puts them together and knows no binding;
 //! [`grpc`] and [`http`] translate.
 
 pub mod admission;
@@ -15,6 +15,7 @@ pub mod cards;
 pub mod codec;
 pub mod config;
 pub mod deduplication;
+pub mod durable;
 pub mod error;
 pub mod fleet;
 pub mod flow;
@@ -26,8 +27,10 @@ pub mod load;
 pub mod measure;
 pub mod message;
 pub mod metrics;
+mod opening;
 pub mod operation;
 pub mod ownership;
+pub mod pages;
 pub mod peek;
 pub mod priority;
 pub mod routing;
@@ -37,7 +40,6 @@ pub mod target;
 pub mod wire;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,38 +51,53 @@ use muster_rpc::outbound::Outbound;
 use muster_rpc::retry_budget::RetryBudget;
 use muster_runtime::{Chassis, Error, Latch, Listeners, Shutdown, Surface, health};
 use parking_lot::{Mutex, RwLock};
+use tokio::time::MissedTickBehavior;
 
 pub use config::Config;
 
 use admission::Admission;
 use deduplication::Window;
+use durable::Durable;
 use fleet::View;
 use fleet::watch::News;
 use flow::Flow;
 use forward::{Forwarder, Parts};
 use link::Links;
 use metrics::Meters;
+use opening::Opened;
 use ownership::Ownership;
-use store::Owners;
-use store::embedded::Embedded;
-use store::memory::Memory;
+use store::redis::Redis;
 
-/// How often the owners of old tasks are forgotten.
+pub use opening::connect;
+
+/// How often the owners of old tasks and old answers are forgotten.
 const SWEEP: Duration = Duration::from_secs(60);
+
+/// How often Redis is looked at.
+const REDIS_WATCH: Duration = Duration::from_secs(2);
 
 /// Serves until a shutdown is asked for.
 ///
 /// # Errors
 /// When the configuration makes no sense, the data directory cannot be used, or serving fails.
 pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Result<(), Error> {
-    let store = open_store(config.router.data_directory.clone()).await?;
+    let opened = opening::open(&config.router).await?;
     let chassis = Chassis::new("router", &config.server, metrics::DEFINITIONS, shutdown)?;
     let registry = parsed("router.registry_url", &config.router.registry_url)?;
     let public = public_address(&config, listeners.data_address())?;
-    let ownership = ownership(&config, &chassis, store);
+    check_store(&config, &chassis, &opened);
+    let ownership = ownership(&config, &chassis, &opened);
+    let (durable, worker) = Durable::new(
+        opened.answers(),
+        config.router.durable(),
+        Arc::clone(&chassis.clock),
+    );
+    chassis
+        .tasks
+        .essential("durable messages", worker.run(chassis.shutdown.clone()));
     let outbound = Outbound::new(&config.router.outbound, config::OUTBOUND)
         .map_err(|error| Error::Other(error.to_string()))?;
-    let forwarder = forwarder(&config, &chassis, Arc::clone(&ownership), outbound);
+    let forwarder = forwarder(&config, &chassis, Arc::clone(&ownership), durable, outbound);
     let latch = chassis.health.latch("fleet");
     chassis
         .tasks
@@ -118,6 +135,7 @@ fn forwarder(
     config: &Config,
     chassis: &Chassis,
     ownership: Arc<Ownership>,
+    durable: Arc<Durable>,
     outbound: Outbound,
 ) -> Arc<Forwarder> {
     let router = &config.router;
@@ -145,6 +163,7 @@ fn forwarder(
         flow,
         operations: Admission::new(router.max_operations_in_flight, router.message_queue_size),
         window: Window::new(router.deduplication()),
+        durable,
         ownership,
         budget: Mutex::new(RetryBudget::new(router.retry_budget(), chassis.clock.monotonic())),
         meters: Meters::new(chassis.metrics.clone()),
@@ -152,39 +171,48 @@ fn forwarder(
     })
 }
 
-/// Opens the store of owners; `None` where they are kept in memory.
-async fn open_store(directory: PathBuf) -> Result<Option<Embedded>, Error> {
-    if directory.as_os_str().is_empty() {
-        return Ok(None);
-    }
-    let opened = tokio::task::spawn_blocking(move || Embedded::open(&directory)).await;
-    opened
-        .map_err(|error| Error::Other(format!("open the store: {error}")))?
-        .map(Some)
-}
-
-fn ownership(config: &Config, chassis: &Chassis, store: Option<Embedded>) -> Arc<Ownership> {
-    let store: Arc<dyn Owners> = match store {
-        None => Arc::new(Memory::default()),
-        Some(store) => {
-            let store = Arc::new(store);
-            let checked = Arc::clone(&store);
+/// A store that takes no writes puts the router out of service where the store is the router's own. One in Redis is that of
+/// all routers, none of which would be left; and what needs no store still goes through.
+fn check_store(config: &Config, chassis: &Chassis, opened: &Opened) {
+    let kind = match opened {
+        Opened::Memory(..) => return,
+        Opened::Embedded(..) => {
             chassis.check_disk(&config.router.data_directory);
-            chassis.health.check(
-                health::Kind::Readiness,
-                "store",
-                Duration::from_secs(1),
-                move || {
-                    let failure = checked.failure();
-                    async move { failure.map_or(Ok(()), Err) }
-                },
-            );
-            store
+            health::Kind::Readiness
+        }
+        Opened::Redis(store) => {
+            let store = Arc::clone(store);
+            chassis
+                .tasks
+                .essential_until_shutdown("redis watch", watch_redis(store));
+            health::Kind::Informational
         }
     };
+    let opened = opened.clone();
+    chassis
+        .health
+        .check(kind, "store", Duration::from_secs(1), move || {
+            let health = opened.health();
+            async move { health }
+        });
+}
+
+/// Finds out when Redis takes writes again, and who the primary is.
+async fn watch_redis(store: Arc<Redis>) -> Result<(), Error> {
+    let mut interval = tokio::time::interval(REDIS_WATCH);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        store.connection().confirm().await;
+        store.probe().await;
+    }
+}
+
+fn ownership(config: &Config, chassis: &Chassis, opened: &Opened) -> Arc<Ownership> {
     let seconds = i64::try_from(config.router.task_retention_seconds).unwrap_or(i64::MAX);
     let retention = SignedDuration::from_secs(seconds);
-    let (ownership, writer) = Ownership::new(store, retention, config.router.max_tasks).with_writer();
+    let (ownership, writer) =
+        Ownership::new(opened.owners(), retention, config.router.max_tasks).with_writer();
     let shutdown = chassis.shutdown.clone();
     chassis.tasks.essential("owner writer", writer.run(shutdown));
     Arc::new(ownership)
@@ -242,6 +270,9 @@ async fn sweep(ownership: Arc<Ownership>, forwarder: Arc<Forwarder>) -> Result<(
         interval.tick().await;
         if let Err(error) = ownership.sweep(forwarder.parts().clock.now()).await {
             tracing::warn!(%error, "old tasks are not forgotten");
+        }
+        if let Err(error) = forwarder.parts().durable.sweep().await {
+            tracing::warn!(%error, "old answers are not forgotten");
         }
     }
 }

@@ -3,8 +3,9 @@
 //! The first answer that is a task makes its sender the owner; that is durable before the caller hears of a task that goes on.
 //! One that has ended says all there is with the answer, so its owner becomes durable right after it, in order, and the caller
 //! does not wait for the disk: a router that is killed in between forgets who has the task, and nothing else.
-//! A task id that belongs to one agent cannot be taken over by another. Within an agent the owner may change: whichever
-//! instance answers with the task last has it. A small cache spares the store the repeated news of a long stream.
+//! A task id that belongs to one agent cannot be taken over by another: the store looks at the owner that it has when it keeps one,
+//! so that this holds among routers too. Within an agent the owner may change: whichever instance answers with the task last has
+//! it. A small cache spares the store the repeated news of a long stream; what it says of an instance that is gone is asked again.
 
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
@@ -34,7 +35,7 @@ pub struct Ownership {
     store: Arc<dyn Owners>,
     retention: SignedDuration,
     most: usize,
-    cache: Mutex<Cache>,
+    cache: Arc<Mutex<Cache>>,
     /// To whoever writes after the answer, if somebody does.
     later: Option<mpsc::Sender<(String, Owner)>>,
 }
@@ -42,6 +43,8 @@ pub struct Ownership {
 /// Writes owners after the answer.
 pub struct Writer {
     store: Arc<dyn Owners>,
+    retention: SignedDuration,
+    cache: Arc<Mutex<Cache>>,
     queue: mpsc::Receiver<(String, Owner)>,
 }
 
@@ -59,10 +62,23 @@ impl Writer {
                 Some(()) = next(&mut writes), if !writes.is_empty() => {}
                 entry = self.queue.recv(), if writes.len() < AT_ONCE => {
                     let Some((task, owner)) = entry else { break };
-                    let store = Arc::clone(&self.store);
+                    let (store, cache) = (Arc::clone(&self.store), Arc::clone(&self.cache));
+                    let retention = self.retention;
                     writes.spawn(async move {
-                        if let Err(error) = store.put(&task, &owner).await {
-                            tracing::error!(task, %error, "the owner of a task that has ended cannot be kept");
+                        match store.put(&task, &owner, retention).await {
+                            Ok(None) => {}
+                            Ok(Some(other)) => {
+                                cache.lock().forget(&task);
+                                tracing::error!(
+                                    task,
+                                    agent = owner.agent,
+                                    owner = other.agent,
+                                    "an agent answered with a task of another one, which keeps it"
+                                );
+                            }
+                            Err(error) => {
+                                tracing::error!(task, %error, "the owner of a task that has ended cannot be kept");
+                            }
                         }
                     });
                 }
@@ -99,6 +115,12 @@ impl Cache {
             self.owners.remove(&oldest);
         }
     }
+
+    fn forget(&mut self, task: &str) {
+        if self.owners.remove(task).is_some() {
+            self.order.retain(|kept| kept != task);
+        }
+    }
 }
 
 impl Ownership {
@@ -109,7 +131,7 @@ impl Ownership {
             store,
             retention,
             most,
-            cache: Mutex::default(),
+            cache: Arc::default(),
             later: None,
         }
     }
@@ -120,6 +142,8 @@ impl Ownership {
         let (later, queue) = mpsc::channel(MOST_LATER);
         let writer = Writer {
             store: Arc::clone(&self.store),
+            retention: self.retention,
+            cache: Arc::clone(&self.cache),
             queue,
         };
         let later = Some(later);
@@ -139,45 +163,68 @@ impl Ownership {
         Ok(owner.filter(|owner| now.duration_since(owner.since) < self.retention))
     }
 
+    /// The owner of a task as the store has it now. Another router may have given the task a new one.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn of_now(&self, task: &str, now: Timestamp) -> Result<Option<Owner>, Error> {
+        self.cache.lock().forget(task);
+        let owner = self.of(task, now).await?;
+        if let Some(owner) = &owner {
+            self.cache.lock().keep(task, owner);
+        }
+        Ok(owner)
+    }
+
     /// An instance answered with a task: it is the owner from now on, durably.
     ///
     /// # Errors
     /// When the task belongs to another agent, or the store cannot write.
     pub async fn record(&self, task: &str, key: &Key, now: Timestamp) -> Result<(), Error> {
-        let Some(owner) = self.new_owner(task, key, now).await? else {
+        let Some(owner) = self.new_owner(task, key, now)? else {
             return Ok(());
         };
-        self.store.put(task, &owner).await.map_err(unavailable)?;
-        self.cache.lock().keep(task, &owner);
-        Ok(())
+        self.put(task, &owner).await
     }
 
     /// An instance answered with a task that has ended: it is the owner from now on, durably soon.
     ///
     /// # Errors
-    /// When the task belongs to another agent, or the store cannot be read, or not be written while many wait for it.
+    /// When the task is known to belong to another agent, or the store cannot be written while many wait for it.
     pub async fn record_ended(&self, task: &str, key: &Key, now: Timestamp) -> Result<(), Error> {
-        let Some(owner) = self.new_owner(task, key, now).await? else {
+        let Some(owner) = self.new_owner(task, key, now)? else {
             return Ok(());
         };
         let later = self.later.as_ref();
-        let is_taken = later.is_some_and(|later| later.try_send((task.to_owned(), owner.clone())).is_ok());
-        if !is_taken {
-            self.store.put(task, &owner).await.map_err(unavailable)?;
-        }
+        // Before it is handed over: should the store say that the task is another's, it is forgotten again.
         self.cache.lock().keep(task, &owner);
+        let is_taken = later.is_some_and(|later| later.try_send((task.to_owned(), owner.clone())).is_ok());
+        if is_taken {
+            return Ok(());
+        }
+        let kept = self.put(task, &owner).await;
+        if kept.is_err() {
+            self.cache.lock().forget(task);
+        }
+        kept
+    }
+
+    async fn put(&self, task: &str, owner: &Owner) -> Result<(), Error> {
+        let put = self.store.put(task, owner, self.retention).await;
+        if let Some(other) = put.map_err(unavailable)? {
+            self.cache.lock().keep(task, &other);
+            return Err(claimed(task, &owner.agent));
+        }
+        self.cache.lock().keep(task, owner);
         Ok(())
     }
 
-    /// The owner to be kept; none if it is kept already.
-    async fn new_owner(&self, task: &str, key: &Key, now: Timestamp) -> Result<Option<Owner>, Error> {
-        match self.of(task, now).await? {
-            Some(owner) if owner.agent != key.agent => {
-                return Err(Error::InvalidAnswer {
-                    agent: key.agent.clone(),
-                    detail: format!("it claims task '{task}', which belongs to another agent"),
-                });
-            }
+    /// The owner to be kept; none if it is kept already. The store has the last word: it looks at the owner that it has in
+    /// the moment in which it keeps another.
+    fn new_owner(&self, task: &str, key: &Key, now: Timestamp) -> Result<Option<Owner>, Error> {
+        let known = self.cache.lock().owners.get(task).cloned();
+        match known.filter(|owner| now.duration_since(owner.since) < self.retention) {
+            Some(owner) if owner.agent != key.agent => return Err(claimed(task, &key.agent)),
             Some(owner) if owner.instance == key.instance => return Ok(None),
             Some(_) | None => {}
         }
@@ -199,8 +246,18 @@ impl Ownership {
     }
 }
 
+fn claimed(task: &str, agent: &str) -> Error {
+    Error::InvalidAnswer {
+        agent: agent.to_owned(),
+        detail: format!("it claims task '{task}', which belongs to another agent"),
+    }
+}
+
 fn unavailable(error: crate::store::Error) -> Error {
-    Error::Store { detail: error.0 }
+    Error::Store {
+        what: "the owner of the task cannot be read or kept",
+        detail: error.0,
+    }
 }
 
 #[cfg(test)]

@@ -3,13 +3,14 @@
 //! One object under the extension's URI in the metadata of the request, or of its message:
 //!
 //! ```json
-//! {"skills": ["a", "b"], "priority": "high", "ttl": 30, "region": "eu", "idempotency": true}
+//! {"skills": ["a", "b"], "priority": "high", "ttl": 30, "region": "eu", "idempotency": true, "durable": true}
 //! ```
 //!
 //! All fields are optional. `skills` must all be had by the agent; `priority` is `low`, `normal`, `high` or
 //! `urgent`; `ttl` is how many seconds from now the message may take to reach an agent; `region` is preferred over
 //! the router's own; `idempotency` says that the message may be delivered twice without harm, so that a failed
-//! attempt may move to another instance. Unknown fields are refused: a misspelt `ttl` that is silently ignored
+//! attempt may move to another instance; `durable` says that the same message is to be answered once for a day, whichever router
+//! takes it and whether that was restarted meanwhile (see [`crate::durable`]). Unknown fields are refused: a misspelt `ttl` that is silently ignored
 //! would deliver a message that its sender believes to be dead.
 
 use std::collections::BTreeMap;
@@ -24,7 +25,7 @@ use prost_types::{Struct, Value};
 use crate::error::Error;
 use crate::priority::Priority;
 
-const FIELDS: [&str; 5] = ["skills", "priority", "ttl", "region", "idempotency"];
+const FIELDS: [&str; 6] = ["skills", "priority", "ttl", "region", "idempotency", "durable"];
 
 /// Most skills that one message may require.
 const MAX_SKILLS: usize = 32;
@@ -45,6 +46,8 @@ pub struct Routing {
     pub region: Option<String>,
     /// Whether the caller allows a second delivery.
     pub idempotent: bool,
+    /// Whether the caller relies on one answer across routers and restarts.
+    pub durable: bool,
 }
 
 impl Routing {
@@ -89,7 +92,8 @@ impl Routing {
                 "priority" => routing.priority = priority(kind)?,
                 "ttl" => routing.ttl = Some(ttl(kind)?),
                 "region" => routing.region = Some(text("region", kind)?).filter(|region| !region.is_empty()),
-                "idempotency" => routing.idempotent = boolean(kind)?,
+                "idempotency" => routing.idempotent = boolean("idempotency", kind)?,
+                "durable" => routing.durable = boolean("durable", kind)?,
                 other => return Err(unknown(other)),
             }
         }
@@ -147,10 +151,10 @@ fn ttl(kind: &Kind) -> Result<Duration, Error> {
     }
 }
 
-fn boolean(kind: &Kind) -> Result<bool, Error> {
+fn boolean(field: &str, kind: &Kind) -> Result<bool, Error> {
     match kind {
         Kind::BoolValue(value) => Ok(*value),
-        _ => Err(invalid("idempotency", "is neither true nor false")),
+        _ => Err(invalid(field, "is neither true nor false")),
     }
 }
 
@@ -201,6 +205,7 @@ mod tests {
     fn every_field_is_read() {
         let routing = read(&json!({
             "skills": ["a", "b", "a"], "priority": "urgent", "ttl": 1.5, "region": "eu", "idempotency": true,
+            "durable": true,
         }))
         .unwrap();
         assert_eq!(
@@ -211,6 +216,7 @@ mod tests {
                 ttl: Some(Duration::from_millis(1500)),
                 region: Some("eu".to_owned()),
                 idempotent: true,
+                durable: true,
             }
         );
         assert_eq!(Routing::read([None, None]).unwrap(), Routing::default());
@@ -227,6 +233,7 @@ mod tests {
             (json!({"ttl": "soon"}), "ttl"),
             (json!({"region": 5}), "region"),
             (json!({"idempotency": "yes"}), "idempotency"),
+            (json!({"durable": 1}), "durable"),
         ] {
             let Err(Error::InvalidField { field: named, .. }) = read(&object) else {
                 panic!("accepted {object}");

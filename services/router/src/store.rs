@@ -1,13 +1,17 @@
-//! Where the owners of tasks are kept: the port, its adapters, and the suite that every adapter passes.
+//! Where the owners of tasks are kept: the port, its adapters, and the suite that every adapter passes. The same places keep
+//! [`answers`].
 //!
 //! An owner is the instance that took a task on. It is kept until the task's retention ends, or until so many
-//! newer ones have come that the bound is reached; then the oldest goes.
+//! newer ones have come that the bound is reached; then the oldest goes. In [`redis`] the owners are shared by routers,
+//! retention ends by itself, and Redis has the bound.
 
+pub mod answers;
 pub mod embedded;
 pub mod memory;
+pub mod redis;
 
 use async_trait::async_trait;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::fleet::Key;
@@ -46,12 +50,21 @@ pub trait Owners: Send + Sync + 'static {
     async fn get(&self, task: &str) -> Result<Option<Owner>, Error>;
 
     /// Keeps the owner of a task; when it returns, the owner is as durable as the store can make it. A task that
-    /// has an owner gets the new one.
-    async fn put(&self, task: &str, owner: &Owner) -> Result<(), Error>;
+    /// has an owner gets the new one, unless the old one is of another agent and has not been kept for `keep` yet: then the old
+    /// one stays and is returned.
+    async fn put(&self, task: &str, owner: &Owner, keep: SignedDuration) -> Result<Option<Owner>, Error>;
 
     /// Forgets the tasks that were kept before `before`, and the oldest above `most`; a limited number of them at
     /// a time. Returns how many it forgot.
     async fn sweep(&self, before: Timestamp, most: usize) -> Result<usize, Error>;
+}
+
+impl Owner {
+    /// Whether a task of this owner cannot become that of another one: it is another agent's, and this one's time has not
+    /// passed.
+    fn withstands(&self, other: &Self, keep: SignedDuration) -> bool {
+        self.agent != other.agent && other.since.duration_since(self.since) < keep
+    }
 }
 
 /// How many owners one sweep forgets at most.
@@ -75,20 +88,61 @@ pub(crate) mod conformance {
         }
     }
 
+    const KEEP: SignedDuration = SignedDuration::from_secs(1000);
+
+    async fn put(store: &dyn Owners, task: &str, owner: &Owner) {
+        assert_eq!(store.put(task, owner, KEEP).await.unwrap(), None, "{task}");
+    }
+
     /// Runs the suite on an empty store.
     pub(crate) async fn run(store: &dyn Owners) {
         assert_eq!(store.get("t1").await.unwrap(), None);
-        for second in 1..=5 {
-            store
-                .put(&format!("t{second}"), &owner("w1", second))
-                .await
-                .unwrap();
-        }
+        put(store, "t1", &owner("w1", 1)).await;
         assert_eq!(store.get("t1").await.unwrap(), Some(owner("w1", 1)));
 
-        // A new owner replaces the old one, also in the order of age.
-        store.put("t1", &owner("w2", 6)).await.unwrap();
+        // A new owner of the same agent replaces the old one, and keeping it twice is keeping it once.
+        for _ in 0..2 {
+            put(store, "t1", &owner("w2", 6)).await;
+            assert_eq!(store.get("t1").await.unwrap(), Some(owner("w2", 6)));
+        }
+
+        // Another agent does not get the task.
+        let thief = Owner {
+            agent: "planning".to_owned(),
+            ..owner("p1", 7)
+        };
+        assert_eq!(store.put("t1", &thief, KEEP).await.unwrap(), Some(owner("w2", 6)));
         assert_eq!(store.get("t1").await.unwrap(), Some(owner("w2", 6)));
+
+        // Of many who claim a task at the same time, all of one agent have it.
+        let claims = (0..8).map(|number| {
+            let agent = if number % 2 == 0 { "weather" } else { "planning" };
+            let owner = Owner {
+                agent: agent.to_owned(),
+                ..owner("x", 8)
+            };
+            async move { (agent, store.put("claimed", &owner, KEEP).await.unwrap()) }
+        });
+        let claims = futures::future::join_all(claims).await;
+        let winner = store.get("claimed").await.unwrap().unwrap().agent;
+        for (agent, other) in claims {
+            assert_eq!(other.is_none(), agent == winner, "{agent} {other:?}");
+        }
+
+        // Task ids are the agents' and may be any text.
+        for strange in ["täsk/\u{0}:1 \n", "{t1}", "*"] {
+            put(store, strange, &owner("w1", 7)).await;
+            assert_eq!(store.get(strange).await.unwrap(), Some(owner("w1", 7)));
+        }
+        assert_eq!(store.get("t1").await.unwrap(), Some(owner("w2", 6)));
+    }
+
+    /// What a store must do in addition, where forgetting is its own affair. On an empty store.
+    pub(crate) async fn run_sweeps(store: &dyn Owners) {
+        for second in 1..=5 {
+            put(store, &format!("t{second}"), &owner("w1", second)).await;
+        }
+        put(store, "t1", &owner("w2", 6)).await;
 
         // By age: t2 goes, t1 is young again.
         assert_eq!(store.sweep(at(3), 100).await.unwrap(), 1);
@@ -102,9 +156,12 @@ pub(crate) mod conformance {
         }
         assert_eq!(store.sweep(at(0), 2).await.unwrap(), 0);
 
-        // Task ids are the agents' and may be any text.
-        let strange = "täsk/\u{0}:1 \n";
-        store.put(strange, &owner("w1", 7)).await.unwrap();
-        assert_eq!(store.get(strange).await.unwrap(), Some(owner("w1", 7)));
+        // Whose time has passed does not keep another agent away.
+        let other = Owner {
+            agent: "planning".to_owned(),
+            ..owner("p1", 1005)
+        };
+        put(store, "t5", &other).await;
+        assert_eq!(store.get("t5").await.unwrap(), Some(other));
     }
 }

@@ -4,8 +4,9 @@
 //! system.rs          a registry, routers and agents as processes, and clients of them
 //! worker.rs          the agent: this executable, started again
 //! agents.rs          agents that are killed, hang, or can no longer be reached
-//! control_plane.rs   a registry that is away; two routers
+//! control_plane.rs   a registry that is away; two routers that share nothing
 //! redis.rs           registries that are one by a Redis, which is lost, emptied, or fails over
+//! two_routers.rs     two routers over one Redis; routers that are killed
 //! clients.rs         clients that stop reading, send slowly, too much, or nonsense
 //! ```
 //!
@@ -18,4 +19,5 @@ mod clients;
 mod control_plane;
 mod redis;
 mod system;
+mod two_routers;
 mod worker;

@@ -54,8 +54,12 @@ impl Settings for Config {
 
     fn secrets() -> &'static [&'static str] {
         static ALL: LazyLock<Vec<&str>> = LazyLock::new(|| {
-            let registry = muster_registry::Config::secrets();
-            [registry, muster_workflow_engine::Config::secrets()].concat()
+            [
+                muster_registry::Config::secrets(),
+                muster_router::Config::secrets(),
+                muster_workflow_engine::Config::secrets(),
+            ]
+            .concat()
         });
         &ALL
     }

@@ -78,11 +78,16 @@ impl Forwarder {
     /// The owner of a task. A task that no owner is known of may still be the target's, from before the router's
     /// memory or through another router, so that its instances are asked; without a target it is unknown. So are the
     /// instances of an agent whose instance that had the task is gone: it may be back under another id.
-    async fn owner(&self, call: &Call, task: &str) -> Result<Scope, Error> {
+    pub(super) async fn owner(&self, call: &Call, task: &str) -> Result<Scope, Error> {
         let unknown = || Error::UnknownTask {
             task: task.to_owned(),
         };
-        let owner = self.parts.ownership.of(task, self.parts.clock.now()).await?;
+        let (ownership, now) = (&self.parts.ownership, self.parts.clock.now());
+        let mut owner = ownership.of(task, now).await?;
+        if owner.as_ref().is_some_and(|owner| self.is_gone(owner)) {
+            // Another router may have seen the task go to another instance.
+            owner = ownership.of_now(task, now).await?;
+        }
         match (owner, &call.target) {
             (Some(owner), Some(Target::Agent(agent))) if owner.agent != *agent => Err(unknown()),
             (Some(owner), _) if self.is_gone(&owner) => {

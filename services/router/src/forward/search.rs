@@ -1,13 +1,13 @@
 //! Which instance has a task that no living owner is known of: one that began through another router, or whose instance came back
 //! under another id.
 //!
-//! Routers share no store, so each knows the owners of those tasks only whose answers it has seen. A client that changes from one
-//! router to another in the middle of a task names the agent (or a skill) with it, and the instances of that target are asked
+//! Routers that share no store know the owners of those tasks only whose answers they have seen. A client that changes from one
+//! such router to another in the middle of a task names the agent (or a skill) with it, and the instances of that target are asked
 //! for the task, some at a time, until one has it; from then on that one is known as the owner. With one instance nothing is
 //! asked: it answers the request itself. What cannot be asked now may have the task, so that "not found" is said only when all
 //! have said so.
 //!
-//! Rejected: a store that all routers share (a further server, for what the agents know anyway); the instance in the id of
+//! Rejected: to require a store that all routers share (a further server, for what the agents know anyway); the instance in the id of
 //! the task (agents choose the ids); trying the request itself at one instance after the other (a message or a cancellation
 //! would be given to those whom it does not concern).
 
@@ -49,6 +49,16 @@ enum Said {
     Other,
     /// Nothing: it could not be reached, takes nothing now, or did not answer in time.
     Nothing,
+}
+
+/// How asking one instance ended.
+pub(super) enum Spoken {
+    /// With its answer.
+    Answered(bytes::Bytes),
+    /// Without one.
+    Failed(Failure),
+    /// In silence, for this reason.
+    Nothing(&'static str),
 }
 
 impl Forwarder {
@@ -121,18 +131,33 @@ impl Forwarder {
         })
     }
 
-    /// Asks one instance, unless it is left alone for having failed too often.
     async fn question(&self, delivery: &Delivery<'_>, instance: Arc<Instance>) -> (Arc<Key>, Said) {
+        let key = Arc::clone(&instance.id);
+        let said = match self.ask_one(delivery, instance, PATIENCE).await {
+            Spoken::Answered(_) => Said::Has,
+            Spoken::Failed(failure) => said(&failure),
+            Spoken::Nothing(_) => Said::Nothing,
+        };
+        (key, said)
+    }
+
+    /// Asks one instance, unless it is left alone for having failed too often, for no longer than `patience`.
+    pub(super) async fn ask_one(
+        &self,
+        delivery: &Delivery<'_>,
+        instance: Arc<Instance>,
+        patience: Duration,
+    ) -> Spoken {
         let key = Arc::clone(&instance.id);
         let started = self.now();
         let link = self.parts.links.to(&instance, started);
         let Some(flight) = link.start(started) else {
-            return (key, Said::Nothing);
+            return Spoken::Nothing("it failed too often and is left alone for a while");
         };
         let deadline = delivery.times.deadline;
         let left = match deadline.map(|deadline| deadline.remaining(started)) {
-            Some(left) => left.unwrap_or_default().min(PATIENCE),
-            None => PATIENCE,
+            Some(left) => left.unwrap_or_default().min(patience),
+            None => patience,
         };
         let chosen = Chosen {
             instance,
@@ -145,13 +170,19 @@ impl Forwarder {
             .attempt::<bytes::Bytes>(delivery.method, &chosen, request, Some(left))
             .await;
         let now = self.now();
-        let (verdict, said) = match outcome {
-            Ok(_) => (Verdict::Answered(Some(now.saturating_sub(started))), Said::Has),
-            Err(Ended::TimedOut) => (verdict_on_silence(Some(left)), Said::Nothing),
-            Err(Ended::Failed(failure)) => (failure.verdict(), said(&failure)),
+        let (verdict, spoken) = match outcome {
+            Ok((response, _)) => (
+                Verdict::Answered(Some(now.saturating_sub(started))),
+                Spoken::Answered(response.into_inner()),
+            ),
+            Err(Ended::TimedOut) => (
+                verdict_on_silence(Some(left)),
+                Spoken::Nothing("it did not answer in time"),
+            ),
+            Err(Ended::Failed(failure)) => (failure.verdict(), Spoken::Failed(failure)),
         };
         self.end(chosen.flight, verdict, &key.agent);
-        (key, said)
+        spoken
     }
 }
 

@@ -4,15 +4,19 @@
 //! by when they were kept (eight bytes of milliseconds, big-endian, then the task id), for the sweep. An age whose
 //! owner is younger belongs to an earlier owner of the task and goes alone.
 
+mod answers;
+
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use muster_runtime::data_directory;
-use muster_store::{Batch, Database, Format, Keyspace, Limits};
+use muster_store::{Batch, CommitError, Database, Format, Keyspace, Limits};
 
 use super::{Error, Owner, Owners, SWEPT_AT_ONCE};
+
+pub use answers::EmbeddedAnswers;
 
 const FORMAT: Format = Format {
     name: "router",
@@ -65,6 +69,12 @@ impl Embedded {
         self.database.failure().map(|failure| failure.to_string())
     }
 
+    /// The owner of a task, and as what it is kept.
+    async fn stored(&self, task: &str) -> Result<Option<(Vec<u8>, Owner)>, Error> {
+        let (owners, task) = (self.owners.clone(), task.to_owned());
+        blocking(move || read(&owners, task.as_bytes())).await
+    }
+
     fn forget(&self, removed: usize) {
         let subtract = |count: usize| Some(count.saturating_sub(removed));
         // The closure always answers, so the update always succeeds.
@@ -77,27 +87,36 @@ impl Embedded {
 #[async_trait]
 impl Owners for Embedded {
     async fn get(&self, task: &str) -> Result<Option<Owner>, Error> {
-        let (owners, task) = (self.owners.clone(), task.to_owned());
-        blocking(move || read(&owners, task.as_bytes())).await
+        Ok(self.stored(task).await?.map(|(_, owner)| owner))
     }
 
-    async fn put(&self, task: &str, owner: &Owner) -> Result<(), Error> {
-        let before = self.get(task).await?;
-        let mut batch = Batch::new();
-        if let Some(before) = &before {
-            batch.remove(&self.ages, age_key(before.since, task.as_bytes()));
-        }
+    async fn put(&self, task: &str, owner: &Owner, keep: SignedDuration) -> Result<Option<Owner>, Error> {
         let value = serde_json::to_vec(owner).map_err(|error| Error(format!("encode an owner: {error}")))?;
-        batch.put(&self.owners, task.as_bytes(), value);
-        batch.put(&self.ages, age_key(owner.since, task.as_bytes()), Vec::new());
-        self.database
-            .commit(batch)
-            .await
-            .map_err(|error| Error(error.to_string()))?;
-        if before.is_none() {
-            self.count.fetch_add(1, Ordering::Relaxed);
+        loop {
+            let before = self.stored(task).await?;
+            let is_new = before.is_none();
+            let mut batch = Batch::new();
+            match before {
+                None => batch.expect_absent(&self.owners, task.as_bytes()),
+                Some((_, before)) if before.withstands(owner, keep) => return Ok(Some(before)),
+                Some((bytes, before)) => {
+                    batch.expect_value(&self.owners, task.as_bytes(), bytes);
+                    batch.remove(&self.ages, age_key(before.since, task.as_bytes()));
+                }
+            }
+            batch.put(&self.owners, task.as_bytes(), value.clone());
+            batch.put(&self.ages, age_key(owner.since, task.as_bytes()), Vec::new());
+            match self.database.commit(batch).await {
+                Ok(()) if is_new => {
+                    self.count.fetch_add(1, Ordering::Relaxed);
+                    return Ok(None);
+                }
+                Ok(()) => return Ok(None),
+                // Somebody else was quicker; their owner is looked at now.
+                Err(CommitError::Conflict { .. }) => {}
+                Err(error) => return Err(Error(error.to_string())),
+            }
         }
-        Ok(())
     }
 
     async fn sweep(&self, before: Timestamp, most: usize) -> Result<usize, Error> {
@@ -130,7 +149,7 @@ fn overdue(
             break;
         }
         let task = age.get(TIME_BYTES..).unwrap_or_default();
-        if read(owners, task)?.is_some_and(|owner| age_key(owner.since, task) == age) {
+        if read(owners, task)?.is_some_and(|(_, owner)| age_key(owner.since, task) == age) {
             batch.remove(owners, task);
             swept += 1;
         }
@@ -140,16 +159,17 @@ fn overdue(
     Ok((batch, swept, removed))
 }
 
-fn read(owners: &Keyspace, task: &[u8]) -> Result<Option<Owner>, Error> {
+fn read(owners: &Keyspace, task: &[u8]) -> Result<Option<(Vec<u8>, Owner)>, Error> {
     let Some(value) = owners.get(task).map_err(|error| Error(error.to_string()))? else {
         return Ok(None);
     };
-    serde_json::from_slice(&value).map(Some).map_err(|error| {
-        Error(format!(
+    match serde_json::from_slice(&value) {
+        Ok(owner) => Ok(Some((value, owner))),
+        Err(error) => Err(Error(format!(
             "the owner of task {} is damaged: {error}",
             String::from_utf8_lossy(task)
-        ))
-    })
+        ))),
+    }
 }
 
 /// Sorts by time; times before 1970 count as 1970.
@@ -176,6 +196,8 @@ mod tests {
     async fn it_conforms() {
         let directory = tempfile::tempdir().unwrap();
         super::super::conformance::run(&Embedded::open(directory.path()).unwrap()).await;
+        let directory = tempfile::tempdir().unwrap();
+        super::super::conformance::run_sweeps(&Embedded::open(directory.path()).unwrap()).await;
     }
 
     #[tokio::test]
@@ -187,8 +209,9 @@ mod tests {
             since: Timestamp::from_second(1).unwrap(),
         };
         let store = Embedded::open(directory.path()).unwrap();
-        store.put("t1", &owner).await.unwrap();
-        store.put("t2", &owner).await.unwrap();
+        for task in ["t1", "t2"] {
+            store.put(task, &owner, SignedDuration::MAX).await.unwrap();
+        }
         drop(store);
         let store = Embedded::open(directory.path()).unwrap();
         assert_eq!(store.get("t1").await.unwrap(), Some(owner));

@@ -1,12 +1,16 @@
 //! Owners in memory: gone with the process, for tests and for routers that need not outlive one.
 
+mod answers;
+
 use std::collections::{BTreeSet, HashMap};
 
 use async_trait::async_trait;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
 
 use super::{Error, Owner, Owners, SWEPT_AT_ONCE};
+
+pub use answers::MemoryAnswers;
 
 /// Owners in memory.
 #[derive(Debug, Default)]
@@ -26,13 +30,18 @@ impl Owners for Memory {
         Ok(self.state.lock().owners.get(task).cloned())
     }
 
-    async fn put(&self, task: &str, owner: &Owner) -> Result<(), Error> {
+    async fn put(&self, task: &str, owner: &Owner, keep: SignedDuration) -> Result<Option<Owner>, Error> {
         let mut state = self.state.lock();
+        if let Some(before) = state.owners.get(task)
+            && before.withstands(owner, keep)
+        {
+            return Ok(Some(before.clone()));
+        }
         if let Some(before) = state.owners.insert(task.to_owned(), owner.clone()) {
             state.by_age.remove(&(before.since, task.to_owned()));
         }
         state.by_age.insert((owner.since, task.to_owned()));
-        Ok(())
+        Ok(None)
     }
 
     async fn sweep(&self, before: Timestamp, most: usize) -> Result<usize, Error> {
@@ -58,5 +67,6 @@ mod tests {
     #[tokio::test]
     async fn it_conforms() {
         super::super::conformance::run(&Memory::default()).await;
+        super::super::conformance::run_sweeps(&Memory::default()).await;
     }
 }

@@ -10,7 +10,7 @@ use muster_api::a2a::{
 use muster_api::error::{Error, Reason};
 use muster_api::extension::{INSTANCE_METADATA, ROUTING};
 use muster_api::registry::registry_service_client::RegistryServiceClient;
-use muster_api::registry::{DeregisterRequest, Instance, RegisterRequest};
+use muster_api::registry::{DeregisterRequest, Instance, ListAgentsRequest, RegisterRequest};
 use muster_api::router::router_service_client::RouterServiceClient;
 use muster_api::router::{GetStatusRequest, GetStatusResponse, InstanceStatistics};
 use muster_router::Config;
@@ -143,6 +143,51 @@ impl Stack {
             router,
             channel,
         }
+    }
+
+    /// Another router over the registry of this one, with settings changed, that knows as many instances.
+    pub async fn beside(&self, change: impl FnOnce(&mut muster_router::config::Router)) -> Self {
+        let mut config = Config::default();
+        config.router.data_directory = std::path::PathBuf::new();
+        change(&mut config.router);
+        let registry = self.registry.as_ref().expect("the registry runs");
+        let router = Service::router(config, registry.address);
+        let channel = channel(router.address);
+        let other = Self {
+            registry: None,
+            router,
+            channel,
+        };
+        let known = self.status().await.instances.len();
+        wait_for("the other router to know as many", PATIENCE, async || {
+            other
+                .try_status()
+                .await
+                .is_ok_and(|status| status.instances.len() == known)
+        })
+        .await;
+        other
+    }
+
+    /// The same with another router in the place of this one, which stops first.
+    pub async fn again(self, change: impl FnOnce(&mut muster_router::config::Router)) -> Self {
+        let Self { registry, router, .. } = self;
+        router.stop().await;
+        let registry = registry.expect("the registry runs");
+        let known = {
+            let mut client = RegistryServiceClient::new(channel(registry.address));
+            let listed = client.list_agents(ListAgentsRequest::default()).await;
+            listed.expect("the registry answers").into_inner().agents.len()
+        };
+        let stack = Self::over(registry, |config| change(&mut config.router)).await;
+        wait_for("the router to know the agents", PATIENCE, async || {
+            stack
+                .try_status()
+                .await
+                .is_ok_and(|status| status.instances.len() >= known)
+        })
+        .await;
+        stack
     }
 
     pub fn registry_client(&self) -> RegistryServiceClient<Channel> {

@@ -3,11 +3,13 @@
 mod cards;
 mod choice;
 mod delivery;
+mod durable;
 mod flow;
 mod harness;
 mod http_json;
 mod jsonrpc;
 mod limits;
+mod lists;
 mod once;
 mod operations;
 mod outages;

@@ -1,0 +1,118 @@
+//! Opening what the router keeps: in Redis, in the data directory, or in memory, as the settings say.
+
+use std::sync::Arc;
+
+use muster_runtime::Error;
+use muster_store::redis::{Address, Connection};
+
+use crate::config;
+use crate::store::Owners;
+use crate::store::answers::Answers;
+use crate::store::embedded::{Embedded, EmbeddedAnswers};
+use crate::store::memory::{Memory, MemoryAnswers};
+use crate::store::redis::Redis;
+
+/// Where the operator says in which Redis things are kept.
+const KEY: &str = "router.redis_cluster_endpoint";
+
+/// What is kept, and where. Clones share it.
+#[derive(Clone)]
+pub(crate) enum Opened {
+    /// Nowhere: it ends with the process.
+    Memory(Arc<Memory>, Arc<MemoryAnswers>),
+    /// In the data directory.
+    Embedded(Arc<Embedded>, Arc<EmbeddedAnswers>),
+    /// In Redis, with all routers of the same prefix and namespace.
+    Redis(Arc<Redis>),
+}
+
+impl Opened {
+    /// Owners of tasks.
+    pub(crate) fn owners(&self) -> Arc<dyn Owners> {
+        match self {
+            Self::Memory(store, _) => Arc::clone(store) as Arc<dyn Owners>,
+            Self::Embedded(store, _) => Arc::clone(store) as Arc<dyn Owners>,
+            Self::Redis(store) => Arc::clone(store) as Arc<dyn Owners>,
+        }
+    }
+
+    /// Answers that outlive the process.
+    pub(crate) fn answers(&self) -> Arc<dyn Answers> {
+        match self {
+            Self::Memory(_, store) => Arc::clone(store) as Arc<dyn Answers>,
+            Self::Embedded(_, store) => Arc::clone(store) as Arc<dyn Answers>,
+            Self::Redis(store) => Arc::clone(store) as Arc<dyn Answers>,
+        }
+    }
+
+    /// Why it takes no more writes, if it does not.
+    pub(crate) fn health(&self) -> Result<(), String> {
+        match self {
+            Self::Memory(..) => Ok(()),
+            Self::Embedded(store, _) => store.failure().map_or(Ok(()), Err),
+            Self::Redis(store) => store.connection().health(),
+        }
+    }
+}
+
+/// A connection to the Redis that the settings name; none where they name none. Nothing is sent yet.
+///
+/// # Errors
+/// The URL is none, or the file of authorities cannot be read; by the settings' keys.
+pub async fn connect(settings: &config::Router) -> Result<Option<Connection>, Error> {
+    let Some(endpoint) = &settings.redis_cluster_endpoint else {
+        return Ok(None);
+    };
+    let mut place: Address = endpoint
+        .parse()
+        .map_err(|error| Error::Other(format!("{KEY}: {error}")))?;
+    if let Some(path) = settings.redis.certificate_authorities.clone() {
+        let authorities = off_thread(move || {
+            std::fs::read(&path).map_err(|error| {
+                let path = path.display();
+                Error::Other(format!("router.redis.certificate_authorities: {path}: {error}"))
+            })
+        });
+        place = place.with_authorities(authorities.await?);
+    }
+    Ok(Some(Connection::new(place, settings.redis.patience())))
+}
+
+/// Opens what the router keeps.
+///
+/// # Errors
+/// The data directory or Redis cannot be used, or holds something else.
+pub(crate) async fn open(settings: &config::Router) -> Result<Opened, Error> {
+    if let Some(connection) = connect(settings).await? {
+        let prefix = settings.redis.prefix(&settings.namespace);
+        let redis = Redis::open(connection, prefix)
+            .await
+            .map_err(|error| Error::Other(format!("{KEY}: {error}")))?;
+        tracing::info!(
+            address = redis.connection().address(),
+            "what routers share is in Redis"
+        );
+        return Ok(Opened::Redis(Arc::new(redis)));
+    }
+    let (directory, room) = (settings.data_directory.clone(), settings.durable_room());
+    if directory.as_os_str().is_empty() {
+        return Ok(Opened::Memory(Arc::default(), Arc::new(MemoryAnswers::new(room))));
+    }
+    off_thread(move || {
+        let owners = Embedded::open(&directory)?;
+        let answers = EmbeddedAnswers::open(&owners, room).map_err(|error| Error::DataDirectory {
+            path: directory,
+            what: error.to_string(),
+        })?;
+        Ok(Opened::Embedded(Arc::new(owners), Arc::new(answers)))
+    })
+    .await
+}
+
+async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Error::Other(format!("open the store: {error}")))?
+}
