@@ -8,6 +8,7 @@ use muster_api::a2a::a2a_service_client::A2aServiceClient;
 use muster_testkit::{Process, Program, http, wait_for};
 use muster_tests::{Dev, PATIENCE, javascript_packages, repository_file, tool};
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
 async fn run(mut command: Command) -> Output {
@@ -165,12 +166,13 @@ impl Stranger {
         (Ipv4Addr::LOCALHOST, self.program.ports().health).into()
     }
 
-    /// Has it join over a binding under an id, as long as what comes back is kept.
+    /// Has it join over a binding under an id, as long as what comes back lives.
     fn joins(&self, registry: &str, id: &str, binding: &str) -> Process {
         let card = format!("http://{}", self.web());
         let arguments = [
             "agents",
             "register",
+            "--keep",
             "--card",
             &card,
             "--id",
@@ -289,6 +291,155 @@ async fn is_reached_through_the_router(agent: &Stranger) {
         serves_every_operation(&dev, router, id).await;
         drop(joined);
     }
+}
+
+#[tokio::test]
+async fn an_agent_of_the_official_python_sdk_is_kept_by_the_registry() {
+    let agent = Stranger::python().await;
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let dev = Dev::start(directory.path()).await;
+    let router: SocketAddr = address(&dev.url("router"));
+    let card = format!("http://{}", agent.web());
+    let kept = dev
+        .muster(&[
+            "agents", "register", "--card", &card, "--id", "kept", "-o", "json",
+        ])
+        .await
+        .success()
+        .json();
+    assert_eq!(
+        (&kept["binding"], &kept["state"]),
+        (&json!("GRPC"), &json!("present"))
+    );
+    let served = "/kept/.well-known/agent-card.json";
+    wait_for("the router to know it", PATIENCE, async || {
+        let card = http::get(router, served).await;
+        card.is_ok_and(|card| card.status == 200)
+    })
+    .await;
+    serves_every_operation(&dev, router, "kept").await;
+    let listed = dev.muster(&["agents", "kept", "-o", "json"]).await.json();
+    assert_eq!(listed["agents"][0], kept);
+    let forgotten = dev.muster(&["agents", "forget", "--card", &card]).await;
+    assert_eq!(forgotten.code, 0, "{forgotten:?}");
+    wait_for("the router to forget it", PATIENCE, async || {
+        let card = http::get(router, served).await;
+        card.is_ok_and(|card| card.status == 404)
+    })
+    .await;
+}
+
+/// The address in a URL of a host alone.
+fn address(url: &str) -> SocketAddr {
+    url.trim_start_matches("http://").parse().expect("an address")
+}
+
+/// Runs the script of the official Python package that signs and verifies cards.
+async fn signing(arguments: &[&str], input: &str) -> Output {
+    let mut command = Command::new(tool("python"));
+    command
+        .arg(repository_file("tests/interop/a2a_signing.py"))
+        .args(arguments);
+    command
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .kill_on_drop(true);
+    let mut child = command.spawn().expect("Python starts");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    let exchanged = tokio::time::timeout(PATIENCE, async {
+        stdin.write_all(input.as_bytes()).await?;
+        drop(stdin);
+        child.wait_with_output().await
+    });
+    exchanged
+        .await
+        .expect("Python ends")
+        .expect("Python is spoken with")
+}
+
+#[tokio::test]
+async fn cards_signed_with_ed25519_are_verified_by_the_official_python_sdk_and_its_own_by_us() {
+    signatures_are_good_on_both_sides("EdDSA").await;
+}
+
+#[tokio::test]
+async fn cards_signed_with_es256_are_verified_by_the_official_python_sdk_and_its_own_by_us() {
+    signatures_are_good_on_both_sides("ES256").await;
+}
+
+async fn signatures_are_good_on_both_sides(algorithm: &str) {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let (key, trusted) = (path("key.pem"), path("jwks.json"));
+    assert!(signing(&["key", algorithm, &key], "").await.status.success());
+    let key_set = signing(&["jwks", &key, "k1"], "").await;
+    std::fs::write(&trusted, &key_set.stdout).expect("the keys are written");
+
+    // The registry takes signed cards only, so that the fleet comes up says that ours are.
+    let settings = [
+        format!("router.card_signing.key_file={key}"),
+        "router.card_signing.key_id=k1".to_owned(),
+        format!("agent.card_signing.key_file={key}"),
+        "agent.card_signing.key_id=k1".to_owned(),
+        format!("registry.card_trust.jwks_file={trusted}"),
+    ];
+    let arguments: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
+    let dev = Dev::start_with(&directory.path().join("data"), &arguments).await;
+    let served = http::get(address(&dev.url("router")), "/.well-known/jwks.json").await;
+    let served_keys = path("served.json");
+    std::fs::write(&served_keys, served.expect("the keys").text()).expect("the keys are written");
+    for (service, place) in [
+        ("router", "/weather/.well-known/agent-card.json"),
+        ("router", "/.well-known/agent-card.json"),
+        ("weather", "/.well-known/agent-card.json"),
+    ] {
+        let card = http::get(address(&dev.url(service)), place)
+            .await
+            .expect("a card");
+        let again = http::get(address(&dev.url(service)), place)
+            .await
+            .expect("a card");
+        assert_eq!(card.headers["etag"], again.headers["etag"], "{place}");
+        let verified = signing(&["verify", &served_keys], &card.text()).await;
+        assert!(verified.status.success(), "{place}: {}", text(&verified.stderr));
+        let changed = card
+            .text()
+            .replacen("\"description\":\"", "\"description\":\"Not ", 1);
+        let refused = signing(&["verify", &served_keys], &changed).await;
+        assert!(!refused.status.success(), "{place}");
+        let url = format!("{}{place}", dev.url(service));
+        let verified = dev
+            .muster(&["agents", "card", "verify", &url, "--jwks", &trusted])
+            .await;
+        assert_eq!(verified.code, 0, "{verified:?}");
+    }
+
+    // The other way round.
+    let mut card = http::get(address(&dev.url("weather")), "/.well-known/agent-card.json")
+        .await
+        .expect("a card")
+        .json();
+    card["signatures"] = json!([]);
+    let signed = text(&signing(&["sign", &key, "k1"], &card.to_string()).await.stdout);
+    let file = path("card.json");
+    for (content, is_good) in [
+        (signed.clone(), true),
+        (signed.replacen("eather", "hether", 1), false),
+    ] {
+        std::fs::write(&file, content).expect("the card is written");
+        let finished = dev
+            .muster(&["agents", "card", "verify", &file, "--jwks", &trusted])
+            .await;
+        assert_eq!(finished.code == 0, is_good, "{finished:?}");
+    }
+
+    // An agent whose card nobody has signed does not join.
+    let stranger = Stranger::python().await;
+    let card = format!("http://{}", stranger.web());
+    let refused = dev.muster(&["agents", "register", "--card", &card]).await;
+    assert_eq!(refused.code, 2, "{refused:?}");
+    assert!(refused.stderr.contains("signatures"), "{refused:?}");
 }
 
 /// What a caller of the router can ask of the agent of that id.

@@ -1,4 +1,11 @@
-//! A card as it is served: JSON with a tag, so that clients need not fetch what has not changed.
+//! A card as it is served: JSON with a tag, so that clients need not fetch what has not changed; and signatures of cards.
+//!
+//! [`canonical`] are the bytes that are signed, [`sign`] signs those that we serve, [`trust`] verifies those that we take in.
+
+pub mod canonical;
+mod key;
+pub mod sign;
+pub mod trust;
 
 use std::time::Duration;
 

@@ -86,14 +86,31 @@ impl Client {
         headers: HeaderMap,
         timeout: Option<Duration>,
     ) -> Result<Reply, Failure> {
+        self.call_with(request, headers, &[], timeout).await
+    }
+
+    /// The same with more parameters in the query.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn call_with(
+        &self,
+        request: &Request,
+        headers: HeaderMap,
+        query: &[(String, String)],
+        timeout: Option<Duration>,
+    ) -> Result<Reply, Failure> {
         let streams = matches!(
             request,
             Request::SendStreamingMessage(_) | Request::SubscribeToTask(_)
         );
-        let exchange = match &self.place {
+        let mut exchange = match &self.place {
             Place::JsonRpc(url) => json_rpc::exchange(url, request)?,
             Place::HttpJson(url) => rest::exchange(url, request)?,
         };
+        if !query.is_empty() {
+            exchange.url.query_pairs_mut().extend_pairs(query);
+        }
         let exchanging = self.exchange(exchange, headers, streams);
         let response = match timeout {
             Some(timeout) => tokio::time::timeout(timeout, exchanging)
@@ -142,7 +159,8 @@ impl Client {
         }
         let request = request
             .build()
-            .map_err(|error| Failure::NeverReached(error.to_string()))?;
+            // Not the outer text, which has the query, in which there may be a secret.
+            .map_err(|error| Failure::NeverReached(outbound::described(&error)))?;
         let response = self.outbound.send(request).await.map_err(unreached)?;
         let status = response.status();
         if status.is_success() {

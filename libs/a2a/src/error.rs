@@ -292,6 +292,8 @@ const fn number_of_reason(reason: Reason) -> i32 {
         | Reason::OwnerUnavailable
         | Reason::NodeFull
         | Reason::RegistryFull
+        | Reason::CardUnavailable
+        | Reason::CredentialsMissing
         | Reason::WatchOverrun
         | Reason::StreamStalled
         | Reason::NoInstanceAvailable

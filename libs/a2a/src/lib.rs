@@ -23,6 +23,7 @@ mod codec;
 pub mod error;
 pub mod grpc;
 mod http_face;
+pub mod join;
 mod jsonrpc;
 mod rest;
 pub mod service;

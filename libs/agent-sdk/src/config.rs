@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use muster_a2a::card::sign;
 use muster_rpc::{endpoint, outbound};
 use muster_runtime::config::{Mistakes, Settings};
 use muster_runtime::{server, telemetry, trust};
@@ -71,6 +72,8 @@ pub struct AgentConfig {
     pub data_directory: PathBuf,
     /// What push notifications may be sent to; with an empty list the agent has none.
     pub outbound: outbound::Config,
+    /// The key that the agent's card is signed with.
+    pub card_signing: sign::Config,
 }
 
 /// Where the operator sets what push notifications may be sent to.
@@ -92,6 +95,7 @@ impl Default for AgentConfig {
             task_retention_seconds: 3_600,
             data_directory: PathBuf::from("data/agents"),
             outbound: outbound::Config::default(),
+            card_signing: sign::Config::default(),
         }
     }
 }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use a2a_pb::pbconv;
+use muster_a2a::card::sign::Signer;
 use muster_a2a::{Face, Grpc};
+use muster_api::a2a::AgentCard;
 use muster_api::a2a::a2a_service_server::A2aServiceServer;
 use muster_api::registry::Instance;
 use muster_rpc::endpoint;
@@ -86,8 +88,12 @@ pub async fn run<A: Agent, S: Section>(
         pushes: pushes.are_allowed(),
         max_concurrency: config.agent.max_concurrent_tasks,
     };
-    let official_card = card.to_a2a(&authority, served);
+    let signer = Signer::load(&config.agent.card_signing, "agent.card_signing").map_err(Error::Other)?;
+    let official_card = signed(&card.to_a2a(&authority, served), signer.as_ref())?;
     let extended_card = card.to_extended(&authority, served);
+    let extended_card = extended_card
+        .map(|card| signed(&card, signer.as_ref()))
+        .transpose()?;
 
     let executor = Executor {
         agent,
@@ -105,7 +111,7 @@ pub async fn run<A: Agent, S: Section>(
         executor: Arc::new(executor),
         pushes: pushes.clone(),
         max_message_bytes: config.server.max_message_bytes,
-        extended_card: extended_card.as_ref().map(pbconv::to_proto_agent_card),
+        extended_card,
     });
     chassis.tasks.spawn("left tasks", Arc::clone(&desk).take_up(left));
 
@@ -132,7 +138,7 @@ pub async fn run<A: Agent, S: Section>(
     let surface = Surface::new(muster_api::FILE_DESCRIPTOR_SET)
         .grpc(grpc)
         .http(muster_a2a::routes(face))
-        .http(http::card_route(&official_card)?);
+        .http(http::card_routes(&official_card, signer.as_ref())?);
     chassis.serve(listeners, surface).await
 }
 
@@ -192,12 +198,22 @@ fn bounds(config: &AgentConfig) -> Bounds {
     }
 }
 
-fn instance(config: &AgentConfig, card: &Card, official: &a2a::AgentCard, authority: &str) -> Instance {
+/// A card as it is served, signed where there is a key.
+fn signed(card: &a2a::AgentCard, signer: Option<&Signer>) -> Result<AgentCard, Error> {
+    let mut card = pbconv::to_proto_agent_card(card);
+    if let Some(signer) = signer {
+        let signed = signer.sign(&mut card);
+        signed.map_err(|what| Error::Other(format!("the agent's card cannot be signed: {what}")))?;
+    }
+    Ok(card)
+}
+
+fn instance(config: &AgentConfig, card: &Card, official: &AgentCard, authority: &str) -> Instance {
     Instance {
         agent_id: card.id().to_owned(),
         instance_id: Uuid::now_v7().to_string(),
         namespace: config.namespace.clone(),
-        card: Some(pbconv::to_proto_agent_card(official)),
+        card: Some(official.clone()),
         endpoint: format!("http://{authority}"),
         region: config.region.clone(),
         zone: config.zone.clone(),

@@ -78,6 +78,8 @@ catalogue! {
     NodeFull = "NODE_FULL", ResourceExhausted, 429, "use another node or raise `registry.max_agents_per_node`";
     /// The registry holds as many instances as it may.
     RegistryFull = "REGISTRY_FULL", ResourceExhausted, 429, "stop instances that are not needed, or raise `registry.max_instances`";
+    /// An agent does not serve its card.
+    CardUnavailable = "CARD_UNAVAILABLE", FailedPrecondition, 409, "see that the agent serves its card at that URL, and that `registry.outbound.allow` admits its address; `muster agents register --keep` registers what the registry cannot reach";
     /// A watcher reads too slowly.
     WatchOverrun = "WATCH_OVERRUN", ResourceExhausted, 429, "watch again; the stream starts with a snapshot";
     /// The caller of a stream read nothing for too long.
@@ -100,6 +102,8 @@ catalogue! {
     MessageTooLarge = "MESSAGE_TOO_LARGE", ResourceExhausted, 413, "send less, or pass a reference in place of the content";
     /// The agent could not be reached or broke off.
     AgentUnreachable = "AGENT_UNREACHABLE", Unavailable, 503, "try again where the metadata `safe_to_retry` says `true`; elsewhere see first, with the task, what was done";
+    /// The agent asks for credentials that nobody has given.
+    CredentialsMissing = "CREDENTIALS_MISSING", FailedPrecondition, 409, "put what the agent's card asks for below `router.credentials.directory`, as the message says";
     /// The agent answered with something that is not A2A.
     InvalidAgentResponse = "INVALID_AGENT_RESPONSE", Internal, 502, "report it to the agent's owner";
     /// No agent is known to own that task.

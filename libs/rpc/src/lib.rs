@@ -1,7 +1,8 @@
 //! The client stack: what every caller of another service needs, one idea per file.
 //!
 //! [`endpoint`] reads addresses, [`channel`] opens connections, [`outbound`] those that a caller
-//! asked for, [`deadline`] carries remaining time, [`sse`] reads event streams. [`backoff`],
+//! asked for, [`deadline`] carries remaining time, [`sse`] reads event streams, [`reread`] files that an
+//! operator replaces. [`backoff`],
 //! [`breaker`] and [`retry_budget`] are plain data and functions: they take the present time and random numbers
 //! as arguments, so that a thousand schedules can be tried in a millisecond.
 //!
@@ -14,5 +15,6 @@ pub mod channel;
 pub mod deadline;
 pub mod endpoint;
 pub mod outbound;
+pub mod reread;
 pub mod retry_budget;
 pub mod sse;

@@ -9,6 +9,7 @@
 mod fake_agent;
 mod fake_bucket;
 pub mod http;
+mod key;
 mod poll;
 mod ports;
 mod process;
@@ -16,6 +17,7 @@ mod redis;
 
 pub use fake_agent::{Answer, Call, FakeAgent};
 pub use fake_bucket::FakeBucket;
+pub use key::write_signing_key;
 pub use poll::{Outcome, wait_for};
 pub use ports::Ports;
 pub use process::{Process, Program};

@@ -1,12 +1,14 @@
 //! `muster agents`: who is there, what they can do, how loaded they are.
 
+mod card;
+mod kept;
 mod register;
 
 use std::collections::BTreeMap;
 
 use muster_api::registry::{
-    Agent, DrainRequest, GetAgentRequest, GetStatisticsRequest, GetStatisticsResponse, Instance,
-    InstanceStatus, ListAgentsRequest, Statistics,
+    Agent, DrainRequest, ForgetManagedAgentRequest, GetAgentRequest, GetStatisticsRequest,
+    GetStatisticsResponse, Instance, InstanceStatus, ListAgentsRequest, Statistics,
 };
 use serde_json::{Value, json};
 use tonic::Code;
@@ -21,7 +23,20 @@ pub async fn run(command: AgentsCommand, endpoints: &Endpoints, output: &Output)
     match command {
         AgentsCommand::List { status } => list(&status, endpoints, output).await,
         AgentsCommand::Get { id } => get(id, endpoints, output).await,
-        AgentsCommand::Register(arguments) => register::run(arguments, endpoints, output).await,
+        AgentsCommand::Register(arguments) if arguments.keep => {
+            register::run(arguments, endpoints, output).await
+        }
+        AgentsCommand::Register(arguments) => kept::register(arguments, endpoints, output).await,
+        AgentsCommand::Kept { namespace } => kept::list(namespace, endpoints, output).await,
+        AgentsCommand::Forget { card, id, namespace } => {
+            let request = ForgetManagedAgentRequest {
+                card_url: card,
+                agent_id: id,
+                namespace,
+            };
+            kept::forget(request, endpoints, output).await
+        }
+        AgentsCommand::Card(command) => card::run(command, output).await,
         AgentsCommand::Drain { id, instance } => drain(id, instance, endpoints, output).await,
     }
 }

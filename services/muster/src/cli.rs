@@ -186,8 +186,44 @@ pub enum AgentsCommand {
         #[arg(long)]
         instance: Option<String>,
     },
-    /// Register an agent that knows nothing of Muster, by its card, and keep it registered until this command ends.
+    /// Look at agents' cards.
+    #[command(subcommand)]
+    Card(CardCommand),
+    /// Have the registry keep an agent that knows nothing of Muster, by its card: it stays registered as long as it serves
+    /// its card, until it is forgotten.
     Register(RegisterArguments),
+    /// List the agents that the registry keeps by their cards, also those that are not there now.
+    Kept {
+        /// Whose agents.
+        #[arg(long, default_value = "")]
+        namespace: String,
+    },
+    /// Have the registry keep an agent no longer that was registered by its card.
+    Forget {
+        /// URL of the card, or of the agent, as it was registered.
+        #[arg(long, value_name = "URL")]
+        card: String,
+        /// The agent's id; every agent that is kept by this card where none is given.
+        #[arg(long, default_value = "")]
+        id: String,
+        /// Whose agent it is.
+        #[arg(long, default_value = "")]
+        namespace: String,
+    },
+}
+
+/// `muster agents card …`
+#[derive(Debug, Subcommand)]
+pub enum CardCommand {
+    /// Verify that a card is signed by a key that you trust.
+    Verify {
+        /// A file with a card, or the URL of one or of its agent.
+        #[arg(value_name = "FILE|URL")]
+        card: String,
+        /// The keys that you trust: a JSON Web Key Set.
+        #[arg(long, value_name = "FILE")]
+        jwks: PathBuf,
+    },
 }
 
 /// What `muster agents register` can be told.
@@ -214,6 +250,9 @@ pub struct RegisterArguments {
     /// Its share of new work beside other instances of the agent, 0 to 1000.
     #[arg(long)]
     pub weight: Option<u32>,
+    /// Keep it registered from here, until this command ends, where the registry may not or cannot reach the agent.
+    #[arg(long)]
+    pub keep: bool,
 }
 
 /// A status of an instance.

@@ -2,10 +2,13 @@
 
 mod redis;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
+use muster_a2a::card::trust;
+use muster_rpc::outbound;
 use muster_runtime::config::Mistakes;
-use muster_runtime::{server, telemetry, trust};
+use muster_runtime::{server, telemetry};
 use serde::{Deserialize, Serialize};
 
 use crate::lease::Terms;
@@ -13,6 +16,9 @@ use crate::offline;
 use crate::store::watchers::WatchLimits;
 
 pub use redis::Redis;
+
+/// The setting that says where cards may be fetched.
+pub const OUTBOUND: &str = "registry.outbound.allow";
 
 /// All sections.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -23,7 +29,7 @@ pub struct Config {
     /// Logs.
     pub telemetry: telemetry::Config,
     /// How peers are trusted.
-    pub trust: trust::Config,
+    pub trust: muster_runtime::trust::Config,
     /// The registry's own.
     pub registry: Settings,
 }
@@ -33,7 +39,7 @@ impl Default for Config {
         Self {
             server: server::Config::on_ports(7401, 7501, 7601),
             telemetry: telemetry::Config::default(),
-            trust: trust::Config::default(),
+            trust: muster_runtime::trust::Config::default(),
             registry: Settings::default(),
         }
     }
@@ -68,6 +74,15 @@ pub struct Settings {
     pub redis_cluster_endpoint: Option<String>,
     /// How they are kept in Redis.
     pub redis: Redis,
+    /// Where the registry writes down which agents it keeps by their cards, so that it keeps them after a restart; in memory
+    /// where it is empty. Leases are never on disk.
+    pub data_directory: PathBuf,
+    /// Most agents that are kept by their cards. Each is asked for its card as often as instances send heartbeats.
+    pub max_managed_agents: usize,
+    /// Where the cards and the ways in of those agents may be.
+    pub outbound: outbound::Config,
+    /// Whose signatures of cards are good, and what becomes of cards without.
+    pub card_trust: trust::Config,
 }
 
 impl Default for Settings {
@@ -84,6 +99,10 @@ impl Default for Settings {
             watch_queue: 65_536,
             redis_cluster_endpoint: None,
             redis: Redis::default(),
+            data_directory: PathBuf::new(),
+            max_managed_agents: 1_000,
+            outbound: outbound::Config::default(),
+            card_trust: trust::Config::default(),
         }
     }
 }
@@ -135,11 +154,15 @@ impl Settings {
         if self.max_offline > 1_000_000 {
             mistakes.add("registry.max_offline", "must be from 0 to 1000000");
         }
+        if let Err(error) = outbound::Policy::new(&self.outbound.allow, OUTBOUND) {
+            mistakes.add(OUTBOUND, error);
+        }
         let counts = [
             ("max_agents_per_node", self.max_agents_per_node, 1_000_000),
             ("max_instances", self.max_instances, 1_000_000),
             ("max_watchers", self.max_watchers, 100_000),
             ("watch_queue", self.watch_queue, 1_000_000),
+            ("max_managed_agents", self.max_managed_agents, 10_000),
         ];
         for (key, value, most) in counts {
             if !(1..=most).contains(&value) {
@@ -167,7 +190,7 @@ impl muster_runtime::config::Settings for Config {
         &self.telemetry
     }
 
-    fn trust(&self) -> Option<&trust::Config> {
+    fn trust(&self) -> Option<&muster_runtime::trust::Config> {
         Some(&self.trust)
     }
 
@@ -213,6 +236,8 @@ mod tests {
             ("registry.watch_queue", "0"),
             ("registry.redis_cluster_endpoint", "localhost:6379"),
             ("registry.redis.key_prefix", "a{b}"),
+            ("registry.max_managed_agents", "10001"),
+            ("registry.outbound.allow", "[\"http://a\"]"),
         ] {
             let told = mistakes(&[(key, value)]);
             assert!(told.contains(key), "{key}: {told}");

@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use crate::instance;
 use crate::lease::{self, Agent, Statistics};
+use crate::managed::{self, Managed};
 use crate::metrics::{Observer, Watching};
 use crate::registry::{Error, Registry};
 use crate::store::{self, Watch};
@@ -27,6 +28,7 @@ const WATCH_AGAIN: Duration = Duration::from_secs(1);
 /// See the module.
 pub struct Service {
     registry: Arc<Registry>,
+    managed: Arc<Managed>,
     observer: Arc<Observer>,
     shutdown: Shutdown,
 }
@@ -34,9 +36,15 @@ pub struct Service {
 impl Service {
     /// Serves the use cases; watching streams end when the shutdown is requested.
     #[must_use]
-    pub fn new(registry: Arc<Registry>, observer: Arc<Observer>, shutdown: Shutdown) -> Self {
+    pub fn new(
+        registry: Arc<Registry>,
+        managed: Arc<Managed>,
+        observer: Arc<Observer>,
+        shutdown: Shutdown,
+    ) -> Self {
         Self {
             registry,
+            managed,
             observer,
             shutdown,
         }
@@ -156,6 +164,43 @@ impl RegistryService for Service {
             responses(watch, form, self.shutdown.clone(), watching).boxed(),
         ))
     }
+
+    async fn register_by_card(
+        &self,
+        request: Request<proto::RegisterByCardRequest>,
+    ) -> Answer<proto::RegisterByCardResponse> {
+        let agent = self
+            .managed
+            .keep(request.get_ref())
+            .await
+            .map_err(managed_status)?;
+        Ok(Response::new(proto::RegisterByCardResponse {
+            agent: Some(agent),
+        }))
+    }
+
+    async fn list_managed_agents(
+        &self,
+        request: Request<proto::ListManagedAgentsRequest>,
+    ) -> Answer<proto::ListManagedAgentsResponse> {
+        let page = self.managed.list(request.get_ref()).map_err(managed_status)?;
+        Ok(Response::new(proto::ListManagedAgentsResponse {
+            agents: page.agents,
+            next_page_token: page.next_page_token,
+        }))
+    }
+
+    async fn forget_managed_agent(
+        &self,
+        request: Request<proto::ForgetManagedAgentRequest>,
+    ) -> Answer<proto::ForgetManagedAgentResponse> {
+        let agents = self
+            .managed
+            .forget(request.get_ref())
+            .await
+            .map_err(managed_status)?;
+        Ok(Response::new(proto::ForgetManagedAgentResponse { agents }))
+    }
 }
 
 /// What the watcher is told, and at the end the reason for it.
@@ -272,6 +317,25 @@ fn status(error: Error) -> Status {
     mapped.into()
 }
 
+/// The map for agents that are kept by their cards.
+fn managed_status(error: managed::Error) -> Status {
+    let message = error.to_string();
+    let mapped = match error {
+        managed::Error::Registry(error) => return status(error),
+        managed::Error::Unavailable { card, .. } => {
+            ApiError::new(Reason::CardUnavailable, message).with_metadata("card", card)
+        }
+        managed::Error::Full { limit } => {
+            ApiError::new(Reason::RegistryFull, message).with_metadata("limit", limit.to_string())
+        }
+        managed::Error::NotKept { .. } => ApiError::new(Reason::AgentNotFound, message),
+        managed::Error::Store(_) => {
+            ApiError::new(Reason::StoreUnavailable, message).with_retry_after(WATCH_AGAIN)
+        }
+    };
+    mapped.into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -334,6 +398,41 @@ mod tests {
             let told = ApiError::from_status(&status(error.clone())).expect("one of ours");
             assert_eq!(told.reason, reason, "{error}");
             assert_eq!(told.message, error.to_string());
+        }
+    }
+
+    #[test]
+    fn so_has_every_error_of_agents_that_are_kept() {
+        let card = || "http://a/".to_owned();
+        let cases = [
+            (
+                managed::Error::Registry(Error::PageToken(page::Error)),
+                Reason::InvalidPageToken,
+            ),
+            (
+                managed::Error::Unavailable {
+                    card: card(),
+                    what: "no answer".into(),
+                },
+                Reason::CardUnavailable,
+            ),
+            (managed::Error::Full { limit: 1 }, Reason::RegistryFull),
+            (
+                managed::Error::NotKept {
+                    card: card(),
+                    agent_id: "a".into(),
+                    namespace: "n".into(),
+                },
+                Reason::AgentNotFound,
+            ),
+            (
+                managed::Error::Store(managed::store::Error("full".into())),
+                Reason::StoreUnavailable,
+            ),
+        ];
+        for (error, reason) in cases {
+            let told = ApiError::from_status(&managed_status(error.clone())).expect("one of ours");
+            assert_eq!((told.reason, told.message), (reason, error.to_string()));
         }
     }
 }

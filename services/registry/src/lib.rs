@@ -9,12 +9,15 @@
 //!                    the rules, pure
 //! watching.rs        what a watcher is sent, in which pieces
 //! upkeep.rs          ends leases on time for those who watch
+//! managed.rs         agents that know nothing of the registry and are kept by their cards
 //! ```
 //!
 //! An instance is believed for as long as its lease lasts, and a lease lasts as long as heartbeats come. That is the
 //! whole truth the registry keeps, so a store may lose it: agents are then told that their
 //! lease is unknown and register again, within one heartbeat interval. A durable list of agents was rejected;
-//! after an outage it would name the dead. Several registries are one by a store in Redis.
+//! after an outage it would name the dead. Several registries are one by a store in Redis. Agents that know nothing of the
+//! registry cannot register again: which of them to look for is written down (`registry.data_directory`), and the registry looks
+//! for itself whether they are there.
 
 pub mod catalogue;
 pub mod changes;
@@ -23,6 +26,7 @@ pub mod discovery;
 pub mod grpc;
 pub mod instance;
 pub mod lease;
+pub mod managed;
 pub mod metrics;
 pub mod offline;
 mod opening;
@@ -35,14 +39,20 @@ pub mod tally;
 pub mod upkeep;
 pub mod watching;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use muster_api::registry::registry_service_server::RegistryServiceServer;
+use muster_rpc::outbound::Outbound;
 use muster_runtime::health::Kind;
 use muster_runtime::{Chassis, Error, Listeners, Shutdown, Surface};
 
 pub use config::{Config, Settings};
+use managed::Managed;
+use managed::store::Entries;
+use managed::store::embedded::Embedded;
+use managed::store::memory::Memory;
 use metrics::Observer;
 use registry::Registry;
 
@@ -52,17 +62,37 @@ const STORE_PATIENCE: Duration = Duration::from_secs(3);
 /// Serves until the shutdown is requested and everything in flight has ended.
 pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Result<(), Error> {
     let settings = &config.registry;
+    let entries = entries(settings.data_directory.clone()).await?;
     let chassis = Chassis::new("registry", &config.server, metrics::DEFINITIONS, shutdown)?;
     let clock = Arc::clone(&chassis.clock);
     let opened = opening::open(settings, Arc::clone(&clock)).await?;
     let store = opened.attended(&chassis);
     let observer = Arc::new(Observer::new(chassis.metrics.clone()));
-    let registry = Arc::new(Registry::new(
+    let registry = Registry::new(
         Arc::clone(&store),
-        clock,
+        Arc::clone(&clock),
         Arc::clone(&observer),
         settings,
-    ));
+    );
+    let registry = Arc::new(registry.map_err(Error::Other)?);
+    let managed = Managed::new(managed::Parts {
+        registry: Arc::clone(&registry),
+        store: Arc::clone(&entries),
+        outbound: Outbound::new(&settings.outbound, config::OUTBOUND)
+            .map_err(|error| Error::Other(error.to_string()))?,
+        clock,
+        observer: Arc::clone(&observer),
+        most: settings.max_managed_agents,
+    });
+    let managed = Arc::new(managed.await.map_err(|error| Error::Other(error.to_string()))?);
+    let keeping = Arc::clone(&managed).run(chassis.shutdown.clone());
+    chassis.tasks.essential("managed agents", keeping);
+    chassis
+        .health
+        .check(Kind::Informational, "managed agents", STORE_PATIENCE, move || {
+            let failure = entries.failure();
+            async move { failure.map_or(Ok(()), Err) }
+        });
 
     let checked = Arc::clone(&store);
     chassis
@@ -74,7 +104,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
     let upkeep = upkeep::run(store, Arc::clone(&observer), chassis.shutdown.clone());
     chassis.tasks.essential("lease upkeep", upkeep);
 
-    let service = grpc::Service::new(registry, observer, chassis.shutdown.clone());
+    let service = grpc::Service::new(registry, managed, observer, chassis.shutdown.clone());
     let service =
         RegistryServiceServer::new(service).max_decoding_message_size(config.server.max_message_bytes);
     chassis
@@ -83,4 +113,14 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
             Surface::new(muster_api::FILE_DESCRIPTOR_SET).grpc(service),
         )
         .await
+}
+
+/// Where it is written down which agents are kept by their cards.
+async fn entries(directory: PathBuf) -> Result<Arc<dyn Entries>, Error> {
+    if directory.as_os_str().is_empty() {
+        return Ok(Arc::new(Memory::default()));
+    }
+    let opened = tokio::task::spawn_blocking(move || Embedded::open(&directory)).await;
+    let opened = opened.map_err(|error| Error::Other(format!("the store could not be opened: {error}")))?;
+    Ok(Arc::new(opened?))
 }

@@ -20,6 +20,7 @@ const REGISTRATIONS: &str = "muster_registry_registrations_total";
 const HEARTBEATS: &str = "muster_registry_heartbeats_total";
 const EXPIRATIONS: &str = "muster_registry_expirations_total";
 const WATCHERS: &str = "muster_registry_watchers";
+const MANAGED: &str = "muster_registry_managed_agents";
 
 /// Every metric of the registry.
 pub const DEFINITIONS: &[Definition] = &[
@@ -52,6 +53,11 @@ pub const DEFINITIONS: &[Definition] = &[
         name: WATCHERS,
         kind: Kind::Gauge,
         help: "Streams that watch",
+    },
+    Definition {
+        name: MANAGED,
+        kind: Kind::Gauge,
+        help: "Agents that the registry keeps by their cards, by state (present, absent)",
     },
 ];
 
@@ -130,6 +136,15 @@ impl Observer {
             gauge.set(*count as f64);
         }
         self.metrics.counter(EXPIRATIONS, &[]).absolute(census.expired);
+    }
+
+    /// The agents that are kept by their cards have been counted.
+    pub fn managed(&self, present: usize, absent: usize) {
+        for (state, count) in [("present", present), ("absent", absent)] {
+            let gauge = self.metrics.gauge(MANAGED, &[("state", state.to_owned())]);
+            #[expect(clippy::cast_precision_loss, reason = "at most ten thousand")]
+            gauge.set(count as f64);
+        }
     }
 
     /// A stream begins to watch.

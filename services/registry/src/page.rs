@@ -20,6 +20,9 @@ const FORM: &str = "agents-1";
 /// The same, of cursors between instances.
 const INSTANCES: &str = "instances-1";
 
+/// The same, of cursors between agents that are kept by their cards.
+const MANAGED: &str = "managed-1";
+
 /// The token is not a cursor of this list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("page_token: this is no token of this list; start again without one")]
@@ -55,6 +58,28 @@ pub fn after(namespace: &str, token: &str) -> Result<Option<String>, Error> {
             if made_for == namespace && names::is_dns_label(last) =>
         {
             Ok(Some(last.to_owned()))
+        }
+        _ => Err(Error),
+    }
+}
+
+/// The token for the page after an agent that is kept by this card.
+#[must_use]
+pub fn managed_token(namespace: &str, agent_id: &str, card: &str) -> String {
+    URL_SAFE_NO_PAD.encode(format!("{MANAGED}\n{namespace}\n{agent_id}\n{card}"))
+}
+
+/// The agent and the card after which a page of those begins; `None` for the first page.
+pub fn after_managed(namespace: &str, token: &str) -> Result<Option<(String, String)>, Error> {
+    if token.is_empty() {
+        return Ok(None);
+    }
+    let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| Error)?;
+    let text = String::from_utf8(bytes).map_err(|_| Error)?;
+    let lines: Vec<&str> = text.split('\n').collect();
+    match lines[..] {
+        [MANAGED, made_for, agent_id, card] if made_for == namespace => {
+            Ok(Some((agent_id.to_owned(), card.to_owned())))
         }
         _ => Err(Error),
     }

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use muster_a2a::card::trust::Trust;
 use muster_api::registry as proto;
 use muster_runtime::clock::SharedClock;
 use uuid::Uuid;
@@ -42,6 +43,7 @@ pub struct Registry {
     store: Arc<dyn Store>,
     clock: SharedClock,
     probe: Option<Probe>,
+    trust: Option<Trust>,
     observer: Arc<Observer>,
     heartbeat_interval: Duration,
     time_to_live: Duration,
@@ -58,27 +60,37 @@ pub struct Agents {
 
 impl Registry {
     /// The use cases over a store.
-    #[must_use]
+    ///
+    /// # Errors
+    /// The keys that cards are to be signed with cannot be read.
     pub fn new(
         store: Arc<dyn Store>,
         clock: SharedClock,
         observer: Arc<Observer>,
         settings: &Settings,
-    ) -> Self {
-        Self {
+    ) -> Result<Self, String> {
+        let trust = Trust::load(&settings.card_trust, "registry.card_trust", clock.monotonic())?;
+        Ok(Self {
             store,
             clock,
             probe: settings.probe_endpoints.then(Probe::default),
+            trust,
             observer,
             heartbeat_interval: settings.heartbeat_interval(),
             time_to_live: settings.terms().time_to_live,
-        }
+        })
     }
 
     /// How often instances are to send heartbeats.
     #[must_use]
     pub fn heartbeat_interval(&self) -> Duration {
         self.heartbeat_interval
+    }
+
+    /// Whether somebody has to listen at the endpoint of who registers.
+    #[must_use]
+    pub fn probes_endpoints(&self) -> bool {
+        self.probe.is_some()
     }
 
     /// How long a lease lasts.
@@ -94,6 +106,13 @@ impl Registry {
         grant
     }
 
+    /// Registers an instance of which is known that it is there, and where it may be reached.
+    pub async fn register_reached(&self, instance: proto::Instance) -> Result<Grant, Error> {
+        let grant = self.grant_to(instance, None).await;
+        self.observer.registration(grant.is_ok());
+        grant
+    }
+
     async fn grant(&self, request: proto::RegisterRequest) -> Result<Grant, Error> {
         let message = request.instance.ok_or_else(|| {
             instance::Error::new(
@@ -101,14 +120,36 @@ impl Registry {
                 "is missing; send the instance that is to be registered",
             )
         })?;
+        self.grant_to(message, self.probe.as_ref()).await
+    }
+
+    async fn grant_to(&self, message: proto::Instance, probe: Option<&Probe>) -> Result<Grant, Error> {
         let (profile, report) = wire::registration(message, self.fresh_id())?;
-        if let Some(probe) = &self.probe {
+        self.check_signatures(&profile)?;
+        if let Some(probe) = probe {
             probe.check(&profile.endpoint).await?;
         }
         Ok(self
             .store
             .register(self.fresh_id(), Arc::new(profile), report)
             .await?)
+    }
+
+    /// Refuses a card that nobody has signed whose signature counts.
+    fn check_signatures(&self, profile: &instance::Profile) -> Result<(), instance::Error> {
+        let Some(trust) = &self.trust else { return Ok(()) };
+        match trust.check(profile.card.message(), self.clock.monotonic()) {
+            Ok(None) => Ok(()),
+            Ok(Some(problem)) => {
+                let agent = &profile.key.agent_id;
+                tracing::warn!(%agent, %problem, "registered although its card is not signed by a trusted key");
+                Ok(())
+            }
+            Err(problem) => {
+                let field = format!("instance.card.{}", problem.field());
+                Err(instance::Error::new(field, problem.what))
+            }
+        }
     }
 
     /// Renews a lease.

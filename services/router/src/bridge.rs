@@ -20,6 +20,10 @@ use crate::codec::Pieces;
 use crate::forward::Failure;
 use crate::operation::Method;
 
+/// Parameters in the query of a call, which travel with it as an extension; they may be secret.
+#[derive(Clone, Default)]
+pub struct Query(pub Vec<(String, String)>);
+
 /// What an agent streams, whatever carries it.
 pub enum Inbound {
     /// gRPC.
@@ -59,8 +63,9 @@ pub async fn single(
     request: Request<Pieces>,
     left: Option<Duration>,
 ) -> Result<Response<Bytes>, Unanswered> {
-    let (call, headers) = read(method, request)?;
-    let reply = client.call(&call, headers, left).await.map_err(unanswered)?;
+    let (call, headers, query) = read(method, request)?;
+    let reply = client.call_with(&call, headers, &query.0, left).await;
+    let reply = reply.map_err(unanswered)?;
     let bytes = match reply.answer {
         Answer::Sent(message) => encode(&message),
         Answer::Task(message) => encode(&message),
@@ -83,8 +88,9 @@ pub async fn stream(
     method: &'static Method,
     request: Request<Pieces>,
 ) -> Result<Response<Inbound>, Unanswered> {
-    let (call, headers) = read(method, request)?;
-    let reply = client.call(&call, headers, None).await.map_err(unanswered)?;
+    let (call, headers, query) = read(method, request)?;
+    let reply = client.call_with(&call, headers, &query.0, None).await;
+    let reply = reply.map_err(unanswered)?;
     let Answer::Events(events) = reply.answer else {
         return Err(unlike("one answer came where a stream was due"));
     };
@@ -102,9 +108,10 @@ fn encode(message: &impl Message) -> Bytes {
     message.encode_to_vec().into()
 }
 
-/// The call with its headers, as the client has them.
-fn read(method: &'static Method, request: Request<Pieces>) -> Result<(Call, HeaderMap), Unanswered> {
-    let (metadata, _, pieces) = request.into_parts();
+/// The call with its headers and its query, as the client has them.
+fn read(method: &'static Method, request: Request<Pieces>) -> Result<(Call, HeaderMap, Query), Unanswered> {
+    let (metadata, mut extensions, pieces) = request.into_parts();
+    let query = extensions.remove().unwrap_or_default();
     let mut headers = metadata.into_headers();
     // The client names it itself.
     headers.remove(VERSION);
@@ -125,7 +132,7 @@ fn read(method: &'static Method, request: Request<Pieces>) -> Result<(Call, Head
         }
         other => Err(format!("'{other}' is no operation of A2A")),
     };
-    call.map(|call| (call, headers))
+    call.map(|call| (call, headers, query))
         .map_err(|detail| Unanswered::Failed(Failure::NeverReached(detail)))
 }
 

@@ -2,7 +2,9 @@
 //!
 //! Two kinds: that of one target (an agent, or the agents of a skill), and the router's own, which lists the skills
 //! of all. In a target's card the URLs of JSON-RPC and HTTP+JSON end in `/{target}`; the gRPC interface is the bare address with
-//! the target as its tenant. Everything else is as the agent says it, except signatures, which would no longer fit.
+//! the target as its tenant. Everything else is as the agent says it, except signatures, which would no longer fit; where a key
+//! is configured the router's own takes their place (`http.rs`), and what the agent asks for from who calls it: that is the
+//! router ([`crate::credentials`]).
 
 use std::collections::BTreeMap;
 
@@ -35,6 +37,12 @@ pub fn of_target(view: &View, target: &Target, public: &Endpoint) -> Result<Agen
     }
     card.supported_interfaces = interfaces(public, Some(target));
     card.signatures.clear();
+    // What the agent asks for is the router's to bring; what it asks for itself is no agent's to say.
+    card.security_schemes.clear();
+    card.security_requirements.clear();
+    for skill in &mut card.skills {
+        skill.security_requirements.clear();
+    }
     declare_routing(&mut card);
     Ok(card)
 }

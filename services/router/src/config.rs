@@ -5,6 +5,7 @@ mod redis;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use muster_a2a::card::sign;
 use muster_api::names::DEFAULT_NAMESPACE;
 use muster_rpc::{breaker, endpoint, outbound, retry_budget};
 use muster_runtime::config::{Mistakes, Settings};
@@ -14,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::balance::Preferences;
 use crate::flow::lines;
 use crate::store::answers::Room;
-use crate::{deduplication, durable, forward};
+use crate::{credentials, deduplication, durable, forward};
 
 pub use redis::Redis;
 
@@ -68,6 +69,10 @@ pub struct Router {
     pub redis: Redis,
     /// What agents that speak JSON-RPC or HTTP+JSON may be reached at; those that speak gRPC are where they register.
     pub outbound: outbound::Config,
+    /// What agents' cards ask for from who calls them.
+    pub credentials: credentials::Config,
+    /// The key that the cards are signed with that the router serves.
+    pub card_signing: sign::Config,
     /// Whose agents it routes to.
     pub namespace: String,
     /// Region of this router, whose agents are preferred; empty for no preference.
@@ -146,6 +151,8 @@ impl Default for Router {
             redis_cluster_endpoint: None,
             redis: Redis::default(),
             outbound: outbound::Config::default(),
+            credentials: credentials::Config::default(),
+            card_signing: sign::Config::default(),
             namespace: DEFAULT_NAMESPACE.to_owned(),
             region: String::new(),
             message_queue_size: 10_000,

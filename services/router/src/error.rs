@@ -138,6 +138,22 @@ pub enum Error {
         /// What is wrong with it.
         detail: String,
     },
+    /// The agent asks for credentials that are not given.
+    #[error("agent '{agent}' was not called: {what}")]
+    Credentials {
+        /// The agent.
+        agent: String,
+        /// What it asks for, and what is the matter.
+        what: String,
+    },
+    /// The agent asks for a token that cannot be obtained.
+    #[error("agent '{agent}' was not called: {what}")]
+    Token {
+        /// The agent.
+        agent: String,
+        /// Who issues none, and why.
+        what: String,
+    },
     /// Nobody is known to own that task.
     #[error("no agent is known to own task '{task}'")]
     UnknownTask {

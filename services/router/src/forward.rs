@@ -37,6 +37,7 @@ use sha2::{Digest as _, Sha256};
 use crate::admission::{self, Admission, Permit};
 use crate::balance::Preferences;
 use crate::call::Call;
+use crate::credentials::Credentials;
 use crate::deduplication::{self, Role, Window};
 use crate::durable::Durable;
 use crate::error::Error;
@@ -168,6 +169,8 @@ pub struct Parts {
     pub view: Arc<RwLock<View>>,
     /// The ways to the instances.
     pub links: Arc<Links>,
+    /// What their cards ask for from who calls them.
+    pub credentials: Credentials,
     /// Places for messages, and who waits for them.
     pub flow: Arc<Flow>,
     /// Places for operations on tasks.

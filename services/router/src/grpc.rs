@@ -37,6 +37,8 @@ use crate::status;
 
 /// How long to wait after a full queue.
 const QUEUE_RETRY: std::time::Duration = std::time::Duration::from_secs(1);
+/// When a call may be made again for which no token was issued.
+const TOKEN_RETRY: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// How long to wait for a registry that has not answered yet.
 const REGISTRY_RETRY: std::time::Duration = std::time::Duration::from_secs(2);
@@ -278,6 +280,10 @@ impl From<Error> for Status {
                 .with_metadata("instance", instance)
                 .with_metadata("safe_to_retry", is_repeatable.to_string()),
             Error::InvalidAnswer { .. } => return ProtocolError::InvalidAgentResponse.status(message),
+            Error::Credentials { agent, .. } => of(Reason::CredentialsMissing).with_metadata("agent", agent),
+            Error::Token { agent, .. } => of(Reason::DependencyUnavailable)
+                .with_metadata("agent", agent)
+                .with_retry_after(TOKEN_RETRY),
             Error::UnknownTask { .. } => return ProtocolError::TaskNotFound.status(message),
             Error::TaskUnlocated { .. } => of(Reason::NoInstanceAvailable)
                 .with_retry_after(SEARCH_RETRY)

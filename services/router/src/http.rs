@@ -1,7 +1,8 @@
 //! The HTTP face: A2A's JSON-RPC and HTTP+JSON bindings, and the agent cards.
 //!
 //! The bindings themselves are [`muster_a2a`]'s; here is what a request means to a router. `GET
-//! /.well-known/agent-card.json` is the router's own card, `GET /{target}/.well-known/agent-card.json` that of a target.
+//! /.well-known/agent-card.json` is the router's own card, `GET /{target}/.well-known/agent-card.json` that of a target. Both
+//! are signed where there is a key, whose public half is at `/.well-known/jwks.json`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use axum::response::Response;
 use axum::routing::get;
 use futures::StreamExt as _;
 use http::{HeaderMap, HeaderValue};
+use muster_a2a::card::sign::Signer;
 use muster_a2a::card::{self, Served};
 use muster_a2a::{Answer, Head, Reply as Answered, Request, Service};
 use muster_api::extension::INSTANCE_METADATA;
@@ -41,11 +43,15 @@ pub struct Cards {
     pub public: Endpoint,
     /// How long a card may be used without asking again.
     pub max_age: Duration,
+    /// Signs the cards.
+    pub signer: Option<Arc<Signer>>,
 }
 
 /// The routes of cards.
 pub fn card_routes(cards: Cards) -> Router {
+    let key_set = cards.signer.as_deref().map(Signer::route).unwrap_or_default();
     Router::new()
+        .merge(key_set)
         .route("/.well-known/agent-card.json", get(card_of_router))
         .route("/{target}/.well-known/agent-card.json", get(card_of_target))
         .with_state(cards)
@@ -69,11 +75,25 @@ async fn card_of_target(
 fn respond(cards: &Cards, headers: &HeaderMap, card: Result<muster_api::a2a::AgentCard, Error>) -> Response {
     let served = card
         .map_err(|error| Box::new(Status::from(error)))
-        .and_then(|card| Served::new(&card));
+        .and_then(|card| {
+            let card = signed(cards, card).map_err(|what| Box::new(Status::internal(what)))?;
+            Served::new(&card)
+        });
     match served {
         Ok(served) => served.respond(headers, cards.max_age),
         Err(status) => card::refused(&status),
     }
+}
+
+/// The card as it is served. The agent's own signatures are gone: they are of the card that the agent serves itself, and the
+/// registry has checked them.
+fn signed(cards: &Cards, mut card: muster_api::a2a::AgentCard) -> Result<muster_api::a2a::AgentCard, String> {
+    if let Some(signer) = &cards.signer {
+        signer
+            .sign(&mut card)
+            .map_err(|what| format!("the card cannot be signed: {what}"))?;
+    }
+    Ok(card)
 }
 
 /// The router as the JSON bindings have it.

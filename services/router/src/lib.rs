@@ -14,6 +14,7 @@ pub mod call;
 pub mod cards;
 pub mod codec;
 pub mod config;
+pub mod credentials;
 pub mod deduplication;
 pub mod durable;
 pub mod error;
@@ -44,6 +45,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::SignedDuration;
+use muster_a2a::card::sign::Signer;
 use muster_api::FILE_DESCRIPTOR_SET;
 use muster_api::router::router_service_server::RouterServiceServer;
 use muster_rpc::endpoint::{self, Endpoint};
@@ -56,6 +58,7 @@ use tokio::time::MissedTickBehavior;
 pub use config::Config;
 
 use admission::Admission;
+use credentials::Credentials;
 use deduplication::Window;
 use durable::Durable;
 use fleet::View;
@@ -117,6 +120,9 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
         forwarder: Arc::clone(&forwarder),
         public,
         max_age: Duration::from_secs(config.router.card_max_age_seconds),
+        signer: Signer::load(&config.router.card_signing, "router.card_signing")
+            .map_err(Error::Other)?
+            .map(Arc::new),
     };
     let face = muster_a2a::Face {
         service: Arc::new(http::Http::new(forwarder)),
@@ -150,6 +156,7 @@ fn forwarder(
     );
     Forwarder::new(Parts {
         limits: router.limits(config.server.max_message_bytes),
+        credentials: Credentials::new(&router.credentials, outbound.clone(), Arc::clone(&clock)),
         clock,
         view,
         links: Arc::new(

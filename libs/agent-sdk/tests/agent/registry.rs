@@ -10,9 +10,11 @@ use muster_api::error::{Error, Reason};
 use muster_api::registry::registry_service_server::{RegistryService, RegistryServiceServer};
 use muster_api::registry::{
     DeregisterRequest, DeregisterResponse, DiscoverRequest, DiscoverResponse, DrainRequest, DrainResponse,
-    GetAgentRequest, GetAgentResponse, GetStatisticsRequest, GetStatisticsResponse, HeartbeatRequest,
-    HeartbeatResponse, Instance, Lease, ListAgentsRequest, ListAgentsResponse, RegisterRequest,
-    RegisterResponse, WatchAgentsRequest, WatchAgentsResponse,
+    ForgetManagedAgentRequest, ForgetManagedAgentResponse, GetAgentRequest, GetAgentResponse,
+    GetStatisticsRequest, GetStatisticsResponse, HeartbeatRequest, HeartbeatResponse, Instance, Lease,
+    ListAgentsRequest, ListAgentsResponse, ListManagedAgentsRequest, ListManagedAgentsResponse,
+    RegisterByCardRequest, RegisterByCardResponse, RegisterRequest, RegisterResponse, WatchAgentsRequest,
+    WatchAgentsResponse,
 };
 use muster_api::time::duration_to_proto;
 use parking_lot::Mutex;
@@ -182,6 +184,27 @@ impl RegistryService for Script {
         &self,
         _: Request<GetStatisticsRequest>,
     ) -> Result<Response<GetStatisticsResponse>, Status> {
+        Err(Status::unimplemented("agents do not ask for this"))
+    }
+
+    async fn register_by_card(
+        &self,
+        _: Request<RegisterByCardRequest>,
+    ) -> Result<Response<RegisterByCardResponse>, Status> {
+        Err(Status::unimplemented("agents do not ask for this"))
+    }
+
+    async fn list_managed_agents(
+        &self,
+        _: Request<ListManagedAgentsRequest>,
+    ) -> Result<Response<ListManagedAgentsResponse>, Status> {
+        Err(Status::unimplemented("agents do not ask for this"))
+    }
+
+    async fn forget_managed_agent(
+        &self,
+        _: Request<ForgetManagedAgentRequest>,
+    ) -> Result<Response<ForgetManagedAgentResponse>, Status> {
         Err(Status::unimplemented("agents do not ask for this"))
     }
 

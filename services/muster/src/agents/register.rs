@@ -1,46 +1,38 @@
-//! `muster agents register`: lets an agent join that knows nothing of Muster, by its card.
+//! `muster agents register --keep`: keeps an agent registered from here that knows nothing of Muster.
 //!
-//! It stands beside the agent as long as that is to be found: it reads the card, registers the first way in that the router
-//! speaks, and renews the lease as long as the agent serves its card. An agent that does not is given up when its lease ends,
-//! and registered again when it is back; a registry that is away or has forgotten is asked again. Ended by a signal, it says
-//! goodbye.
+//! For registries that may not or cannot reach the agent; else the registry keeps it by itself. This stands beside the agent: it
+//! reads the card, registers the first way in that the router speaks, and renews the lease as long as the agent serves its
+//! card. An agent that does not is given up, and registered again when it is back; a registry that is away or has forgotten is
+//! asked again. Ended by a signal, it says goodbye.
 
 use std::time::Duration;
 
-use http::StatusCode;
-use muster_a2a::card;
-use muster_api::a2a::{AgentCard, AgentInterface};
+use muster_a2a::join::{self, Wish};
 use muster_api::registry::{
     DeregisterRequest, HeartbeatRequest, Instance, InstanceStatus, Lease, RegisterRequest,
 };
 use muster_api::time::duration_from_proto;
 use muster_rpc::backoff::Backoff;
-use muster_rpc::outbound::{self, Outbound};
+use muster_rpc::outbound::Outbound;
 use muster_runtime::Shutdown;
 use serde_json::json;
 use tonic::Code;
 use url::Url;
-use uuid::Uuid;
 
+use super::card;
 use crate::cli::RegisterArguments;
 use crate::connect::{Endpoints, Service};
 use crate::failure::Failure;
 use crate::output::Output;
 
-/// Where a card is below the address of an agent.
-const WELL_KNOWN: &str = ".well-known/agent-card.json";
-/// Largest card, in bytes.
-const MOST_OF_CARD: usize = 1024 * 1024;
-/// How long the agent may take to serve its card.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a goodbye may take.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Probes that fail in a row before the lease is let go; one may be lost.
 const MOST_FAILED: u32 = 2;
 /// Heartbeat interval where the lease gives none.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(10);
 /// Waits between attempts.
 const BACKOFF: Backoff = Backoff::doubling(Duration::from_millis(250), Duration::from_secs(10));
-/// Bindings, as cards name them, the fastest first.
-const SPOKEN: [&str; 3] = ["GRPC", "JSONRPC", "HTTP+JSON"];
 
 /// Registers an agent and keeps it registered until a signal comes.
 pub async fn run(
@@ -49,18 +41,18 @@ pub async fn run(
     output: &Output,
 ) -> Result<(), Failure> {
     let shutdown = Shutdown::on_signals();
-    let everywhere = outbound::Config {
-        // Who types the address may go there.
-        allow: vec!["*".to_owned(), "0.0.0.0/0".to_owned(), "::/0".to_owned()],
-        ..outbound::Config::default()
+    let outbound = card::outbound()?;
+    let url = join::address(&arguments.card).map_err(|what| Failure::usage(format!("--card: {what}")))?;
+    let found = card::fetch(&outbound, &url).await?;
+    let wish = Wish {
+        agent_id: arguments.id.unwrap_or_default(),
+        namespace: arguments.namespace,
+        binding: arguments.binding.unwrap_or_default(),
+        region: arguments.region,
+        zone: arguments.zone,
+        weight: arguments.weight,
     };
-    let outbound =
-        Outbound::new(&everywhere, "--card").map_err(|error| Failure::failed(error.to_string()))?;
-    let url = card_url(&arguments.card)?;
-    let card = fetch(&outbound, &url)
-        .await
-        .map_err(|what| Failure::unavailable(format!("--card {url}: {what}")))?;
-    let instance = instance(&arguments, card)?;
+    let instance = join::instance(&wish, &url, found.card).map_err(Failure::failed)?;
     let mut keeper = Keeper {
         outbound,
         url,
@@ -73,124 +65,6 @@ pub async fn run(
         outcome = keeper.keep() => outcome,
         () = shutdown.requested() => Ok(()),
     }
-}
-
-/// The card's own address, where only that of the agent was given.
-fn card_url(text: &str) -> Result<Url, Failure> {
-    let mut url: Url = text
-        .parse()
-        .map_err(|error| Failure::usage(format!("--card {text}: {error}")))?;
-    if !matches!(url.scheme(), "http" | "https") {
-        return Err(Failure::usage(format!(
-            "--card {text}: http and https are spoken"
-        )));
-    }
-    if matches!(url.path(), "" | "/") {
-        url.set_path(WELL_KNOWN);
-    }
-    Ok(url)
-}
-
-async fn fetch(outbound: &Outbound, url: &Url) -> Result<AgentCard, String> {
-    let request = outbound
-        .request(reqwest::Method::GET, url.clone())
-        .timeout(PROBE_TIMEOUT)
-        .build()
-        .map_err(|error| error.to_string())?;
-    let mut response = outbound
-        .send(request)
-        .await
-        .map_err(|failure| failure.to_string())?;
-    if response.status() != StatusCode::OK {
-        return Err(format!("the agent answered {}", response.status()));
-    }
-    let mut body = Vec::new();
-    while let Some(chunk) = response
-        .chunk()
-        .await
-        .map_err(|error| outbound::described(&error))?
-    {
-        body.extend_from_slice(&chunk);
-        if body.len() > MOST_OF_CARD {
-            return Err(format!("the card is larger than {MOST_OF_CARD} bytes"));
-        }
-    }
-    card::parse(&body)
-}
-
-/// The instance that the card describes.
-fn instance(arguments: &RegisterArguments, card: AgentCard) -> Result<Instance, Failure> {
-    let interface = interface(&card, arguments.binding.as_deref())?;
-    let endpoint = match interface.protocol_binding.as_str() {
-        // A card has the bare address.
-        "GRPC" if !interface.url.contains("://") => format!("http://{}", interface.url),
-        _ => interface.url.clone(),
-    };
-    let agent_id = arguments.id.clone().unwrap_or_else(|| label(&card.name));
-    // The same agent at the same place is the same instance, whoever registers it.
-    let place = format!("{agent_id} {endpoint}");
-    Ok(Instance {
-        instance_id: Uuid::new_v5(&Uuid::NAMESPACE_URL, place.as_bytes()).to_string(),
-        agent_id,
-        namespace: arguments.namespace.clone(),
-        binding: interface.protocol_binding.clone(),
-        endpoint,
-        region: arguments.region.clone(),
-        zone: arguments.zone.clone(),
-        version: card.version.clone(),
-        weight: arguments.weight,
-        card: Some(card),
-        ..Instance::default()
-    })
-}
-
-/// The way in that is used: what was asked for, or the fastest that the card lists.
-fn interface<'c>(card: &'c AgentCard, binding: Option<&str>) -> Result<&'c AgentInterface, Failure> {
-    let speaks = |interface: &&AgentInterface| {
-        matches!(interface.protocol_version.as_str(), "" | "1.0")
-            || interface.protocol_version.starts_with("1.0.")
-    };
-    let known = |wanted: &str| {
-        card.supported_interfaces
-            .iter()
-            .filter(speaks)
-            .find(|interface| interface.protocol_binding == wanted)
-    };
-    let found = match binding {
-        Some(wanted) => known(wanted),
-        None => SPOKEN.into_iter().find_map(known),
-    };
-    found.ok_or_else(|| {
-        let listed: Vec<String> = card
-            .supported_interfaces
-            .iter()
-            .map(|interface| format!("{} {}", interface.protocol_binding, interface.protocol_version))
-            .collect();
-        Failure::failed(format!(
-            "the card of '{}' has no interface of A2A 1.0 over {}; it lists {}",
-            card.name,
-            binding.map_or_else(|| SPOKEN.join(", "), str::to_owned),
-            if listed.is_empty() {
-                "none".to_owned()
-            } else {
-                listed.join(", ")
-            }
-        ))
-    })
-}
-
-/// A name as a DNS label.
-fn label(name: &str) -> String {
-    let mut label = String::new();
-    for letter in name.chars() {
-        if letter.is_ascii_alphanumeric() {
-            label.push(letter.to_ascii_lowercase());
-        } else if !label.is_empty() && !label.ends_with('-') {
-            label.push('-');
-        }
-    }
-    label.truncate(63);
-    label.trim_matches('-').to_owned()
 }
 
 struct Keeper<'k> {
@@ -207,7 +81,7 @@ impl Keeper<'_> {
     async fn keep(&mut self) -> Result<(), Failure> {
         let mut attempt = 0;
         loop {
-            if let Err(what) = fetch(&self.outbound, &self.url).await {
+            if let Err(what) = join::fetch(&self.outbound, &self.url, None).await {
                 self.aside(
                     "the agent does not serve its card; it is registered when it does",
                     &what,
@@ -284,7 +158,7 @@ impl Keeper<'_> {
         let mut failed = 0;
         loop {
             tokio::time::sleep(interval).await;
-            if let Err(what) = fetch(&self.outbound, &self.url).await {
+            if let Err(what) = join::fetch(&self.outbound, &self.url, None).await {
                 failed += 1;
                 self.aside("the agent does not serve its card", &what);
                 if failed >= MOST_FAILED {
@@ -338,54 +212,9 @@ impl Drop for Goodbye {
         let ended = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             if let Ok(runtime) = runtime {
-                let _ = runtime.block_on(async { tokio::time::timeout(PROBE_TIMEOUT, goodbye).await });
+                let _ = runtime.block_on(async { tokio::time::timeout(GOODBYE_TIMEOUT, goodbye).await });
             }
         });
         let _ = ended.join();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn card(interfaces: &[(&str, &str, &str)]) -> AgentCard {
-        AgentCard {
-            name: "The  Ägent 2".to_owned(),
-            supported_interfaces: interfaces
-                .iter()
-                .map(|(url, binding, version)| AgentInterface {
-                    url: (*url).to_owned(),
-                    protocol_binding: (*binding).to_owned(),
-                    protocol_version: (*version).to_owned(),
-                    ..AgentInterface::default()
-                })
-                .collect(),
-            ..AgentCard::default()
-        }
-    }
-
-    #[test]
-    fn the_fastest_way_of_the_right_version_is_taken_or_the_one_that_is_asked_for() {
-        let card = card(&[
-            ("http://a/rest", "HTTP+JSON", "1.0"),
-            ("http://a/rpc", "JSONRPC", "1.0"),
-            ("a:1", "GRPC", "0.3"),
-        ]);
-        assert_eq!(interface(&card, None).unwrap().url, "http://a/rpc");
-        assert_eq!(interface(&card, Some("HTTP+JSON")).unwrap().url, "http://a/rest");
-        let refused = interface(&card, Some("GRPC")).unwrap_err().message;
-        assert!(refused.contains("GRPC 0.3"), "{refused}");
-    }
-
-    #[test]
-    fn a_name_becomes_a_label_and_an_address_the_cards() {
-        assert_eq!(label("The  Ägent 2!"), "the-gent-2");
-        assert_eq!(
-            card_url("http://127.0.0.1:9").unwrap().as_str(),
-            "http://127.0.0.1:9/.well-known/agent-card.json"
-        );
-        assert_eq!(card_url("http://a/card.json").unwrap().path(), "/card.json");
-        assert!(card_url("ftp://a").is_err());
     }
 }

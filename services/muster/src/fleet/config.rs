@@ -96,6 +96,7 @@ impl Config {
         let mut config = Self::default();
         let here = ["localhost", "127.0.0.0/8", "::1"].map(str::to_owned);
         config.agent.outbound.allow.extend(here.clone());
+        config.registry.outbound.allow.extend(here.clone());
         config.router.outbound.allow.extend(here.clone());
         config.engine.outbound.allow.extend(here);
         config

@@ -112,12 +112,13 @@ fn checked<C: muster_runtime::config::Settings>(config: C) -> Result<C, Error> {
 }
 
 fn registry(settings: &Settings, listeners: Listeners, shutdown: Shutdown) -> Run {
-    let config = muster_registry::Config {
+    let mut config = muster_registry::Config {
         server: settings.config.server.clone(),
         telemetry: settings.config.telemetry.clone(),
         registry: settings.config.registry.clone(),
         ..muster_registry::Config::default()
     };
+    config.registry.data_directory = settings.directory.join("registry");
     Box::pin(async move { muster_registry::run(checked(config)?, listeners, shutdown).await })
 }
 

@@ -21,6 +21,7 @@ use super::{Forwarder, Reply, Scope, Times, exceeded, expired};
 use crate::bridge::{Inbound, Unanswered};
 use crate::call::{Call, EXTENSIONS, SUPPORTED_VERSION, VERSION};
 use crate::codec::Pieces;
+use crate::credentials::Credentials;
 use crate::error::Error;
 use crate::fleet::{Instance, Key};
 use crate::link::Flight;
@@ -219,20 +220,7 @@ impl Forwarder {
         request: Request<Pieces>,
         left: Option<Duration>,
     ) -> Result<(Response<A>, A::Read), Ended> {
-        let call = async {
-            match chosen.link.bridge() {
-                Some(client) => A::bridge(client, request, method, left)
-                    .await
-                    .map_err(Ended::from),
-                None => {
-                    let client = chosen
-                        .link
-                        .client()
-                        .max_decoding_message_size(self.parts.limits.answer_bytes);
-                    A::fetch(client, request, method).await.map_err(Ended::of)
-                }
-            }
-        };
+        let call = self.authorized::<A>(method, chosen, request, left);
         // A stream without a deadline must still begin within the time of silence that it is allowed later.
         let allowed = left.unwrap_or(self.parts.limits.stream_idle);
         let lost = chosen.flight.lost();
@@ -247,6 +235,62 @@ impl Forwarder {
             },
             Ok(Err(ended)) => Err(ended),
             Err(_) => Err(Ended::TimedOut),
+        }
+    }
+
+    /// Makes a call with what the agent's card asks for. Where the agent refuses a token that was kept, the call is made once
+    /// more with another one: what was refused was not done.
+    async fn authorized<A: Taken>(
+        &self,
+        method: &'static Method,
+        chosen: &Chosen,
+        mut request: Request<Pieces>,
+        left: Option<Duration>,
+    ) -> Result<Response<A>, Ended> {
+        if !Credentials::are_asked_for(&chosen.instance.card) {
+            return self.carry::<A>(method, chosen, request, left).await;
+        }
+        let credentials = &self.parts.credentials;
+        let missing = |missing| Ended::Failed(Failure::Unauthorized(missing));
+        let skill = request.metadata().get(SKILL_METADATA);
+        let skill = skill.and_then(|skill| skill.to_str().ok()).map(str::to_owned);
+        let (instance, skill) = (&chosen.instance, skill.as_deref());
+        let given = credentials.attach(instance, skill, &mut request).await;
+        let given = given.map_err(missing)?;
+        if !Credentials::may_have_ended(&given) {
+            return self.carry::<A>(method, chosen, request, left).await;
+        }
+        let mut again = Request::new(request.get_ref().clone());
+        *again.metadata_mut() = request.metadata().clone();
+        match self.carry::<A>(method, chosen, request, left).await {
+            Err(Ended::Failed(Failure::Answered(status))) if credentials.renounce(&given, status.code()) => {
+                let given = credentials.attach(instance, skill, &mut again).await;
+                given.map_err(missing)?;
+                self.carry::<A>(method, chosen, again, left).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Makes a call over whatever the agent speaks.
+    async fn carry<A: Taken>(
+        &self,
+        method: &'static Method,
+        chosen: &Chosen,
+        request: Request<Pieces>,
+        left: Option<Duration>,
+    ) -> Result<Response<A>, Ended> {
+        match chosen.link.bridge() {
+            Some(client) => A::bridge(client, request, method, left)
+                .await
+                .map_err(Ended::from),
+            None => {
+                let client = chosen
+                    .link
+                    .client()
+                    .max_decoding_message_size(self.parts.limits.answer_bytes);
+                A::fetch(client, request, method).await.map_err(Ended::of)
+            }
         }
     }
 

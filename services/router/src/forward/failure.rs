@@ -11,6 +11,7 @@ use hyper_util::client::legacy;
 use muster_api::error::Reason;
 use tonic::{Code, Status};
 
+use crate::credentials::Missing;
 use crate::error::Error;
 use crate::fleet::Key;
 use crate::measure::Verdict;
@@ -31,6 +32,8 @@ pub enum Failure {
     NotA2a(String),
     /// The agent answered with an error.
     Answered(Box<Status>),
+    /// The call was not made, because what the agent asks for is not there.
+    Unauthorized(Missing),
 }
 
 impl Failure {
@@ -77,6 +80,7 @@ impl Failure {
     pub fn verdict(&self) -> Verdict {
         match self {
             Self::NeverReached(_) | Self::BrokeOff(_) | Self::NotA2a(_) => Verdict::Failed,
+            Self::Unauthorized(_) => Verdict::Unknown,
             Self::Refused(status) | Self::Answered(status) => match status.code() {
                 Code::Unavailable => Verdict::Failed,
                 Code::ResourceExhausted => Verdict::Refused,
@@ -92,7 +96,7 @@ impl Failure {
     pub const fn is_transient(&self) -> bool {
         match self {
             Self::NeverReached(_) | Self::BrokeOff(_) | Self::Refused(_) => true,
-            Self::NotA2a(_) | Self::Answered(_) => false,
+            Self::NotA2a(_) | Self::Answered(_) | Self::Unauthorized(_) => false,
         }
     }
 
@@ -132,6 +136,8 @@ impl Failure {
             },
             Self::NotA2a(detail) => Error::InvalidAnswer { agent, detail },
             Self::Refused(status) | Self::Answered(status) => Error::Agent(status),
+            Self::Unauthorized(Missing::Credentials(what)) => Error::Credentials { agent, what },
+            Self::Unauthorized(Missing::Token(what)) => Error::Token { agent, what },
         }
     }
 }

@@ -190,9 +190,11 @@ fn said(failure: &Failure) -> Said {
     match failure {
         Failure::Answered(status) if status.code() == Code::NotFound => Said::HasNot,
         Failure::Answered(_) => Said::Other,
-        Failure::NeverReached(_) | Failure::BrokeOff(_) | Failure::Refused(_) | Failure::NotA2a(_) => {
-            Said::Nothing
-        }
+        Failure::NeverReached(_)
+        | Failure::BrokeOff(_)
+        | Failure::Refused(_)
+        | Failure::NotA2a(_)
+        | Failure::Unauthorized(_) => Said::Nothing,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Cards lead any client through the router.
 
-use muster_testkit::http;
+use muster_a2a::card::trust::Keys;
+use muster_testkit::{http, write_signing_key};
 use serde_json::{Value, json};
 
 use crate::harness::Stack;
@@ -85,6 +86,32 @@ async fn the_routers_own_card_lists_all_skills_and_is_revalidated_by_its_tag() {
     assert_eq!(ask().await.status, 304);
     let _another = stack.agent("customer-service", &["inquiry"]).await;
     assert_eq!(ask().await.status, 200);
+}
+
+#[tokio::test]
+async fn cards_are_signed_by_the_key_that_is_served() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("key.pem");
+    write_signing_key(&path);
+    let stack = Stack::with(|router| router.card_signing.key_file = Some(path)).await;
+    let _weather = stack.agent("weather", &["forecasting"]).await;
+    let get = async |path: &str| http::get(stack.router.address, path).await.unwrap();
+    let keys = Keys::parse(&get("/.well-known/jwks.json").await.text()).unwrap();
+    for path in [
+        "/.well-known/agent-card.json",
+        "/weather/.well-known/agent-card.json",
+    ] {
+        let served = get(path).await;
+        let card = muster_a2a::card::parse(served.text().as_bytes()).unwrap();
+        assert_eq!(keys.verify(&card), Ok(0), "{path}");
+        assert_eq!(get(path).await.headers["etag"], served.headers["etag"], "{path}");
+        let mut changed = card.clone();
+        changed.supported_interfaces[0].url = "http://elsewhere.example/".to_owned();
+        assert!(keys.verify(&changed).is_err(), "{path}");
+    }
+    let unsigned = Stack::start().await;
+    let none = http::get(unsigned.router.address, "/.well-known/jwks.json").await;
+    assert_ne!(none.unwrap().status, 200);
 }
 
 #[tokio::test]

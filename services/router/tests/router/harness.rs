@@ -218,9 +218,11 @@ impl Stack {
         .await
         .into_inner();
         wait_for("the router to see it", PATIENCE, async || {
-            self.try_status()
-                .await
-                .is_ok_and(|status| status.instances.iter().any(|row| row.endpoint == endpoint))
+            self.try_status().await.is_ok_and(|status| {
+                // Of a URL the router shows the address.
+                let is_it = |shown: &str| endpoint == shown || endpoint.starts_with(&format!("{shown}/"));
+                status.instances.iter().any(|row| is_it(&row.endpoint))
+            })
         })
         .await;
         let instance = answer.instance.expect("an instance");

@@ -2,6 +2,7 @@
 
 mod cards;
 mod choice;
+mod credentials;
 mod delivery;
 mod durable;
 mod flow;

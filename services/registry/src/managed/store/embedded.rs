@@ -1,0 +1,115 @@
+//! What is kept, on this machine's disk.
+//!
+//! One keyspace, `managed`: the key is namespace, agent id and address of the card, between them a byte that none of them
+//! can have; the value is JSON, so that fields can be added.
+
+use std::path::Path;
+
+use async_trait::async_trait;
+use muster_runtime::data_directory;
+use muster_store::{Batch, Database, Format, Keyspace, Limits};
+
+use super::{Entries, Error, Kept, Key};
+
+const FORMAT: Format = Format {
+    name: "registry",
+    version: 1,
+    oldest: 1,
+};
+
+/// Between the parts of a key; in none of them, because the first two are DNS labels.
+const BETWEEN: u8 = 0;
+
+/// See the module.
+pub struct Embedded {
+    database: Database,
+    managed: Keyspace,
+}
+
+impl Embedded {
+    /// Opens the store in a directory, or makes it. Blocks while it recovers.
+    ///
+    /// # Errors
+    /// The directory cannot be used, or holds something else.
+    pub fn open(path: &Path) -> Result<Self, muster_runtime::Error> {
+        let directory = data_directory::open(path)?;
+        let failed = |error: muster_store::Error| muster_runtime::Error::DataDirectory {
+            path: path.to_owned(),
+            what: error.to_string(),
+        };
+        let database = Database::open(directory, FORMAT, Limits::default()).map_err(failed)?;
+        let managed = database.keyspace("managed").map_err(failed)?;
+        Ok(Self { database, managed })
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<(), Error> {
+        let committed = self.database.commit(batch).await;
+        committed.map_err(|error| Error(error.to_string()))
+    }
+}
+
+#[async_trait]
+impl Entries for Embedded {
+    async fn all(&self) -> Result<Vec<Kept>, Error> {
+        let managed = self.managed.clone();
+        let read = move || {
+            managed
+                .range::<Vec<u8>>(..)
+                .map(|entry| {
+                    let (key, value) = entry.map_err(|error| Error(error.to_string()))?;
+                    serde_json::from_slice(&value).map_err(|error| {
+                        let key = String::from_utf8_lossy(&key).replace('\0', " ");
+                        Error(format!("the entry of '{key}' is damaged: {error}"))
+                    })
+                })
+                .collect()
+        };
+        tokio::task::spawn_blocking(read)
+            .await
+            .map_err(|error| Error(format!("a read of the store was broken off: {error}")))?
+    }
+
+    async fn put(&self, kept: &Kept) -> Result<(), Error> {
+        let value = serde_json::to_vec(kept).map_err(|error| Error(format!("encode an entry: {error}")))?;
+        let mut batch = Batch::new();
+        batch.put(&self.managed, bytes(&kept.key()), value);
+        self.commit(batch).await
+    }
+
+    async fn remove(&self, key: &Key) -> Result<(), Error> {
+        let mut batch = Batch::new();
+        batch.remove(&self.managed, bytes(key));
+        self.commit(batch).await
+    }
+
+    fn failure(&self) -> Option<String> {
+        self.database.failure().map(|failure| failure.to_string())
+    }
+}
+
+fn bytes(key: &Key) -> Vec<u8> {
+    let parts = [&key.namespace, &key.agent_id, &key.card].map(|part| part.as_bytes());
+    parts.join(&BETWEEN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::entry::kept;
+    use super::*;
+
+    #[tokio::test]
+    async fn it_conforms() {
+        let directory = tempfile::tempdir().unwrap();
+        super::super::conformance::run(&Embedded::open(directory.path()).unwrap()).await;
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_survives_a_restart() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Embedded::open(directory.path()).unwrap();
+        store.put(&kept("a", "http://a/")).await.unwrap();
+        drop(store);
+        let store = Embedded::open(directory.path()).unwrap();
+        assert_eq!(store.all().await.unwrap(), [kept("a", "http://a/")]);
+    }
+}
