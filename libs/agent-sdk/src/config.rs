@@ -1,5 +1,7 @@
 //! Configuration of every agent: the standard sections, the SDK's own (`agent`), and the agent's (`settings`).
 
+pub(crate) mod redis;
+
 use std::path::PathBuf;
 
 use muster_a2a::card::sign;
@@ -8,6 +10,8 @@ use muster_runtime::config::{Mistakes, Settings};
 use muster_runtime::{server, telemetry, trust};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+
+pub use redis::Redis;
 
 /// The section of one agent: what only that agent can be told.
 pub trait Section: Serialize + DeserializeOwned + Default + Send + Sync + 'static {
@@ -61,15 +65,20 @@ pub struct AgentConfig {
     pub max_concurrent_tasks: u32,
     /// How long a task may run.
     pub task_timeout_seconds: u64,
-    /// How many tasks are remembered, those in work included.
+    /// How many tasks are remembered, those in work included; of all instances together where they share a Redis.
     pub max_stored_tasks: usize,
-    /// How many bytes of tasks are remembered.
+    /// How many bytes of tasks are remembered; of all instances together where they share a Redis.
     pub max_stored_bytes: usize,
     /// How long a task is remembered after its last change.
     pub task_retention_seconds: u64,
     /// Where tasks and push configurations are kept, so that they survive a restart: in a directory of the agent's id
     /// below it, which one process uses at a time. In memory alone where it is empty.
     pub data_directory: PathBuf,
+    /// Where the Redis is that tasks and push configurations are kept in for all instances of the agent: `redis://HOST:PORT`,
+    /// `redis+sentinel://…` or `redis+cluster://…`. None: they are kept in the data directory.
+    pub redis_cluster_endpoint: Option<String>,
+    /// How tasks are kept in Redis.
+    pub redis: Redis,
     /// What push notifications may be sent to; with an empty list the agent has none.
     pub outbound: outbound::Config,
     /// The key that the agent's card is signed with.
@@ -94,6 +103,8 @@ impl Default for AgentConfig {
             max_stored_bytes: 64 * 1024 * 1024,
             task_retention_seconds: 3_600,
             data_directory: PathBuf::from("data/agents"),
+            redis_cluster_endpoint: None,
+            redis: Redis::default(),
             outbound: outbound::Config::default(),
             card_signing: sign::Config::default(),
         }
@@ -131,6 +142,11 @@ impl<S: Section> Settings for Config<S> {
         self.agent.validate(&self.server, mistakes);
         self.settings.validate(mistakes);
     }
+
+    fn secrets() -> &'static [&'static str] {
+        // It may hold a password.
+        &[redis::ENDPOINT]
+    }
 }
 
 impl AgentConfig {
@@ -158,6 +174,8 @@ impl AgentConfig {
         if let Err(error) = outbound::Policy::new(&self.outbound.allow, OUTBOUND) {
             mistakes.add(OUTBOUND, error);
         }
+        self.redis
+            .validate(self.redis_cluster_endpoint.as_deref(), &self.namespace, mistakes);
         let at_least_one = [
             ("agent.max_concurrent_tasks", u64::from(self.max_concurrent_tasks)),
             ("agent.task_timeout_seconds", self.task_timeout_seconds),
@@ -221,6 +239,42 @@ mod tests {
             mistakes(|config| config.agent.max_stored_tasks = 3),
             ["agent.max_stored_tasks"]
         );
+    }
+
+    #[test]
+    fn mistakes_about_redis_are_named_by_their_keys() {
+        let wrong = mistakes(|config| {
+            config.agent.redis_cluster_endpoint = Some("localhost:6379".to_owned());
+            config.agent.namespace = "a{b}".to_owned();
+            config.agent.redis.key_prefix = "a{b}".to_owned();
+            config.agent.redis.lease_seconds = 1;
+        });
+        assert_eq!(
+            wrong,
+            [
+                "agent.redis_cluster_endpoint",
+                "agent.namespace",
+                "agent.redis.key_prefix",
+                "agent.redis.lease_seconds"
+            ]
+        );
+        let plain = mistakes(|config| {
+            config.agent.redis_cluster_endpoint = Some("redis://localhost".to_owned());
+            config.agent.redis.certificate_authorities = Some(PathBuf::from("ca.pem"));
+        });
+        assert_eq!(plain, ["agent.redis.certificate_authorities"]);
+        let good = mistakes(|config| {
+            config.agent.redis_cluster_endpoint = Some("redis+cluster://a,b".to_owned());
+        });
+        assert!(good.is_empty(), "{good:?}");
+    }
+
+    #[test]
+    fn the_password_of_redis_is_not_printed() {
+        let mut config = Config::<NoSettings>::on_ports(7411, 7511, 7611);
+        config.agent.redis_cluster_endpoint = Some("redis://user:hidden@localhost".to_owned());
+        let printed = muster_runtime::config::redacted(&config).to_string();
+        assert!(!printed.contains("hidden"), "{printed}");
     }
 
     #[test]

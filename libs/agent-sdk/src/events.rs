@@ -167,6 +167,18 @@ pub(crate) fn status_update(
     ))
 }
 
+/// A task is cancelled now.
+pub(crate) fn cancelled(clock: &SharedClock, task: &pb::Task) -> pb::StreamResponse {
+    let message = Message::new(Role::Agent, vec![Part::text("cancelled by the caller")]);
+    status_update(
+        clock,
+        TaskState::Canceled,
+        Some(message),
+        &task.id,
+        &task.context_id,
+    )
+}
+
 /// A status of now; its message belongs to the task.
 pub(crate) fn status(
     clock: &SharedClock,

@@ -8,7 +8,7 @@
 //! ```text
 //! (muster-a2a)      the bindings: decode, call, encode
 //!   service.rs      bounds, admission, every operation
-//!     tasks.rs      the tasks, their followers, the disk      push.rs    their events to webhooks
+//!     tasks.rs      the tasks, their followers, the store     push.rs    their events to webhooks
 //!   execution.rs    one message at work
 //!     Agent         the idea
 //! ```
@@ -21,7 +21,8 @@
 //!   before a task exists, so that a caller can go elsewhere at once. Queueing here as well as in the router was
 //!   rejected: two queues hide each other's length.
 //! * Stored tasks are bounded in number and in bytes; finished ones leave first.
-//! * With a data directory tasks survive the process, and what was at work when it was killed ends or goes on.
+//! * With a data directory tasks survive the process, and what was at work when it was killed ends or goes on. In Redis they are
+//!   those of all instances of the agent: each answers for all, and one follows where another dies.
 //! * All who follow a task see the same events in the same order.
 //! * Registration never gives up and never stands in the way of serving.
 //!
@@ -36,6 +37,7 @@ mod execution;
 mod http;
 mod input;
 mod metrics;
+mod opening;
 mod push;
 mod registration;
 mod reply;
@@ -48,7 +50,7 @@ mod tasks;
 
 pub use agent::Agent;
 pub use card::{Card, Extension, Skill};
-pub use config::{AgentConfig, Config, NoSettings, Section};
+pub use config::{AgentConfig, Config, NoSettings, Redis, Section};
 pub use input::parse;
 pub use reply::{Artifact, Failure, Reply};
 pub use request::{File, Request};

@@ -177,6 +177,12 @@ impl Pushes {
         }
     }
 
+    /// Whether something is being sent to an address.
+    pub(crate) fn are_under_way(&self, task: &str, config: &str) -> bool {
+        let key = (task.to_owned(), config.to_owned());
+        self.inner.lines.lock().contains_key(&key)
+    }
+
     /// Sends nothing more to an address.
     pub(crate) fn forget(&self, task: &str, config: &str) {
         self.inner
@@ -185,7 +191,12 @@ impl Pushes {
             .remove(&(task.to_owned(), config.to_owned()));
     }
 
-    /// Stops; what is not delivered is on disk.
+    /// Sends nothing more of a task.
+    pub(crate) fn forget_all(&self, task: &str) {
+        self.inner.lines.lock().retain(|(known, _), _| known != task);
+    }
+
+    /// Stops; what is not delivered is in the store.
     pub(crate) fn close(&self) {
         self.inner.closing.cancel();
     }

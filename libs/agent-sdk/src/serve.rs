@@ -1,6 +1,5 @@
 //! From an agent and a configuration to a running service.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,12 +19,11 @@ use crate::card::Served;
 use crate::config::{AgentConfig, OUTBOUND, Section, authority};
 use crate::execution::{Executor, Limits};
 use crate::metrics::{DEFINITIONS, Meters};
+use crate::opening::{self, Opened};
 use crate::push::Pushes;
 use crate::registration::{Handle, Registration};
 use crate::running::Running;
 use crate::service::Desk;
-use crate::tasks::table::Bounds;
-use crate::tasks::{Disk, Tasks};
 use crate::{Agent, Card, Config, http};
 
 /// The check reads a value in memory; it cannot be late.
@@ -47,8 +45,6 @@ pub async fn run<A: Agent, S: Section>(
 
     // Logs and metrics name the agent. The chassis wants the name for the process's life; it is a few bytes, once.
     let name: &'static str = card.id().to_owned().leak();
-    let directory = directory(&config.agent, &card);
-    let disk = open_disk(name, directory.clone()).await?;
     let mut chassis = Chassis::new(name, &config.server, DEFINITIONS, shutdown)?;
     let clock = Arc::clone(&chassis.clock);
     let running = Running::new(card.id(), config.agent.max_concurrent_tasks, Arc::clone(&clock));
@@ -58,16 +54,24 @@ pub async fn run<A: Agent, S: Section>(
         .transpose()
         .map_err(|error| Error::Other(error.to_string()))?;
     let pushes = Pushes::new(outbound, meters.clone());
-    let (tasks, writer, left) = Tasks::open(bounds(&config.agent), disk, pushes.clone(), Arc::clone(&clock))
-        .map_err(|what| Error::DataDirectory {
-            path: directory.clone().unwrap_or_default(),
-            what,
-        })?;
+    let Opened {
+        tasks,
+        writer,
+        left,
+        sharing,
+        directory,
+    } = opening::open(name, &config.agent, pushes.clone(), Arc::clone(&clock)).await?;
+    let has_store = writer.is_some();
     if let Some(writer) = writer {
         chassis.tasks.spawn("task writer", writer.run());
     }
-    if let Some(directory) = &directory {
+    if let Some(sharing) = sharing {
+        chassis.tasks.spawn("shared tasks", sharing.run(meters.clone()));
+    }
+    if let Some(directory) = directory {
         chassis.check_disk(directory);
+    }
+    if has_store {
         let checked = tasks.clone();
         chassis
             .health
@@ -142,23 +146,6 @@ pub async fn run<A: Agent, S: Section>(
     chassis.serve(listeners, surface).await
 }
 
-/// Where the agent keeps its tasks; `None` where that is in memory.
-fn directory(config: &AgentConfig, card: &Card) -> Option<PathBuf> {
-    let parent = &config.data_directory;
-    (!parent.as_os_str().is_empty()).then(|| parent.join(card.id()))
-}
-
-/// Opens the store of tasks.
-async fn open_disk(name: &'static str, directory: Option<PathBuf>) -> Result<Option<Disk>, Error> {
-    let Some(directory) = directory else {
-        return Ok(None);
-    };
-    let opened = tokio::task::spawn_blocking(move || Disk::open(name, &directory)).await;
-    opened
-        .map_err(|error| Error::Other(format!("open the store: {error}")))?
-        .map(Some)
-}
-
 /// Hands what runs beside the requests to the chassis, and says what to do at the end: goodbye first, so that nobody
 /// is sent here any more.
 fn attend(
@@ -188,14 +175,6 @@ fn attend(
     chassis.on_drain("registration", move || async move {
         handle.goodbye().await;
     });
-}
-
-fn bounds(config: &AgentConfig) -> Bounds {
-    Bounds {
-        tasks: config.max_stored_tasks,
-        bytes: config.max_stored_bytes,
-        retention: Duration::from_secs(config.task_retention_seconds),
-    }
 }
 
 /// A card as it is served, signed where there is a key.

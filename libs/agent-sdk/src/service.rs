@@ -4,10 +4,10 @@
 //! task that it names, and then a place, so that an overloaded agent says no before a task exists. A caller that waits is answered
 //! when nobody works on the task any more, or when its own deadline passes; the task goes on then.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use a2a::{Message, Part, Role};
 use a2a_pb::pbconv;
 use a2a_pb::proto::{self as pb, TaskState};
 use futures::StreamExt as _;
@@ -29,7 +29,7 @@ use crate::push::Pushes;
 use crate::running::Run;
 use crate::tasks::record::{Errand, Push, Record, keep_last};
 use crate::tasks::table::unknown;
-use crate::tasks::{MOST_ATTEMPTS, Until};
+use crate::tasks::{Left, MOST_ATTEMPTS, Until};
 use crate::{Agent, Failure};
 
 /// Most parts of a message.
@@ -65,17 +65,27 @@ impl<A: Agent> Desk<A> {
         let settled = tasks.wait(&task_id);
         self.executor.start(work, run);
         let mut task = if at_once {
-            tasks.find(&task_id).ok_or_else(|| *unknown(&task_id))?
+            tasks.find(&task_id).await?.ok_or_else(|| *unknown(&task_id))?
         } else {
-            let settled = async { settled?.await.ok() };
+            let settled = async {
+                match settled {
+                    None => None,
+                    Some(settled) => settled.await.ok(),
+                }
+            };
+            let settled = async {
+                match settled.await {
+                    Some(task) => Ok(task),
+                    None => tasks.outcome(&task_id).await,
+                }
+            };
             match time_left(&head.headers)? {
                 None => settled.await,
                 Some(left) => match tokio::time::timeout(left, settled).await {
                     Ok(settled) => settled,
                     Err(_) => return Err(self.too_late(&task_id).await),
                 },
-            }
-            .ok_or_else(|| *unknown(&task_id))?
+            }?
         };
         keep_last(&mut task, configuration.history_length);
         Ok(Answer::Sent(pb::SendMessageResponse {
@@ -99,7 +109,7 @@ impl<A: Agent> Desk<A> {
     async fn stream(&self, head: &Head, request: pb::SendMessageRequest) -> Result<Answer, Status> {
         let timing = self.meters().received(Method::Stream, Sender::of(&head.headers));
         let Begun { task_id, work, run } = self.begin(head, request, true).await?;
-        let events = self.executor.tasks.follow(&task_id, Until::Settled)?;
+        let events = self.executor.tasks.follow(&task_id, Until::Settled).await?;
         self.executor.start(work, run);
         Ok(Answer::Events(events.inspect(move |_| _ = &timing).boxed()))
     }
@@ -120,7 +130,8 @@ impl<A: Agent> Desk<A> {
         if is_follow_up {
             message.context_id = executor
                 .tasks
-                .check_message(&message.task_id, &message.context_id)?;
+                .check_message(&message.task_id, &message.context_id)
+                .await?;
         }
         let run = executor
             .running
@@ -322,11 +333,11 @@ impl<A: Agent> Desk<A> {
         })
     }
 
-    fn get(&self, request: &pb::GetTaskRequest) -> Result<Answer, Box<Status>> {
-        check_task_id("id", &request.id)?;
-        check_length("history_length", request.history_length)?;
-        let task = self.executor.tasks.find(&request.id);
-        let mut task = task.ok_or_else(|| unknown(&request.id))?;
+    async fn get(&self, request: &pb::GetTaskRequest) -> Result<Answer, Status> {
+        check_task_id("id", &request.id).map_err(|status| *status)?;
+        check_length("history_length", request.history_length).map_err(|status| *status)?;
+        let task = self.executor.tasks.find(&request.id).await?;
+        let mut task = task.ok_or_else(|| *unknown(&request.id))?;
         keep_last(&mut task, request.history_length);
         Ok(Answer::Task(task))
     }
@@ -334,11 +345,7 @@ impl<A: Agent> Desk<A> {
     async fn cancel(&self, request: &pb::CancelTaskRequest) -> Result<Answer, Status> {
         check_task_id("id", &request.id).map_err(|status| *status)?;
         let clock = &self.executor.clock;
-        let event = |task: &pb::Task| {
-            let message = Message::new(Role::Agent, vec![Part::text("cancelled by the caller")]);
-            let (id, context) = (&task.id, &task.context_id);
-            events::status_update(clock, TaskState::Canceled, Some(message), id, context)
-        };
+        let event = |task: &pb::Task| events::cancelled(clock, task);
         let (task, is_new) = self.executor.tasks.cancel(&request.id, event).await?;
         if is_new {
             self.meters().task_ended(TaskState::Canceled);
@@ -348,14 +355,14 @@ impl<A: Agent> Desk<A> {
 
     async fn create_push(&self, config: &pb::TaskPushNotificationConfig) -> Result<Answer, Status> {
         let task = config.task_id.as_str();
-        self.executor.tasks.pushes(task)?;
+        self.executor.tasks.pushes(task).await?;
         let config = self.checked_push(config, task, "").map_err(|status| *status)?;
         self.executor.tasks.put_push(task, config.clone()).await?;
         Ok(Answer::PushConfig(config))
     }
 
-    fn get_push(&self, request: &pb::GetTaskPushNotificationConfigRequest) -> Result<Answer, Status> {
-        let configs = self.executor.tasks.pushes(&request.task_id)?;
+    async fn get_push(&self, request: &pb::GetTaskPushNotificationConfigRequest) -> Result<Answer, Status> {
+        let configs = self.executor.tasks.pushes(&request.task_id).await?;
         let config = configs.into_iter().find(|config| config.id == request.id);
         config.map(Answer::PushConfig).ok_or_else(|| {
             let shown: String = request.id.chars().take(64).collect();
@@ -366,9 +373,12 @@ impl<A: Agent> Desk<A> {
         })
     }
 
-    fn list_pushes(&self, request: &pb::ListTaskPushNotificationConfigsRequest) -> Result<Answer, Status> {
+    async fn list_pushes(
+        &self,
+        request: &pb::ListTaskPushNotificationConfigsRequest,
+    ) -> Result<Answer, Status> {
         // A task has few, so that a page holds them all.
-        let configs = self.executor.tasks.pushes(&request.task_id)?;
+        let configs = self.executor.tasks.pushes(&request.task_id).await?;
         Ok(Answer::PushConfigs(pb::ListTaskPushNotificationConfigsResponse {
             configs,
             next_page_token: String::new(),
@@ -393,11 +403,11 @@ impl<A: Agent> Desk<A> {
             Request::SendStreamingMessage(request) => self.stream(head, request).await,
             Request::GetTask(request) => {
                 let _timing = received(Method::GetTask);
-                self.get(&request).map_err(|status| *status)
+                self.get(&request).await
             }
             Request::ListTasks(request) => {
                 let _timing = received(Method::ListTasks);
-                self.executor.tasks.list(&request).map(Answer::Tasks)
+                self.executor.tasks.list(&request).await.map(Answer::Tasks)
             }
             Request::CancelTask(request) => {
                 let _timing = received(Method::CancelTask);
@@ -406,7 +416,7 @@ impl<A: Agent> Desk<A> {
             Request::SubscribeToTask(request) => {
                 let timing = received(Method::Subscribe);
                 check_task_id("id", &request.id).map_err(|status| *status)?;
-                let events: Events = self.executor.tasks.follow(&request.id, Until::Ended)?;
+                let events: Events = self.executor.tasks.follow(&request.id, Until::Ended).await?;
                 Ok(Answer::Events(events.inspect(move |_| _ = &timing).boxed()))
             }
             Request::CreatePushConfig(config) => {
@@ -415,11 +425,11 @@ impl<A: Agent> Desk<A> {
             }
             Request::GetPushConfig(request) => {
                 self.check_push(&request.task_id).map_err(|status| *status)?;
-                self.get_push(&request)
+                self.get_push(&request).await
             }
             Request::ListPushConfigs(request) => {
                 self.check_push(&request.task_id).map_err(|status| *status)?;
-                self.list_pushes(&request)
+                self.list_pushes(&request).await
             }
             Request::DeletePushConfig(request) => {
                 self.check_push(&request.task_id).map_err(|status| *status)?;
@@ -454,53 +464,58 @@ impl<A: Agent> Desk<A> {
         &self.executor.meters
     }
 
-    /// Goes on with what an earlier process left at work: again where that does no harm, as failed where it might.
-    pub(crate) async fn take_up(self: Arc<Self>, left: Vec<Record>) {
-        for record in left {
-            let Some(task) = record.task.clone() else { continue };
-            let Some(message) = task.history.last().cloned() else {
-                continue;
-            };
-            let errand = record.errand.clone().unwrap_or_default();
-            let read = crate::Request::read(
-                pbconv::from_proto_message(&message),
-                errand.metadata.as_ref().map(pbconv::from_proto_struct),
-                &errand,
-                &self.executor.card,
-            );
-            let skill = read.ok().and_then(|request| request.skill);
-            let is_repeatable = skill.is_some_and(|skill| self.executor.card.is_idempotent(&skill));
-            let cancellation = CancellationToken::new();
-            if self
-                .executor
-                .tasks
-                .revive(&task.id, cancellation.clone())
-                .await
-                .is_none()
-            {
-                continue;
+    /// Goes on with what processes left at work that have ended: again where that does no harm, as failed where it might. What
+    /// fails does so at once; what is worked on again waits for a place.
+    pub(crate) async fn take_up(self: Arc<Self>, mut left: Left) {
+        let mut again = VecDeque::new();
+        let mut is_open = true;
+        while is_open || !again.is_empty() {
+            tokio::select! {
+                record = left.recv(), if is_open => match record {
+                    None => is_open = false,
+                    Some(record) => again.extend(self.begin_again(record).await),
+                },
+                run = self.executor.running.wait(), if !again.is_empty() => {
+                    let Some(run) = run else { return };
+                    if let Some(work) = again.pop_front() {
+                        self.executor.start(work, run);
+                    }
+                }
             }
-            if !is_repeatable || errand.attempts >= MOST_ATTEMPTS {
-                self.fail(&task, errand.attempts).await;
-                continue;
-            }
-            let Some(run) = self.executor.running.wait().await else {
-                return;
-            };
-            tracing::info!(task_id = task.id, "working again on what an earlier process left");
-            let mut earlier = task.history.clone();
-            earlier.pop();
-            let work = Work {
-                task_id: task.id,
-                context_id: task.context_id,
-                earlier,
-                message,
-                errand,
-                cancellation,
-                is_follow_up: false,
-            };
-            self.executor.start(work, run);
         }
+    }
+
+    /// Work that is to be done again; `None` where it is not, because it has failed or is another's.
+    async fn begin_again(&self, record: Record) -> Option<Work> {
+        let task = record.task?;
+        let message = task.history.last().cloned()?;
+        let errand = record.errand.unwrap_or_default();
+        let read = crate::Request::read(
+            pbconv::from_proto_message(&message),
+            errand.metadata.as_ref().map(pbconv::from_proto_struct),
+            &errand,
+            &self.executor.card,
+        );
+        let skill = read.ok().and_then(|request| request.skill);
+        let is_repeatable = skill.is_some_and(|skill| self.executor.card.is_idempotent(&skill));
+        let cancellation = CancellationToken::new();
+        self.executor.tasks.revive(&task.id, cancellation.clone()).await?;
+        if !is_repeatable || errand.attempts >= MOST_ATTEMPTS {
+            self.fail(&task, errand.attempts).await;
+            return None;
+        }
+        tracing::info!(task_id = task.id, "working again on what an earlier process left");
+        let mut earlier = task.history.clone();
+        earlier.pop();
+        Some(Work {
+            task_id: task.id,
+            context_id: task.context_id,
+            earlier,
+            message,
+            errand,
+            cancellation,
+            is_follow_up: false,
+        })
     }
 
     async fn fail(&self, task: &pb::Task, attempts: u32) {

@@ -1,51 +1,72 @@
-//! The tasks that clients can ask about, at work and ended, in memory and on disk.
+//! The tasks that clients can ask about, at work and ended, in memory and in a store.
 //!
 //! ```text
-//! tasks.rs       what the service and the executions do with tasks
-//!   table.rs     the tasks as data, under one lock
-//!   journal.rs   the same on disk
+//! tasks.rs         what the service and the executions do with tasks
+//!   table.rs       the tasks as data, under one lock
+//!   journal.rs     has them written
+//!     store.rs     the port: embedded.rs on this machine's disk, redis.rs for all instances of the agent
+//!   elsewhere.rs   what is asked about tasks that are not here
+//!   following.rs   a task's events, here or elsewhere
+//!   sharing.rs     signs of life, wishes of other instances, and what dead ones have left
 //! ```
 //!
 //! What is relied upon:
 //!
 //! - **Durable before it is told.** A task whose id a caller learns before its end (a stream, an answer at once, a push) is
-//!   on disk before that, and each end and question is before anybody hears of it. A task that is answered when it has ended says
+//!   in the store before that, and each end and question is before anybody hears of it. A task that is answered when it has ended says
 //!   all there is with the answer; it is written right after it, within [`GATHERING`](journal), and is lost only where
 //!   the process is killed in between.
-//! - **Nothing stays WORKING.** What a process had at work when it was killed ends FAILED at the next start, or is worked on
-//!   again where its skill is idempotent, [`MOST_ATTEMPTS`] times at most, because a task may be what kills the process.
+//! - **Nothing stays WORKING.** What a process had at work when it was killed ends FAILED, or is worked on again where its
+//!   skill is idempotent, [`MOST_ATTEMPTS`] times at most, because a task may be what kills the process: at the next start, and
+//!   in a shared store at another instance when the lease has ended.
 //! - **One order of events.** See [`table`].
+//! - **One instance at a time.** In a shared store whoever works on a task, changes it or pushes its events holds it, and
+//!   what others write is refused.
 //!
-//! Without a data directory all of it is in memory, and a restart forgets it.
+//! Without a store all of it is in memory, and a restart forgets it.
 
+#[cfg(test)]
+mod conformance;
+mod elsewhere;
+mod embedded;
+mod following;
 mod journal;
 mod page;
 pub(crate) mod record;
+pub(crate) mod redis;
+mod sharing;
+mod store;
 pub(crate) mod table;
+mod tenure;
 #[cfg(test)]
 mod tests;
+mod trail;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use a2a_pb::proto::{self as pb, TaskState};
-use futures::StreamExt as _;
-use muster_a2a::Events;
+use a2a_pb::proto as pb;
 use muster_api::error::{Error, Reason};
 use muster_runtime::clock::SharedClock;
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-pub(crate) use journal::{Disk, Journal, Writer};
-use record::{Errand, Push, Record, is_settled, is_terminal};
-use table::{Bounds, Cancelled, Event, Follower, Publication, Resumed, Table};
+use elsewhere::Hold;
+pub(crate) use embedded::Disk;
+pub(crate) use following::Until;
+pub(crate) use journal::{Journal, Writer};
+use record::{Errand, Push, Record, is_settled};
+pub(crate) use sharing::Sharing;
+use table::{Bounds, Cancelled, Event, Publication, Resumed, Table};
 
 use crate::push::Pushes;
 
 /// How often work is begun again that a process did not survive.
 pub(crate) const MOST_ATTEMPTS: u32 = 3;
+
+/// Most tasks that wait to be taken up where instances die; more wait in the store.
+const MOST_LEFT: usize = 64;
 
 /// All tasks of one agent process. Clones share them.
 #[derive(Clone)]
@@ -56,16 +77,22 @@ pub(crate) struct Tasks {
     clock: SharedClock,
     /// The process ends.
     closing: CancellationToken,
+    /// Where the store is shared.
+    shared: Option<Shared>,
 }
 
-/// When a stream of events ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Until {
-    /// Nobody works on the task any more.
-    Settled,
-    /// The task has ended.
-    Ended,
+/// What goes with a store that is shared.
+#[derive(Clone)]
+struct Shared {
+    redis: Arc<redis::Redis>,
+    /// Those who follow tasks of other instances.
+    followers: Arc<Semaphore>,
+    /// To whoever takes up what instances leave at work.
+    left: mpsc::Sender<Record>,
 }
+
+/// Work that nobody does any more, to be taken up.
+pub(crate) type Left = mpsc::Receiver<Record>;
 
 impl Tasks {
     /// The tasks on a disk, with what an earlier process left at work, and what writes them; or in memory alone.
@@ -77,7 +104,7 @@ impl Tasks {
         disk: Option<Disk>,
         pushes: Pushes,
         clock: SharedClock,
-    ) -> Result<(Self, Option<Writer>, Vec<Record>), String> {
+    ) -> Result<(Self, Option<Writer>, Left), String> {
         let table = Arc::new(Mutex::new(Table::new(bounds)));
         let mut left = Vec::new();
         let mut owed = Vec::new();
@@ -97,7 +124,7 @@ impl Tasks {
                     }
                 }
                 drop(loaded);
-                let (journal, writer) = disk.journal(Arc::clone(&table));
+                let (journal, writer) = Journal::new(Arc::new(disk), Arc::clone(&table));
                 (journal, Some(writer))
             }
         };
@@ -107,11 +134,44 @@ impl Tasks {
             pushes,
             clock,
             closing: CancellationToken::new(),
+            shared: None,
         };
         for record in owed {
             tasks.push_snapshot(&record);
         }
-        Ok((tasks, writer, left))
+        let (sender, receiver) = mpsc::channel(left.len().max(1));
+        for record in left {
+            // There is room for all.
+            let _ = sender.try_send(record);
+        }
+        Ok((tasks, writer, receiver))
+    }
+
+    /// The tasks in a store that instances of the agent share, what writes them, and what takes part in the sharing.
+    pub(crate) fn share(
+        bounds: Bounds,
+        redis: redis::Redis,
+        pushes: Pushes,
+        clock: SharedClock,
+    ) -> (Self, Writer, Left, Sharing) {
+        let redis = Arc::new(redis);
+        let table = Arc::new(Mutex::new(Table::shared(bounds)));
+        let (journal, writer) = Journal::new(Arc::clone(&redis) as Arc<dyn store::Store>, Arc::clone(&table));
+        let (left, receiver) = mpsc::channel(MOST_LEFT);
+        let tasks = Self {
+            table,
+            journal,
+            pushes,
+            clock,
+            closing: CancellationToken::new(),
+            shared: Some(Shared {
+                redis,
+                followers: following::places(),
+                left,
+            }),
+        };
+        let sharing = Sharing::new(tasks.clone());
+        (tasks, writer, receiver, sharing)
     }
 
     /// A new task that is at work.
@@ -140,7 +200,7 @@ impl Tasks {
             if let Err(error) = self.journal.write(&id).await {
                 self.table.lock().withdraw(&id);
                 self.journal.write_later(&id);
-                return Err(error.into());
+                return Err(self.not_begun(error).into());
             }
         } else {
             self.journal.write_later(&id);
@@ -148,12 +208,29 @@ impl Tasks {
         Ok(())
     }
 
+    /// Why a task is not begun. Callers that know no task to ask for may send the message again without fear: a Redis that is away is
+    /// a dependency like others, and what a workflow waits for.
+    fn not_begun(&self, error: Error) -> Error {
+        if self.shared.is_none() || error.reason != Reason::StoreUnavailable {
+            return error;
+        }
+        Error::new(
+            Reason::DependencyUnavailable,
+            format!("the task is not begun: {}", error.message),
+        )
+        .with_retry_after(error.retry_after.unwrap_or_default())
+    }
+
     /// The context of a task that takes a message now.
-    pub(crate) fn check_message(&self, id: &str, context: &str) -> Result<String, Status> {
-        self.table
-            .lock()
-            .check_message(id, context)
-            .map_err(|status| *status)
+    pub(crate) async fn check_message(&self, id: &str, context: &str) -> Result<String, Status> {
+        match self.stored_elsewhere(id).await? {
+            Some(stored) => elsewhere::check_message(id, context, &stored).map_err(|status| *status),
+            None => self
+                .table
+                .lock()
+                .check_message(id, context)
+                .map_err(|status| *status),
+        }
     }
 
     /// Takes a task up again with a message.
@@ -165,6 +242,10 @@ impl Tasks {
         status: pb::TaskStatus,
         work: CancellationToken,
     ) -> Result<Resumed, Status> {
+        let _pin = match self.hold(id).await? {
+            Hold::Here(pin) => pin,
+            Hold::Elsewhere => return Err(*table::at_work(id)),
+        };
         let resumed = self
             .table
             .lock()
@@ -172,6 +253,11 @@ impl Tasks {
             .map_err(|status| *status)?;
         // The caller knows the task, and what it says now must not be lost.
         if let Err(error) = self.journal.write(id).await {
+            if self.shared.is_some() {
+                // What has become of it says the store; it is taken from there, by this instance or another.
+                self.table.lock().lose(id);
+                return Err(error.into());
+            }
             tracing::warn!(task_id = id, %error, "a message is taken that is not durable");
         }
         Ok(resumed)
@@ -183,6 +269,10 @@ impl Tasks {
         // Counted before it begins, as it may be the end of this process, too.
         if let Err(error) = self.journal.write(id).await {
             tracing::error!(task_id = id, %error, "a task that was left is not taken up");
+            if self.shared.is_some() {
+                // It stays this instance's in the store, where the next look finds it.
+                self.table.lock().lose(id);
+            }
             return None;
         }
         revived
@@ -196,6 +286,10 @@ impl Tasks {
             table.publish(id, &event);
             table.pushes(id).unwrap_or_default()
         };
+        if self.shared.is_some() {
+            // For those who ask at another instance.
+            self.journal.write_later(id);
+        }
         self.push(id, &pushes, std::slice::from_ref(&event), false);
     }
 
@@ -205,7 +299,8 @@ impl Tasks {
         match publication {
             None => false,
             Some(publication) => {
-                self.told(id, publication).await;
+                // Whoever waits hears of what went wrong by asking for the task.
+                let _ = self.told(id, publication).await;
                 true
             }
         }
@@ -218,25 +313,48 @@ impl Tasks {
             self.journal.write_later(id);
             self.push_all(id, &publication);
             publication.tell();
+            self.table.lock().told(id);
         }
     }
 
-    /// Tells everybody what is durable now.
-    async fn told(&self, id: &str, publication: Publication) {
+    /// Tells everybody what is durable now. Where instances share the store, what is not durable is not told: the end of a task
+    /// may be another's to say by now.
+    async fn told(&self, id: &str, publication: Publication) -> Result<(), Status> {
         self.table.lock().touch(id, self.clock.monotonic());
-        if publication.announced {
-            if let Err(error) = self.journal.write(id).await {
-                tracing::error!(task_id = id, %error, "the end of a task is told and not durable");
-            }
-        } else {
+        if !publication.announced {
             self.journal.write_later(id);
+        } else if let Err(error) = self.journal.write(id).await {
+            if self.shared.is_some() {
+                tracing::warn!(task_id = id, %error, "the end of a task is not told before it is durable");
+                self.table.lock().told(id);
+                return Err(error.into());
+            }
+            tracing::error!(task_id = id, %error, "the end of a task is told and not durable");
         }
         self.push_all(id, &publication);
         publication.tell();
+        self.table.lock().told(id);
+        Ok(())
     }
 
     /// Cancels a task.
     pub(crate) async fn cancel(
+        &self,
+        id: &str,
+        event: impl FnOnce(&pb::Task) -> pb::StreamResponse,
+    ) -> Result<(pb::Task, bool), Status> {
+        if let Some(task) = self.cancel_elsewhere(id).await? {
+            return Ok((task, false));
+        }
+        let _pin = match self.hold(id).await? {
+            Hold::Here(pin) => pin,
+            Hold::Elsewhere => return Err(journal::lost(id).into()),
+        };
+        self.cancel_here(id, event).await
+    }
+
+    /// Cancels a task that is here.
+    async fn cancel_here(
         &self,
         id: &str,
         event: impl FnOnce(&pb::Task) -> pb::StreamResponse,
@@ -249,25 +367,47 @@ impl Tasks {
                     work.cancel();
                 }
                 let task = publication.task.clone();
-                self.told(id, *publication).await;
+                self.told(id, *publication).await?;
                 Ok((task, true))
             }
         }
     }
 
     /// The task as it is now.
-    pub(crate) fn find(&self, id: &str) -> Option<pb::Task> {
-        self.table.lock().find(id)
+    pub(crate) async fn find(&self, id: &str) -> Result<Option<pb::Task>, Status> {
+        let is_secret = self.table.lock().is_secret(id);
+        if is_secret
+            && let Err(error) = self.journal.write(id).await
+            && error.reason != Reason::OwnerUnavailable
+        {
+            return Err(error.into());
+        }
+        let here = self.table.lock().find(id);
+        match here {
+            Some(task) => Ok(Some(task)),
+            None => Ok(self.read(id).await?.and_then(|stored| stored.record.task)),
+        }
     }
 
     /// A page of tasks.
-    pub(crate) fn list(&self, request: &pb::ListTasksRequest) -> Result<pb::ListTasksResponse, Status> {
-        self.table.lock().list(request).map_err(|status| *status)
+    pub(crate) async fn list(&self, request: &pb::ListTasksRequest) -> Result<pb::ListTasksResponse, Status> {
+        match &self.shared {
+            None => self.table.lock().list(request).map_err(|status| *status),
+            Some(shared) => self.list_shared(shared, request).await,
+        }
     }
 
     /// Resolves with the task when nobody works on it any more.
     pub(crate) fn wait(&self, id: &str) -> Option<oneshot::Receiver<pb::Task>> {
         self.table.lock().wait(id)
+    }
+
+    /// The task when nobody works on it any more, where whoever worked on it here was not the one to end it.
+    pub(crate) async fn outcome(&self, id: &str) -> Result<pb::Task, Status> {
+        match &self.shared {
+            None => Err(*table::unknown(id)),
+            Some(shared) => self.outcome_elsewhere(shared, id).await,
+        }
     }
 
     /// Says that a caller knows of the task; it is durable when this returns.
@@ -276,30 +416,12 @@ impl Tasks {
         self.journal.write(id).await.map_err(Status::from)
     }
 
-    /// A task as it is now, and what happens to it from here on.
-    pub(crate) fn follow(&self, id: &str, until: Until) -> Result<Events, Status> {
-        let (task, follower) = self.table.lock().follow(id).map_err(|status| *status)?;
-        let first = pb::StreamResponse {
-            payload: Some(pb::stream_response::Payload::Task(task)),
-        };
-        let following = Following {
-            tasks: self.clone(),
-            id: id.to_owned(),
-            follower: Some(follower),
-            until,
-        };
-        let events = futures::stream::unfold(Some(following), |following| async {
-            let mut following = following?;
-            let event = following.next().await?;
-            let goes_on = event.is_ok() && following.follower.is_some();
-            Some((event, goes_on.then_some(following)))
-        });
-        Ok(futures::stream::iter([Ok(first)]).chain(events).boxed())
-    }
-
     /// Where a task's updates are pushed to.
-    pub(crate) fn pushes(&self, id: &str) -> Result<Vec<pb::TaskPushNotificationConfig>, Status> {
-        let pushes = self.table.lock().pushes(id).map_err(|status| *status)?;
+    pub(crate) async fn pushes(&self, id: &str) -> Result<Vec<pb::TaskPushNotificationConfig>, Status> {
+        let pushes = match self.stored_elsewhere(id).await? {
+            Some(stored) => stored.record.pushes,
+            None => self.table.lock().pushes(id).map_err(|status| *status)?,
+        };
         Ok(pushes.into_iter().filter_map(|push| push.config).collect())
     }
 
@@ -309,12 +431,34 @@ impl Tasks {
         id: &str,
         config: pb::TaskPushNotificationConfig,
     ) -> Result<(), Status> {
+        if self.put_push_elsewhere(id, &config).await? {
+            return Ok(());
+        }
+        let _pin = match self.hold(id).await? {
+            Hold::Here(pin) => pin,
+            Hold::Elsewhere => return Err(journal::lost(id).into()),
+        };
+        self.put_push_here(id, config).await
+    }
+
+    async fn put_push_here(&self, id: &str, config: pb::TaskPushNotificationConfig) -> Result<(), Status> {
         self.table.lock().put_push(id, config).map_err(|status| *status)?;
         self.journal.write(id).await.map_err(Status::from)
     }
 
     /// Removes an address; it is durable when this returns.
     pub(crate) async fn remove_push(&self, id: &str, config: &str) -> Result<(), Status> {
+        if self.remove_push_elsewhere(id, config).await? {
+            return Ok(());
+        }
+        let _pin = match self.hold(id).await? {
+            Hold::Here(pin) => pin,
+            Hold::Elsewhere => return Err(journal::lost(id).into()),
+        };
+        self.remove_push_here(id, config).await
+    }
+
+    async fn remove_push_here(&self, id: &str, config: &str) -> Result<(), Status> {
         self.table
             .lock()
             .remove_push(id, config)
@@ -352,71 +496,43 @@ impl Tasks {
         self.push(&task.id, &owed, &[snapshot], true);
     }
 
+    /// Sends nothing more of tasks that are other instances'.
+    fn forget_lost(&self) {
+        let lost = self.table.lock().take_lost();
+        for id in lost {
+            self.pushes.forget_all(&id);
+        }
+    }
+
+    /// Sends what receivers are still to be told and what is not under way already: of tasks of other instances, and of those whose end
+    /// became durable later than it should have.
+    fn push_owed(&self) {
+        let owing = self.table.lock().owing();
+        for mut record in owing {
+            let Some(id) = record.task.as_ref().map(|task| task.id.clone()) else {
+                continue;
+            };
+            record.pushes.retain(|push| {
+                push.config
+                    .as_ref()
+                    .is_some_and(|config| !self.pushes.are_under_way(&id, &config.id))
+            });
+            self.push_snapshot(&record);
+        }
+    }
+
     /// Why nothing is kept any more; `None` while it is.
     pub(crate) fn failure(&self) -> Option<String> {
         self.journal.failure()
     }
 
-    /// Ends every stream and writes what is still to be written.
+    /// Ends every stream, writes what is still to be written, and leaves the rest to the other instances.
     pub(crate) async fn close(&self) {
         self.closing.cancel();
         self.table.lock().dismiss();
         self.journal.close().await;
-    }
-}
-
-/// A stream's end at the agent.
-struct Following {
-    tasks: Tasks,
-    id: String,
-    /// `None` when the last event was given.
-    follower: Option<Follower>,
-    until: Until,
-}
-
-impl Following {
-    async fn next(&mut self) -> Option<Result<pb::StreamResponse, Status>> {
-        let follower = self.follower.as_mut()?;
-        let Some(event) = follower.events.recv().await else {
-            if follower.overrun.load(Ordering::Relaxed) {
-                let error = Error::new(
-                    Reason::WatchOverrun,
-                    format!("the stream of task '{}' was not read for too long", self.id),
-                );
-                return Some(Err(error.into()));
-            }
-            if self.tasks.closing.is_cancelled() {
-                let error = Error::new(Reason::ShuttingDown, "the agent shuts down; subscribe again");
-                return Some(Err(error
-                    .with_retry_after(std::time::Duration::from_secs(1))
-                    .into()));
-            }
-            return None;
-        };
-        if self.is_last(&event) {
-            self.follower = None;
+        if let Some(shared) = &self.shared {
+            shared.redis.leave().await;
         }
-        Some(Ok(pb::StreamResponse::clone(&event)))
-    }
-
-    fn is_last(&self, event: &pb::StreamResponse) -> bool {
-        let Some(pb::stream_response::Payload::StatusUpdate(update)) = &event.payload else {
-            return false;
-        };
-        let state = update
-            .status
-            .as_ref()
-            .map_or(TaskState::Unspecified, pb::TaskStatus::state);
-        match self.until {
-            Until::Settled => is_settled(state),
-            Until::Ended => is_terminal(state),
-        }
-    }
-}
-
-impl Drop for Following {
-    fn drop(&mut self) {
-        self.follower = None;
-        self.tasks.table.lock().unfollow(&self.id);
     }
 }

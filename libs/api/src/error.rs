@@ -151,7 +151,7 @@ catalogue! {
     /// The store cannot write.
     StoreUnavailable = "STORE_UNAVAILABLE", Unavailable, 503, "see the service's log: disk full, damaged file or lost store";
     /// Nobody works on it at this moment.
-    OwnerUnavailable = "OWNER_UNAVAILABLE", Unavailable, 503, "try again: another engine takes over within seconds; if none does, see whether enough of them run";
+    OwnerUnavailable = "OWNER_UNAVAILABLE", Unavailable, 503, "try again: another replica takes over within seconds; if none does, see whether enough of them run";
     /// The service is shutting down.
     ShuttingDown = "SHUTTING_DOWN", Unavailable, 503, "try again; another replica or the restarted service answers";
     /// A dependency does not answer.

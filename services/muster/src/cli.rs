@@ -137,8 +137,8 @@ pub struct DevArguments {
     /// Keep nothing: a temporary directory that goes when the process ends.
     #[arg(long)]
     pub ephemeral: bool,
-    /// Keep the engine's catalogue and runs, the registry's leases and what routers share in this Redis: redis://HOST:PORT,
-    /// redis+sentinel://HOST:PORT,…/PRIMARY or redis+cluster://HOST:PORT,… What else there is stays in the embedded stores.
+    /// Keep in this Redis what several of a kind would share (the engine's catalogue and runs, the registry's leases, owners of tasks,
+    /// agents' tasks): redis://HOST:PORT, redis+sentinel://HOST:PORT,…/PRIMARY or redis+cluster://HOST:PORT,…
     #[arg(long, value_name = "URL")]
     pub redis: Option<String>,
     /// A configuration file (TOML, YAML or JSON).

@@ -25,6 +25,7 @@ pub async fn run(arguments: DevArguments, output: &Output) -> Result<(), Failure
             .map_err(|error| Failure::usage(format!("--redis: {error}")))?;
         config.registry.redis_cluster_endpoint = Some(url.clone());
         config.router.redis_cluster_endpoint = Some(url.clone());
+        config.agent.redis_cluster_endpoint = Some(url.clone());
         config.engine.redis_cluster_endpoint = Some(url);
     }
     if arguments.print_config {
@@ -67,6 +68,7 @@ fn in_redis(config: &fleet::Config) -> Vec<(&'static str, String)> {
         ),
         ("the registry's leases", &config.registry.redis_cluster_endpoint),
         ("what routers share", &config.router.redis_cluster_endpoint),
+        ("the agents' tasks", &config.agent.redis_cluster_endpoint),
     ];
     let shown = |url: &String| url.parse().map(|address: Address| address.to_string()).ok();
     kept.into_iter()
@@ -94,9 +96,6 @@ fn announce(fleet: &Fleet, directory: &Directory, in_redis: &[(&str, String)], o
     ));
     for (what, address) in in_redis {
         output.line(&format!("{what} are in Redis at {address}"));
-    }
-    if !in_redis.is_empty() {
-        output.line("the other services keep their own stores");
     }
     for line in fleet.next_steps() {
         output.line(&line);

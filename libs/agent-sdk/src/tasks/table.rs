@@ -9,10 +9,16 @@
 //! settled is published in two steps: [`Table::settle`] changes the task and says whom to tell, and the caller tells them when
 //! it is durable.
 //!
+//! Where the store is shared ([`shared`]), the table has the tasks that this instance *holds*: those that it works on, changes, or
+//! has not written yet. What it does not hold any more it forgets, but for tasks that have ended, which stay as copies as
+//! long as there is room: nothing but where they are pushed to can change in them.
+//!
 //! Rejected: a shared broadcast of bounded length, in which a slow follower loses events of all; one list per task that
 //! followers read by index, which has to be kept for the slowest of them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod shared;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -20,15 +26,16 @@ use std::time::Duration;
 use a2a_pb::proto::{self as pb, TaskState};
 use muster_a2a::ProtocolError;
 use muster_api::error::{Error, Reason};
-use muster_api::time;
 use prost::Message as _;
 use prost::bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::page::{self, Key};
-use super::record::{Errand, Push, Record, is_settled, is_terminal, keep_last};
+use super::page::{Key, Query};
+use super::record::{Errand, Push, Record, is_settled, is_terminal};
+use super::store::Stage;
+use super::trail::Trail;
 use crate::reply::RESULT;
 
 /// Events that a follower may be behind; more than one execution can have.
@@ -61,6 +68,12 @@ pub(crate) struct Table {
     bytes: usize,
     /// Ids of what was forgotten and is to be forgotten on disk.
     forgotten: Vec<String>,
+    /// Whether the store is, so that it forgets by itself and has tasks that are not here.
+    is_shared: bool,
+    /// What a shared store may have and must not keep.
+    withdrawn: HashSet<String>,
+    /// What turned out to be another instance's since somebody looked.
+    lost: Vec<String>,
 }
 
 struct Entry {
@@ -71,6 +84,17 @@ struct Entry {
     size: usize,
     tick: u64,
     touched: Duration,
+    trail: Trail,
+    /// Whether this process has to do with the task; false for a copy of one that has ended.
+    is_held: bool,
+    /// How many are about to change it.
+    pins: usize,
+    /// Who has to do with it, in the eyes of a shared store.
+    known_stage: Stage,
+    /// Its end is being written, and is told then.
+    is_telling: bool,
+    /// It is settled, somebody knows of it, and a shared store does not yet have it so: nobody is to hear of it before.
+    is_secret: bool,
 }
 
 enum Body {
@@ -91,14 +115,24 @@ struct Live {
 #[derive(Clone)]
 struct Sender {
     events: mpsc::Sender<Event>,
-    overrun: Arc<AtomicBool>,
+    fate: Arc<Fate>,
 }
 
 /// A follower's end.
 pub(crate) struct Follower {
     pub(crate) events: mpsc::Receiver<Event>,
-    /// Whether events were lost because nobody took them.
-    pub(crate) overrun: Arc<AtomicBool>,
+    pub(crate) fate: Arc<Fate>,
+    /// How many events the task had had before.
+    pub(crate) seen: u64,
+}
+
+/// Why there are no more events.
+#[derive(Default)]
+pub(crate) struct Fate {
+    /// Nobody took them.
+    pub(crate) is_overrun: AtomicBool,
+    /// The task is another instance's by now, and what was told may not be what has become of it.
+    pub(crate) is_lost: AtomicBool,
 }
 
 /// What is to be told, and whom, once it is durable.
@@ -138,6 +172,9 @@ impl Table {
             ticker: 0,
             bytes: 0,
             forgotten: Vec::new(),
+            is_shared: false,
+            withdrawn: HashSet::new(),
+            lost: Vec::new(),
         }
     }
 
@@ -175,6 +212,7 @@ impl Table {
             announced,
         };
         self.insert(&id, &record, Body::Live(Box::new(live)), now);
+        self.change(&id);
         Ok(())
     }
 
@@ -189,6 +227,12 @@ impl Table {
             size: record.encoded_len(),
             tick: self.ticker,
             touched: now,
+            trail: Trail::default(),
+            is_held: true,
+            pins: 0,
+            known_stage: Stage::AtWork,
+            is_telling: false,
+            is_secret: false,
         };
         self.bytes += entry.size;
         self.by_age.insert(entry.key.clone());
@@ -207,6 +251,9 @@ impl Table {
     /// Takes a task back that could not be made durable before anybody knew of it.
     pub(crate) fn withdraw(&mut self, id: &str) {
         self.forget(id);
+        if self.is_shared {
+            self.withdrawn.insert(id.to_owned());
+        }
     }
 
     /// Ids to be forgotten on disk, too.
@@ -221,7 +268,9 @@ impl Table {
                 break;
             }
             self.forget(&id);
-            self.forgotten.push(id);
+            if !self.is_shared {
+                self.forgotten.push(id);
+            }
         }
         if self.fits(size) {
             return Ok(());
@@ -243,7 +292,10 @@ impl Table {
         self.untouched
             .values()
             .filter_map(|id| Some((id, self.by_id.get(id)?)))
-            .find(|(_, entry)| matches!(entry.body, Body::Kept(_)))
+            .find(|(_, entry)| {
+                // What a shared store may not have yet must not be forgotten.
+                matches!(entry.body, Body::Kept(_)) && !(self.is_shared && entry.is_held)
+            })
             .map(|(id, entry)| (id.clone(), entry.touched))
     }
 
@@ -252,6 +304,7 @@ impl Table {
     }
 
     /// What is on disk of a task, or is to be; nothing where it is forgotten.
+    #[cfg(test)]
     pub(crate) fn encoded(&self, id: &str) -> Option<Vec<u8>> {
         self.by_id.get(id).map(|entry| match &entry.body {
             Body::Kept(bytes) => bytes.to_vec(),
@@ -275,28 +328,9 @@ impl Table {
     /// The context of a task that takes a message now.
     pub(crate) fn check_message(&self, id: &str, context: &str) -> Result<String, Box<Status>> {
         let entry = self.by_id.get(id).ok_or_else(|| unknown(id))?;
-        if !context.is_empty() && context != entry.context {
-            let message = format!(
-                "is '{context}', but the task belongs to '{}'; leave it out, or send what the task says",
-                entry.context
-            );
-            return Err(Box::new(
-                Error::invalid_field("message.context_id", message).into(),
-            ));
-        }
         let is_at_work = matches!(&entry.body, Body::Live(live) if live.work.is_some());
-        if is_terminal(entry.state) {
-            Err(unsupported(format!(
-                "task '{id}' has ended as {}; start a new one",
-                entry.state.as_str_name()
-            )))
-        } else if is_at_work {
-            Err(unsupported(format!(
-                "task '{id}' is at work and takes no message before it asks for one"
-            )))
-        } else {
-            Ok(entry.context.clone())
-        }
+        check_message(id, context, &entry.context, entry.state, is_at_work)?;
+        Ok(entry.context.clone())
     }
 
     /// Takes a task up again with a message, and has it work.
@@ -329,8 +363,11 @@ impl Table {
                 },
             )),
         };
-        live.publish(&Arc::new(update));
+        let update = Arc::new(update);
+        live.publish(&update);
         let task = live.record.task.clone().unwrap_or_default();
+        self.note(id, &update);
+        self.change(id);
         self.grow(id, grown);
         self.place(id);
         Ok(Resumed { task, earlier })
@@ -346,6 +383,7 @@ impl Table {
             return;
         }
         live.publish(event);
+        self.note(id, event);
         self.grow(id, event.encoded_len());
         self.place(id);
     }
@@ -381,6 +419,14 @@ impl Table {
             // Their streams end with the events that they get.
             live.followers.clear();
         }
+        for event in &publication.events {
+            self.note(id, event);
+        }
+        self.change(id);
+        if let Some(entry) = self.by_id.get_mut(id) {
+            entry.is_telling = true;
+            entry.is_secret = self.is_shared && publication.announced;
+        }
         self.grow(id, grown);
         self.place(id);
         self.rest(id);
@@ -395,15 +441,8 @@ impl Table {
     ) -> Result<Cancelled, Box<Status>> {
         let entry = self.by_id.get(id).ok_or_else(|| unknown(id))?;
         let task = self.find(id).ok_or_else(|| unknown(id))?;
-        match entry.state {
-            TaskState::Canceled => return Ok(Cancelled::Before(Box::new(task))),
-            ended if is_terminal(ended) => {
-                return Err(Box::new(
-                    ProtocolError::TaskNotCancelable
-                        .status(format!("task '{id}' has ended as {}", ended.as_str_name())),
-                ));
-            }
-            _ => {}
+        if check_cancel(id, entry.state)? {
+            return Ok(Cancelled::Before(Box::new(task)));
         }
         let live = self.open(id)?;
         live.announced = true;
@@ -418,12 +457,8 @@ impl Table {
     /// A task as it is now and what happens to it from here on.
     pub(crate) fn follow(&mut self, id: &str) -> Result<(pb::Task, Follower), Box<Status>> {
         let state = self.state(id).ok_or_else(|| unknown(id))?;
-        if is_terminal(state) {
-            return Err(unsupported(format!(
-                "task '{id}' has ended as {}; read it with GetTask",
-                state.as_str_name()
-            )));
-        }
+        check_follow(id, state)?;
+        let seen = self.by_id.get(id).map_or(0, |entry| entry.trail.number());
         let live = self.open(id)?;
         live.followers.retain(|follower| !follower.events.is_closed());
         if live.followers.len() >= MOST_FOLLOWERS {
@@ -434,16 +469,17 @@ impl Table {
             return Err(Box::new(error.with_retry_after(Duration::from_secs(5)).into()));
         }
         let (events, receiver) = mpsc::channel(FOLLOWER_EVENTS);
-        let overrun = Arc::new(AtomicBool::new(false));
+        let fate = Arc::<Fate>::default();
         live.followers.push(Sender {
             events,
-            overrun: Arc::clone(&overrun),
+            fate: Arc::clone(&fate),
         });
         live.announced = true;
         let task = live.record.task.clone().unwrap_or_default();
         let follower = Follower {
             events: receiver,
-            overrun,
+            fate,
+            seen,
         };
         Ok((task, follower))
     }
@@ -487,36 +523,11 @@ impl Table {
 
     /// A page of tasks.
     pub(crate) fn list(&self, request: &pb::ListTasksRequest) -> Result<pb::ListTasksResponse, Box<Status>> {
-        let invalid =
-            |field: &str, message: String| Box::new(Status::from(Error::invalid_field(field, message)));
-        let after = match request.page_token.as_str() {
-            "" => None,
-            token => Some(page::decode(token).ok_or_else(|| {
-                invalid(
-                    "page_token",
-                    "is not one that this agent made; start again without a page token".to_owned(),
-                )
-            })?),
-        };
-        let size = page::size(request.page_size).map_err(|message| invalid("page_size", message))?;
-        if request.history_length.is_some_and(i32::is_negative) {
-            return Err(invalid("history_length", "is negative".to_owned()));
-        }
-        if TaskState::try_from(request.status).is_err() {
-            return Err(invalid(
-                "status",
-                format!("is {}, which is no state", request.status),
-            ));
-        }
-        let newer_than = request
-            .status_timestamp_after
-            .as_ref()
-            .and_then(time::from_proto)
-            .map(jiff::Timestamp::as_microsecond);
+        let query = Query::read(request)?;
         let matches = |entry: &Entry| {
-            (request.context_id.is_empty() || request.context_id == entry.context)
-                && (request.status() == TaskState::Unspecified || request.status() == entry.state)
-                && newer_than.is_none_or(|time| entry.key.0 >= time)
+            (query.context.is_empty() || query.context == entry.context)
+                && (query.state == TaskState::Unspecified || query.state == entry.state)
+                && query.newer_than.is_none_or(|time| entry.key.0 >= time)
         };
         let matching = || {
             self.by_age
@@ -526,30 +537,21 @@ impl Table {
                 .filter(|entry| matches(entry))
         };
         let mut page = matching()
-            .filter(|entry| after.as_ref().is_none_or(|cursor| entry.key < *cursor))
+            .filter(|entry| query.after.as_ref().is_none_or(|cursor| entry.key < *cursor))
             .peekable();
         let mut tasks = Vec::new();
         let mut last = None;
-        while tasks.len() < size
+        while tasks.len() < query.size
             && let Some(entry) = page.next()
         {
-            let Some(mut task) = entry.record().and_then(|record| record.task) else {
+            let Some(task) = entry.record().and_then(|record| record.task) else {
                 continue;
             };
-            if !request.include_artifacts.unwrap_or(false) {
-                task.artifacts.clear();
-            }
-            keep_last(&mut task, request.history_length);
-            tasks.push(task);
+            tasks.push(query.shown(task));
             last = Some(&entry.key);
         }
         let more = page.peek().is_some();
-        Ok(pb::ListTasksResponse {
-            tasks,
-            next_page_token: last.filter(|_| more).map(page::encode).unwrap_or_default(),
-            page_size: i32::try_from(size).unwrap_or(i32::MAX),
-            total_size: i32::try_from(matching().count()).unwrap_or(i32::MAX),
-        })
+        Ok(query.answer(tasks, last.filter(|_| more), matching().count()))
     }
 
     /// Where a task's updates are pushed to.
@@ -586,11 +588,11 @@ impl Table {
             }
         }
         live.announced = true;
+        self.change(id);
         self.grow(id, grown);
         self.rest(id);
         if full {
-            let message = format!("the task has {MOST_PUSHES} of them, as many as it may; delete one");
-            return Err(Box::new(Error::invalid_field("id", message).into()));
+            return Err(too_many_pushes());
         }
         Ok(())
     }
@@ -617,6 +619,7 @@ impl Table {
     fn change_pushes(&mut self, id: &str, change: impl FnOnce(&mut Vec<Push>)) -> Result<(), Box<Status>> {
         let live = self.open(id)?;
         change(&mut live.record.pushes);
+        self.change(id);
         self.rest(id);
         Ok(())
     }
@@ -647,7 +650,9 @@ impl Table {
         if let Some(errand) = &mut live.record.errand {
             errand.attempts += 1;
         }
-        Ok(live.record.clone())
+        let record = live.record.clone();
+        self.change(id);
+        Ok(record)
     }
 
     fn grow(&mut self, id: &str, bytes: usize) {
@@ -699,6 +704,22 @@ impl Table {
         self.untouched.insert(entry.tick, id.to_owned());
     }
 
+    /// Something has happened that a shared store has to hear of.
+    fn note(&mut self, id: &str, event: &Event) {
+        if self.is_shared
+            && let Some(entry) = self.by_id.get_mut(id)
+        {
+            entry.trail.add(event);
+        }
+    }
+
+    /// The record was changed.
+    fn change(&mut self, id: &str) {
+        if let Some(entry) = self.by_id.get_mut(id) {
+            entry.trail.change();
+        }
+    }
+
     #[cfg(test)]
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
@@ -729,7 +750,7 @@ impl Sender {
             Ok(()) => true,
             Err(mpsc::error::TrySendError::Closed(_)) => false,
             Err(mpsc::error::TrySendError::Full(_)) => {
-                self.overrun.store(true, Ordering::Relaxed);
+                self.fate.is_overrun.store(true, Ordering::Relaxed);
                 false
             }
         }
@@ -774,6 +795,80 @@ fn lead_with_result(task: &mut pb::Task) {
 pub(crate) fn unknown(id: &str) -> Box<Status> {
     let shown: String = id.chars().take(64).collect();
     Box::new(ProtocolError::TaskNotFound.status(format!("this agent knows no task '{shown}'")))
+}
+
+/// Whether a message to a task is taken.
+pub(super) fn check_message(
+    id: &str,
+    said: &str,
+    context: &str,
+    state: TaskState,
+    is_at_work: bool,
+) -> Result<(), Box<Status>> {
+    if !said.is_empty() && said != context {
+        let message = format!(
+            "is '{said}', but the task belongs to '{context}'; leave it out, or send what the task says"
+        );
+        return Err(Box::new(
+            Error::invalid_field("message.context_id", message).into(),
+        ));
+    }
+    if is_terminal(state) {
+        Err(unsupported(format!(
+            "task '{id}' has ended as {}; start a new one",
+            state.as_str_name()
+        )))
+    } else if is_at_work {
+        Err(at_work(id))
+    } else {
+        Ok(())
+    }
+}
+
+/// A task takes no message now.
+pub(super) fn at_work(id: &str) -> Box<Status> {
+    unsupported(format!(
+        "task '{id}' is at work and takes no message before it asks for one"
+    ))
+}
+
+/// Whether a task in this state can be followed.
+pub(super) fn check_follow(id: &str, state: TaskState) -> Result<(), Box<Status>> {
+    if is_terminal(state) {
+        return Err(unsupported(format!(
+            "task '{id}' has ended as {}; read it with GetTask",
+            state.as_str_name()
+        )));
+    }
+    Ok(())
+}
+
+/// What cancelling a task in this state comes to: whether it is cancelled already.
+pub(super) fn check_cancel(id: &str, state: TaskState) -> Result<bool, Box<Status>> {
+    match state {
+        TaskState::Canceled => Ok(true),
+        ended if is_terminal(ended) => Err(Box::new(
+            ProtocolError::TaskNotCancelable
+                .status(format!("task '{id}' has ended as {}", ended.as_str_name())),
+        )),
+        _ => Ok(false),
+    }
+}
+
+/// Whether an address of this id can be added to these.
+pub(super) fn check_pushes(pushes: &[Push], id: &str) -> Result<(), Box<Status>> {
+    let is_known = pushes
+        .iter()
+        .any(|push| push.config.as_ref().is_some_and(|known| known.id == id));
+    if !is_known && pushes.len() >= MOST_PUSHES {
+        return Err(too_many_pushes());
+    }
+    Ok(())
+}
+
+fn too_many_pushes() -> Box<Status> {
+    let message = format!("the task has {MOST_PUSHES} of them, as many as it may; delete one");
+    Box::new(Error::invalid_field("id", message).into())
 }
 
 fn unsupported(message: String) -> Box<Status> {

@@ -1,5 +1,6 @@
 //! The table: pages, bounds, ends, followers.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use a2a_pb::proto::{self as pb, TaskState};
@@ -9,6 +10,7 @@ use proptest::prelude::*;
 use tokio_util::sync::CancellationToken;
 
 use super::record::{Errand, Record};
+use super::store::Stage;
 use super::table::{Bounds, Cancelled, Event, Table};
 use crate::reply::RESULT;
 
@@ -280,6 +282,107 @@ fn a_message_finds_its_task_waiting_or_is_refused() {
         .unwrap();
     assert_eq!((resumed.earlier.len(), resumed.task.history.len()), (1, 2));
     assert_eq!(table.state("t"), Some(TaskState::Working));
+}
+
+/// Writes what is to be written of a task, as a store that can; its stage.
+fn write(table: &mut Table, id: &str) -> Option<Stage> {
+    let stage = table.draft(id)?.keep?.stage;
+    table.written(id, stage);
+    Some(stage)
+}
+
+fn shared(tasks: usize) -> Table {
+    Table::shared(Bounds {
+        tasks,
+        bytes: 100_000,
+        retention: RETENTION,
+    })
+}
+
+#[test]
+fn before_a_shared_store_what_is_written_and_rests_is_given_up() {
+    let mut table = shared(10);
+    for (id, end) in [("t", TaskState::Completed), ("q", TaskState::InputRequired)] {
+        create(&mut table, task(id, TaskState::Working, 1), Duration::ZERO).unwrap();
+        assert_eq!(write(&mut table, id), Some(Stage::AtWork));
+        assert_eq!(write(&mut table, id), None, "there is nothing new");
+        table.publish(id, &Event::new(update(id, TaskState::Working, 2)));
+        let part = table.draft(id).unwrap().keep.unwrap();
+        assert!(part.record.is_none(), "progress costs an event");
+        assert_eq!(part.part.events.len(), 1);
+        table.failed(id);
+        assert!(table.settle(id, vec![update(id, end, 3)]).is_some());
+        assert!(table.is_secret(id) && !table.is_durable(id));
+        let part = table.draft(id).unwrap().keep.unwrap();
+        assert_eq!((part.part.events.len(), part.stage), (2, Stage::AtRest));
+        assert!(part.record.is_some());
+        table.written(id, part.stage);
+        assert!(!table.holds(id) && !table.is_secret(id));
+    }
+    assert!(table.find("t").is_some(), "an end stays as a copy");
+    assert!(table.draft("t").is_none(), "and is nobody's to write");
+    assert!(table.find("q").is_none(), "a question may be answered elsewhere");
+}
+
+#[test]
+fn what_a_shared_store_does_not_have_is_not_forgotten_for_room() {
+    let mut table = shared(2);
+    put(&mut table, "unwritten", 1, Duration::ZERO);
+    put(&mut table, "written", 2, Duration::ZERO);
+    write(&mut table, "written");
+    create(&mut table, task("new", TaskState::Working, 3), Duration::ZERO).unwrap();
+    assert!(table.find("written").is_none() && table.find("unwritten").is_some());
+    assert!(table.forgotten().is_empty(), "the store forgets by itself");
+    let refused = create(&mut table, task("more", TaskState::Working, 4), RETENTION).unwrap_err();
+    assert_eq!(refused.reason, Reason::AgentBusy);
+    table.withdraw("new");
+    assert!(table.draft("new").unwrap().keep.is_none());
+    table.not_forgotten("new");
+    assert!(table.is_here("new") && table.draft("new").unwrap().keep.is_none());
+    assert!(table.draft("new").is_none());
+}
+
+#[test]
+fn a_pin_keeps_a_task_and_what_is_owed_stays_until_it_is_delivered() {
+    let mut table = shared(10);
+    create(&mut table, task("t", TaskState::Working, 1), Duration::ZERO).unwrap();
+    let config = pb::TaskPushNotificationConfig {
+        id: "p".to_owned(),
+        ..Default::default()
+    };
+    table.put_push("t", config).unwrap();
+    table
+        .settle("t", vec![update("t", TaskState::InputRequired, 2)])
+        .unwrap();
+    assert!(table.pin("t"));
+    assert_eq!(write(&mut table, "t"), Some(Stage::AtWork));
+    table.unpin("t");
+    assert_eq!(write(&mut table, "t"), Some(Stage::Owing));
+    assert!(table.owing().is_empty(), "it is being told");
+    table.told("t");
+    assert_eq!(table.owing().len(), 1);
+    table.pushed("t", "p");
+    assert_eq!(write(&mut table, "t"), Some(Stage::AtRest));
+    assert!(!table.pin("t"));
+}
+
+#[test]
+fn what_is_lost_is_cancelled_and_who_follows_hears_why() {
+    let mut table = shared(10);
+    let work = CancellationToken::new();
+    for id in ["t", "unwritten"] {
+        let record = Record::new(task(id, TaskState::Working, 1), Errand::default());
+        table.create(record, work.clone(), true, Duration::ZERO).unwrap();
+    }
+    write(&mut table, "t");
+    let (_, mut follower) = table.follow("t").unwrap();
+    assert_eq!(table.lose_all(), 1, "what no store knows is nobody else's");
+    assert!(work.is_cancelled() && table.holds("unwritten"));
+    assert!(follower.events.try_recv().is_err());
+    assert!(follower.fate.is_lost.load(Ordering::Relaxed));
+    assert_eq!(table.take_lost(), ["t"]);
+    table.lose("unwritten");
+    assert_eq!(table.bytes(), 0);
 }
 
 /// What may happen to a task.

@@ -11,4 +11,5 @@ mod pushing;
 mod registering;
 mod registry;
 mod serving;
+mod shared;
 mod stage;

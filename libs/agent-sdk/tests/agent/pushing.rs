@@ -9,7 +9,7 @@ use a2a_pb::proto::TaskState;
 use axum::extract::State;
 use axum::routing::post;
 use http::{HeaderMap, StatusCode};
-use muster_testkit::wait_for;
+use muster_testkit::{RedisServer, wait_for};
 use parking_lot::Mutex;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -276,4 +276,36 @@ async fn what_could_not_be_delivered_is_delivered_after_a_restart() {
     receiver.hears("COMPLETED").await;
     assert_eq!(receiver.heard()[0].1["task"]["id"], done.id);
     stage.close().await;
+}
+
+#[tokio::test]
+async fn what_an_instance_could_not_deliver_another_delivers() {
+    let redis = RedisServer::start().await;
+    let url = redis.url();
+    let open = || {
+        Stage::open(|config| {
+            config.agent.redis_cluster_endpoint = Some(url.clone());
+            config.agent.redis.lease_seconds = 3;
+            config.agent.outbound.allow = vec!["127.0.0.0/8".to_owned()];
+        })
+    };
+    let (one, other) = (open().await, open().await);
+    let (receiver, address) = Receiver::start(&[StatusCode::SERVICE_UNAVAILABLE; 1_000]).await;
+    let request = pushed_to(say("hello"), address);
+    let done = task(one.client().send_message(request).await.unwrap());
+    assert_eq!(state(&done), TaskState::Completed);
+    one.close().await;
+    receiver.answers.lock().clear();
+    receiver.hears("COMPLETED").await;
+    wait_for("nothing to be owed", PATIENCE, async || {
+        let held = redis.ask(&["KEYS", "muster:{agent.default.puppet}:held:*"]).await;
+        if held.trim().is_empty() { Ok(()) } else { Err(held) }
+    })
+    .await;
+    let ends = receiver
+        .shapes()
+        .into_iter()
+        .filter(|shape| shape.contains("COMPLETED"));
+    assert_eq!(ends.count(), 1, "{:?}", receiver.shapes());
+    other.close().await;
 }

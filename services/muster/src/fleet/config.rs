@@ -58,6 +58,7 @@ impl Settings for Config {
                 muster_registry::Config::secrets(),
                 muster_router::Config::secrets(),
                 muster_workflow_engine::Config::secrets(),
+                &["agent.redis_cluster_endpoint"],
             ]
             .concat()
         });
@@ -111,5 +112,19 @@ impl Config {
     /// Starts the process's logs.
     pub fn start_telemetry(&self) {
         telemetry::init(&self.telemetry);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_secrets_of_each_service_are_secrets_here() {
+        let own = Config::secrets();
+        let agents = muster_agent_sdk::Config::<muster_agent_sdk::NoSettings>::secrets();
+        for secret in muster_workflow_engine::Config::secrets().iter().chain(agents) {
+            assert!(own.contains(secret), "{secret}");
+        }
     }
 }

@@ -1,0 +1,161 @@
+//! Instances of one agent that share their tasks in a Redis, behind a router: one dies, or Redis does.
+
+use muster_a2a::grpc::Client;
+use muster_api::a2a::{
+    GetTaskRequest, ListTasksRequest, SendMessageConfiguration, Task, TaskState, send_message_response,
+};
+use muster_testkit::{RedisServer, wait_for};
+use muster_tests::PATIENCE;
+use tonic::Status;
+
+use crate::system::{Running, System, message, take};
+use crate::worker::LOOK;
+
+/// An instance with its tasks in this Redis, and leases that a test can wait for.
+async fn sharing(system: &System, redis: &RedisServer) -> Running {
+    let url: &'static str = redis.url().leak();
+    let settings = [
+        ("AGENT__REDIS_CLUSTER_ENDPOINT", url),
+        ("AGENT__REDIS__LEASE_SECONDS", "3"),
+        ("AGENT__REDIS__PATIENCE_SECONDS", "2"),
+    ];
+    system.worker_with("worker", &settings).await
+}
+
+/// Has a task begun, which is durable then.
+async fn begin(client: &mut Client, target: &str, text: &str) -> Result<Task, Status> {
+    let mut request = message(target, text);
+    request.configuration = Some(SendMessageConfiguration {
+        return_immediately: true,
+        ..SendMessageConfiguration::default()
+    });
+    let sent = client.send_message(request).await?.into_inner();
+    match sent.payload {
+        Some(send_message_response::Payload::Task(task)) => Ok(task),
+        other => panic!("no task: {other:?}"),
+    }
+}
+
+async fn read(system: &System, id: &str) -> Result<Task, Status> {
+    let request = GetTaskRequest {
+        id: id.to_owned(),
+        tenant: "worker".to_owned(),
+        ..GetTaskRequest::default()
+    };
+    system
+        .client()
+        .get_task(request)
+        .await
+        .map(tonic::Response::into_inner)
+}
+
+/// Waits until the router answers with the task in this state.
+async fn becomes(system: &System, id: &str, state: TaskState) -> Task {
+    wait_for("the task's state", PATIENCE, async || {
+        let task = read(system, id).await.map_err(|status| status.to_string())?;
+        let is = task.status.as_ref().is_some_and(|status| status.state() == state);
+        if is { Ok(task) } else { Err(format!("{task:?}")) }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_a_killed_instance_worked_on_fails_and_another_answers_for_it() {
+    let (system, redis) = (System::start(&[], &[]).await, RedisServer::start().await);
+    let mut workers = vec![sharing(&system, &redis).await, sharing(&system, &redis).await];
+    let gate = system.gate("gate");
+    let task = begin(&mut system.client(), "worker", &gate.hold()).await.unwrap();
+    let at = gate.reached(1).await[0];
+    take(&mut workers, at).process.kill().await;
+
+    let failed = becomes(&system, &task.id, TaskState::Failed).await;
+    let said = format!("{:?}", failed.status);
+    assert!(
+        said.contains("the agent ended while it worked on the task"),
+        "{said}"
+    );
+    let request = ListTasksRequest {
+        tenant: "worker".to_owned(),
+        ..ListTasksRequest::default()
+    };
+    let listed = system.client().list_tasks(request).await.unwrap().into_inner();
+    assert_eq!(listed.total_size, 1);
+    assert_eq!(listed.tasks[0].id, task.id);
+}
+
+#[tokio::test]
+async fn what_may_be_repeated_is_worked_on_by_another_instance() {
+    let (system, redis) = (System::start(&[], &[]).await, RedisServer::start().await);
+    let mut workers = vec![sharing(&system, &redis).await, sharing(&system, &redis).await];
+    let gate = system.gate("gate");
+    let target = format!("skill:{LOOK}");
+    let task = begin(&mut system.client(), &target, &gate.hold()).await.unwrap();
+    let at = gate.reached(1).await[0];
+    take(&mut workers, at).process.kill().await;
+    let both = gate.reached(2).await;
+    assert_eq!(both[1], workers[0].port(), "it is with the other now");
+    gate.open();
+    becomes(&system, &task.id, TaskState::Completed).await;
+}
+
+#[tokio::test]
+async fn a_frozen_instance_that_wakes_changes_nothing() {
+    let (system, redis) = (System::start(&[], &[]).await, RedisServer::start().await);
+    let mut workers = vec![sharing(&system, &redis).await, sharing(&system, &redis).await];
+    let gate = system.gate("gate");
+    let task = begin(&mut system.client(), "worker", &gate.hold()).await.unwrap();
+    let at = gate.reached(1).await[0];
+    let frozen = take(&mut workers, at);
+    frozen.process.signal("STOP").await;
+    // The other takes it over when the lease has ended.
+    let key = format!("muster:{{agent.default.worker}}:task:{}", task.id);
+    wait_for("the task to fail", PATIENCE, async || {
+        let state = redis.ask(&["HGET", &key, "state"]).await;
+        if state.trim() == (TaskState::Failed as i32).to_string() {
+            Ok(())
+        } else {
+            Err(state)
+        }
+    })
+    .await;
+    let version = redis.ask(&["HGET", &key, "version"]).await;
+    gate.open();
+    frozen.process.signal("CONT").await;
+    // It learns that it was taken for dead, and begins a new life.
+    wait_for("the frozen one to be back", PATIENCE, async || {
+        let lives = redis
+            .ask(&["ZCARD", "muster:{agent.default.worker}:leases"])
+            .await;
+        if lives.trim() == "2" { Ok(()) } else { Err(lives) }
+    })
+    .await;
+    becomes(&system, &task.id, TaskState::Failed).await;
+    assert_eq!(redis.ask(&["HGET", &key, "version"]).await, version);
+}
+
+#[tokio::test]
+async fn nothing_that_was_acknowledged_is_lost_where_redis_restarts() {
+    let (system, mut redis) = (System::start(&[], &[]).await, RedisServer::start().await);
+    let _workers = [sharing(&system, &redis).await, sharing(&system, &redis).await];
+    let gate = system.gate("gate");
+    let mut client = system.client();
+    let mut acknowledged = vec![begin(&mut client, "worker", &gate.hold()).await.unwrap().id];
+    gate.reached(1).await;
+    for round in 0..6 {
+        if round % 3 == 1 {
+            redis.kill().await;
+        }
+        // Some of them are refused, and say so in time.
+        if let Ok(task) = begin(&mut client, "worker", &format!("echo {round}")).await {
+            acknowledged.push(task.id);
+        }
+        if round % 3 == 2 {
+            redis.restart().await;
+        }
+    }
+    gate.open();
+    for id in &acknowledged {
+        becomes(&system, id, TaskState::Completed).await;
+    }
+    assert!(acknowledged.len() >= 2, "{acknowledged:?}");
+}
