@@ -11,6 +11,7 @@ use std::path::PathBuf;
 const A2A: &str = "a2a/v1/a2a.proto";
 const OURS: &[&str] = &[
     "muster/registry/v1/registry.proto",
+    "muster/router/v1/inbox.proto",
     "muster/router/v1/router.proto",
     "muster/workflow/v1/backup.proto",
     "muster/workflow/v1/schedule.proto",

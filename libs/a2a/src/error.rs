@@ -299,6 +299,11 @@ const fn number_of_reason(reason: Reason) -> i32 {
         | Reason::NoInstanceAvailable
         | Reason::QueueFull
         | Reason::AgentOverloaded
+        | Reason::InboxFull
+        | Reason::EntryNotFound
+        | Reason::EntryState
+        | Reason::EntryLeaseLost
+        | Reason::TooManyAgents
         | Reason::AgentBusy
         | Reason::MessageExpired
         | Reason::DeadlineExceeded

@@ -114,6 +114,16 @@ catalogue! {
     AnswerNotKept = "ANSWER_NOT_KEPT", FailedPrecondition, 409, "read what was done from the agent, or raise `router.deduplication_durable_answer_bytes` so that such answers are kept";
     /// No more durable answers are kept.
     AnswersFull = "ANSWERS_FULL", ResourceExhausted, 429, "try again after the given delay, raise `router.deduplication_durable_entries` or `router.deduplication_durable_bytes`, or send without `durable`";
+    /// The inbox holds as many messages as it may.
+    InboxFull = "INBOX_FULL", ResourceExhausted, 429, "try again after the given delay, start agents that take the target's messages, or raise `router.inbox.max_entries`";
+    /// The inbox has no such entry.
+    EntryNotFound = "ENTRY_NOT_FOUND", NotFound, 404, "list the entries with `muster inbox list`; ended ones are forgotten after their retention";
+    /// The entry is in another state.
+    EntryState = "ENTRY_STATE", FailedPrecondition, 409, "see its state with `muster inbox get`";
+    /// The lease of the entry is somebody else's, or has ended with it.
+    EntryLeaseLost = "ENTRY_LEASE_LOST", FailedPrecondition, 409, "drop it: the entry has ended or is somebody else's; receive again, and extend leases in time";
+    /// More agents have the skill than one broadcast may reach.
+    TooManyAgents = "TOO_MANY_AGENTS", ResourceExhausted, 429, "name a skill that fewer agents have, or raise `router.inbox.max_broadcast_agents`";
     /// The document is not a valid workflow.
     InvalidWorkflow = "INVALID_WORKFLOW", InvalidArgument, 400, "correct the listed places; `muster workflow validate` checks without running";
     /// The catalogue has no such workflow.

@@ -27,7 +27,7 @@ pub mod registry {
 #[allow(
     missing_docs,
     clippy::large_enum_variant,
-    reason = "generated; documented in proto/muster/router/v1/router.proto"
+    reason = "generated; documented in proto/muster/router/v1/"
 )]
 pub mod router {
     tonic::include_proto!("muster.router.v1");

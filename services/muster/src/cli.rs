@@ -13,6 +13,7 @@ use crate::approval::{self, ApprovalCommand};
 use crate::bench::{self, BenchCommand};
 use crate::connect::Endpoints;
 use crate::failure::Failure;
+use crate::inbox::{self, BroadcastArguments, InboxCommand};
 use crate::output::{Format, Output};
 use crate::sim::{self, SimArguments};
 use crate::{agents, backup, demo, dev, event, schedule, send, status, task, workflow};
@@ -74,6 +75,11 @@ enum Command {
     /// Look at tasks of agents.
     #[command(subcommand)]
     Task(TaskCommand),
+    /// Leave messages with the router, which delivers them when somebody is there, and see what became of them.
+    #[command(subcommand)]
+    Inbox(InboxCommand),
+    /// Send a message to every agent that has a skill, and print the answers.
+    Broadcast(BroadcastArguments),
     /// Check, keep and run workflows.
     #[command(subcommand)]
     Workflow(WorkflowCommand),
@@ -665,6 +671,8 @@ async fn dispatch(cli: Cli, output: &Output) -> Result<(), Failure> {
         Command::Agents(command) => agents::run(command, &endpoints, output).await,
         Command::Send(arguments) => send::run(arguments, &endpoints, output).await,
         Command::Task(command) => task::run(command, &endpoints, output).await,
+        Command::Inbox(command) => inbox::run(command, &endpoints, output).await,
+        Command::Broadcast(arguments) => inbox::broadcast(arguments, &endpoints, output).await,
         Command::Workflow(command) => workflow::run(command, &endpoints, output).await,
         Command::Approval(command) => approval::run(command, &endpoints, output).await,
         Command::Bench(command) => bench::run(command, output).await,

@@ -12,6 +12,7 @@ mod event;
 mod examples;
 mod failure;
 mod fleet;
+mod inbox;
 mod listing;
 mod output;
 mod read;

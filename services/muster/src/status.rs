@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use muster_api::registry::{Agent, GetStatisticsResponse};
-use muster_api::router::{GetStatusRequest as RouterStatusRequest, GetStatusResponse as RouterStatus};
+use muster_api::router::{
+    GetStatusRequest as RouterStatusRequest, GetStatusResponse as RouterStatus, InboxStatistics,
+};
 use muster_api::workflow::{GetStatusRequest as EngineStatusRequest, GetStatusResponse as EngineStatus};
 use muster_runtime::clock::{Clock as _, SystemClock};
 use serde_json::{Value, json};
@@ -119,8 +121,16 @@ impl Picture {
             } else {
                 String::new()
             };
+            let inbox = match &status.inbox {
+                Some(inbox) if inbox.pending + inbox.delivering + inbox.dead > 0 => format!(
+                    ", inbox: {} pending, {} dead",
+                    inbox.pending + inbox.delivering,
+                    inbox.dead
+                ),
+                _ => String::new(),
+            };
             format!(
-                "queue {} of {}, {} in flight, {} answered, {} failed{view}",
+                "queue {} of {}, {} in flight, {} answered, {} failed{inbox}{view}",
                 status.queue_depth,
                 status.queue_capacity,
                 status.in_flight,
@@ -194,15 +204,54 @@ fn router_json(status: &RouterStatus) -> Value {
             })
         })
         .collect();
+    let calls: Vec<Value> = status
+        .calls
+        .iter()
+        .map(|row| {
+            json!({
+                "agent": row.agent_id,
+                "binding": row.binding,
+                "receivedTotal": row.received_total,
+                "succeededTotal": row.succeeded_total,
+                "failedTotal": row.failed_total,
+            })
+        })
+        .collect();
     json!({
         "queueDepth": status.queue_depth,
         "queueCapacity": status.queue_capacity,
         "inFlight": status.in_flight,
         "succeededTotal": status.succeeded_total,
         "failedTotal": status.failed_total,
+        "receivedTotal": status.received_total,
+        "sentTotal": status.sent_total,
+        "broadcastTotal": status.broadcast_total,
+        "matchedTotal": status.matched_total,
+        "inbox": status.inbox.as_ref().map(inbox_json),
+        "calls": calls,
         "viewStale": status.view_stale,
         "viewAgeSeconds": status.view_age_seconds,
         "instances": instances,
+    })
+}
+
+fn inbox_json(inbox: &InboxStatistics) -> Value {
+    let targets: Vec<Value> = inbox
+        .targets
+        .iter()
+        .map(|row| json!({"target": row.target, "size": row.size}))
+        .collect();
+    json!({
+        "pending": inbox.pending,
+        "delivering": inbox.delivering,
+        "done": inbox.done,
+        "dead": inbox.dead,
+        "capacity": inbox.capacity,
+        "oldestPendingSeconds": inbox.oldest_pending_seconds,
+        "enqueuedTotal": inbox.enqueued_total,
+        "deliveredTotal": inbox.delivered_total,
+        "deadTotal": inbox.dead_total,
+        "targets": targets,
     })
 }
 

@@ -27,7 +27,7 @@ const PASSED_ON: [HeaderName; 5] = [
 ];
 
 /// Who calls, where callers are not told apart: on a machine's own loopback.
-const ANYBODY: &str = "anybody";
+pub(crate) const ANYBODY: &str = "anybody";
 
 /// What a caller says around its message.
 #[derive(Debug, Clone)]
@@ -144,7 +144,8 @@ fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>
         })
 }
 
-fn passed_on(headers: &HeaderMap) -> HeaderMap {
+/// The headers that reach the agent as the caller sent them.
+pub(crate) fn passed_on(headers: &HeaderMap) -> HeaderMap {
     let mut passed = HeaderMap::new();
     for name in PASSED_ON {
         for value in headers.get_all(&name) {

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::balance::Preferences;
 use crate::flow::lines;
 use crate::store::answers::Room;
-use crate::{credentials, deduplication, durable, forward};
+use crate::{credentials, deduplication, durable, forward, inbox};
 
 pub use redis::Redis;
 
@@ -140,6 +140,8 @@ pub struct Router {
     pub deduplication_durable_answer_bytes: usize,
     /// How long clients may use an agent card without asking again.
     pub card_max_age_seconds: u64,
+    /// The durable inbox, and broadcasts.
+    pub inbox: inbox::config::Settings,
 }
 
 impl Default for Router {
@@ -186,6 +188,7 @@ impl Default for Router {
             deduplication_durable_bytes: 256 * MIB,
             deduplication_durable_answer_bytes: MIB,
             card_max_age_seconds: 30,
+            inbox: inbox::config::Settings::default(),
         }
     }
 }
@@ -275,6 +278,7 @@ impl Router {
     fn validate(&self, mistakes: &mut Mistakes) {
         self.redis
             .validate(self.redis_cluster_endpoint.as_deref(), mistakes);
+        self.inbox.validate(mistakes);
         if let Err(error) = endpoint::parse(&self.registry_url) {
             mistakes.add("router.registry_url", error.to_string());
         }

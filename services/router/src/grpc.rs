@@ -27,13 +27,16 @@ use tonic::{Request, Response, Status};
 use tower::Service;
 
 use crate::call::Call;
+use crate::calls;
 use crate::codec::{Passing, Pieces};
 use crate::error::Error;
 use crate::forward::{EncodedEvents, Forwarder, Reply};
+use crate::inbox::Inbox;
 use crate::metrics::Binding;
 use crate::operation::{About, Method};
 use crate::peek::{Asked, Sent};
 use crate::status;
+use crate::target::Target;
 
 /// How long to wait after a full queue.
 const QUEUE_RETRY: std::time::Duration = std::time::Duration::from_secs(1);
@@ -85,17 +88,21 @@ impl A2a {
         method: &'static Method,
         request: Request<Bytes>,
     ) -> Result<Response<Pieces>, Status> {
+        let mut target = None;
         let outcome = async {
             let (metadata, _, bytes) = request.into_parts();
             if method.about == About::Message {
                 let (call, sent) = self.read_message(metadata, bytes)?;
+                target.clone_from(&call.target);
                 self.forwarder.send(&call, sent).await
             } else {
                 let (call, asked) = self.read(method, metadata, bytes)?;
+                target.clone_from(&call.target);
                 self.forwarder.ask(method, &call, asked).await
             }
         };
-        self.answer(outcome.await, Pieces::from)
+        let outcome = outcome.await;
+        self.answer(outcome, target.as_ref(), Pieces::from)
     }
 
     async fn stream(
@@ -103,17 +110,21 @@ impl A2a {
         method: &'static Method,
         request: Request<Bytes>,
     ) -> Result<Response<EventStream>, Status> {
+        let mut target = None;
         let outcome = async {
             let (metadata, _, bytes) = request.into_parts();
             if method.about == About::Message {
                 let (call, sent) = self.read_message(metadata, bytes)?;
+                target.clone_from(&call.target);
                 self.forwarder.send_and_follow(&call, sent).await
             } else {
                 let (call, asked) = self.read(method, metadata, bytes)?;
+                target.clone_from(&call.target);
                 self.forwarder.follow(method, &call, asked).await
             }
         };
-        self.answer(outcome.await, |events: EncodedEvents| {
+        let outcome = outcome.await;
+        self.answer(outcome, target.as_ref(), |events: EncodedEvents| {
             events
                 .map(|event| event.map(Pieces::from).map_err(Status::from))
                 .boxed()
@@ -145,15 +156,19 @@ impl A2a {
     fn answer<M, N>(
         &self,
         outcome: Result<Reply<M>, Error>,
+        target: Option<&Target>,
         convert: impl FnOnce(M) -> N,
     ) -> Result<Response<N>, Status> {
         let meters = &self.forwarder.parts().meters;
         let reply = outcome.map_err(|error| {
+            let agent = calls::blamed(&self.forwarder.parts().view.read(), &error, target);
+            meters.called(Binding::Grpc, &agent, false);
             let status = Status::from(error);
             meters.outcome(Binding::Grpc, Some(status.code()));
             status
         })?;
         meters.outcome(Binding::Grpc, None);
+        meters.called(Binding::Grpc, &reply.instance.agent, true);
         let mut response = Response::new(convert(reply.message));
         *response.metadata_mut() = MetadataMap::from_headers(reply.extensions);
         // Instance ids are UUIDs; one that is no ASCII cannot be told.
@@ -188,6 +203,7 @@ impl Service<http::Request<Body>> for A2a {
             return Box::pin(async move { Ok(status.into_http()) });
         };
         let service = self.clone();
+        service.forwarder.parts().meters.received();
         Box::pin(async move { Ok(service.serve(method, request).await) })
     }
 }
@@ -206,15 +222,17 @@ pub fn routing_of(request: &a2a::SendMessageRequest) -> Vec<Option<&Struct>> {
 #[derive(Clone)]
 pub struct Control {
     forwarder: Arc<Forwarder>,
+    inbox: Arc<Inbox>,
     queue_capacity: usize,
 }
 
 impl Control {
-    /// Controls of this forwarder, whose queue holds that many messages.
+    /// Controls of this forwarder, whose queue holds that many messages, and of this inbox.
     #[must_use]
-    pub const fn new(forwarder: Arc<Forwarder>, queue_capacity: usize) -> Self {
+    pub const fn new(forwarder: Arc<Forwarder>, inbox: Arc<Inbox>, queue_capacity: usize) -> Self {
         Self {
             forwarder,
+            inbox,
             queue_capacity,
         }
     }
@@ -223,10 +241,9 @@ impl Control {
 #[tonic::async_trait]
 impl RouterService for Control {
     async fn get_status(&self, _: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {
-        Ok(Response::new(status::read(
-            self.forwarder.parts(),
-            self.queue_capacity,
-        )))
+        let mut answer = status::read(self.forwarder.parts(), self.queue_capacity);
+        status::add_inbox(&mut answer, &self.inbox).await;
+        Ok(Response::new(answer))
     }
 }
 

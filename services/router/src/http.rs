@@ -22,6 +22,7 @@ use prost_types::Struct;
 use tonic::Status;
 
 use crate::call::Call;
+use crate::calls;
 use crate::cards;
 use crate::error::Error;
 use crate::forward::{Events, Forwarder, Reply};
@@ -108,42 +109,55 @@ impl Http {
         Self { forwarder }
     }
 
-    async fn forward(&self, head: &Head, request: Request) -> Result<Answered, Error> {
+    async fn forward(&self, head: &Head, request: Request, seen: &mut Seen) -> Result<Answered, Error> {
         let forwarder = &self.forwarder;
         Ok(match request {
             Request::SendMessage(message) => {
-                let call = self.call(head, &message, routing_of(&message))?;
-                answered(forwarder.send_message(&call, message).await?, Answer::Sent)
+                let call = self.call(head, &message, routing_of(&message), seen)?;
+                answered(forwarder.send_message(&call, message).await?, seen, Answer::Sent)
             }
             Request::SendStreamingMessage(message) => {
-                let call = self.call(head, &message, routing_of(&message))?;
-                answered(forwarder.send_streaming_message(&call, message).await?, events)
+                let call = self.call(head, &message, routing_of(&message), seen)?;
+                answered(
+                    forwarder.send_streaming_message(&call, message).await?,
+                    seen,
+                    events,
+                )
             }
             Request::SubscribeToTask(request) => {
-                let call = self.call(head, &request, Vec::new())?;
-                answered(forwarder.subscribe(&call, request).await?, events)
+                let call = self.call(head, &request, Vec::new(), seen)?;
+                answered(forwarder.subscribe(&call, request).await?, seen, events)
             }
-            Request::GetTask(request) => self.single::<GetTask, _>(head, request, Answer::Task).await?,
-            Request::CancelTask(request) => self.single::<CancelTask, _>(head, request, Answer::Task).await?,
-            Request::ListTasks(request) => self.single::<ListTasks, _>(head, request, Answer::Tasks).await?,
+            Request::GetTask(request) => {
+                self.single::<GetTask, _>(head, request, seen, Answer::Task)
+                    .await?
+            }
+            Request::CancelTask(request) => {
+                self.single::<CancelTask, _>(head, request, seen, Answer::Task)
+                    .await?
+            }
+            Request::ListTasks(request) => {
+                self.single::<ListTasks, _>(head, request, seen, Answer::Tasks)
+                    .await?
+            }
             Request::GetExtendedAgentCard(request) => {
-                self.single::<GetExtendedAgentCard, _>(head, request, Answer::Card)
+                self.single::<GetExtendedAgentCard, _>(head, request, seen, Answer::Card)
                     .await?
             }
             Request::CreatePushConfig(request) => {
-                self.single::<CreateTaskPushNotificationConfig, _>(head, request, Answer::PushConfig)
+                self.single::<CreateTaskPushNotificationConfig, _>(head, request, seen, Answer::PushConfig)
                     .await?
             }
             Request::GetPushConfig(request) => {
-                self.single::<GetTaskPushNotificationConfig, _>(head, request, Answer::PushConfig)
+                self.single::<GetTaskPushNotificationConfig, _>(head, request, seen, Answer::PushConfig)
                     .await?
             }
             Request::ListPushConfigs(request) => {
-                self.single::<ListTaskPushNotificationConfigs, _>(head, request, Answer::PushConfigs)
+                self.single::<ListTaskPushNotificationConfigs, _>(head, request, seen, Answer::PushConfigs)
                     .await?
             }
             Request::DeletePushConfig(request) => {
-                self.single::<DeleteTaskPushNotificationConfig, _>(head, request, |()| Answer::Done)
+                self.single::<DeleteTaskPushNotificationConfig, _>(head, request, seen, |()| Answer::Done)
                     .await?
             }
         })
@@ -153,15 +167,17 @@ impl Http {
         &self,
         head: &Head,
         request: O::Request,
+        seen: &mut Seen,
         wrap: fn(M) -> Answer,
     ) -> Result<Answered, Error>
     where
         O: Operation<Answer = Single<M>>,
         M: prost::Message + Default + 'static,
     {
-        let call = self.call(head, &request, Vec::new())?;
+        let call = self.call(head, &request, Vec::new(), seen)?;
         Ok(answered(
             self.forwarder.single::<O, M>(&call, request).await?,
+            seen,
             wrap,
         ))
     }
@@ -171,15 +187,18 @@ impl Http {
         head: &Head,
         request: &T,
         routing: Vec<Option<&Struct>>,
+        seen: &mut Seen,
     ) -> Result<Call, Error> {
         let now = self.forwarder.parts().clock.monotonic();
-        Call::read(
+        let call = Call::read(
             &head.headers,
             head.tenant.as_deref(),
             request.tenant(),
             routing,
             now,
-        )
+        )?;
+        seen.target.clone_from(&call.target);
+        Ok(call)
     }
 
     fn count(&self, binding: muster_a2a::Binding, code: Option<tonic::Code>) {
@@ -192,7 +211,16 @@ impl Http {
 
 impl Service for Http {
     async fn answer(&self, head: Head, request: Request) -> Result<Answered, Status> {
-        let outcome = self.forward(&head, request).await.map_err(Status::from);
+        self.forwarder.parts().meters.received();
+        let mut seen = Seen::default();
+        let outcome = self.forward(&head, request, &mut seen).await;
+        if let Err(error) = &outcome {
+            let view = self.forwarder.parts().view.read();
+            seen.agent = calls::blamed(&view, error, seen.target.as_ref());
+        }
+        let meters = &self.forwarder.parts().meters;
+        meters.called(Binding::from(head.binding), &seen.agent, outcome.is_ok());
+        let outcome = outcome.map_err(Status::from);
         self.count(head.binding, outcome.as_ref().err().map(Status::code));
         outcome
     }
@@ -207,7 +235,17 @@ impl Service for Http {
     }
 }
 
-fn answered<M>(reply: Reply<M>, wrap: fn(M) -> Answer) -> Answered {
+/// What was seen of a call, for the statistics.
+#[derive(Default)]
+struct Seen {
+    /// Whom it is for.
+    target: Option<Target>,
+    /// Who answered.
+    agent: String,
+}
+
+fn answered<M>(reply: Reply<M>, seen: &mut Seen, wrap: fn(M) -> Answer) -> Answered {
+    seen.agent.clone_from(&reply.instance.agent);
     let mut headers = reply.extensions;
     if let Ok(instance) = HeaderValue::from_str(&reply.instance.instance) {
         headers.insert(INSTANCE_METADATA, instance);

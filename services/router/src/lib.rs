@@ -4,13 +4,16 @@
 //! Inside out: [`balance`], [`priority`], [`routing`], [`target`], [`measure`], [`load`], [`wire`], [`peek`], [`pages`], the limits
 //! and lines of [`flow`] and the queue of [`admission`] are pure. [`fleet`] is the router's own view of who is alive, fed by the registry; [`link`] holds a connection and
 //! what was measured on it per instance; [`ownership`] knows which instance owns which task, in a [`store`];
-//! [`deduplication`] answers the same message once, and [`durable`] does so across routers and restarts. [`forward`] puts them together and knows no binding;
+//! [`deduplication`] answers the same message once, and [`durable`] does so across routers and restarts. [`forward`] puts them
+//! together and knows no binding; [`inbox`] keeps messages whose senders do not wait, and delivers them through it, and [`calls`]
+//! counts;
 //! [`grpc`] and [`http`] translate.
 
 pub mod admission;
 pub mod balance;
 pub mod bridge;
 pub mod call;
+pub mod calls;
 pub mod cards;
 pub mod codec;
 pub mod config;
@@ -23,6 +26,7 @@ pub mod flow;
 pub mod forward;
 pub mod grpc;
 pub mod http;
+pub mod inbox;
 pub mod link;
 pub mod load;
 pub mod measure;
@@ -47,6 +51,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use muster_a2a::card::sign::Signer;
 use muster_api::FILE_DESCRIPTOR_SET;
+use muster_api::router::inbox_service_server::InboxServiceServer;
 use muster_api::router::router_service_server::RouterServiceServer;
 use muster_rpc::endpoint::{self, Endpoint};
 use muster_rpc::outbound::Outbound;
@@ -65,6 +70,7 @@ use fleet::View;
 use fleet::watch::News;
 use flow::Flow;
 use forward::{Forwarder, Parts};
+use inbox::{Inbox, Letterbox};
 use link::Links;
 use metrics::Meters;
 use opening::Opened;
@@ -76,6 +82,9 @@ pub use opening::connect;
 /// How often the owners of old tasks and old answers are forgotten.
 const SWEEP: Duration = Duration::from_secs(60);
 
+/// How often the inbox is counted for the metrics.
+const INBOX_COUNTED: Duration = Duration::from_secs(5);
+
 /// How often Redis is looked at.
 const REDIS_WATCH: Duration = Duration::from_secs(2);
 
@@ -86,6 +95,7 @@ const REDIS_WATCH: Duration = Duration::from_secs(2);
 pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Result<(), Error> {
     let opened = opening::open(&config.router).await?;
     let chassis = Chassis::new("router", &config.server, metrics::DEFINITIONS, shutdown)?;
+    let letterbox = inbox::open(&config.router, &opened, Arc::clone(&chassis.clock)).await?;
     let registry = parsed("router.registry_url", &config.router.registry_url)?;
     let public = public_address(&config, listeners.data_address())?;
     check_store(&config, &chassis, &opened);
@@ -102,6 +112,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
         .map_err(|error| Error::Other(error.to_string()))?;
     let forwarder = forwarder(&config, &chassis, Arc::clone(&ownership), durable, outbound);
     let latch = chassis.health.latch("fleet");
+    let inbox = inbox(&config, &chassis, letterbox, &forwarder);
     chassis
         .tasks
         .essential_until_shutdown("fleet watch", watch(Arc::clone(&forwarder), registry, latch));
@@ -115,7 +126,9 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
 
     let limit = config.server.max_message_bytes;
     let a2a = grpc::A2a::new(Arc::clone(&forwarder), limit);
-    let control = grpc::Control::new(Arc::clone(&forwarder), config.router.message_queue_size);
+    let capacity = config.router.message_queue_size;
+    let control = grpc::Control::new(Arc::clone(&forwarder), Arc::clone(&inbox), capacity);
+    let letters = InboxServiceServer::new(inbox::Service::new(inbox)).max_decoding_message_size(limit);
     let cards = http::Cards {
         forwarder: Arc::clone(&forwarder),
         public,
@@ -132,9 +145,34 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
     let surface = Surface::new(FILE_DESCRIPTOR_SET)
         .grpc(a2a)
         .grpc(RouterServiceServer::new(control))
+        .grpc(letters)
         .http(muster_a2a::routes(face))
         .http(http::card_routes(cards));
     chassis.serve(listeners, surface).await
+}
+
+/// The inbox, and what works on it.
+fn inbox(config: &Config, chassis: &Chassis, letterbox: Letterbox, forwarder: &Arc<Forwarder>) -> Arc<Inbox> {
+    let store = letterbox.supervised(chassis);
+    let inbox = Inbox::new(store, Arc::clone(forwarder), config.router.inbox.limits());
+    let worker = inbox::worker::run(Arc::clone(&inbox), chassis.shutdown.clone());
+    chassis.tasks.essential("inbox worker", worker);
+    chassis
+        .tasks
+        .essential_until_shutdown("inbox count", count(Arc::clone(&inbox)));
+    inbox
+}
+
+/// Shows what the inbox holds.
+async fn count(inbox: Arc<Inbox>) -> Result<(), Error> {
+    let mut interval = tokio::time::interval(INBOX_COUNTED);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        if let Err(error) = inbox.observe().await {
+            tracing::debug!(%error, "the inbox cannot be counted");
+        }
+    }
 }
 
 fn forwarder(

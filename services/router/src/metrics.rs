@@ -1,14 +1,17 @@
 //! What the router counts. Recipients are agents that the registry knows, so the label is bounded.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use muster_runtime::Metrics;
 use muster_runtime::metrics::{Counter, Definition, Histogram, Kind};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
+use crate::calls::Calls;
+use crate::inbox::entry::{Entry, State, Status};
+use crate::inbox::queue::Counts;
 use crate::operation::{METHODS, Method};
 
 const SENT: &str = "a2a_messages_sent_total";
@@ -22,6 +25,20 @@ const STALLED: &str = "router_stalled_streams_total";
 const OUTCOMES: &str = "router_calls_total";
 const VIEW_AGE: &str = "router_view_age_seconds";
 const VIEW_STALE: &str = "router_view_stale";
+const INBOX_ENTRIES: &str = "router_inbox_entries";
+const INBOX_TARGETS: &str = "router_inbox_target_entries";
+const INBOX_OLDEST: &str = "router_inbox_oldest_pending_seconds";
+const INBOX_ENDED: &str = "router_inbox_ended_total";
+const INBOX_RETURNED: &str = "router_inbox_leases_lost_total";
+const INBOX_DISPLACED: &str = "router_inbox_displaced_total";
+const BROADCASTS: &str = "router_broadcasts_total";
+const MATCHED: &str = "router_broadcast_agents_total";
+
+/// Targets of the inbox with a series of their own, at most; others are counted together. Targets are what callers wrote.
+const TARGET_SERIES: usize = 50;
+
+/// Name of the series of all other targets; no target has it.
+const OTHERS: &str = "(others)";
 
 /// The router's metrics.
 pub const DEFINITIONS: &[Definition] = &[
@@ -80,13 +97,53 @@ pub const DEFINITIONS: &[Definition] = &[
         kind: Kind::Gauge,
         help: "1 while the registry does not answer.",
     },
+    Definition {
+        name: INBOX_ENTRIES,
+        kind: Kind::Gauge,
+        help: "Entries of the inbox, by status. With a shared store, those of all routers.",
+    },
+    Definition {
+        name: INBOX_TARGETS,
+        kind: Kind::Gauge,
+        help: "Entries that wait or are being delivered, by target, for the targets with the most.",
+    },
+    Definition {
+        name: INBOX_OLDEST,
+        kind: Kind::Gauge,
+        help: "Seconds that the oldest pending entry has waited.",
+    },
+    Definition {
+        name: INBOX_ENDED,
+        kind: Kind::Counter,
+        help: "Entries whose end this router recorded: done, or the reason for a dead letter.",
+    },
+    Definition {
+        name: INBOX_RETURNED,
+        kind: Kind::Counter,
+        help: "Leases that ran out, their holder being dead or too slow.",
+    },
+    Definition {
+        name: INBOX_DISPLACED,
+        kind: Kind::Counter,
+        help: "Ended entries that were forgotten before their retention, because there were too many.",
+    },
+    Definition {
+        name: BROADCASTS,
+        kind: Kind::Counter,
+        help: "Broadcasts.",
+    },
+    Definition {
+        name: MATCHED,
+        kind: Kind::Counter,
+        help: "Agents that broadcasts matched.",
+    },
 ];
 
 /// How many ways there are for calls to come in, at most.
-const BINDINGS: usize = 4;
+const BINDINGS: usize = 5;
 
 /// How calls come in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Binding {
     /// gRPC.
     Grpc,
@@ -94,6 +151,10 @@ pub enum Binding {
     JsonRpc,
     /// HTTP+JSON.
     HttpJson,
+    /// The router itself, for the inbox.
+    Inbox,
+    /// The router itself, for a broadcast.
+    Broadcast,
 }
 
 impl From<muster_a2a::Binding> for Binding {
@@ -107,11 +168,15 @@ impl From<muster_a2a::Binding> for Binding {
 }
 
 impl Binding {
-    const fn label(self) -> &'static str {
+    /// Its name in metrics and statistics.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
         match self {
             Self::Grpc => "grpc",
             Self::JsonRpc => "jsonrpc",
             Self::HttpJson => "http_json",
+            Self::Inbox => "inbox",
+            Self::Broadcast => "broadcast",
         }
     }
 }
@@ -124,6 +189,9 @@ impl Binding {
 pub struct Meters {
     metrics: Metrics,
     totals: Arc<Totals>,
+    calls: Arc<Calls>,
+    /// Targets of the inbox with a series of their own.
+    targets: Arc<Mutex<HashSet<String>>>,
     series: Arc<Series>,
 }
 
@@ -150,6 +218,8 @@ struct PerOperation {
 
 #[derive(Debug, Default)]
 struct Totals {
+    received: AtomicU64,
+    sent: AtomicU64,
     succeeded: AtomicU64,
     failed: AtomicU64,
 }
@@ -168,12 +238,15 @@ impl Meters {
         Self {
             metrics,
             totals: Arc::default(),
+            calls: Arc::default(),
+            targets: Arc::default(),
             series: Arc::default(),
         }
     }
 
     /// An attempt goes to an agent.
     pub fn sent(&self, method: &'static Method, agent: &str) {
+        self.totals.sent.fetch_add(1, Ordering::Relaxed);
         let series = self.series.of(method).map(|series| &series.sent);
         if let Some(counter) = series.and_then(|sent| sent.read().get(agent).cloned()) {
             counter.increment(1);
@@ -257,6 +330,78 @@ impl Meters {
         }
     }
 
+    /// A call has come in.
+    pub fn received(&self) {
+        self.totals.received.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A call of an agent has ended; empty: it reached none.
+    pub fn called(&self, binding: Binding, agent: &str, is_well: bool) {
+        self.calls.count(agent, binding, is_well);
+    }
+
+    /// The inbox holds so much.
+    pub fn inbox(&self, counts: &Counts) {
+        #[expect(clippy::cast_precision_loss, reason = "bounded counts")]
+        let set = |name, label, value: String, count: usize| {
+            self.metrics.gauge(name, &[(label, value)]).set(count as f64);
+        };
+        for (status, count) in Status::ALL.into_iter().zip(counts.by_status) {
+            set(INBOX_ENTRIES, "status", status.name().to_owned(), count);
+        }
+        self.metrics
+            .gauge(INBOX_OLDEST, &[])
+            .set(counts.oldest.as_secs_f64());
+        let mut known = self.targets.lock();
+        let mut others = 0;
+        for (target, size) in &counts.targets {
+            if known.len() < TARGET_SERIES {
+                known.insert(target.clone());
+            }
+            if known.contains(target) {
+                set(INBOX_TARGETS, "target", target.clone(), *size);
+            } else {
+                others += size;
+            }
+        }
+        set(INBOX_TARGETS, "target", OTHERS.to_owned(), others);
+        let is_empty = |target: &&String| counts.targets.iter().all(|(shown, _)| shown != *target);
+        for gone in known.iter().filter(is_empty) {
+            set(INBOX_TARGETS, "target", gone.clone(), 0);
+        }
+    }
+
+    /// The outcome of a delivery of the inbox was recorded.
+    pub fn inbox_recorded(&self, entry: &Entry) {
+        let outcome = match &entry.state {
+            State::Pending { .. } | State::Delivering { .. } => return,
+            State::Done { .. } => "done",
+            State::Dead { reason, .. } => reason.name(),
+        };
+        self.metrics
+            .counter(INBOX_ENDED, &[("outcome", outcome.to_owned())])
+            .increment(1);
+    }
+
+    /// Times have passed in the inbox.
+    pub fn inbox_ticked(&self, dead: usize, returned: usize, displaced: usize) {
+        if dead > 0 {
+            let labels = [("outcome", "expired".to_owned())];
+            self.metrics.counter(INBOX_ENDED, &labels).increment(dead as u64);
+        }
+        for (name, count) in [(INBOX_RETURNED, returned), (INBOX_DISPLACED, displaced)] {
+            if count > 0 {
+                self.metrics.counter(name, &[]).increment(count as u64);
+            }
+        }
+    }
+
+    /// A broadcast goes to so many agents.
+    pub fn broadcast(&self, agents: usize) {
+        self.metrics.counter(BROADCASTS, &[]).increment(1);
+        self.metrics.counter(MATCHED, &[]).increment(agents as u64);
+    }
+
     /// How fresh the view of the fleet is.
     pub fn view(&self, age: Option<Duration>, stale: bool) {
         self.metrics
@@ -265,6 +410,24 @@ impl Meters {
         self.metrics
             .gauge(VIEW_STALE, &[])
             .set(f64::from(u8::from(stale)));
+    }
+
+    /// Calls by agent and binding.
+    #[must_use]
+    pub fn calls(&self) -> &Calls {
+        &self.calls
+    }
+
+    /// Calls that came in since the start.
+    #[must_use]
+    pub fn received_total(&self) -> u64 {
+        self.totals.received.load(Ordering::Relaxed)
+    }
+
+    /// Attempts to deliver since the start.
+    #[must_use]
+    pub fn sent_total(&self) -> u64 {
+        self.totals.sent.load(Ordering::Relaxed)
     }
 
     /// Calls answered since the start.

@@ -1,8 +1,17 @@
 //! What the router knows and does, for operators.
 
-use muster_api::router::{GetStatusResponse, InstanceStatistics};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use muster_api::router::{
+    CallStatistics, GetStatusResponse, InboxStatistics, InboxTarget, InstanceStatistics,
+};
 
 use crate::forward::Parts;
+use crate::inbox::Inbox;
+
+/// How long the inbox's store may take; an operator who asks what is the matter must not wait for what is the matter.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Reads the view, the queue of messages and what was measured. Operations on tasks queue apart; metrics show both.
 #[must_use]
@@ -36,5 +45,50 @@ pub fn read(parts: &Parts, queue_capacity: usize) -> GetStatusResponse {
         view_stale: view.is_stale(),
         view_age_seconds: view.age(now).unwrap_or_default().as_secs_f64(),
         instances,
+        received_total: parts.meters.received_total(),
+        sent_total: parts.meters.sent_total(),
+        calls: calls(parts),
+        ..GetStatusResponse::default()
     }
+}
+
+fn calls(parts: &Parts) -> Vec<CallStatistics> {
+    let rows = parts.meters.calls().rows().into_iter();
+    rows.map(|(agent_id, binding, counted)| CallStatistics {
+        agent_id,
+        binding: binding.label().to_owned(),
+        received_total: counted.succeeded + counted.failed,
+        succeeded_total: counted.succeeded,
+        failed_total: counted.failed,
+    })
+    .collect()
+}
+
+/// Adds what the inbox holds and has done.
+pub async fn add_inbox(status: &mut GetStatusResponse, inbox: &Inbox) {
+    let totals = inbox.totals();
+    status.broadcast_total = totals.broadcasts.load(Ordering::Relaxed);
+    status.matched_total = totals.matched.load(Ordering::Relaxed);
+    let Ok(Ok(counts)) = tokio::time::timeout(PATIENCE, inbox.counts()).await else {
+        return;
+    };
+    let [pending, delivering, done, dead] = counts.by_status.map(|count| count as u64);
+    let targets = counts.targets.into_iter();
+    status.inbox = Some(InboxStatistics {
+        pending,
+        delivering,
+        done,
+        dead,
+        capacity: inbox.limits().total as u64,
+        oldest_pending_seconds: counts.oldest.as_secs_f64(),
+        enqueued_total: totals.enqueued.load(Ordering::Relaxed),
+        delivered_total: totals.delivered.load(Ordering::Relaxed),
+        dead_total: totals.dead.load(Ordering::Relaxed),
+        targets: targets
+            .map(|(target, size)| InboxTarget {
+                target,
+                size: size as u64,
+            })
+            .collect(),
+    });
 }

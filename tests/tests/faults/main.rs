@@ -8,6 +8,7 @@
 //! redis.rs           registries that are one by a Redis, which is lost, emptied, or fails over
 //! two_routers.rs     two routers over one Redis; routers that are killed
 //! shared_tasks.rs    instances that share their tasks in a Redis, of which one is killed or frozen; the Redis restarts
+//! inbox.rs           routers that are killed while messages wait
 //! clients.rs         clients that stop reading, send slowly, too much, or nonsense
 //! ```
 //!
@@ -18,6 +19,7 @@
 mod agents;
 mod clients;
 mod control_plane;
+mod inbox;
 mod redis;
 mod shared_tasks;
 mod system;

@@ -8,6 +8,7 @@ mod durable;
 mod flow;
 mod harness;
 mod http_json;
+mod inbox;
 mod jsonrpc;
 mod limits;
 mod lists;
