@@ -322,9 +322,8 @@ async fn an_agent_of_the_official_python_sdk_is_kept_by_the_registry() {
     assert_eq!(listed["agents"][0], kept);
     let forgotten = dev.muster(&["agents", "forget", "--card", &card]).await;
     assert_eq!(forgotten.code, 0, "{forgotten:?}");
-    wait_for("the router to forget it", PATIENCE, async || {
-        let card = http::get(router, served).await;
-        card.is_ok_and(|card| card.status == 404)
+    wait_for("the router to send it nothing", PATIENCE, async || {
+        dev.muster(&["send", "--agent", "kept", "hello"]).await.code == 5
     })
     .await;
 }

@@ -105,6 +105,17 @@ impl Fleet {
         }
     }
 
+    /// How the addresses of this fleet's own agents end. In Redis there may be others, left by a process that was killed.
+    fn agent_ports(&self) -> Vec<String> {
+        let is_agent = |name: &str| {
+            MEMBERS
+                .iter()
+                .any(|member| member.is_agent && member.name == name)
+        };
+        let agents = self.places.iter().filter(|place| is_agent(place.name));
+        agents.map(|place| format!(":{}", place.data.port())).collect()
+    }
+
     fn place(&self, name: &str) -> Option<&Place> {
         self.places.iter().find(|place| place.name == name)
     }
@@ -132,8 +143,9 @@ impl Fleet {
             self.component_ready(name).await?;
         }
         let endpoints = self.endpoints();
+        let agents = self.agent_ports();
         tokio::select! {
-            known = within("the agents' registration", all_agents_known(&endpoints)) => known?,
+            known = within("the agents' registration", all_agents_known(&endpoints, &agents)) => known?,
             failure = self.ended() => return Err(failure),
         }
         self.ready_in.get_or_insert(self.clock.monotonic());
@@ -274,9 +286,8 @@ async fn serving(address: SocketAddr) {
     }
 }
 
-/// Until the registry lists as many agents as the fleet has, and the router has an instance of each.
-async fn all_agents_known(endpoints: &Endpoints) {
-    let wanted = MEMBERS.iter().filter(|member| member.is_agent).count();
+/// Until the registry lists as many agents as there are ports, and the router has the instance at each.
+async fn all_agents_known(endpoints: &Endpoints, ports: &[String]) {
     let mut interval = tokio::time::interval(ASK_AGAIN);
     loop {
         interval.tick().await;
@@ -285,8 +296,9 @@ async fn all_agents_known(endpoints: &Endpoints) {
             continue;
         };
         let status = router.get_status(muster_api::router::GetStatusRequest {}).await;
-        let routed = status.map_or(0, |status| status.into_inner().instances.len());
-        if registered >= wanted && routed >= wanted {
+        let routed = status.map_or_else(|_| Vec::new(), |status| status.into_inner().instances);
+        let is_routed = |port: &String| routed.iter().any(|instance| instance.endpoint.ends_with(port));
+        if registered >= ports.len() && ports.iter().all(is_routed) {
             return;
         }
     }

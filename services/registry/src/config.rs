@@ -67,7 +67,7 @@ pub struct Settings {
     /// Most streams that watch.
     pub max_watchers: usize,
     /// How many changes are kept for watchers: one that is behind by more, because it reads slowly or was away, starts
-    /// over with a snapshot. About 150 bytes each.
+    /// over with a snapshot. About 150 bytes each. In Redis as many are kept for registries that were away.
     pub watch_queue: usize,
     /// Where the Redis is that leases are kept in, so that several registries are one: `redis://HOST:PORT`,
     /// `redis+sentinel://…` or `redis+cluster://…`. None: they are kept in memory.

@@ -22,7 +22,7 @@ const ASKED: Duration = Duration::from_secs(1);
 /// A store that was opened.
 pub(crate) enum Opened {
     /// In memory.
-    Memory(MemoryStore),
+    Memory(Box<MemoryStore>),
     /// In Redis, with what has to run for it.
     Redis(Redis, Work),
 }
@@ -30,11 +30,11 @@ pub(crate) enum Opened {
 /// Opens the store.
 pub(crate) async fn open(settings: &Settings, clock: SharedClock) -> Result<Opened, Error> {
     match &settings.redis_cluster_endpoint {
-        None => Ok(Opened::Memory(MemoryStore::new(
+        None => Ok(Opened::Memory(Box::new(MemoryStore::new(
             clock,
             settings.terms(),
             settings.watch_limits(),
-        ))),
+        )))),
         Some(endpoint) => open_redis(settings, endpoint, clock).await,
     }
 }
@@ -66,7 +66,7 @@ impl Opened {
     /// The store, with the tasks and checks that it needs.
     pub(crate) fn attended(self, chassis: &Chassis) -> Arc<dyn Store> {
         let (redis, work) = match self {
-            Self::Memory(store) => return Arc::new(store),
+            Self::Memory(store) => return Arc::new(*store),
             Self::Redis(redis, work) => (redis, work),
         };
         chassis

@@ -365,8 +365,15 @@ impl Forwarder {
         let context = request.message.as_ref().map_or("", |message| &message.context_id);
         let first = self.admit(call, scope, context, times).await?;
         let method = SendStreamingMessage::METHOD;
-        self.stream(method, Start::Message(first), call, scope, &request.encoded, times)
-            .await
+        self.stream(
+            method,
+            Start::Message(first),
+            call,
+            scope,
+            &request.encoded,
+            times,
+        )
+        .await
     }
 
     /// [`Self::subscribe`] for who has the request encoded.
@@ -380,17 +387,20 @@ impl Forwarder {
         request: Asked,
     ) -> Result<Reply<EncodedEvents>, Error> {
         let scope = self.scope_of(method, call, &request).await?;
+        self.follow_at(method, call, &scope, &request.encoded).await
+    }
+
+    async fn follow_at(
+        self: &Arc<Self>,
+        method: &'static Method,
+        call: &Call,
+        scope: &Scope,
+        request: &Encoded,
+    ) -> Result<Reply<EncodedEvents>, Error> {
         let times = Times::of_stream(call);
         let permit = self.place(call, times).await?;
-        self.stream(
-            method,
-            Start::Operation(permit),
-            call,
-            &scope,
-            &request.encoded,
-            times,
-        )
-        .await
+        self.stream(method, Start::Operation(permit), call, scope, request, times)
+            .await
     }
 
     /// Does an operation with one answer at the owner of its task, or at the target where it is about none, for who has

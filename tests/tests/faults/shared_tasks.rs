@@ -61,7 +61,11 @@ async fn becomes(system: &System, id: &str, state: TaskState) -> Task {
 
 #[tokio::test]
 async fn what_a_killed_instance_worked_on_fails_and_another_answers_for_it() {
-    let (system, redis) = (System::start(&[], &[]).await, RedisServer::start().await);
+    let leases = [
+        ("REGISTRY__HEALTH_CHECK_INTERVAL", "2"),
+        ("REGISTRY__LEASE_DURATION", "10"),
+    ];
+    let (system, redis) = (System::start(&leases, &[]).await, RedisServer::start().await);
     let mut workers = vec![sharing(&system, &redis).await, sharing(&system, &redis).await];
     let gate = system.gate("gate");
     let task = begin(&mut system.client(), "worker", &gate.hold()).await.unwrap();
@@ -78,7 +82,13 @@ async fn what_a_killed_instance_worked_on_fails_and_another_answers_for_it() {
         tenant: "worker".to_owned(),
         ..ListTasksRequest::default()
     };
-    let listed = system.client().list_tasks(request).await.unwrap().into_inner();
+    // The router does not know that the two share a store, and lists nothing that may lack something until the killed one's
+    // lease has ended.
+    let listed = wait_for("a list that lacks nothing", PATIENCE, async || {
+        system.client().list_tasks(request.clone()).await
+    })
+    .await
+    .into_inner();
     assert_eq!(listed.total_size, 1);
     assert_eq!(listed.tasks[0].id, task.id);
 }

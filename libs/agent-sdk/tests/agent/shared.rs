@@ -293,7 +293,7 @@ async fn push_configurations_are_those_of_all_instances() {
                 ..Default::default()
             };
             let listed = stage.client().list_task_push_notification_configs(request).await;
-            assert_eq!(listed.unwrap().into_inner().configs, [made.clone()]);
+            assert_eq!(listed.unwrap().into_inner().configs, std::slice::from_ref(&made));
             let request = pb::GetTaskPushNotificationConfigRequest {
                 task_id: of.id.clone(),
                 id: made.id.clone(),

@@ -36,13 +36,13 @@ pub(crate) async fn open(
     let policy = settings.inbox.policy();
     let alone = |store: Arc<dyn Store>| Letterbox { store, writer: None };
     match opened {
-        Opened::Memory(_) => Ok(alone(Arc::new(Local::in_memory(policy, clock)))),
+        Opened::Memory(..) => Ok(alone(Arc::new(Local::in_memory(policy, clock)))),
         Opened::Redis(shared) => {
             let prefix = settings.redis.prefix(&settings.namespace);
             let redis = Redis::new(shared.connection().clone(), &prefix, policy);
             Ok(alone(Arc::new(redis)))
         }
-        Opened::Embedded(_) => {
+        Opened::Embedded(..) => {
             let directory = settings.data_directory.join(DIRECTORY);
             let opened = tokio::task::spawn_blocking(move || Local::open(&directory, policy, clock));
             let (store, writer) = opened

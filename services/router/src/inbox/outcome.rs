@@ -37,13 +37,19 @@ pub fn next(error: &Error) -> Next {
         after: None,
     };
     match error {
-        Error::NoInstance { retry_after, .. } => busy(Some(*retry_after)),
+        Error::NoInstance { retry_after, .. } | Error::Overloaded { retry_after, .. } => {
+            busy(Some(*retry_after))
+        }
         Error::UnknownAgent { .. }
         | Error::UnknownSkill { .. }
         | Error::UnmatchedSkills { .. }
         | Error::NoView
         | Error::QueueFull { .. }
         | Error::TaskUnlocated { .. }
+        | Error::Credentials { .. }
+        | Error::Token { .. }
+        | Error::AnswersFull
+        | Error::ShuttingDown
         | Error::Store { .. } => busy(None),
         Error::DeadlineExceeded { .. }
         | Error::Unreachable { .. }
@@ -55,6 +61,10 @@ pub fn next(error: &Error) -> Next {
         | Error::TooLarge { .. }
         | Error::UnknownTask { .. }
         | Error::MessageIdReused { .. }
+        | Error::AnswerNotKept { .. }
+        | Error::InvalidPageToken { .. }
+        | Error::Unlisted { .. }
+        | Error::PageTooLarge { .. }
         | Error::VersionNotSupported { .. }
         | Error::Expired { .. } => Next::Never,
         Error::Agent(status) => match status.code() {

@@ -232,7 +232,7 @@ proptest! {
         asked in 1..12_usize,
     ) {
         // Two stores of agent x, of which the first has two instances, and one of y.
-        let mut stores = vec![Store::default(); 3];
+        let mut stores = <[Store; 3]>::default();
         for (number, (store, time)) in tasks.iter().enumerate() {
             stores[*store % 3].tasks.insert(format!("{number:02}"), *time);
         }

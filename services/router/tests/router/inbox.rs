@@ -22,7 +22,7 @@ fn seconds(seconds: i64) -> Option<prost_types::Duration> {
 }
 
 fn id_of(request: &SendMessageRequest) -> String {
-    request.message.as_ref().unwrap().message_id.clone()
+    request.message.as_ref().expect("a message").message_id.clone()
 }
 
 fn letter(message: SendMessageRequest) -> proto::EnqueueRequest {

@@ -24,7 +24,7 @@ async fn list(stack: &Stack, target: &str, token: &str, size: i32) -> Result<Lis
 async fn all(stack: &Stack, target: &str, size: i32) -> Vec<String> {
     let (mut ids, mut token) = (Vec::new(), String::new());
     loop {
-        let page = list(stack, target, &token, size).await.unwrap();
+        let page = list(stack, target, &token, size).await.expect("a page");
         ids.extend(page.tasks.into_iter().map(|task| task.id));
         if page.next_page_token.is_empty() {
             return ids;

@@ -54,7 +54,7 @@ impl Redis {
         let Err(astray) = self.go_on(&place, course).await? else {
             return Ok(());
         };
-        tracing::warn!(%astray, "everything is read anew; watchers start over");
+        tracing::warn!(%astray, "everything is read anew, and watchers start over where something was missed");
         let mirror = self.read_all(Some(&place)).await?;
         *course = Course::default();
         self.replace(mirror);
@@ -122,12 +122,15 @@ impl Redis {
         course.heard = latest.unwrap_or(course.heard);
     }
 
-    /// Shows what was read anew.
+    /// Shows what was read anew. Watchers start over, unless nothing was missed.
     pub(super) fn replace(&self, mirror: super::Mirror) {
         let place = (mirror.place().incarnation, mirror.place().revision);
         let mut shown = self.shared.mirror.lock();
+        let is_same = shown.place() == mirror.place();
         *shown = mirror;
-        self.shared.watchers.restart(place.0, place.1);
+        if !is_same {
+            self.shared.watchers.restart(place.0, place.1);
+        }
         drop(shown);
         self.shared.followed.send_replace(Some(place));
     }

@@ -248,5 +248,7 @@ mod tests {
             Duration::from_secs(100),
             "a clock of before"
         );
+        let in_scripts = format!("local LONGEST = {}\n", LONGEST_TICK.as_millis());
+        assert!(include_str!("prelude.lua").contains(&in_scripts));
     }
 }

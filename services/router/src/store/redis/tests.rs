@@ -42,10 +42,7 @@ async fn check(store: &Redis) {
     let wait = |passed: u64| {
         async move {
             let end = time_of(store).await + i64::try_from(passed).unwrap();
-            wait_for("Redis's clock", Duration::from_secs(30), async || {
-                time_of(store).await >= end
-            })
-            .await;
+            while time_of(store).await < end {}
             Timestamp::UNIX_EPOCH
         }
         .boxed()

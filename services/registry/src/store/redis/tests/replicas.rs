@@ -30,7 +30,7 @@ async fn what_one_replica_is_told_all_show_and_tell() {
         .agent(&"default".into(), &"agent".into())
         .await
         .unwrap();
-    assert_eq!(found.instances, [grant.instance.clone()]);
+    assert_eq!(found.instances, std::slice::from_ref(&grant.instance));
 
     // A lease is renewed wherever a heartbeat arrives.
     let renewal = other.store.renew(lease(1), loaded(0.5)).await.unwrap();
