@@ -145,7 +145,9 @@ async fn a_frozen_instance_that_wakes_changes_nothing() {
 
 #[tokio::test]
 async fn nothing_that_was_acknowledged_is_lost_where_redis_restarts() {
-    let (system, mut redis) = (System::start(&[], &[]).await, RedisServer::start().await);
+    // Agents that have refused five times in a row are left alone for a while, and then are asked again.
+    let breaker = [("ROUTER__BREAKER_OPEN_SECONDS", "1")];
+    let (system, mut redis) = (System::start(&[], &breaker).await, RedisServer::start().await);
     let _workers = [sharing(&system, &redis).await, sharing(&system, &redis).await];
     let gate = system.gate("gate");
     let mut client = system.client();
