@@ -282,7 +282,7 @@ impl Forwarder {
                 Role::Lead(lead) => {
                     let outcome = if call.routing.durable {
                         let sent = self.send_durably(call, &scope, &request, &key, fingerprint, deadline);
-                        match sent.await {
+                        match Box::pin(sent).await {
                             // The next one asks for the task again; so do those who wait.
                             Ok((reply, false)) => return Ok(reply),
                             sent => sent.map(|(reply, _)| reply),
@@ -349,7 +349,7 @@ impl Forwarder {
         let scope = self.scope_of_message(call, message).await?;
         if call.routing.durable {
             let key = message_key(call, &scope, message);
-            return self.stream_durably(call, &scope, &request, &key).await;
+            return Box::pin(self.stream_durably(call, &scope, &request, &key)).await;
         }
         self.begin_stream(call, &scope, &request).await
     }

@@ -144,7 +144,8 @@ impl Forwarder {
     ) -> Result<(Reply<A>, A::Read, Option<Flight>), Error> {
         let started = self.now();
         self.parts.budget.lock().called(started);
-        let outcome = self.attempts::<A>(delivery, first).await;
+        // On the heap: it holds all attempts, and lies in the futures of all callers.
+        let outcome = Box::pin(self.attempts::<A>(delivery, first)).await;
         self.parts
             .meters
             .answered(delivery.method, self.now().saturating_sub(started));
@@ -180,7 +181,7 @@ impl Forwarder {
             };
             let (chosen, outcome) = match self.hedge_after::<A>(delivery, &chosen) {
                 None => self.run::<A>(delivery, chosen, left).await,
-                Some(after) => self.race::<A>(delivery, chosen, left, after, &mut tried).await,
+                Some(after) => Box::pin(self.race::<A>(delivery, chosen, left, after, &mut tried)).await,
             };
             let ended = match outcome {
                 Ok((response, read)) => {
