@@ -373,7 +373,8 @@ const fn fallback_http(code: Code) -> StatusCode {
 }
 
 /// As `google.rpc.Code` names it.
-pub(crate) const fn name(code: Code) -> &'static str {
+#[must_use]
+pub const fn name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
         Code::Cancelled => "CANCELLED",
