@@ -1,5 +1,6 @@
 //! `muster bench`: measures what is promised, on this machine.
 
+mod etcd;
 mod fairness;
 mod latency;
 mod part;

@@ -5,11 +5,11 @@
 //!
 //! In this order: memory is what the process holds with all instances more than without; searches are made one after the other,
 //! each kind so many times; heartbeats come evenly at the given rate, each with another load, so that each is news for the
-//! watcher that reads along; a snapshot and the taking up of a stream are timed from the request to the last message.
+//! watcher that reads along; with `--with etcd`, leases there are kept alive at the same rate; a snapshot and the taking up of a stream are timed from the request to the last message.
 
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use hdrhistogram::Histogram;
 use muster_api::a2a::{AgentCard, AgentSkill};
@@ -25,6 +25,7 @@ use serde_json::{Value, json};
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
+use crate::bench::etcd;
 use crate::bench::part::Part;
 use crate::bench::process::Process;
 use crate::connect;
@@ -32,16 +33,16 @@ use crate::failure::Failure;
 use crate::output::Output;
 
 /// Registrations and heartbeats that are under way at once.
-const AT_ONCE: usize = 64;
+pub const AT_ONCE: usize = 64;
 
 /// How often heartbeats are sent, all that are due together.
-const TICK: Duration = Duration::from_millis(10);
+pub const TICK: Duration = Duration::from_millis(10);
 
 /// Skills that many agents share.
 const COMMON: u32 = 10;
 
 /// Longest wait for one message of a stream.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Largest message that is taken.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
@@ -67,6 +68,16 @@ pub struct Arguments {
     /// A Redis to keep leases in, in place of memory. What is written there stays there: use one that is for nothing else.
     #[arg(long, value_name = "URL")]
     redis: Option<String>,
+    /// Another program to measure in the same run.
+    #[arg(long, value_enum)]
+    with: Option<Beside>,
+}
+
+/// What is measured beside the registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Beside {
+    /// Leases of an etcd of one node, kept alive at the same rate.
+    Etcd,
 }
 
 /// What was measured of watching.
@@ -125,6 +136,15 @@ pub async fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure> 
     let missed = beaten.told.min(u64::from(count));
     let resumed = watch(&client, snapshot.place.clone(), Some(beaten.told)).await?;
     registry.stop().await;
+    let etcd = match arguments.with {
+        Some(Beside::Etcd) => {
+            let directory = tempfile::tempdir()
+                .map_err(|error| Failure::failed(format!("a directory for etcd: {error}")))?;
+            let (rate, seconds) = (arguments.heartbeats, arguments.seconds);
+            Some(etcd::measure(count, rate, seconds, directory.path()).await?)
+        }
+        None => None,
+    };
 
     let per_instance = full.resident.saturating_sub(empty.resident) / u64::from(count.max(1));
     let share = beaten.processor.as_secs_f64() / beaten.took.as_secs_f64();
@@ -145,6 +165,12 @@ pub async fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure> 
         "snapshot": snapshot.json(),
         "resume": resumed.json(),
         "changesMissed": beaten.told,
+        "etcd": etcd.as_ref().map(|kept| json!({
+            "perSecond": number(kept.sent) / kept.took.as_secs_f64(),
+            "shareOfACore": kept.share(),
+            "residentBytes": kept.resident,
+            "ratio": share / kept.share(),
+        })),
     });
     if output.is_json() {
         output.json(&result);
@@ -166,6 +192,15 @@ pub async fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure> 
         share,
         beaten.processor.as_secs_f64() * 1e6 / number(beaten.sent.max(1))
     ));
+    if let Some(kept) = &etcd {
+        output.line(&format!(
+            "etcd: {:.0} keep-alives a second of as many leases: {:.3} of a core ({:.2} times as much here), {} MiB",
+            number(kept.sent) / kept.took.as_secs_f64(),
+            kept.share(),
+            share / kept.share(),
+            kept.resident >> 20
+        ));
+    }
     let rows = vec![
         snapshot.row("snapshot"),
         resumed.row(&format!("resume after {missed} changes")),
