@@ -289,6 +289,8 @@ const fn number_of_reason(reason: Reason) -> i32 {
         Reason::InvalidAgentResponse => error_code::INVALID_AGENT_RESPONSE,
         Reason::PathNotFound | Reason::MethodNotAllowed => error_code::UNSUPPORTED_OPERATION,
         Reason::LeaseNotFound
+        | Reason::PeerUnidentified
+        | Reason::PeerRefused
         | Reason::OwnerUnavailable
         | Reason::NodeFull
         | Reason::RegistryFull

@@ -191,7 +191,7 @@ fn way_in(card: &AgentCard, from: &Url, binding: &str) -> Result<(&'static str, 
             listed.join(", ")
         };
         format!(
-            "the card of '{}' has no interface of A2A 1.0 over {wanted} that can be called (gRPC at HOST:PORT, without TLS); \
+            "the card of '{}' has no interface of A2A 1.0 over {wanted} that can be called (gRPC at HOST:PORT, or at https://HOST:PORT with TLS); \
              it lists {listed}",
             card.name
         )
@@ -263,13 +263,18 @@ mod tests {
             ("/rest", "HTTP+JSON", "1.0"),
             ("http://a/rpc", "JSONRPC", "1.0"),
             ("a:1", "GRPC", "0.3"),
-            ("https://a:1", "GRPC", "1.0"),
+            ("ftp://a:1", "GRPC", "1.0"),
         ]);
         let way = |binding| way_in(&card, &from(), binding).map(|(binding, url)| format!("{binding} {url}"));
         assert_eq!(way("").unwrap(), "JSONRPC http://a/rpc");
         assert_eq!(way("HTTP+JSON").unwrap(), "HTTP+JSON http://a/rest");
         let refused = way("GRPC").unwrap_err();
         assert!(refused.contains("GRPC 0.3 at 'a:1'"), "{refused}");
+        let secured = super::tests::card(&[("https://a:1", "GRPC", "1.0")]);
+        assert_eq!(
+            way_in(&secured, &from(), "").unwrap(),
+            ("GRPC", "https://a:1".to_owned())
+        );
     }
 
     #[test]

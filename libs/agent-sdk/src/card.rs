@@ -237,8 +237,8 @@ impl Card {
         Ok(())
     }
 
-    /// The official card of an instance that answers at `authority` (`host:port`).
-    pub(crate) fn to_a2a(&self, authority: &str, served: Served) -> AgentCard {
+    /// The official card of an instance that answers at `base` (`http://host:port`, or `https://host:port`).
+    pub(crate) fn to_a2a(&self, base: &str, served: Served) -> AgentCard {
         let idempotent: Vec<&str> = self
             .skills
             .iter()
@@ -269,12 +269,13 @@ impl Card {
             description: self.description.clone(),
             version: self.version.clone(),
             supported_interfaces: vec![
-                AgentInterface::new(authority, a2a::TRANSPORT_PROTOCOL_GRPC),
+                // Without TLS a card has the bare address.
                 AgentInterface::new(
-                    format!("http://{authority}/jsonrpc"),
-                    a2a::TRANSPORT_PROTOCOL_JSONRPC,
+                    base.strip_prefix("http://").unwrap_or(base),
+                    a2a::TRANSPORT_PROTOCOL_GRPC,
                 ),
-                AgentInterface::new(format!("http://{authority}"), a2a::TRANSPORT_PROTOCOL_HTTP_JSON),
+                AgentInterface::new(format!("{base}/jsonrpc"), a2a::TRANSPORT_PROTOCOL_JSONRPC),
+                AgentInterface::new(base, a2a::TRANSPORT_PROTOCOL_HTTP_JSON),
             ],
             capabilities: AgentCapabilities {
                 streaming: Some(true),
@@ -295,11 +296,11 @@ impl Card {
     }
 
     /// The official card that shows everything; `None` where nothing is hidden.
-    pub(crate) fn to_extended(&self, authority: &str, served: Served) -> Option<AgentCard> {
+    pub(crate) fn to_extended(&self, base: &str, served: Served) -> Option<AgentCard> {
         if self.hidden_skills.is_empty() {
             return None;
         }
-        let mut card = self.to_a2a(authority, served);
+        let mut card = self.to_a2a(base, served);
         card.skills = self.all_skills().map(Skill::to_a2a).collect();
         Some(card)
     }
@@ -429,7 +430,7 @@ mod tests {
         card().check().unwrap();
         let official = card()
             .skill(Skill::new("order", "Order", "Has effects"))
-            .to_a2a("127.0.0.1:7411", SERVED);
+            .to_a2a("http://127.0.0.1:7411", SERVED);
         let urls: Vec<_> = official
             .supported_interfaces
             .iter()

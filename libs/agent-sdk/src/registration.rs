@@ -17,7 +17,7 @@ use muster_api::registry::{
 };
 use muster_api::time::duration_from_proto;
 use muster_rpc::backoff::Backoff;
-use muster_rpc::channel;
+use muster_rpc::channel::{self, Security};
 use muster_rpc::endpoint::Endpoint;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -106,12 +106,13 @@ pub(crate) struct Handle {
 impl Registration {
     pub(crate) fn new(
         registry: Endpoint,
+        security: &Security,
         instance: Instance,
         running: Running,
         meters: Meters,
     ) -> (Self, Handle) {
         let registration = Self {
-            client: RegistryServiceClient::new(channel::connect_lazy(&registry)),
+            client: RegistryServiceClient::new(channel::connect_lazy_secured(&registry, security)),
             registry,
             instance,
             running,

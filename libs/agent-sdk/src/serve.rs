@@ -12,6 +12,7 @@ use muster_api::registry::Instance;
 use muster_rpc::endpoint;
 use muster_rpc::outbound::Outbound;
 use muster_runtime::health::Kind;
+use muster_runtime::trust::Role;
 use muster_runtime::{Chassis, Error, Listeners, Shutdown, Surface};
 use uuid::Uuid;
 
@@ -46,6 +47,7 @@ pub async fn run<A: Agent, S: Section>(
     // Logs and metrics name the agent. The chassis wants the name for the process's life; it is a few bytes, once.
     let name: &'static str = card.id().to_owned().leak();
     let mut chassis = Chassis::new(name, &config.server, DEFINITIONS, shutdown)?;
+    chassis.secure(&config.trust)?;
     let clock = Arc::clone(&chassis.clock);
     let running = Running::new(card.id(), config.agent.max_concurrent_tasks, Arc::clone(&clock));
     let meters = Meters::new(chassis.metrics.clone(), Arc::clone(&clock), running.clone());
@@ -87,14 +89,18 @@ pub async fn run<A: Agent, S: Section>(
         .advertise_host
         .clone()
         .unwrap_or_else(|| address.ip().to_string());
-    let authority = authority(&host, address.port());
+    let base = format!(
+        "{}://{}",
+        chassis.trust.scheme(),
+        authority(&host, address.port())
+    );
     let served = Served {
         pushes: pushes.are_allowed(),
         max_concurrency: config.agent.max_concurrent_tasks,
     };
     let signer = Signer::load(&config.agent.card_signing, "agent.card_signing").map_err(Error::Other)?;
-    let official_card = signed(&card.to_a2a(&authority, served), signer.as_ref())?;
-    let extended_card = card.to_extended(&authority, served);
+    let official_card = signed(&card.to_a2a(&base, served), signer.as_ref())?;
+    let extended_card = card.to_extended(&base, served);
     let extended_card = extended_card
         .map(|card| signed(&card, signer.as_ref()))
         .transpose()?;
@@ -119,10 +125,12 @@ pub async fn run<A: Agent, S: Section>(
     });
     chassis.tasks.spawn("left tasks", Arc::clone(&desk).take_up(left));
 
-    let instance = instance(&config.agent, &card, &official_card, &authority);
+    let instance = instance(&config.agent, &card, &official_card, base);
     let registry = endpoint::parse(&config.agent.registry_url)
         .map_err(|error| Error::Other(format!("agent.registry_url: {error}")))?;
-    let (registration, handle) = Registration::new(registry, instance, running.clone(), meters.clone());
+    let security = chassis.trust.to(Role::Registry);
+    let (registration, handle) =
+        Registration::new(registry, &security, instance, running.clone(), meters.clone());
     attend(&mut chassis, registration, handle, running.clone(), meters);
     // The rest of the drain is for the answers of those that do not finish.
     let finish = config.server.drain_timeout() / 2;
@@ -187,13 +195,13 @@ fn signed(card: &a2a::AgentCard, signer: Option<&Signer>) -> Result<AgentCard, E
     Ok(card)
 }
 
-fn instance(config: &AgentConfig, card: &Card, official: &AgentCard, authority: &str) -> Instance {
+fn instance(config: &AgentConfig, card: &Card, official: &AgentCard, base: String) -> Instance {
     Instance {
         agent_id: card.id().to_owned(),
         instance_id: Uuid::now_v7().to_string(),
         namespace: config.namespace.clone(),
         card: Some(official.clone()),
-        endpoint: format!("http://{authority}"),
+        endpoint: base,
         region: config.region.clone(),
         zone: config.zone.clone(),
         node: config.node.clone(),

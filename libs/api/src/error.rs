@@ -66,6 +66,10 @@ catalogue! {
     PathNotFound = "PATH_NOT_FOUND", NotFound, 404, "list the methods by gRPC reflection; the paths of plain HTTP are in the `google.api.http` rules of `proto/`";
     /// The path has other methods.
     MethodNotAllowed = "METHOD_NOT_ALLOWED", Unimplemented, 405, "use a method that the header `allow` lists";
+    /// The service that calls has not proven who it is.
+    PeerUnidentified = "PEER_UNIDENTIFIED", Unauthenticated, 401, "call through the mesh's sidecar, so that a proxy of `trust.mesh.trusted_proxies` names the calling service";
+    /// The service that calls may not.
+    PeerRefused = "PEER_REFUSED", PermissionDenied, 403, "call as a service that may, or let the operator name it in `trust.identities` or `trust.callers`";
     /// A page token is not one that this service made.
     InvalidPageToken = "INVALID_PAGE_TOKEN", InvalidArgument, 400, "start again without a page token";
     /// No live agent has that id.

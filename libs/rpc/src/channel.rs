@@ -10,6 +10,9 @@
 //! ([`Config::tcp_silence`]), because probes pause while something is unacknowledged and the kernel alone would repeat it for a
 //! quarter of an hour. Rejected: shorter pings to agents, which servers of other languages answer with `too_many_pings`.
 
+mod connector;
+pub mod security;
+
 use std::time::Duration;
 
 use hyper_util::client::legacy::Client;
@@ -18,6 +21,9 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tonic::transport::Channel;
 
 use crate::endpoint::Endpoint;
+
+pub use connector::{Connector, Stream};
+pub use security::{Handshake, Security};
 
 /// How connections are opened and watched.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,25 +81,35 @@ pub fn connect_lazy(endpoint: &Endpoint) -> Channel {
     connect_lazy_with(endpoint, &Config::own_service())
 }
 
+/// The same with one of our own services whose connections are secured like this.
+#[must_use]
+pub fn connect_lazy_secured(endpoint: &Endpoint, security: &Security) -> Channel {
+    channel(endpoint, &Config::own_service(), security)
+}
+
 /// A channel with these settings; see [`connect_lazy`].
 #[must_use]
 pub fn connect_lazy_with(endpoint: &Endpoint, config: &Config) -> Channel {
+    channel(endpoint, config, &Security::by_scheme())
+}
+
+fn channel(endpoint: &Endpoint, config: &Config, security: &Security) -> Channel {
     tonic::transport::Endpoint::from_shared(endpoint.to_string())
         .expect("a parsed endpoint is a URI")
         .http2_keep_alive_interval(config.ping_interval)
         .keep_alive_timeout(config.ping_timeout)
         .keep_alive_while_idle(config.ping_while_idle)
-        .connect_with_connector_lazy(connector(config))
+        .connect_with_connector_lazy(connector(config, security))
 }
 
 /// A way to one endpoint whose calls go straight to its connection. A [`Channel`] hands each call to a task of its own first, which
 /// costs a change of tasks for every call; that counts where little else is done. It connects at the first call and again
 /// after a loss, and must be used for one endpoint only: that is what its errors are about.
-pub type Direct = Client<HttpConnector, tonic::body::Body>;
+pub type Direct = Client<Connector, tonic::body::Body>;
 
 /// A direct way with these settings.
 #[must_use]
-pub fn direct(config: &Config) -> Direct {
+pub fn direct(config: &Config, security: &Security) -> Direct {
     Client::builder(TokioExecutor::new())
         .http2_only(true)
         .timer(TokioTimer::new())
@@ -102,11 +118,11 @@ pub fn direct(config: &Config) -> Direct {
         .http2_keep_alive_while_idle(config.ping_while_idle)
         // TCP and the peer say when a connection ends.
         .pool_idle_timeout(None)
-        .build(connector(config))
+        .build(connector(config, security))
 }
 
-/// tonic's own connector, with the one setting that tonic does not pass on.
-fn connector(config: &Config) -> HttpConnector {
+/// TCP by tonic's own connector, with the one setting that tonic does not pass on.
+fn connector(config: &Config, security: &Security) -> Connector {
     let mut connector = HttpConnector::new();
     connector.enforce_http(false);
     connector.set_connect_timeout(Some(config.connect_timeout));
@@ -116,7 +132,7 @@ fn connector(config: &Config) -> HttpConnector {
     connector.set_keepalive_retries(Some(TCP_PROBES));
     #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
     connector.set_tcp_user_timeout(Some(config.tcp_silence));
-    connector
+    Connector::new(connector, security.clone(), config.connect_timeout)
 }
 
 #[cfg(test)]
@@ -129,5 +145,9 @@ mod tests {
         let nobody = endpoint::parse("http://127.0.0.1:1").expect("well formed");
         let _channel = connect_lazy(&nobody);
         let _channel = connect_lazy_with(&nobody, &Config::agent());
+        let _channel = connect_lazy_secured(&nobody, &Security::by_scheme());
+        assert!(!Security::by_scheme().applies_to(&nobody));
+        let secured = endpoint::parse("https://127.0.0.1:1").expect("well formed");
+        assert!(Security::by_scheme().applies_to(&secured));
     }
 }

@@ -1,4 +1,4 @@
-//! Addresses of services: `http://HOST:PORT`, parsed once and then known to be good.
+//! Addresses of services: `http://HOST:PORT`, or `https://HOST:PORT` where TLS is spoken, parsed once and then known to be good.
 //!
 //! The form is narrow on purpose. A path would be ignored by gRPC, a missing port would silently mean 80, and
 //! credentials in an address end up in logs; each of these is refused with the reason.
@@ -23,8 +23,8 @@ pub enum Error {
         /// What the parser said.
         detail: String,
     },
-    /// It begins with something other than `http://`.
-    #[error("'{text}' does not begin with http://; expected http://HOST:PORT")]
+    /// It begins with something other than `http://` and `https://`.
+    #[error("'{text}' does not begin with http:// or https://; expected http://HOST:PORT")]
     Scheme {
         /// What was given.
         text: String,
@@ -49,11 +49,12 @@ pub enum Error {
     },
 }
 
-/// The address of a service, known to be `http://HOST:PORT`.
+/// The address of a service, known to be `http://HOST:PORT` or `https://HOST:PORT`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Endpoint {
     authority: Authority,
     port: u16,
+    is_tls: bool,
 }
 
 impl Endpoint {
@@ -69,6 +70,18 @@ impl Endpoint {
         self.port
     }
 
+    /// Whether TLS is spoken there.
+    #[must_use]
+    pub const fn is_tls(&self) -> bool {
+        self.is_tls
+    }
+
+    /// `http` or `https`.
+    #[must_use]
+    pub const fn scheme(&self) -> &'static str {
+        if self.is_tls { "https" } else { "http" }
+    }
+
     /// What calls to it are addressed to.
     ///
     /// # Panics
@@ -76,7 +89,7 @@ impl Endpoint {
     #[must_use]
     pub fn uri(&self) -> Uri {
         Uri::builder()
-            .scheme(http::uri::Scheme::HTTP)
+            .scheme(self.scheme())
             .authority(self.authority.clone())
             .path_and_query("/")
             .build()
@@ -92,7 +105,7 @@ impl Endpoint {
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "http://{}", self.authority)
+        write!(formatter, "{}://{}", self.scheme(), self.authority)
     }
 }
 
@@ -104,7 +117,7 @@ impl FromStr for Endpoint {
     }
 }
 
-/// Reads `http://HOST:PORT`; one slash at the end is tolerated.
+/// Reads `http://HOST:PORT` or `https://HOST:PORT`; one slash at the end is tolerated.
 ///
 /// # Errors
 /// Says what is wrong with the text and what is expected.
@@ -120,8 +133,9 @@ pub fn parse(text: &str) -> Result<Endpoint, Error> {
             text: redacted(text),
             detail: error.to_string(),
         })?;
-    let authority = match (uri.scheme_str(), uri.authority()) {
-        (Some("http"), Some(authority)) => authority.clone(),
+    let (is_tls, authority) = match (uri.scheme_str(), uri.authority()) {
+        (Some("http"), Some(authority)) => (false, authority.clone()),
+        (Some("https"), Some(authority)) => (true, authority.clone()),
         _ => return Err(Error::Scheme { text: redacted(text) }),
     };
     if authority.as_str().contains('@') {
@@ -133,7 +147,11 @@ pub fn parse(text: &str) -> Result<Endpoint, Error> {
         return Err(Error::Path { text: owned() });
     }
     match authority.port_u16() {
-        Some(port) if port != 0 && !authority.host().is_empty() => Ok(Endpoint { authority, port }),
+        Some(port) if port != 0 && !authority.host().is_empty() => Ok(Endpoint {
+            authority,
+            port,
+            is_tls,
+        }),
         _ => Err(Error::Port { text: owned() }),
     }
 }
@@ -169,10 +187,15 @@ mod tests {
     #[test]
     fn each_defect_has_its_own_message() {
         assert_eq!(parse(" "), Err(Error::Empty));
-        for scheme in ["localhost:7401", "https://localhost:7401", "grpc://a:1", "/path"] {
+        for scheme in ["localhost:7401", "ftp://localhost:7401", "grpc://a:1", "/path"] {
             assert!(matches!(parse(scheme), Err(Error::Scheme { .. })), "{scheme}");
         }
-        for port in ["http://localhost", "http://localhost:0", "http://:7401"] {
+        for port in [
+            "http://localhost",
+            "https://localhost",
+            "http://localhost:0",
+            "http://:7401",
+        ] {
             let refused = parse(port);
             assert!(
                 matches!(refused, Err(Error::Port { .. } | Error::Malformed { .. })),
@@ -207,8 +230,11 @@ mod tests {
 
         #[test]
         fn every_host_and_port_is_accepted(host in "[a-z][a-z0-9]{0,20}(\\.[a-z][a-z0-9]{0,10}){0,2}", port in 1u16..) {
-            let endpoint = parse(&format!("http://{host}:{port}")).expect("well formed");
-            prop_assert_eq!(endpoint.authority(), format!("{host}:{port}"));
+            for scheme in ["http", "https"] {
+                let endpoint = parse(&format!("{scheme}://{host}:{port}")).expect("well formed");
+                prop_assert_eq!(endpoint.authority(), format!("{host}:{port}"));
+                prop_assert_eq!(endpoint.scheme(), scheme);
+            }
         }
     }
 }

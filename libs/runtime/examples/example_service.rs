@@ -79,7 +79,8 @@ async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Result
     let _directory = data_directory
         .map(|path| data_directory::open(&path))
         .transpose()?;
-    let chassis = Chassis::new("example", &config.server, &[], shutdown.clone())?;
+    let mut chassis = Chassis::new("example", &config.server, &[], shutdown.clone())?;
+    chassis.secure(&config.trust)?;
     chassis.tasks.essential("example work", async move {
         if let Some(reason) = fail_with {
             return Err(reason);

@@ -32,6 +32,9 @@ use crate::machine::{self, Blocking};
 use crate::metrics::{Definition, Metrics};
 use crate::tasks::{Ended, Tasks, panic_message};
 use crate::transcode::Transcoder;
+use crate::trust::gate::Gate;
+use crate::trust::metrics::Meters;
+use crate::trust::{self, Role, Trust};
 use crate::{Error, Listeners, Shutdown, Surface, server, telemetry};
 
 /// How often readiness is told to `grpc.health.v1` when nothing is known to have changed.
@@ -75,6 +78,8 @@ pub struct Chassis {
     pub tasks: Tasks,
     /// The wish to stop.
     pub shutdown: Shutdown,
+    /// How this service proves who it is, and knows who the others are.
+    pub trust: Trust,
     name: &'static str,
     server: server::Config,
     ended: Ended,
@@ -116,11 +121,24 @@ impl Chassis {
             health,
             tasks,
             shutdown,
+            trust: Trust::loopback(),
             name,
             server: server.clone(),
             ended,
             hooks: Vec::new(),
         })
+    }
+
+    /// Secures the data port as the section `trust` says, by this chassis' clock, and keeps certificates fresh.
+    ///
+    /// # Errors
+    ///
+    /// The section is wrong, or a file of it is.
+    pub fn secure(&mut self, config: &trust::Config) -> Result<(), Error> {
+        let role = Role::of_service(self.name);
+        self.trust = Trust::open(config, &self.server, role, Arc::clone(&self.clock))?;
+        self.trust.attend(self);
+        Ok(())
     }
 
     /// Runs when a shutdown is asked for, before requests in flight are waited for; in the order added, all of
@@ -161,12 +179,19 @@ impl Chassis {
             max_connections: 256,
             ..self.server.clone()
         };
-        let served_health = serve(health, health_router(self.health.clone()), &plain, &stop, async {
-        });
+        let served_health = serve(
+            health,
+            health_router(self.health.clone()),
+            &plain,
+            None,
+            &stop,
+            async {},
+        );
         let served_metrics = serve(
             metrics,
             metrics_router(self.metrics.clone()),
             &plain,
+            None,
             &stop,
             async {},
         );
@@ -223,6 +248,7 @@ impl Chassis {
             grpc.clone(),
             self.server.max_message_bytes,
         )?;
+        let gate = Gate::new(&self.trust, Meters::new(self.metrics.clone()));
         let layers = Layers::new(
             self.metrics.clone(),
             Arc::clone(&self.clock),
@@ -241,6 +267,7 @@ impl Chassis {
                 layers.clone(),
                 Layers::plain,
             ))
+            .layer(axum::middleware::from_fn_with_state(gate, Gate::pass))
             .layer(axum::middleware::from_fn_with_state(layers, Layers::guard));
         Ok((GrpcHealth { reporter, services }, router))
     }
@@ -254,7 +281,14 @@ impl Chassis {
         let hooks = std::mem::take(&mut self.hooks);
         let (server, shutdown, name) = (self.server.clone(), self.shutdown.clone(), self.name);
         let (stop_accepting, cut_off) = (Shutdown::new(), Shutdown::new());
-        let serving = serve(listener, router, &server, &stop_accepting, cut_off.requested());
+        let serving = serve(
+            listener,
+            router,
+            &server,
+            self.trust.handshakes(Meters::new(self.metrics.clone())),
+            &stop_accepting,
+            cut_off.requested(),
+        );
         tokio::pin!(serving);
         let failure = tokio::select! {
             _ = &mut serving => return Err(Error::Serve(format!("{name}: the data port ended"))),

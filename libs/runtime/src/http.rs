@@ -2,13 +2,14 @@
 
 mod accept;
 mod answers;
+mod arrival;
 mod beginning;
 mod body;
 mod contract;
 mod layers;
 
 pub(crate) use accept::serve;
-pub(crate) use answers::{GRPC_STATUS, fallback};
+pub(crate) use answers::{GRPC_STATUS, fallback, is_grpc};
 pub(crate) use body::http_status;
 pub(crate) use contract::Contract;
 pub(crate) use layers::Layers;

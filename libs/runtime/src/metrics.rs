@@ -93,7 +93,12 @@ impl Metrics {
     ///
     /// When a histogram has no buckets.
     pub fn new(definitions: &[Definition]) -> Result<Self, Error> {
-        let known: Vec<Definition> = STANDARD.iter().chain(definitions).copied().collect();
+        let known: Vec<Definition> = STANDARD
+            .iter()
+            .chain(crate::trust::metrics::DEFINITIONS)
+            .chain(definitions)
+            .copied()
+            .collect();
         let mut builder = PrometheusBuilder::new();
         for definition in &known {
             if let Kind::Histogram(buckets) = definition.kind {

@@ -134,7 +134,7 @@ impl Transcoder {
             return Err(refusal::too_late());
         }
         let framed = frame::write(&message, self.max_message_bytes)?;
-        let request = grpc_request(call.rule, &head.headers, framed);
+        let request = grpc_request(call.rule, &head.headers, head.extensions, framed);
         let answered = async {
             let response = self.services.clone().oneshot(request).await;
             let response = response.unwrap_or_else(|never| match never {});
@@ -188,8 +188,15 @@ fn stays(name: &HeaderName) -> bool {
         || (text.starts_with("grpc-") && text != muster_rpc::deadline::HEADER)
 }
 
-fn grpc_request(rule: &Rule, headers: &HeaderMap, framed: axum::body::Bytes) -> Request {
+/// The call as its gRPC service gets it; who calls, and for whom, stays with it.
+fn grpc_request(
+    rule: &Rule,
+    headers: &HeaderMap,
+    extensions: http::Extensions,
+    framed: axum::body::Bytes,
+) -> Request {
     let mut request = Request::new(Body::from(framed));
+    *request.extensions_mut() = extensions;
     *request.method_mut() = Method::POST;
     *request.version_mut() = http::Version::HTTP_2;
     *request.uri_mut() = rule.grpc_path.clone();

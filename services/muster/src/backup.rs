@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tonic::Streaming;
 
 use crate::cli::{BackupArguments, RestoreArguments};
-use crate::connect::{Endpoints, Service, channel};
+use crate::connect::{Endpoints, Service};
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
 
@@ -36,7 +36,7 @@ pub async fn back_up(
 ) -> Result<(), Failure> {
     let target = Target::of(&arguments)?;
     let failed = |status| endpoints.failure(Service::Engine, &status);
-    let stream = BackupServiceClient::new(channel(&endpoints.engine)?)
+    let stream = BackupServiceClient::new(endpoints.channel(Service::Engine)?)
         .backup(proto::BackupRequest {})
         .await
         .map_err(failed)?

@@ -7,11 +7,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use muster_runtime::trust::Trust;
 use muster_workflow_dsl::document::policy::Priority;
 
 use crate::approval::{self, ApprovalCommand};
 use crate::bench::{self, BenchCommand};
-use crate::connect::Endpoints;
+use crate::certs::{self, CertsCommand};
+use crate::connect::{self, Endpoints};
 use crate::failure::Failure;
 use crate::inbox::{self, BroadcastArguments, InboxCommand};
 use crate::output::{Format, Output};
@@ -57,6 +59,10 @@ struct Global {
         default_value = "http://127.0.0.1:7403"
     )]
     engine: String,
+    /// Speak mutual TLS with the services, with the command line's certificate out of this directory, which `muster certs` has
+    /// made.
+    #[arg(long, global = true, env = "MUSTER_CERTIFICATES", value_name = "DIR")]
+    certificates: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -97,6 +103,9 @@ enum Command {
     /// Look at and steer the schedules of workflows.
     #[command(subcommand)]
     Schedule(ScheduleCommand),
+    /// Make, replace and look at the certificates by which services know each other; needs no server.
+    #[command(subcommand)]
+    Certs(CertsCommand),
     /// Copy the engine's store into a file, while it works.
     Backup(BackupArguments),
     /// Make a data directory of a backup, for an engine that is started on it.
@@ -159,6 +168,10 @@ pub struct DevArguments {
     /// Which ports to listen on.
     #[arg(long, value_enum, default_value_t = Ports::Default)]
     pub ports: Ports,
+    /// Let the services speak mutual TLS, as they do apart from each other; the certificates are in `certificates` in the data
+    /// directory, and made where there are none.
+    #[arg(long, env = "MUSTER_DEV_TLS")]
+    pub tls: bool,
 }
 
 /// Arguments of `muster demo`.
@@ -663,6 +676,10 @@ async fn dispatch(cli: Cli, output: &Output) -> Result<(), Failure> {
         registry: cli.global.registry,
         router: cli.global.router,
         engine: cli.global.engine,
+        trust: match &cli.global.certificates {
+            None => Trust::loopback(),
+            Some(directory) => connect::identity(directory)?,
+        },
     };
     match cli.command {
         Command::Dev(arguments) => dev::run(arguments, output).await,
@@ -679,6 +696,7 @@ async fn dispatch(cli: Cli, output: &Output) -> Result<(), Failure> {
         Command::Sim(arguments) => sim::run(&arguments, output),
         Command::Event(command) => event::run(command, &endpoints, output).await,
         Command::Schedule(command) => schedule::run(command, &endpoints, output).await,
+        Command::Certs(command) => certs::run(command, output),
         Command::Backup(arguments) => backup::back_up(arguments, &endpoints, output).await,
         Command::Restore(arguments) => backup::restore(arguments, output).await,
     }

@@ -1,16 +1,24 @@
 //! Clients of the three services.
 
+use std::path::Path;
+use std::sync::Arc;
+
 use muster_api::registry::registry_service_client::RegistryServiceClient;
 use muster_api::router::router_service_client::RouterServiceClient;
 use muster_api::workflow::approval_service_client::ApprovalServiceClient;
 use muster_api::workflow::schedule_service_client::ScheduleServiceClient;
 use muster_api::workflow::workflow_service_client::WorkflowServiceClient;
+use muster_runtime::clock::SystemClock;
+use muster_runtime::server;
+use muster_runtime::trust::authority::describe;
+use muster_runtime::trust::{self, Mode, Native, Role, SpiffeId, Trust};
 use tonic::Status;
 use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
+use crate::certs::{self, BUNDLE, OPERATOR};
 use crate::failure::Failure;
 
 /// Largest answer the command line takes: a chart or a large output, not a flood.
@@ -25,6 +33,8 @@ pub struct Endpoints {
     pub router: String,
     /// URL of the workflow engine.
     pub engine: String,
+    /// Who we are to them, and who they have to be.
+    pub trust: Trust,
 }
 
 /// Which service a call went to, for the error when it fails.
@@ -41,42 +51,77 @@ pub enum Service {
 impl Endpoints {
     /// A client of the registry.
     pub fn registry(&self) -> Result<RegistryServiceClient<Channel>, Failure> {
-        Ok(RegistryServiceClient::new(channel(&self.registry)?).max_decoding_message_size(MAX_ANSWER_BYTES))
+        Ok(RegistryServiceClient::new(self.channel(Service::Registry)?)
+            .max_decoding_message_size(MAX_ANSWER_BYTES))
     }
 
     /// A client of the router's controls.
     pub fn router(&self) -> Result<RouterServiceClient<Channel>, Failure> {
-        Ok(RouterServiceClient::new(channel(&self.router)?).max_decoding_message_size(MAX_ANSWER_BYTES))
+        Ok(RouterServiceClient::new(self.channel(Service::Router)?)
+            .max_decoding_message_size(MAX_ANSWER_BYTES))
     }
 
     /// A client of the agents, through the router.
     pub fn agents(&self) -> Result<muster_a2a::grpc::Client, Failure> {
-        Ok(muster_a2a::grpc::client(channel(&self.router)?).max_decoding_message_size(MAX_ANSWER_BYTES))
+        Ok(muster_a2a::grpc::client(self.channel(Service::Router)?)
+            .max_decoding_message_size(MAX_ANSWER_BYTES))
     }
 
     /// A client of the workflow engine.
     pub fn engine(&self) -> Result<WorkflowServiceClient<Channel>, Failure> {
-        Ok(WorkflowServiceClient::new(channel(&self.engine)?).max_decoding_message_size(MAX_ANSWER_BYTES))
+        Ok(WorkflowServiceClient::new(self.channel(Service::Engine)?)
+            .max_decoding_message_size(MAX_ANSWER_BYTES))
     }
 
     /// A client of the workflow engine's approvals.
     pub fn approvals(&self) -> Result<ApprovalServiceClient<Channel>, Failure> {
-        Ok(ApprovalServiceClient::new(channel(&self.engine)?).max_decoding_message_size(MAX_ANSWER_BYTES))
+        Ok(ApprovalServiceClient::new(self.channel(Service::Engine)?)
+            .max_decoding_message_size(MAX_ANSWER_BYTES))
     }
 
     /// A client of the workflow engine's schedules.
     pub fn schedules(&self) -> Result<ScheduleServiceClient<Channel>, Failure> {
-        Ok(ScheduleServiceClient::new(channel(&self.engine)?).max_decoding_message_size(MAX_ANSWER_BYTES))
+        Ok(ScheduleServiceClient::new(self.channel(Service::Engine)?)
+            .max_decoding_message_size(MAX_ANSWER_BYTES))
+    }
+
+    /// A lazy channel to a service.
+    pub fn channel(&self, service: Service) -> Result<Channel, Failure> {
+        let endpoint = muster_rpc::endpoint::parse(self.url(service))
+            .map_err(|error| Failure::usage(error.to_string()))?;
+        let security = self.trust.to(match service {
+            Service::Registry => Role::Registry,
+            Service::Router => Role::Router,
+            Service::Engine => Role::Engine,
+        });
+        Ok(muster_rpc::channel::connect_lazy_secured(&endpoint, &security))
+    }
+
+    /// Where a service answers.
+    pub fn url(&self, service: Service) -> &str {
+        match service {
+            Service::Registry => &self.registry,
+            Service::Router => &self.router,
+            Service::Engine => &self.engine,
+        }
+    }
+
+    /// Whether a service says of itself that it can do its work.
+    pub async fn is_serving(&self, service: Service) -> bool {
+        match self.channel(service) {
+            Ok(channel) => says_serving(channel).await,
+            Err(_) => false,
+        }
     }
 
     /// Turns a failed call to `service` into the command's failure.
     pub fn failure(&self, service: Service, status: &Status) -> Failure {
-        let (name, url) = match service {
-            Service::Registry => ("registry", &self.registry),
-            Service::Router => ("router", &self.router),
-            Service::Engine => ("engine", &self.engine),
+        let name = match service {
+            Service::Registry => "registry",
+            Service::Router => "router",
+            Service::Engine => "engine",
         };
-        Failure::from_status(name, url, status)
+        Failure::from_status(name, self.url(service), status)
     }
 }
 
@@ -88,7 +133,56 @@ pub fn channel(url: &str) -> Result<Channel, Failure> {
 
 /// Whether the service at `url` says of itself, by `grpc.health.v1`, that it can do its work.
 pub async fn is_serving(url: &str) -> bool {
-    let Ok(channel) = channel(url) else { return false };
+    match channel(url) {
+        Ok(channel) => says_serving(channel).await,
+        Err(_) => false,
+    }
+}
+
+/// Who the command line is, out of a directory that `muster certs` has made.
+pub fn identity(directory: &Path) -> Result<Trust, Failure> {
+    let certificate = directory.join(certs::certificate_file(OPERATOR));
+    let wrong = |what: String| {
+        Failure::usage(format!("--certificates: {}: {what}", certificate.display())).with_remedy(
+            "`muster certs init DIR` makes such a directory, `muster certs issue DIR muster` one certificate",
+        )
+    };
+    let text = std::fs::read(&certificate).map_err(|error| wrong(error.to_string()))?;
+    let said = describe(&text).map_err(|error| wrong(error.to_string()))?;
+    let uri = said.first().and_then(|said| said.uris.first());
+    let id = uri.and_then(|uri| SpiffeId::parse(uri).ok());
+    let id = id.ok_or_else(|| wrong("names no SPIFFE id".to_owned()))?;
+    let (namespace, _) = id
+        .service()
+        .ok_or_else(|| wrong(format!("names {id}, which is no service account's")))?;
+    let config = trust_of(directory, OPERATOR, id.trust_domain(), namespace);
+    Trust::open(
+        &config,
+        &server::Config::default(),
+        Role::Operator,
+        Arc::new(SystemClock::default()),
+    )
+    .map_err(|error| Failure::usage(format!("--certificates: {error}")))
+}
+
+/// The section `trust` of who has a certificate in such a directory.
+pub fn trust_of(directory: &Path, name: &str, trust_domain: &str, namespace: &str) -> trust::Config {
+    trust::Config {
+        mode: Some(Mode::Native),
+        trust_domain: trust_domain.to_owned(),
+        namespace: namespace.to_owned(),
+        native: Native {
+            certificate: directory.join(certs::certificate_file(name)),
+            key: directory.join(certs::key_file(name)),
+            authorities: directory.join(BUNDLE),
+            ..Native::default()
+        },
+        ..trust::Config::default()
+    }
+}
+
+/// Whether the service at this channel says so.
+pub async fn says_serving(channel: Channel) -> bool {
     let request = HealthCheckRequest {
         service: String::new(),
     };

@@ -39,7 +39,7 @@ pub async fn run(arguments: DemoArguments, output: &Output) -> Result<(), Failur
     if !output.is_json() {
         output.line(BANNER);
     }
-    let mut fleet = Fleet::start(config, directory.path(), Ports::Any)?;
+    let mut fleet = Fleet::start(config, directory.path(), Ports::Any, false)?;
     let toured = tokio::select! {
         toured = tour(&mut fleet, output) => toured,
         () = shutdown.requested() => Err(Failure::failed("interrupted")),

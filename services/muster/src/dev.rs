@@ -40,7 +40,7 @@ pub async fn run(arguments: DevArguments, output: &Output) -> Result<(), Failure
     })?;
     let in_redis = in_redis(&config);
     let shutdown = Shutdown::on_signals();
-    let mut fleet = Fleet::start(config, directory.path(), arguments.ports)?;
+    let mut fleet = Fleet::start(config, directory.path(), arguments.ports, arguments.tls)?;
     tokio::select! {
         ready = fleet.ready() => ready?,
         () = shutdown.requested() => return fleet.stop().await,
@@ -83,6 +83,7 @@ fn announce(fleet: &Fleet, directory: &Directory, in_redis: &[(&str, String)], o
             "ready": true,
             "readyInSeconds": ready_in.as_secs_f64(),
             "dataDirectory": directory.path(),
+            "certificates": fleet.certificates(),
             "redis": in_redis.first().map(|(_, address)| address),
             "services": fleet.places_json(),
         }));
@@ -96,6 +97,12 @@ fn announce(fleet: &Fleet, directory: &Directory, in_redis: &[(&str, String)], o
     ));
     for (what, address) in in_redis {
         output.line(&format!("{what} are in Redis at {address}"));
+    }
+    if let Some(certificates) = fleet.certificates() {
+        output.line(&format!(
+            "the services speak mutual TLS; the certificates are in {}",
+            certificates.display()
+        ));
     }
     for line in fleet.next_steps() {
         output.line(&line);

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use tonic::transport::Channel;
 
 use crate::cli::{EventCommand, EventFilterArguments, PublishArguments};
-use crate::connect::{Endpoints, Service, channel};
+use crate::connect::{Endpoints, Service};
 use crate::failure::Failure;
 use crate::listing::Listing;
 use crate::output::Output;
@@ -25,7 +25,7 @@ pub async fn run(command: EventCommand, endpoints: &Endpoints, output: &Output) 
 }
 
 fn client(endpoints: &Endpoints) -> Result<EventServiceClient<Channel>, Failure> {
-    Ok(EventServiceClient::new(channel(&endpoints.engine)?))
+    Ok(EventServiceClient::new(endpoints.channel(Service::Engine)?))
 }
 
 async fn publish(arguments: PublishArguments, endpoints: &Endpoints, output: &Output) -> Result<(), Failure> {

@@ -8,19 +8,20 @@ mod config;
 mod member;
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use muster_runtime::clock::{Clock as _, SystemClock};
+use muster_runtime::trust::{Role, Trust};
 use muster_runtime::{Error, Listeners, Shutdown};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::agents;
 use crate::cli::Ports;
 use crate::connect::{self, Endpoints};
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
+use crate::{agents, certs};
 
 pub use config::Config;
 use member::{MEMBERS, Member, Settings};
@@ -46,12 +47,16 @@ pub struct Fleet {
     shutdowns: Vec<(&'static Member, Shutdown)>,
     clock: SystemClock,
     ready_in: Option<Duration>,
+    /// Where the certificates are by which the services know each other, and who we are to them.
+    tls: Option<(PathBuf, Trust)>,
 }
 
 impl Fleet {
-    /// Binds every port and starts every service; `directory` keeps what must survive.
-    pub fn start(config: Config, directory: &Path, ports: Ports) -> Result<Self, Failure> {
+    /// Binds every port and starts every service, with mutual TLS between them where it is wanted; `directory` keeps what must
+    /// survive.
+    pub fn start(config: Config, directory: &Path, ports: Ports, tls: bool) -> Result<Self, Failure> {
         let clock = SystemClock::default();
+        let tls = tls.then(|| certificates(directory, &clock)).transpose()?;
         let mut places = Vec::new();
         let mut bound = Vec::new();
         for member in MEMBERS {
@@ -72,10 +77,12 @@ impl Fleet {
             shutdowns: Vec::new(),
             clock,
             ready_in: None,
+            tls,
         };
         let settings = Settings {
             config,
             directory: directory.to_owned(),
+            certificates: fleet.certificates().map(Path::to_owned),
             endpoints: fleet.endpoints(),
         };
         for (member, listeners) in bound {
@@ -95,14 +102,30 @@ impl Fleet {
     pub fn endpoints(&self) -> Endpoints {
         let url = |name| {
             self.place(name)
-                .map(|place| format!("http://{}", place.data))
+                .map(|place| format!("{}://{}", self.scheme(), place.data))
                 .unwrap_or_default()
         };
         Endpoints {
             registry: url("registry"),
             router: url("router"),
             engine: url("workflow-engine"),
+            trust: self.trust(),
         }
+    }
+
+    /// Where the certificates are, if there are any.
+    pub fn certificates(&self) -> Option<&Path> {
+        self.tls.as_ref().map(|(directory, _)| directory.as_path())
+    }
+
+    fn trust(&self) -> Trust {
+        self.tls
+            .as_ref()
+            .map_or_else(Trust::loopback, |(_, trust)| trust.clone())
+    }
+
+    fn scheme(&self) -> &'static str {
+        self.trust().scheme()
     }
 
     /// How the addresses of this fleet's own agents end. In Redis there may be others, left by a process that was killed.
@@ -131,8 +154,9 @@ impl Fleet {
             .place(name)
             .ok_or_else(|| Failure::failed(format!("no service is called {name}")))?
             .data;
+        let serving = serving(format!("{}://{address}", self.scheme()), self.trust(), name);
         tokio::select! {
-            ready = within(name, serving(address)) => ready,
+            ready = within(name, serving) => ready,
             failure = self.ended() => Err(failure),
         }
     }
@@ -212,7 +236,7 @@ impl Fleet {
             .iter()
             .map(|place| {
                 let addresses = json!({
-                    "url": format!("http://{}", place.data),
+                    "url": format!("{}://{}", self.scheme(), place.data),
                     "health": format!("http://{}", place.health),
                     "metrics": format!("http://{}/metrics", place.metrics),
                 });
@@ -230,7 +254,7 @@ impl Fleet {
             .map(|place| {
                 [
                     place.name.to_owned(),
-                    format!("http://{}", place.data),
+                    format!("{}://{}", self.scheme(), place.data),
                     format!("http://{}/ready", place.health),
                     format!("http://{}/metrics", place.metrics),
                 ]
@@ -243,7 +267,16 @@ impl Fleet {
     pub fn next_steps(&self) -> Vec<String> {
         let endpoints = self.endpoints();
         let mut lines = Vec::new();
-        if endpoints.router != "http://127.0.0.1:7402" {
+        if let Some(certificates) = self.certificates() {
+            lines.push("in the other terminal, first:".to_owned());
+            lines.push(format!(
+                "  export MUSTER_REGISTRY_URL={} MUSTER_ROUTER_URL={} MUSTER_ENGINE_URL={} MUSTER_CERTIFICATES={}",
+                endpoints.registry,
+                endpoints.router,
+                endpoints.engine,
+                certificates.display()
+            ));
+        } else if endpoints.router != "http://127.0.0.1:7402" {
             lines.push("in the other terminal, first:".to_owned());
             lines.push(format!(
                 "  export MUSTER_REGISTRY_URL={} MUSTER_ROUTER_URL={} MUSTER_ENGINE_URL={}",
@@ -279,11 +312,29 @@ async fn within(what: &str, wait: impl Future<Output = ()>) -> Result<(), Failur
     })
 }
 
-async fn serving(address: SocketAddr) {
+async fn serving(url: String, trust: Trust, name: &str) {
+    let Ok(endpoint) = muster_rpc::endpoint::parse(&url) else {
+        return std::future::pending().await;
+    };
+    let security = trust.to(Role::of_service(name));
     let mut interval = tokio::time::interval(ASK_AGAIN);
-    while !connect::is_serving(&format!("http://{address}")).await {
+    // Each time anew: a channel that could not connect waits before it tries again.
+    while !connect::says_serving(muster_rpc::channel::connect_lazy_secured(&endpoint, &security)).await {
         interval.tick().await;
     }
+}
+
+/// The directory of the certificates, made where it is not there, and the command line's own identity out of it.
+fn certificates(directory: &Path, clock: &SystemClock) -> Result<(PathBuf, Trust), Failure> {
+    let directory = directory.join("certificates");
+    if certs::Directory::is_one(&directory) {
+        // Those of a laptop that was away for long have ended.
+        certs::renew(&directory, clock.now())?;
+    } else {
+        certs::init(&certs::InitArguments::in_directory(&directory), clock.now())?;
+    }
+    let trust = connect::identity(&directory)?;
+    Ok((directory, trust))
 }
 
 /// Until the registry lists as many agents as there are ports, and the router has the instance at each.

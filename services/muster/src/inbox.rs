@@ -12,7 +12,7 @@ use muster_api::{router as proto, time};
 use serde_json::{Value, json};
 use tonic::transport::Channel;
 
-use crate::connect::{Endpoints, Service, channel};
+use crate::connect::{Endpoints, Service};
 use crate::failure::Failure;
 use crate::listing::Listing;
 use crate::output::Output;
@@ -222,7 +222,8 @@ fn span(text: &str) -> Result<SignedDuration, String> {
 }
 
 fn client(endpoints: &Endpoints) -> Result<InboxServiceClient<Channel>, Failure> {
-    Ok(InboxServiceClient::new(channel(&endpoints.router)?).max_decoding_message_size(MAX_ANSWER_BYTES))
+    Ok(InboxServiceClient::new(endpoints.channel(Service::Router)?)
+        .max_decoding_message_size(MAX_ANSWER_BYTES))
 }
 
 /// Runs `muster inbox …`.

@@ -4,6 +4,7 @@ mod agents;
 mod approval;
 mod backup;
 mod bench;
+mod certs;
 mod cli;
 mod connect;
 mod demo;

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tonic::Request;
 
 use crate::agents;
-use crate::connect::{self, Endpoints, Service};
+use crate::connect::{Endpoints, Service};
 use crate::failure::Failure;
 use crate::output::Output;
 
@@ -64,19 +64,19 @@ impl Picture {
     pub async fn take(endpoints: &Endpoints) -> Result<Self, Failure> {
         let (mut router, mut engine) = (endpoints.router()?, endpoints.engine()?);
         let (registry, router, engine) = tokio::join!(
-            timed(&endpoints.registry, async {
+            timed(endpoints, Service::Registry, async {
                 Ok(Registered {
                     agents: agents::all(endpoints, &[]).await?,
                     statistics: agents::statistics(endpoints).await?,
                 })
             }),
-            timed(&endpoints.router, async {
+            timed(endpoints, Service::Router, async {
                 let answer = router.get_status(patient(RouterStatusRequest {})).await;
                 answer
                     .map(tonic::Response::into_inner)
                     .map_err(|s| endpoints.failure(Service::Router, &s))
             }),
-            timed(&endpoints.engine, async {
+            timed(endpoints, Service::Engine, async {
                 let answer = engine.get_status(patient(EngineStatusRequest {})).await;
                 answer
                     .map(tonic::Response::into_inner)
@@ -267,7 +267,11 @@ impl<T> Answer<T> {
     }
 }
 
-async fn timed<T>(url: &str, answer: impl Future<Output = Result<T, Failure>>) -> Answer<T> {
+async fn timed<T>(
+    endpoints: &Endpoints,
+    service: Service,
+    answer: impl Future<Output = Result<T, Failure>>,
+) -> Answer<T> {
     let clock = SystemClock::default();
     let before = clock.monotonic();
     let outcome = match tokio::time::timeout(PATIENCE, answer).await {
@@ -279,7 +283,7 @@ async fn timed<T>(url: &str, answer: impl Future<Output = Result<T, Failure>>) -
     };
     let took = clock.monotonic().saturating_sub(before);
     let ready = outcome.is_ok()
-        && tokio::time::timeout(PATIENCE, connect::is_serving(url))
+        && tokio::time::timeout(PATIENCE, endpoints.is_serving(service))
             .await
             .unwrap_or(false);
     Answer { outcome, took, ready }

@@ -10,6 +10,7 @@ use muster_api::error::{Error as ApiError, Reason};
 use muster_api::registry::registry_service_server::RegistryService;
 use muster_api::{registry as proto, time};
 use muster_runtime::Shutdown;
+use muster_runtime::trust::{Peer, Role, Trust};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
@@ -30,6 +31,7 @@ pub struct Service {
     registry: Arc<Registry>,
     managed: Arc<Managed>,
     observer: Arc<Observer>,
+    trust: Trust,
     shutdown: Shutdown,
 }
 
@@ -40,14 +42,26 @@ impl Service {
         registry: Arc<Registry>,
         managed: Arc<Managed>,
         observer: Arc<Observer>,
+        trust: Trust,
         shutdown: Shutdown,
     ) -> Self {
         Self {
             registry,
             managed,
             observer,
+            trust,
             shutdown,
         }
+    }
+
+    /// Who an agent that registers itself has proven to be; empty for those that others register.
+    fn identity<T>(&self, request: &Request<T>) -> String {
+        request
+            .extensions()
+            .get::<Peer>()
+            .and_then(Peer::id)
+            .filter(|id| self.trust.role_of(id) == Some(Role::Agent))
+            .map_or_else(String::new, ToString::to_string)
     }
 
     fn lease(&self, lease: Uuid, epoch: u64) -> proto::Lease {
@@ -70,11 +84,13 @@ impl RegistryService for Service {
     type WatchAgentsStream = BoxStream<'static, Result<proto::WatchAgentsResponse, Status>>;
 
     async fn register(&self, request: Request<proto::RegisterRequest>) -> Answer<proto::RegisterResponse> {
-        let grant = self
-            .registry
-            .register(request.into_inner())
-            .await
-            .map_err(status)?;
+        let identity = self.identity(&request);
+        let mut message = request.into_inner();
+        if let Some(instance) = &mut message.instance {
+            // Whatever it says itself.
+            instance.spiffe_id = identity;
+        }
+        let grant = self.registry.register(message).await.map_err(status)?;
         Ok(Response::new(proto::RegisterResponse {
             lease: Some(self.lease(grant.lease, grant.instance.epoch)),
             instance: Some((&grant.instance).into()),

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use muster_rpc::endpoint::Endpoint;
+use muster_runtime::trust::SpiffeId;
 use url::Url;
 use uuid::Uuid;
 
@@ -59,6 +60,8 @@ pub struct Profile {
     pub endpoint: Endpoint,
     /// The URL at which it answers, where its binding has one.
     pub url: Option<Url>,
+    /// Who it has proven to be.
+    pub identity: Option<SpiffeId>,
     /// Region, or empty.
     pub region: String,
     /// Zone within the region, or empty.

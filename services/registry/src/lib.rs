@@ -63,7 +63,8 @@ const STORE_PATIENCE: Duration = Duration::from_secs(3);
 pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Result<(), Error> {
     let settings = &config.registry;
     let entries = entries(settings.data_directory.clone()).await?;
-    let chassis = Chassis::new("registry", &config.server, metrics::DEFINITIONS, shutdown)?;
+    let mut chassis = Chassis::new("registry", &config.server, metrics::DEFINITIONS, shutdown)?;
+    chassis.secure(&config.trust)?;
     let clock = Arc::clone(&chassis.clock);
     let opened = opening::open(settings, Arc::clone(&clock)).await?;
     let store = opened.attended(&chassis);
@@ -104,7 +105,13 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
     let upkeep = upkeep::run(store, Arc::clone(&observer), chassis.shutdown.clone());
     chassis.tasks.essential("lease upkeep", upkeep);
 
-    let service = grpc::Service::new(registry, managed, observer, chassis.shutdown.clone());
+    let service = grpc::Service::new(
+        registry,
+        managed,
+        observer,
+        chassis.trust.clone(),
+        chassis.shutdown.clone(),
+    );
     let service =
         RegistryServiceServer::new(service).max_decoding_message_size(config.server.max_message_bytes);
     chassis

@@ -95,7 +95,15 @@ fn interfaces(public: &Endpoint, target: Option<&Target>) -> Vec<AgentInterface>
     };
     vec![
         interface(format!("{public}/{target}"), "JSONRPC", ""),
-        interface(public.authority().to_owned(), "GRPC", &target),
+        interface(
+            if public.is_tls() {
+                public.to_string()
+            } else {
+                public.authority().to_owned()
+            },
+            "GRPC",
+            &target,
+        ),
         // Clients append a path to it, so it has no slash at the end.
         interface(
             format!("{public}/{target}").trim_end_matches('/').to_owned(),

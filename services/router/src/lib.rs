@@ -56,9 +56,11 @@ use muster_api::router::router_service_server::RouterServiceServer;
 use muster_rpc::endpoint::{self, Endpoint};
 use muster_rpc::outbound::Outbound;
 use muster_rpc::retry_budget::RetryBudget;
+use muster_runtime::trust::{Role, Trust};
 use muster_runtime::{Chassis, Error, Latch, Listeners, Shutdown, Surface, health};
 use parking_lot::{Mutex, RwLock};
 use tokio::time::MissedTickBehavior;
+use tonic::transport::Channel;
 
 pub use config::Config;
 
@@ -94,10 +96,11 @@ const REDIS_WATCH: Duration = Duration::from_secs(2);
 /// When the configuration makes no sense, the data directory cannot be used, or serving fails.
 pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Result<(), Error> {
     let opened = opening::open(&config.router).await?;
-    let chassis = Chassis::new("router", &config.server, metrics::DEFINITIONS, shutdown)?;
+    let mut chassis = Chassis::new("router", &config.server, metrics::DEFINITIONS, shutdown)?;
+    chassis.secure(&config.trust)?;
     let letterbox = inbox::open(&config.router, &opened, Arc::clone(&chassis.clock)).await?;
     let registry = parsed("router.registry_url", &config.router.registry_url)?;
-    let public = public_address(&config, listeners.data_address())?;
+    let public = public_address(&config, &chassis.trust, listeners.data_address())?;
     check_store(&config, &chassis, &opened);
     let ownership = ownership(&config, &chassis, &opened);
     let (durable, worker) = Durable::new(
@@ -113,6 +116,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
     let forwarder = forwarder(&config, &chassis, Arc::clone(&ownership), durable, outbound);
     let latch = chassis.health.latch("fleet");
     let inbox = inbox(&config, &chassis, letterbox, &forwarder);
+    let registry = muster_rpc::channel::connect_lazy_secured(&registry, &chassis.trust.to(Role::Registry));
     chassis
         .tasks
         .essential_until_shutdown("fleet watch", watch(Arc::clone(&forwarder), registry, latch));
@@ -199,6 +203,7 @@ fn forwarder(
         view,
         links: Arc::new(
             Links::new(router.breaker())
+                .with_trust(chassis.trust.clone())
                 .with_connections(router.connections_per_instance)
                 .with_outbound(
                     outbound,
@@ -264,9 +269,8 @@ fn ownership(config: &Config, chassis: &Chassis, opened: &Opened) -> Arc<Ownersh
 }
 
 /// Keeps the view up to date; the router is ready once it has one.
-async fn watch(forwarder: Arc<Forwarder>, registry: Endpoint, latch: Latch) -> Result<(), Error> {
+async fn watch(forwarder: Arc<Forwarder>, registry: Channel, latch: Latch) -> Result<(), Error> {
     let parts = forwarder.parts();
-    let channel = muster_rpc::channel::connect_lazy(&registry);
     let observe = || {
         let view = parts.view.read();
         // A call that was choosing while its instance left has made a link that nobody drops. There are never more of
@@ -301,7 +305,7 @@ async fn watch(forwarder: Arc<Forwarder>, registry: Endpoint, latch: Latch) -> R
     };
     fleet::watch::follow(
         Arc::clone(&parts.view),
-        channel,
+        registry,
         Arc::clone(&parts.clock),
         changed,
     )
@@ -352,9 +356,12 @@ fn check_freshness(chassis: &Chassis, forwarder: &Arc<Forwarder>) {
     );
 }
 
-fn public_address(config: &Config, listening: SocketAddr) -> Result<Endpoint, Error> {
+fn public_address(config: &Config, trust: &Trust, listening: SocketAddr) -> Result<Endpoint, Error> {
     if config.router.public_url.is_empty() {
-        parsed("the address that it listens on", &format!("http://{listening}"))
+        parsed(
+            "the address that it listens on",
+            &format!("{}://{listening}", trust.scheme()),
+        )
     } else {
         parsed("router.public_url", &config.router.public_url)
     }

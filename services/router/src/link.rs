@@ -19,9 +19,11 @@ use std::time::Duration;
 use http::Uri;
 use muster_a2a::client::Client;
 use muster_rpc::breaker::{self, Ticket};
-use muster_rpc::channel::{self, Direct};
+use muster_rpc::channel::security::Fixed;
+use muster_rpc::channel::{self, Direct, Security};
 use muster_rpc::endpoint::Endpoint;
 use muster_rpc::outbound::Outbound;
+use muster_runtime::trust::Trust;
 use parking_lot::{Mutex, RwLock};
 use tokio_util::sync::CancellationToken;
 use tonic::client::Grpc;
@@ -320,6 +322,8 @@ impl Drop for Flight {
 pub struct Links {
     breaker: breaker::Config,
     channel: channel::Config,
+    /// How agents are called that have proven to the registry who they are.
+    trust: Trust,
     /// Most connections to one instance.
     connections: usize,
     /// Connections to agents of JSON bindings, and the largest answer that one may give, in bytes.
@@ -334,10 +338,17 @@ impl Links {
         Self {
             breaker,
             channel: channel::Config::agent(),
+            trust: Trust::loopback(),
             connections: 1,
             outbound: None,
             table: RwLock::default(),
         }
+    }
+
+    /// The same by which agents are called that have proven who they are.
+    #[must_use]
+    pub fn with_trust(self, trust: Trust) -> Self {
+        Self { trust, ..self }
     }
 
     /// The same with at most so many connections to each instance, and at least one.
@@ -353,6 +364,18 @@ impl Links {
         Self {
             outbound: Some((outbound, answer_bytes)),
             ..self
+        }
+    }
+
+    /// How an instance is called: one that has proven who it is, as that one; others as their scheme says, and then they have to be
+    /// who their host's name says to authorities of the world.
+    fn security(&self, instance: &Instance) -> Security {
+        match (&instance.identity, &self.outbound) {
+            (Some(id), _) => self.trust.to_workload(id),
+            (None, Some((outbound, _))) if instance.endpoint.is_tls() => {
+                Security::by_scheme_with(Arc::new(Fixed::http2(outbound.tls())))
+            }
+            (None, _) => Security::by_scheme(),
         }
     }
 
@@ -375,12 +398,13 @@ impl Links {
             _ => None,
         };
         let limit = Limit::new(instance.max_concurrency);
+        let security = self.security(instance);
         let link = Arc::new(Link {
             endpoint: instance.endpoint.clone(),
             epoch: instance.epoch,
             bridge,
             channels: (0..self.connections)
-                .map(|_| channel::direct(&self.channel))
+                .map(|_| channel::direct(&self.channel, &security))
                 .collect(),
             origin: instance.endpoint.uri(),
             turn: AtomicUsize::new(0),

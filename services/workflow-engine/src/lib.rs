@@ -92,6 +92,7 @@ use muster_api::workflow::event_service_server::EventServiceServer;
 use muster_api::workflow::schedule_service_server::ScheduleServiceServer;
 use muster_api::workflow::workflow_service_server::WorkflowServiceServer;
 use muster_runtime::clock::SharedClock;
+use muster_runtime::trust::Role;
 use muster_runtime::{Chassis, Error, Listeners, Shutdown, Surface, health};
 
 pub use config::Config;
@@ -140,13 +141,19 @@ pub async fn run_by(
     if let Some(clock) = clock {
         chassis.clock = clock;
     }
+    chassis.secure(&config.trust)?;
     let Opened {
         store,
         database,
         in_redis,
         bucket,
         ..
-    } = opening::open(&settings, listeners.data_address()).await?;
+    } = opening::open(
+        &settings,
+        listeners.data_address(),
+        chassis.trust.to(Role::Engine),
+    )
+    .await?;
     let placement = match &in_redis {
         None => Placement::alone(),
         Some(in_redis) => {
@@ -273,7 +280,7 @@ fn router(settings: &config::Engine, chassis: &Chassis) -> Result<Router, Error>
     let endpoint = muster_rpc::endpoint::parse(&settings.router_url)
         .map_err(|error| Error::Other(format!("engine.router_url: {error}")))?;
     Ok(Router::new(
-        muster_rpc::channel::connect_lazy(&endpoint),
+        muster_rpc::channel::connect_lazy_secured(&endpoint, &chassis.trust.to(Role::Router)),
         Arc::clone(&chassis.clock),
         settings.agent_wait(),
         settings.max_payload_bytes,

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use muster_rpc::channel::Security;
 use muster_runtime::Error;
 use muster_runtime::data_directory::{self, DataDirectory};
 use muster_store::redis::members::Member;
@@ -39,14 +40,19 @@ pub(crate) struct InRedis {
     pub(crate) _directory: DataDirectory,
 }
 
-/// Opens the store; `address` is where this engine can be reached.
-pub(crate) async fn open(settings: &config::Engine, address: SocketAddr) -> Result<Opened, Error> {
+/// Opens the store; `address` is where this engine can be reached, and other engines are reached by connections that are secured
+/// like this.
+pub(crate) async fn open(
+    settings: &config::Engine,
+    address: SocketAddr,
+    security: Security,
+) -> Result<Opened, Error> {
     let bucket = payloads::open_bucket(&settings.payloads)
         .await
         .map_err(|error| Error::Other(error.to_string()))?;
     let opened = match &settings.redis_cluster_endpoint {
         None => open_embedded(settings).await?,
-        Some(endpoint) => open_redis(settings, endpoint, address).await?,
+        Some(endpoint) => open_redis(settings, endpoint, address, security).await?,
     };
     // What is cut is written since format 2.
     let threshold = match opened.format {
@@ -92,7 +98,12 @@ fn keys(path: &Path) -> Result<Keys, Error> {
     Keys::parse(&text).map_err(|error| wrong(error.to_string()))
 }
 
-async fn open_redis(settings: &config::Engine, endpoint: &str, address: SocketAddr) -> Result<Opened, Error> {
+async fn open_redis(
+    settings: &config::Engine,
+    endpoint: &str,
+    address: SocketAddr,
+    security: Security,
+) -> Result<Opened, Error> {
     const KEY: &str = "engine.redis_cluster_endpoint";
     let mut place: Address = endpoint
         .parse()
@@ -121,7 +132,7 @@ async fn open_redis(settings: &config::Engine, endpoint: &str, address: SocketAd
     };
     let replicas = Replicas::new(
         Arc::new(coordination::InRedis::new(redis.clone())),
-        Arc::new(Network::default()),
+        Arc::new(Network::new(security)),
         me,
         settings.redis.lease(),
     );

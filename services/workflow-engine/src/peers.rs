@@ -12,6 +12,7 @@ use muster_api::workflow as proto;
 use muster_api::workflow::approval_service_client::ApprovalServiceClient;
 use muster_api::workflow::schedule_service_client::ScheduleServiceClient;
 use muster_api::workflow::workflow_service_client::WorkflowServiceClient;
+use muster_rpc::channel::Security;
 use parking_lot::Mutex;
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
@@ -61,10 +62,20 @@ pub(crate) struct NotStarted {
 }
 
 /// Others over the network.
-#[derive(Default)]
 pub(crate) struct Network {
+    security: Security,
     /// Connections, by address.
     channels: Mutex<HashMap<String, Channel>>,
+}
+
+impl Network {
+    /// Nobody is connected yet; connections are secured like this.
+    pub(crate) fn new(security: Security) -> Self {
+        Self {
+            security,
+            channels: Mutex::default(),
+        }
+    }
 }
 
 #[async_trait]
@@ -93,7 +104,7 @@ impl Peers for Network {
         }
         match muster_rpc::endpoint::parse(&format!("http://{address}")) {
             Ok(endpoint) => {
-                let channel = muster_rpc::channel::connect_lazy(&endpoint);
+                let channel = muster_rpc::channel::connect_lazy_secured(&endpoint, &self.security);
                 channels.insert(address.to_owned(), channel.clone());
                 Some(channel)
             }

@@ -9,6 +9,8 @@
 //! two_routers.rs     two routers over one Redis; routers that are killed
 //! shared_tasks.rs    instances that share their tasks in a Redis, of which one is killed or frozen; the Redis restarts
 //! inbox.rs           routers that are killed while messages wait
+//! native.rs          services that speak mutual TLS with each other, new certificates under way, strangers
+//! sidecars.rs        a mesh of two Envoys, and what does not get through it
 //! clients.rs         clients that stop reading, send slowly, too much, or nonsense
 //! ```
 //!
@@ -20,8 +22,10 @@ mod agents;
 mod clients;
 mod control_plane;
 mod inbox;
+mod native;
 mod redis;
 mod shared_tasks;
+mod sidecars;
 mod system;
 mod two_routers;
 mod worker;

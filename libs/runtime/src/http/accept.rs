@@ -4,6 +4,7 @@
 //! end.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,14 +12,17 @@ use axum::Router;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinSet};
 use tower::ServiceExt as _;
 
+use super::arrival::Arrivals;
 use super::beginning::Beginning;
+use crate::trust::{Handshakes, Peer};
 use crate::{Shutdown, server};
 
 /// How often an idle HTTP/2 peer is asked whether it is there, and how long it may take to answer.
@@ -27,11 +31,12 @@ const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until `shutdown` is requested, then until all connections ended or `drain` resolves. Returns how many
-/// connections were cut.
+/// connections were cut. Each begins with a handshake, where there are to be any.
 pub(crate) async fn serve(
     listener: TcpListener,
     router: Router,
     config: &server::Config,
+    handshakes: Option<Handshakes>,
     shutdown: &Shutdown,
     drain: impl Future<Output = ()>,
 ) -> usize {
@@ -39,39 +44,49 @@ pub(crate) async fn serve(
     let head_timeout = config.head_timeout();
     let graceful = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(config.max_connections));
+    let arrivals = handshakes.map(|handshakes| Arc::new(Arrivals::new(handshakes)));
+    // Where hands are shaken first, a connection gets its place afterwards.
+    let room = arrivals
+        .as_ref()
+        .map_or_else(|| Arc::clone(&places), |arrivals| Arc::clone(&arrivals.room));
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
-            accepted = accept(&listener, &places) => accepted,
+            accepted = accept(&listener, &room) => accepted,
             Some(ended) = connections.join_next(), if !connections.is_empty() => {
                 tell_panic(ended);
                 continue;
             }
             () = shutdown.requested() => break,
         };
-        let Some((stream, place)) = accepted else { continue };
-        let router = router.clone();
-        let service =
-            TowerToHyperService::new(tower::service_fn(move |request: hyper::Request<Incoming>| {
-                let router = router.clone();
-                async move {
-                    Ok::<_, Infallible>(
-                        router
-                            .oneshot(request.map(axum::body::Body::new))
-                            .await
-                            .unwrap_or_else(|never| match never {}),
-                    )
-                }
-            }));
-        let builder = Arc::clone(&builder);
-        let watcher = graceful.watcher();
+        let Some((stream, address, place)) = accepted else {
+            continue;
+        };
+        let connection = Connection {
+            builder: Arc::clone(&builder),
+            router: router.clone(),
+            head_timeout,
+            watcher: graceful.watcher(),
+        };
+        let Some(arrivals) = arrivals.clone() else {
+            connections.spawn(async move {
+                connection.serve(stream, Peer::Anonymous { address }).await;
+                drop(place);
+            });
+            continue;
+        };
+        let (places, shutdown) = (Arc::clone(&places), shutdown.clone());
         connections.spawn(async move {
-            let stream = Beginning::within(head_timeout, stream);
-            let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-            // Clients break off all the time; who cares is told by its own request.
-            if let Err(error) = watcher.watch(connection.into_owned()).await {
-                tracing::debug!(%error, "a connection ended with an error");
-            }
+            let Some((stream, peer)) = arrivals.shake_hands(stream, address, &shutdown).await else {
+                return;
+            };
+            let arriving = place;
+            let place = tokio::select! {
+                place = places.acquire_owned() => place,
+                () = shutdown.requested() => return,
+            };
+            drop(arriving);
+            connection.serve(stream, peer).await;
             drop(place);
         });
     }
@@ -86,6 +101,45 @@ pub(crate) async fn serve(
     cut
 }
 
+/// What serves one connection.
+struct Connection {
+    builder: Arc<Builder<TokioExecutor>>,
+    router: Router,
+    head_timeout: Duration,
+    watcher: Watcher,
+}
+
+impl Connection {
+    /// Serves it to its end. Each request says who holds the other end.
+    async fn serve<S>(self, stream: S, peer: Peer)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let router = self.router;
+        let service =
+            TowerToHyperService::new(tower::service_fn(move |mut request: hyper::Request<Incoming>| {
+                let router = router.clone();
+                request.extensions_mut().insert(peer.clone());
+                async move {
+                    Ok::<_, Infallible>(
+                        router
+                            .oneshot(request.map(axum::body::Body::new))
+                            .await
+                            .unwrap_or_else(|never| match never {}),
+                    )
+                }
+            }));
+        let stream = Beginning::within(self.head_timeout, stream);
+        let connection = self
+            .builder
+            .serve_connection_with_upgrades(TokioIo::new(stream), service);
+        // Clients break off all the time; who cares is told by its own request.
+        if let Err(error) = self.watcher.watch(connection.into_owned()).await {
+            tracing::debug!(%error, "a connection ended with an error");
+        }
+    }
+}
+
 /// Requests and bodies keep their panics to themselves; one that gets here is a defect of the server's own.
 fn tell_panic(ended: Result<(), JoinError>) {
     if let Err(error) = ended
@@ -95,19 +149,19 @@ fn tell_panic(ended: Result<(), JoinError>) {
     }
 }
 
-/// The next connection with its place among the open ones.
+/// The next connection, where it comes from, and its place among the others.
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let place = Arc::clone(places).acquire_owned().await.ok()?;
     match listener.accept().await {
-        Ok((stream, _peer)) => {
+        Ok((stream, address)) => {
             // Without it, small answers wait for the peer's acknowledgement.
             if let Err(error) = stream.set_nodelay(true) {
                 tracing::debug!(%error, "TCP_NODELAY was refused");
             }
-            Some((stream, place))
+            Some((stream, address, place))
         }
         Err(error) => {
             tracing::warn!(%error, "a connection was not accepted");

@@ -15,7 +15,7 @@ const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const PANICKED: &str = "a defect of ours: the request panicked";
 
 /// Whether the headers are those of gRPC, and not of gRPC-Web, which is not spoken here.
-pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     content_type(headers)
         .and_then(|value| value.strip_prefix("application/grpc"))
         .is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', ';']))

@@ -6,6 +6,8 @@ mod drain;
 mod grpc;
 mod grpc_service;
 mod health;
+mod mesh;
+mod native;
 mod process;
 mod requests;
 mod stage;

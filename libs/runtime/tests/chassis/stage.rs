@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use http_body_util::BodyExt as _;
+use muster_runtime::trust::{Peer, mesh};
 use muster_runtime::{Chassis, Error, Latch, Listeners, Shutdown, Surface, server};
-use muster_testkit::http;
+use muster_testkit::http as plain;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tonic::transport::Channel;
@@ -74,6 +75,16 @@ fn routes(held: &Arc<Notify>, arrived: &Arc<Notify>) -> Router {
             "/panicking-body",
             get(|| async { Body::from_stream(panics_after("begun")) }),
         )
+        .route(
+            "/peer",
+            get(
+                |Extension(peer): Extension<Peer>, headers: http::HeaderMap| async move {
+                    // What a proxy says is nobody's to read further in.
+                    assert!(headers.get(mesh::HEADER).is_none());
+                    peer.id().map_or_else(|| "nobody".to_owned(), ToString::to_string)
+                },
+            ),
+        )
         .route("/echo", post(|body: String| async move { body }))
         .route(
             "/raw",
@@ -114,13 +125,13 @@ impl Running {
 
     /// `/ready`: HTTP status and `status`.
     pub async fn readiness(&self) -> (u16, String) {
-        let answer = http::get(self.health, "/ready").await.unwrap();
+        let answer = plain::get(self.health, "/ready").await.unwrap();
         let status = answer.json()["status"].as_str().unwrap().to_owned();
         (answer.status.as_u16(), status)
     }
 
     pub async fn metrics(&self) -> String {
-        http::get(self.metrics, "/metrics").await.unwrap().text()
+        plain::get(self.metrics, "/metrics").await.unwrap().text()
     }
 
     pub async fn health_client(&self) -> HealthClient<Channel> {

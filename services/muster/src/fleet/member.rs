@@ -5,11 +5,12 @@ use std::pin::Pin;
 
 use muster_agent_sdk::{Config as AgentConfig, Section};
 use muster_runtime::config::Mistakes;
-use muster_runtime::{Error, Listeners, Shutdown, server};
+use muster_runtime::{Error, Listeners, Shutdown, server, trust};
 
 use super::Config;
+use crate::certs;
 use crate::cli::Ports;
-use crate::connect::Endpoints;
+use crate::connect::{self, Endpoints};
 
 type Run = Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
 
@@ -21,6 +22,19 @@ pub struct Settings {
     pub directory: PathBuf,
     /// Where they find each other.
     pub endpoints: Endpoints,
+    /// Where their certificates are, if they have any.
+    pub certificates: Option<PathBuf>,
+}
+
+impl Settings {
+    /// How one of them is to trust the others.
+    fn trust(&self, name: &str) -> trust::Config {
+        self.certificates
+            .as_deref()
+            .map_or_else(trust::Config::default, |directory| {
+                connect::trust_of(directory, name, certs::TRUST_DOMAIN, certs::NAMESPACE)
+            })
+    }
 }
 
 /// One service of the fleet.
@@ -116,6 +130,7 @@ fn registry(settings: &Settings, listeners: Listeners, shutdown: Shutdown) -> Ru
         server: settings.config.server.clone(),
         telemetry: settings.config.telemetry.clone(),
         registry: settings.config.registry.clone(),
+        trust: settings.trust("registry"),
         ..muster_registry::Config::default()
     };
     config.registry.data_directory = settings.directory.join("registry");
@@ -127,6 +142,7 @@ fn router(settings: &Settings, listeners: Listeners, shutdown: Shutdown) -> Run 
         server: settings.config.server.clone(),
         telemetry: settings.config.telemetry.clone(),
         router: settings.config.router.clone(),
+        trust: settings.trust("router"),
         ..muster_router::Config::default()
     };
     config
@@ -142,6 +158,7 @@ fn engine(settings: &Settings, listeners: Listeners, shutdown: Shutdown) -> Run 
         server: settings.config.server.clone(),
         telemetry: settings.config.telemetry.clone(),
         engine: settings.config.engine.clone(),
+        trust: settings.trust("workflow-engine"),
         ..muster_workflow_engine::Config::default()
     };
     config.engine.router_url.clone_from(&settings.endpoints.router);
@@ -149,7 +166,7 @@ fn engine(settings: &Settings, listeners: Listeners, shutdown: Shutdown) -> Run 
     Box::pin(async move { muster_workflow_engine::run(checked(config)?, listeners, shutdown).await })
 }
 
-fn agent<S: Section + Clone>(settings: &Settings, own: &S) -> Result<AgentConfig<S>, Error> {
+fn agent<S: Section + Clone>(settings: &Settings, name: &str, own: &S) -> Result<AgentConfig<S>, Error> {
     let mut agent = settings.config.agent.clone();
     agent.registry_url.clone_from(&settings.endpoints.registry);
     agent.data_directory = settings.directory.join("agents");
@@ -158,31 +175,44 @@ fn agent<S: Section + Clone>(settings: &Settings, own: &S) -> Result<AgentConfig
         telemetry: settings.config.telemetry.clone(),
         agent,
         settings: own.clone(),
+        trust: settings.trust(name),
         ..AgentConfig::default()
     })
 }
 
 fn weather(settings: &Settings, listeners: Listeners, shutdown: Shutdown) -> Run {
-    let config = agent(settings, &settings.config.agents.weather);
+    let config = agent(settings, "weather", &settings.config.agents.weather);
     Box::pin(async move { muster_agent_weather::run(config?, listeners, shutdown).await })
 }
 
 fn planning(settings: &Settings, listeners: Listeners, shutdown: Shutdown) -> Run {
-    let config = agent(settings, &settings.config.agents.planning);
+    let config = agent(settings, "planning", &settings.config.agents.planning);
     Box::pin(async move { muster_agent_planning::run(config?, listeners, shutdown).await })
 }
 
 fn customer_service(settings: &Settings, listeners: Listeners, shutdown: Shutdown) -> Run {
-    let config = agent(settings, &settings.config.agents.customer_service);
+    let config = agent(
+        settings,
+        "customer-service",
+        &settings.config.agents.customer_service,
+    );
     Box::pin(async move { muster_agent_customer_service::run(config?, listeners, shutdown).await })
 }
 
 fn data_analysis(settings: &Settings, listeners: Listeners, shutdown: Shutdown) -> Run {
-    let config = agent(settings, &muster_agent_sdk::NoSettings::default());
+    let config = agent(
+        settings,
+        "data-analysis",
+        &muster_agent_sdk::NoSettings::default(),
+    );
     Box::pin(async move { muster_agent_data_analysis::run(config?, listeners, shutdown).await })
 }
 
 fn security_monitor(settings: &Settings, listeners: Listeners, shutdown: Shutdown) -> Run {
-    let config = agent(settings, &settings.config.agents.security_monitor);
+    let config = agent(
+        settings,
+        "security-monitor",
+        &settings.config.agents.security_monitor,
+    );
     Box::pin(async move { muster_agent_security_monitor::run(config?, listeners, shutdown).await })
 }

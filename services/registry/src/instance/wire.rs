@@ -8,6 +8,7 @@ use std::time::Duration;
 use muster_api::a2a::AgentCard;
 use muster_api::{extension, names, registry, time};
 use muster_rpc::endpoint::{self, Endpoint};
+use muster_runtime::trust::SpiffeId;
 use prost::Message as _;
 use url::Url;
 use uuid::Uuid;
@@ -61,6 +62,7 @@ pub fn registration(message: registry::Instance, fresh_id: Uuid) -> Result<(Prof
         card: checked_card(card)?,
         endpoint,
         url,
+        identity: identity("instance.spiffe_id", &message.spiffe_id)?,
         region: label("instance.region", message.region)?,
         zone: label("instance.zone", message.zone)?,
         node: Some(label("instance.node", message.node)?).filter(|node| !node.is_empty()),
@@ -80,6 +82,16 @@ pub fn report(message: &registry::HeartbeatRequest) -> Result<Report, Error> {
         succeeded: message.succeeded_total,
         failed: message.failed_total,
     })
+}
+
+/// Reads who an instance has proven to be; nobody where it is empty.
+fn identity(field: &str, text: &str) -> Result<Option<SpiffeId>, Error> {
+    match text {
+        "" => Ok(None),
+        text => SpiffeId::parse(text)
+            .map(Some)
+            .map_err(|error| Error::new(field, error.to_string())),
+    }
 }
 
 /// Reads a namespace; an empty one is the default.
@@ -335,6 +347,10 @@ pub fn without_card(instance: &Instance) -> registry::Instance {
         weight: Some(profile.weight),
         succeeded_total: instance.report.succeeded,
         failed_total: instance.report.failed,
+        spiffe_id: profile
+            .identity
+            .as_ref()
+            .map_or_else(String::new, ToString::to_string),
     }
 }
 

@@ -59,6 +59,7 @@ fn profile(agent: &str, instance: u128, skills: &[&str], node: Option<&str>) -> 
         })),
         endpoint: "http://127.0.0.1:7411".parse().unwrap(),
         url: None,
+        identity: None,
         region: String::new(),
         zone: String::new(),
         node: node.map(str::to_owned),

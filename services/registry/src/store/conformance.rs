@@ -106,6 +106,7 @@ fn profile(agent: &str, instance: u128, skills: &[&str], node: Option<&str>) -> 
         })),
         endpoint: "http://127.0.0.1:7411".parse().unwrap(),
         url: None,
+        identity: None,
         region: "eu".to_owned(),
         zone: String::new(),
         node: node.map(str::to_owned),

@@ -10,6 +10,7 @@ use muster_api::extension::{MAX_CONCURRENCY, ROUTING, STICKY_CONTEXTS};
 use muster_api::names::DEFAULT_NAMESPACE;
 use muster_api::registry::{self, InstanceStatus};
 use muster_rpc::endpoint::{self, Endpoint};
+use muster_runtime::trust::{SpiffeId, spiffe};
 use prost_types::Struct;
 use prost_types::value::Kind;
 use url::Url;
@@ -56,6 +57,8 @@ pub struct Instance {
     pub endpoint: Endpoint,
     /// How it answers there, where that is not gRPC.
     pub place: Option<Place>,
+    /// Who it has proven to be.
+    pub identity: Option<SpiffeId>,
     /// The tenant under which the agent itself wants to be called; mostly empty.
     pub tenant: String,
     /// Its region; may be empty.
@@ -114,6 +117,9 @@ pub enum Error {
     /// Its endpoint is malformed.
     #[error("its endpoint {0}")]
     Endpoint(#[from] endpoint::Error),
+    /// Who it has proven to be has no name.
+    #[error("its SPIFFE id {0}")]
+    Identity(#[from] spiffe::Error),
     /// Its endpoint is no URL.
     #[error("its endpoint is no URL: {0}")]
     Url(url::ParseError),
@@ -154,6 +160,10 @@ impl Instance {
     pub fn with_card(instance: registry::Instance, card: &Card) -> Result<Self, Error> {
         let availability = availability(instance.status());
         let (endpoint, place) = whereabouts(&instance)?;
+        let identity = match instance.spiffe_id.as_str() {
+            "" => None,
+            id => Some(SpiffeId::parse(id)?),
+        };
         Ok(Self {
             id: Arc::new(Key {
                 agent: instance.agent_id,
@@ -166,6 +176,7 @@ impl Instance {
             tenant: own_tenant(&card.message, &endpoint, place.as_ref()),
             endpoint,
             place,
+            identity,
             region: instance.region,
             availability,
             load: instance.load,
@@ -248,7 +259,12 @@ fn own_tenant(card: &AgentCard, endpoint: &Endpoint, place: Option<&Place>) -> S
         Some(Place::JsonRpc(url)) => (JSON_RPC, url.to_string()),
         Some(Place::HttpJson(url)) => (HTTP_JSON, url.to_string()),
     };
-    let bare = |url: &str| url.trim_start_matches("http://").trim_end_matches('/').to_owned();
+    let bare = |url: &str| {
+        let address = url
+            .strip_prefix("http://")
+            .or_else(|| url.strip_prefix("https://"));
+        address.unwrap_or(url).trim_end_matches('/').to_owned()
+    };
     let mut interfaces = card
         .supported_interfaces
         .iter()

@@ -179,7 +179,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_that_cannot_be_made_never_reached_the_agent() {
-        let client = muster_rpc::channel::direct(&muster_rpc::channel::Config::agent());
+        let client = muster_rpc::channel::direct(
+            &muster_rpc::channel::Config::agent(),
+            &muster_rpc::channel::Security::by_scheme(),
+        );
         let nobody = http::Request::post("http://127.0.0.1:1/")
             .body(tonic::body::Body::empty())
             .unwrap();

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use muster_api::router::GetStatusRequest;
+use muster_runtime::trust::Trust;
 
 use crate::bench::part::Part;
 use crate::bench::process::{ASK_AGAIN, Process, within};
@@ -117,6 +118,7 @@ impl Processes {
             registry: self.registry.url(),
             router: self.router.url(),
             engine: self.engine.url(),
+            trust: Trust::loopback(),
         }
     }
 
