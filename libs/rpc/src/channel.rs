@@ -17,10 +17,11 @@ use std::time::Duration;
 
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use tonic::transport::Channel;
 
 use crate::endpoint::Endpoint;
+use crate::gather;
 
 pub use connector::{Connector, Stream};
 pub use security::{Handshake, Security};
@@ -99,6 +100,7 @@ fn channel(endpoint: &Endpoint, config: &Config, security: &Security) -> Channel
         .http2_keep_alive_interval(config.ping_interval)
         .keep_alive_timeout(config.ping_timeout)
         .keep_alive_while_idle(config.ping_while_idle)
+        .executor(gather::Executor)
         .connect_with_connector_lazy(connector(config, security))
 }
 
@@ -110,7 +112,7 @@ pub type Direct = Client<Connector, tonic::body::Body>;
 /// A direct way with these settings.
 #[must_use]
 pub fn direct(config: &Config, security: &Security) -> Direct {
-    Client::builder(TokioExecutor::new())
+    Client::builder(gather::Executor)
         .http2_only(true)
         .timer(TokioTimer::new())
         .http2_keep_alive_interval(config.ping_interval)

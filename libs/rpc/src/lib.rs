@@ -1,6 +1,6 @@
 //! The client stack: what every caller of another service needs, one idea per file.
 //!
-//! [`endpoint`] reads addresses, [`channel`] opens connections, [`outbound`] those that a caller
+//! [`endpoint`] reads addresses, [`channel`] opens connections, [`gather`] lets them write less often, [`outbound`] those that a caller
 //! asked for, [`deadline`] carries remaining time, [`sse`] reads event streams, [`reread`] files that an
 //! operator replaces. [`backoff`],
 //! [`breaker`] and [`retry_budget`] are plain data and functions: they take the present time and random numbers
@@ -14,6 +14,7 @@ pub mod breaker;
 pub mod channel;
 pub mod deadline;
 pub mod endpoint;
+pub mod gather;
 pub mod outbound;
 pub mod reread;
 pub mod retry_budget;

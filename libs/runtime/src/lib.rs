@@ -34,6 +34,7 @@ mod tasks;
 pub mod telemetry;
 mod transcode;
 pub mod trust;
+pub mod workers;
 
 /// Every program is made of many small and short-lived values: messages, headers, tasks. The allocator of glibc took a seventh
 /// more processor time for a step of a workflow, and jemalloc hardly less than that.

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Mistakes;
 
+/// More threads than any machine has processors for.
+const MOST_WORKERS: usize = 1_024;
+
 /// Ports and bounds of a service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -28,6 +31,9 @@ pub struct Config {
     pub drain_timeout_seconds: u64,
     /// Open connections on the data port; more wait to be accepted.
     pub max_connections: usize,
+    /// Threads that serve the data port's connections, each its own share of them; 0: those of the whole process serve all. See
+    /// [`crate::workers`].
+    pub workers: usize,
     /// Streams that one HTTP/2 connection may have open.
     pub max_concurrent_streams: u32,
     /// Bytes of headers that one request may have.
@@ -49,6 +55,7 @@ impl Default for Config {
             max_message_bytes: 4 << 20,
             drain_timeout_seconds: 20,
             max_connections: 10_000,
+            workers: 0,
             max_concurrent_streams: 1_000,
             max_header_bytes: 16 << 10,
             head_timeout_seconds: 30,
@@ -136,6 +143,9 @@ impl Config {
         }
         if self.max_connections == 0 {
             mistakes.add("server.max_connections", "must be at least 1");
+        }
+        if self.workers > MOST_WORKERS {
+            mistakes.add("server.workers", format!("must be at most {MOST_WORKERS}"));
         }
         if self.max_concurrent_streams == 0 {
             mistakes.add("server.max_concurrent_streams", "must be at least 1");

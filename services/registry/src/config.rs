@@ -8,7 +8,7 @@ use std::time::Duration;
 use muster_a2a::card::trust;
 use muster_rpc::outbound;
 use muster_runtime::config::Mistakes;
-use muster_runtime::{server, telemetry};
+use muster_runtime::{server, telemetry, workers};
 use serde::{Deserialize, Serialize};
 
 use crate::lease::Terms;
@@ -37,7 +37,10 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            server: server::Config::on_ports(7401, 7501, 7601),
+            server: server::Config {
+                workers: workers::one_for_each_processor(),
+                ..server::Config::on_ports(7401, 7501, 7601)
+            },
             telemetry: telemetry::Config::default(),
             trust: muster_runtime::trust::Config::default(),
             registry: Settings::default(),

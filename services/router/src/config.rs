@@ -9,7 +9,7 @@ use muster_a2a::card::sign;
 use muster_api::names::DEFAULT_NAMESPACE;
 use muster_rpc::{breaker, endpoint, outbound, retry_budget};
 use muster_runtime::config::{Mistakes, Settings};
-use muster_runtime::{server, telemetry, trust};
+use muster_runtime::{server, telemetry, trust, workers};
 use serde::{Deserialize, Serialize};
 
 use crate::balance::Preferences;
@@ -42,7 +42,10 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            server: server::Config::on_ports(7402, 7502, 7602),
+            server: server::Config {
+                workers: workers::one_for_each_processor(),
+                ..server::Config::on_ports(7402, 7502, 7602)
+            },
             telemetry: telemetry::Config::default(),
             trust: trust::Config::default(),
             router: Router::default(),

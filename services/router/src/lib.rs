@@ -205,6 +205,7 @@ fn forwarder(
             Links::new(router.breaker())
                 .with_trust(chassis.trust.clone())
                 .with_connections(router.connections_per_instance)
+                .with_workers(config.server.workers)
                 .with_outbound(
                     outbound,
                     router.limits(config.server.max_message_bytes).answer_bytes,

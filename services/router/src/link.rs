@@ -2,7 +2,8 @@
 //!
 //! A connection is served by one task, which at some rate keeps one processor busy while others wait. So a link may have
 //! several ([`Links::with_connections`]); the second is opened only when many calls are under way, because fewer
-//! connections put more calls into one packet.
+//! connections put more calls into one packet. Each thread that serves connections ([`muster_runtime::workers`]) has connections of its
+//! own to an instance, so that a call stays on one thread.
 //!
 //! A link lives as long as the registration that it belongs to. A new registration of the same instance, or a new
 //! endpoint, gets a new link with a closed breaker: whatever was wrong with the old process says nothing about the
@@ -12,7 +13,7 @@
 //! because a machine that vanished never closes its connections, and they would hang until TCP gives those up.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use muster_rpc::channel::{self, Direct, Security};
 use muster_rpc::endpoint::Endpoint;
 use muster_rpc::outbound::Outbound;
 use muster_runtime::trust::Trust;
+use muster_runtime::workers;
 use parking_lot::{Mutex, RwLock};
 use tokio_util::sync::CancellationToken;
 use tonic::client::Grpc;
@@ -46,8 +48,7 @@ pub struct Link {
     epoch: u64,
     /// For an agent that speaks a JSON binding.
     bridge: Option<Client>,
-    /// At least one.
-    channels: Vec<Direct>,
+    ways: Ways,
     /// What calls are addressed to.
     origin: Uri,
     /// Which of them is next.
@@ -61,6 +62,39 @@ pub struct Link {
     /// When it was made.
     since: Duration,
     lost: CancellationToken,
+}
+
+/// The connections to one instance: some for each thread that serves connections, and for all other threads together.
+#[derive(Debug)]
+struct Ways {
+    channel: channel::Config,
+    security: Security,
+    /// How many each has, at least one.
+    most: usize,
+    /// Those of the other threads come first.
+    threads: Box<[OnceLock<Box<[Direct]>>]>,
+}
+
+impl Ways {
+    fn new(channel: &channel::Config, security: Security, most: usize, workers: usize) -> Self {
+        Self {
+            channel: channel.clone(),
+            security,
+            most,
+            threads: (0..=workers).map(|_| OnceLock::new()).collect(),
+        }
+    }
+
+    /// Those of this thread.
+    fn here(&self) -> &[Direct] {
+        let last = self.threads.len() - 1;
+        let number = workers::current().map_or(0, |number| number + 1).min(last);
+        self.threads[number].get_or_init(|| {
+            (0..self.most)
+                .map(|_| channel::direct(&self.channel, &self.security))
+                .collect()
+        })
+    }
 }
 
 /// What was learned of an instance.
@@ -83,13 +117,14 @@ impl Link {
     #[must_use]
     pub fn client(&self) -> Grpc<Direct> {
         let calls = self.in_flight() as usize;
-        let used = (1 + calls / CALLS_PER_CONNECTION).min(self.channels.len());
+        let channels = self.ways.here();
+        let used = (1 + calls / CALLS_PER_CONNECTION).min(channels.len());
         let turn = if used > 1 {
             self.turn.fetch_add(1, Ordering::Relaxed) % used
         } else {
             0
         };
-        Grpc::with_origin(self.channels[turn].clone(), self.origin.clone())
+        Grpc::with_origin(channels[turn].clone(), self.origin.clone())
     }
 
     /// How many calls are with the instance now.
@@ -324,8 +359,10 @@ pub struct Links {
     channel: channel::Config,
     /// How agents are called that have proven to the registry who they are.
     trust: Trust,
-    /// Most connections to one instance.
+    /// Most connections to one instance, for each thread.
     connections: usize,
+    /// Threads that serve connections.
+    workers: usize,
     /// Connections to agents of JSON bindings, and the largest answer that one may give, in bytes.
     outbound: Option<(Outbound, usize)>,
     table: RwLock<HashMap<Key, Arc<Link>>>,
@@ -340,6 +377,7 @@ impl Links {
             channel: channel::Config::agent(),
             trust: Trust::loopback(),
             connections: 1,
+            workers: 0,
             outbound: None,
             table: RwLock::default(),
         }
@@ -356,6 +394,12 @@ impl Links {
     pub fn with_connections(self, most: usize) -> Self {
         let connections = most.max(1);
         Self { connections, ..self }
+    }
+
+    /// The same where so many threads serve connections.
+    #[must_use]
+    pub fn with_workers(self, workers: usize) -> Self {
+        Self { workers, ..self }
     }
 
     /// The same with connections to agents of JSON bindings, whose answers may have so many bytes.
@@ -403,9 +447,7 @@ impl Links {
             endpoint: instance.endpoint.clone(),
             epoch: instance.epoch,
             bridge,
-            channels: (0..self.connections)
-                .map(|_| channel::direct(&self.channel, &security))
-                .collect(),
+            ways: Ways::new(&self.channel, security, self.connections, self.workers),
             origin: instance.endpoint.uri(),
             turn: AtomicUsize::new(0),
             in_flight: AtomicU32::new(0),

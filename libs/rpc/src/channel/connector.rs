@@ -18,6 +18,7 @@ use tokio_rustls::client::TlsStream;
 use tower::Service;
 
 use super::security::{HTTP_2, Security};
+use crate::gather::Gathered;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -56,10 +57,10 @@ impl Service<Uri> for Connector {
         Box::pin(async move {
             let stream = connecting.await?;
             let Some(settings) = settings else {
-                return Ok(Stream::Plain(stream));
+                return Ok(Stream::Plain(TokioIo::new(Gathered::new(stream.into_inner()))));
             };
             match tokio::time::timeout(timeout, shake_hands(&host, settings, stream.into_inner())).await {
-                Ok(stream) => Ok(Stream::Tls(Box::new(TokioIo::new(stream?)))),
+                Ok(stream) => Ok(Stream::Tls(Box::new(TokioIo::new(Gathered::new(stream?))))),
                 Err(_) => Err(format!("'{host}' does not finish the TLS handshake in time").into()),
             }
         })
@@ -87,9 +88,9 @@ async fn shake_hands(
 #[derive(Debug)]
 pub enum Stream {
     /// Without TLS.
-    Plain(TokioIo<TcpStream>),
+    Plain(TokioIo<Gathered<TcpStream>>),
     /// With it.
-    Tls(Box<TokioIo<TlsStream<TcpStream>>>),
+    Tls(Box<TokioIo<Gathered<TlsStream<TcpStream>>>>),
 }
 
 impl Connection for Stream {

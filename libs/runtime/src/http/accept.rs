@@ -14,8 +14,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
+use muster_rpc::gather::{Gathered, Gathering};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinSet};
 use tower::ServiceExt as _;
@@ -23,6 +25,7 @@ use tower::ServiceExt as _;
 use super::arrival::Arrivals;
 use super::beginning::Beginning;
 use crate::trust::{Handshakes, Peer};
+use crate::workers::Workers;
 use crate::{Shutdown, server};
 
 /// How often an idle HTTP/2 peer is asked whether it is there, and how long it may take to answer.
@@ -49,6 +52,7 @@ pub(crate) async fn serve(
     let room = arrivals
         .as_ref()
         .map_or_else(|| Arc::clone(&places), |arrivals| Arc::clone(&arrivals.room));
+    let workers = start_workers(config.workers);
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -68,15 +72,20 @@ pub(crate) async fn serve(
             head_timeout,
             watcher: graceful.watcher(),
         };
-        let Some(arrivals) = arrivals.clone() else {
-            connections.spawn(async move {
+        let seat = workers.as_ref().and_then(Workers::seat);
+        let runtime = seat
+            .as_ref()
+            .map_or_else(Handle::current, |seat| seat.runtime.clone());
+        let (arrivals, places, shutdown) = (arrivals.clone(), Arc::clone(&places), shutdown.clone());
+        let serving = async move {
+            let Some(stream) = moved_here(stream, seat.is_some()) else {
+                return;
+            };
+            let Some(arrivals) = arrivals else {
                 connection.serve(stream, Peer::Anonymous { address }).await;
-                drop(place);
-            });
-            continue;
-        };
-        let (places, shutdown) = (Arc::clone(&places), shutdown.clone());
-        connections.spawn(async move {
+                drop((place, seat));
+                return;
+            };
             let Some((stream, peer)) = arrivals.shake_hands(stream, address, &shutdown).await else {
                 return;
             };
@@ -87,8 +96,9 @@ pub(crate) async fn serve(
             };
             drop(arriving);
             connection.serve(stream, peer).await;
-            drop(place);
-        });
+            drop((place, seat));
+        };
+        connections.spawn_on(serving, &runtime);
     }
     drop(listener);
     tokio::select! {
@@ -99,6 +109,28 @@ pub(crate) async fn serve(
     let cut = connections.len();
     connections.shutdown().await;
     cut
+}
+
+/// The threads for the connections, where there are to be any. Without them the process's own serve.
+fn start_workers(count: usize) -> Option<Workers> {
+    if count == 0 {
+        return None;
+    }
+    Workers::start("connections", count)
+        .inspect_err(|error| tracing::warn!(%error, "no threads for connections alone; see `server.workers`"))
+        .ok()
+}
+
+/// The stream, told of by the present runtime if it `has_moved` from the one that accepted it.
+fn moved_here(stream: TcpStream, has_moved: bool) -> Option<TcpStream> {
+    if !has_moved {
+        return Some(stream);
+    }
+    stream
+        .into_std()
+        .and_then(TcpStream::from_std)
+        .inspect_err(|error| tracing::warn!(%error, "a connection was not taken over by its thread"))
+        .ok()
 }
 
 /// What serves one connection.
@@ -129,12 +161,13 @@ impl Connection {
                     )
                 }
             }));
-        let stream = Beginning::within(self.head_timeout, stream);
+        let stream = Beginning::within(self.head_timeout, Gathered::new(stream));
         let connection = self
             .builder
             .serve_connection_with_upgrades(TokioIo::new(stream), service);
+        let connection = Gathering::new(self.watcher.watch(connection.into_owned()));
         // Clients break off all the time; who cares is told by its own request.
-        if let Err(error) = self.watcher.watch(connection.into_owned()).await {
+        if let Err(error) = connection.await {
             tracing::debug!(%error, "a connection ended with an error");
         }
     }
