@@ -14,7 +14,7 @@ use a2a::jsonrpc::methods;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use http::StatusCode;
-use muster_api::error::{DOMAIN, Reason};
+use muster_api::error::{DOMAIN, Reason, code_name};
 use prost::Message as _;
 use prost_types::Any;
 use serde_json::{Value, json};
@@ -131,7 +131,7 @@ pub fn http_json(status: &Status) -> (StatusCode, Value) {
     let http = read.http;
     let body = json!({"error": {
         "code": http.as_u16(),
-        "status": name(status.code()),
+        "status": code_name(status.code()),
         "message": status.message(),
         "details": read.details,
     }});
@@ -371,30 +371,6 @@ const fn fallback_http(code: Code) -> StatusCode {
         Code::Cancelled | Code::Unknown | Code::Internal | Code::DataLoss => {
             StatusCode::INTERNAL_SERVER_ERROR
         }
-    }
-}
-
-/// As `google.rpc.Code` names it.
-#[must_use]
-pub const fn name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
     }
 }
 

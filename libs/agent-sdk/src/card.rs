@@ -35,11 +35,13 @@ pub struct Card {
 
 /// What an agent's configuration adds to its card.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Served {
+pub(crate) struct Served<'s> {
     /// Whether it pushes.
     pub(crate) pushes: bool,
     /// Tasks that an instance works on at once.
     pub(crate) max_concurrency: u32,
+    /// The store that it shares with other instances.
+    pub(crate) shared_tasks: Option<&'s str>,
 }
 
 /// An extension of A2A that an agent understands.
@@ -238,25 +240,29 @@ impl Card {
     }
 
     /// The official card of an instance that answers at `base` (`http://host:port`, or `https://host:port`).
-    pub(crate) fn to_a2a(&self, base: &str, served: Served) -> AgentCard {
+    pub(crate) fn to_a2a(&self, base: &str, served: Served<'_>) -> AgentCard {
         let idempotent: Vec<&str> = self
             .skills
             .iter()
             .filter(|skill| skill.idempotent)
             .map(|skill| skill.id.as_str())
             .collect();
+        let mut parameters = HashMap::from([
+            ("idempotentSkills".to_owned(), json!(idempotent)),
+            (
+                extension::MAX_CONCURRENCY.to_owned(),
+                json!(served.max_concurrency),
+            ),
+            (extension::STICKY_CONTEXTS.to_owned(), json!(self.sticky_contexts)),
+        ]);
+        if let Some(store) = served.shared_tasks {
+            parameters.insert(extension::SHARED_TASKS.to_owned(), json!(store));
+        }
         let routing = AgentExtension {
             uri: extension::ROUTING.to_owned(),
             description: Some("Muster routing: skills, priority, ttl, region, idempotency".to_owned()),
             required: Some(false),
-            params: Some(HashMap::from([
-                ("idempotentSkills".to_owned(), json!(idempotent)),
-                (
-                    extension::MAX_CONCURRENCY.to_owned(),
-                    json!(served.max_concurrency),
-                ),
-                (extension::STICKY_CONTEXTS.to_owned(), json!(self.sticky_contexts)),
-            ])),
+            params: Some(parameters),
         };
         let own = self.extensions.iter().map(|extension| AgentExtension {
             uri: extension.uri.clone(),
@@ -296,7 +302,7 @@ impl Card {
     }
 
     /// The official card that shows everything; `None` where nothing is hidden.
-    pub(crate) fn to_extended(&self, base: &str, served: Served) -> Option<AgentCard> {
+    pub(crate) fn to_extended(&self, base: &str, served: Served<'_>) -> Option<AgentCard> {
         if self.hidden_skills.is_empty() {
             return None;
         }
@@ -420,9 +426,10 @@ mod tests {
         )
     }
 
-    const SERVED: Served = Served {
+    const SERVED: Served<'_> = Served {
         pushes: true,
         max_concurrency: 16,
+        shared_tasks: Some("5d3f"),
     };
 
     #[test]
@@ -446,10 +453,9 @@ mod tests {
         );
         let extensions = official.capabilities.extensions.unwrap();
         assert_eq!(extensions[0].uri, extension::ROUTING);
-        assert_eq!(
-            extensions[0].params.as_ref().unwrap()["idempotentSkills"],
-            json!(["forecast"])
-        );
+        let parameters = extensions[0].params.as_ref().unwrap();
+        assert_eq!(parameters["idempotentSkills"], json!(["forecast"]));
+        assert_eq!(parameters[extension::SHARED_TASKS], json!("5d3f"));
     }
 
     #[test]

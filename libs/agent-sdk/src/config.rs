@@ -79,6 +79,9 @@ pub struct AgentConfig {
     pub redis_cluster_endpoint: Option<String>,
     /// How tasks are kept in Redis.
     pub redis: Redis,
+    /// A file of keys by which tasks and push configurations are encrypted where they are kept, one in each line: an id, a space and
+    /// 32 bytes in base64. The first one writes, all of them read.
+    pub encryption_key_file: Option<PathBuf>,
     /// What push notifications may be sent to; with an empty list the agent has none.
     pub outbound: outbound::Config,
     /// The key that the agent's card is signed with.
@@ -105,6 +108,7 @@ impl Default for AgentConfig {
             data_directory: PathBuf::from("data/agents"),
             redis_cluster_endpoint: None,
             redis: Redis::default(),
+            encryption_key_file: None,
             outbound: outbound::Config::default(),
             card_signing: sign::Config::default(),
         }
@@ -253,8 +257,8 @@ mod tests {
             wrong,
             [
                 "agent.redis_cluster_endpoint",
-                "agent.namespace",
                 "agent.redis.key_prefix",
+                "agent.namespace",
                 "agent.redis.lease_seconds"
             ]
         );

@@ -15,6 +15,7 @@ const RECEIVED: &str = "a2a_messages_received_total";
 const LATENCY: &str = "a2a_message_latency_seconds";
 const REFUSED: &str = "agent_messages_refused_total";
 const TASKS: &str = "agent_tasks_total";
+const TAKEN_OVER: &str = "agent_tasks_taken_over_total";
 const PUSHED: &str = "agent_push_notifications_total";
 const RUNNING: &str = "agent_tasks_running";
 const LOAD: &str = "agent_load";
@@ -41,6 +42,11 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
         name: TASKS,
         kind: Kind::Counter,
         help: "Tasks settled, by state",
+    },
+    Definition {
+        name: TAKEN_OVER,
+        kind: Kind::Counter,
+        help: "Tasks that this instance took over from instances that had died, where they share a store",
     },
     Definition {
         name: PUSHED,
@@ -131,6 +137,11 @@ impl Meters {
     pub(crate) fn pushed(&self, delivery: Delivery) {
         let labels = [("outcome", delivery.name().to_owned())];
         self.metrics.counter(PUSHED, &labels).increment(1);
+    }
+
+    /// So many tasks of an instance that has died are this one's now.
+    pub(crate) fn taken_over(&self, tasks: usize) {
+        self.metrics.counter(TAKEN_OVER, &[]).increment(tasks as u64);
     }
 
     pub(crate) fn task_ended(&self, state: TaskState) {

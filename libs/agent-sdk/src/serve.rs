@@ -56,13 +56,17 @@ pub async fn run<A: Agent, S: Section>(
         .transpose()
         .map_err(|error| Error::Other(error.to_string()))?;
     let pushes = Pushes::new(outbound, meters.clone());
-    let Opened {
+    let opened = opening::open(name, &config.agent, pushes.clone(), &mut chassis, &listeners).await?;
+    let Some(Opened {
         tasks,
         writer,
         left,
         sharing,
         directory,
-    } = opening::open(name, &config.agent, pushes.clone(), Arc::clone(&clock)).await?;
+    }) = opened
+    else {
+        return Ok(());
+    };
     let has_store = writer.is_some();
     if let Some(writer) = writer {
         chassis.tasks.spawn("task writer", writer.run());
@@ -94,9 +98,11 @@ pub async fn run<A: Agent, S: Section>(
         chassis.trust.scheme(),
         authority(&host, address.port())
     );
+    let shared_tasks = tasks.store_id().map(str::to_owned);
     let served = Served {
         pushes: pushes.are_allowed(),
         max_concurrency: config.agent.max_concurrent_tasks,
+        shared_tasks: shared_tasks.as_deref(),
     };
     let signer = Signer::load(&config.agent.card_signing, "agent.card_signing").map_err(Error::Other)?;
     let official_card = signed(&card.to_a2a(&base, served), signer.as_ref())?;

@@ -34,6 +34,7 @@ mod journal;
 mod page;
 pub(crate) mod record;
 pub(crate) mod redis;
+pub(crate) mod sealed;
 mod sharing;
 mod store;
 pub(crate) mod table;
@@ -172,6 +173,11 @@ impl Tasks {
         };
         let sharing = Sharing::new(tasks.clone());
         (tasks, writer, receiver, sharing)
+    }
+
+    /// What the store is called that instances share; none where each has its own.
+    pub(crate) fn store_id(&self) -> Option<&str> {
+        self.shared.as_ref().map(|shared| shared.redis.id())
     }
 
     /// A new task that is at work.

@@ -21,6 +21,11 @@ pub const MAX_CONCURRENCY: &str = "maxConcurrency";
 /// that is there: `true` or `false`.
 pub const STICKY_CONTEXTS: &str = "stickyContexts";
 
+/// Parameter of the routing extension in which a card names the store of its instance's tasks, where several instances share
+/// one: a text that is the same for exactly those who do, such as a random id that the store holds. Any of them then answers
+/// for the tasks of all.
+pub const SHARED_TASKS: &str = "sharedTasks";
+
 /// Header (gRPC metadata) in which an answer carries the agent's load, as ORCA has it: `TEXT application_utilization=0.5`.
 pub const LOAD_METADATA: &str = "endpoint-load-metrics";
 

@@ -1,6 +1,7 @@
 //! Brings a service up, keeps it observable, and takes it down in order.
 //!
-//! Up means: the ports accept, and `grpc.health.v1` says NOT_SERVING until `/ready` says yes.
+//! Up means: the ports accept, and `grpc.health.v1` says NOT_SERVING until `/ready` says yes. A service whose store is away
+//! is up in this sense, and refuses everything with UNAVAILABLE: it waits and is not restarted again and again.
 //!
 //! Down means: the service says NOT_SERVING and `/ready` 503, the drain hooks run (an agent says goodbye to the
 //! registry), requests in flight finish, then the essential tasks do. All of that shares one deadline, counted from
@@ -27,7 +28,7 @@ use tonic_health::server::HealthReporter;
 
 use crate::clock::{SharedClock, SystemClock};
 use crate::health::{self, Health, Question};
-use crate::http::{Contract, Layers, fallback, serve};
+use crate::http::{Contract, Layers, fallback, not_yet, serve};
 use crate::machine::{self, Blocking};
 use crate::metrics::{Definition, Metrics};
 use crate::tasks::{Ended, Tasks, panic_message};
@@ -41,6 +42,10 @@ use crate::{Error, Listeners, Shutdown, Surface, server, telemetry};
 const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a system check may take.
 const SYSTEM_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long callers of a service that is about to come up wait before they are told that it has not.
+const HOLD_AFTER: Duration = Duration::from_millis(500);
+/// How long answers that say so may take to be written when the service has come up. Streams that watch its health are cut.
+const HOLD_DRAIN: Duration = Duration::from_millis(250);
 /// How often histograms are moved into their buckets.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -162,6 +167,71 @@ impl Chassis {
         );
     }
 
+    /// Waits for what the service cannot start without, such as its store. Where that takes longer than half a second, the
+    /// ports answer meanwhile: health and metrics as ever, `grpc.health.v1` with NOT_SERVING for `services`, everything else
+    /// on the data port with UNAVAILABLE. `None` where the shutdown was asked for first: there is nothing to drain then.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Task`] when an essential task ended; [`Error::Serve`] when the ports cannot be served.
+    pub async fn hold<T>(
+        &mut self,
+        listeners: &Listeners,
+        services: &'static [&'static str],
+        work: impl Future<Output = T>,
+    ) -> Result<Option<T>, Error> {
+        let shutdown = self.shutdown.clone();
+        let server = server::Config {
+            workers: 0,
+            ..self.server.clone()
+        };
+        let handshakes = self.trust.handshakes(Meters::new(self.metrics.clone()));
+        let (health, metrics) = (self.health.clone(), self.metrics.clone());
+        let ended = &mut self.ended;
+        let stop = Shutdown::new();
+        let work = async {
+            let outcome = tokio::select! {
+                output = work => Ok(Some(output)),
+                () = shutdown.requested() => Ok(None),
+                Some(failure) = ended.recv() => Err(failure),
+            };
+            stop.trigger();
+            outcome
+        };
+        tokio::pin!(work);
+        tokio::select! {
+            biased;
+            outcome = &mut work => return outcome,
+            () = tokio::time::sleep(HOLD_AFTER) => {}
+        }
+        let [data_port, health_port, metrics_port] = listeners.again()?.into_tokio()?;
+        let (reporter, grpc_health) = tonic_health::server::health_reporter();
+        for service in services.iter().copied().chain(std::iter::once("")) {
+            reporter
+                .set_service_status(service, ServingStatus::NotServing)
+                .await;
+        }
+        let refusing = tonic::service::Routes::new(grpc_health)
+            .prepare()
+            .into_axum_router()
+            .fallback(not_yet);
+        tracing::warn!(
+            service = self.name,
+            "up, and waiting for what it cannot start without"
+        );
+        let drained = || async {
+            stop.requested().await;
+            tokio::time::sleep(HOLD_DRAIN).await;
+        };
+        let (outcome, ..) = tokio::join!(
+            work,
+            serve(data_port, refusing, &server, handshakes, &stop, drained()),
+            serve(health_port, health_router(health), &server, None, &stop, drained()),
+            serve(metrics_port, metrics_router(metrics), &server, None, &stop, drained()),
+        );
+        outcome
+    }
+
     /// Serves until a shutdown is asked for or an essential task ends.
     ///
     /// # Errors
@@ -177,6 +247,7 @@ impl Chassis {
         let stop = Shutdown::new();
         let plain = server::Config {
             max_connections: 256,
+            workers: 0,
             ..self.server.clone()
         };
         let served_health = serve(

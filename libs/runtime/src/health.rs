@@ -3,6 +3,8 @@
 //! `/health` asks whether the process should be restarted (liveness checks only), `/ready` whether it should get
 //! traffic (latches, readiness checks, not draining), `/startup` whether it has ever been ready. A check has a
 //! timeout; one that does not answer or panics has failed. An informational check can only degrade, never unready.
+//! What a latch still waits for is listed in all three answers, with its reason; a restart would not bring it, so that
+//! `/health` says healthy all the same.
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
@@ -55,10 +57,18 @@ struct Check {
 struct State {
     clock: SharedClock,
     checks: RwLock<Vec<Arc<Check>>>,
-    latches: RwLock<BTreeMap<String, Arc<AtomicBool>>>,
+    latches: RwLock<BTreeMap<String, Awaited>>,
     started: AtomicBool,
     draining: CancellationToken,
     changed: watch::Sender<()>,
+}
+
+/// What a latch waits for.
+#[derive(Clone)]
+struct Awaited {
+    ready: Arc<AtomicBool>,
+    /// Why it has not happened yet.
+    reason: Arc<dyn Fn() -> String + Send + Sync>,
 }
 
 /// The health of one service; clones share it.
@@ -126,8 +136,22 @@ impl Health {
     /// Makes readiness wait for something that happens once.
     #[must_use]
     pub fn latch(&self, name: impl Into<String>) -> Latch {
+        self.latch_because(name, || "not yet".to_owned())
+    }
+
+    /// Like [`Health::latch`], where `reason` says why it has not happened yet. It must not block.
+    #[must_use]
+    pub fn latch_because(
+        &self,
+        name: impl Into<String>,
+        reason: impl Fn() -> String + Send + Sync + 'static,
+    ) -> Latch {
         let ready = Arc::new(AtomicBool::new(false));
-        self.state.latches.write().insert(name.into(), Arc::clone(&ready));
+        let awaited = Awaited {
+            ready: Arc::clone(&ready),
+            reason: Arc::new(reason),
+        };
+        self.state.latches.write().insert(name.into(), awaited);
         Latch {
             ready,
             changed: self.state.changed.clone(),
@@ -196,16 +220,17 @@ impl Health {
             .zip(outcomes.iter().cloned())
             .collect();
         let mut latched = true;
-        if question != Question::Alive {
-            for (name, ready) in &*self.state.latches.read() {
-                let ready = ready.load(Ordering::Acquire);
-                latched &= ready;
-                let error = (!ready).then(|| "not yet".to_owned());
-                listed.insert(
-                    name.clone(),
-                    self.outcome(if ready { "healthy" } else { "unhealthy" }, error),
-                );
+        for (name, awaited) in &*self.state.latches.read() {
+            let ready = awaited.ready.load(Ordering::Acquire);
+            latched &= ready;
+            if ready && question == Question::Alive {
+                continue;
             }
+            let error = (!ready).then(|| (awaited.reason)());
+            listed.insert(
+                name.clone(),
+                self.outcome(if ready { "healthy" } else { "unhealthy" }, error),
+            );
         }
         let draining = self.state.draining.is_cancelled();
         let ready = latched && !dead && !unready && !draining;
@@ -274,11 +299,13 @@ mod tests {
     #[tokio::test]
     async fn ready_waits_for_the_latch_and_started_stays() {
         let health = health();
-        let latch = health.latch("store");
-        assert!(health.report(Question::Alive).await.ok);
+        let latch = health.latch_because("store", || "Redis is away".to_owned());
+        let alive = health.report(Question::Alive).await;
+        assert!(alive.ok && alive.checks["store"].error.as_deref() == Some("Redis is away"));
         assert!(!health.report(Question::Started).await.ok);
         assert_eq!(health.report(Question::Ready).await.status, "starting");
         latch.ready();
+        assert!(health.report(Question::Alive).await.checks.is_empty());
         assert!(health.report(Question::Ready).await.ok);
         health.start_draining();
         assert_eq!(health.report(Question::Ready).await.status, "draining");

@@ -9,7 +9,7 @@ mod contract;
 mod layers;
 
 pub(crate) use accept::serve;
-pub(crate) use answers::{GRPC_STATUS, fallback, is_grpc};
+pub(crate) use answers::{GRPC_STATUS, fallback, is_grpc, not_yet};
 pub(crate) use body::http_status;
 pub(crate) use contract::Contract;
 pub(crate) use layers::Layers;

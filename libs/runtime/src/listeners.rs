@@ -61,6 +61,20 @@ impl Listeners {
         self.metrics.address
     }
 
+    /// The same ports once more. Who connects while nobody accepts waits for whoever accepts next.
+    pub(crate) fn again(&self) -> Result<Self, Error> {
+        let again = |bound: &Bound| {
+            let listener = bound.listener.try_clone();
+            let listener = listener.map_err(|error| Error::Serve(format!("{}: {error}", bound.address)))?;
+            Ok(Bound { listener, ..*bound })
+        };
+        Ok(Self {
+            data: again(&self.data)?,
+            health: again(&self.health)?,
+            metrics: again(&self.metrics)?,
+        })
+    }
+
     pub(crate) fn into_tokio(self) -> Result<[tokio::net::TcpListener; 3], Error> {
         let convert = |bound: Bound| {
             tokio::net::TcpListener::from_std(bound.listener)

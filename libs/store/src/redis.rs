@@ -28,14 +28,18 @@ mod error;
 pub mod lease;
 mod link;
 pub mod members;
+pub mod opening;
 mod script;
+pub mod settings;
 mod slot;
 mod survey;
 
 pub use address::{Address, InvalidAddress};
 pub use connection::{Connection, Options};
 pub use error::Error;
+pub use opening::OpenError;
 pub use redis::{Cmd, FromRedisValue, Value, cmd};
 pub use script::{Call, Script};
+pub use settings::Settings;
 pub use slot::Slot;
 pub use survey::Survey;

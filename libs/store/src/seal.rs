@@ -130,22 +130,29 @@ impl Keys {
     }
 
     /// The id of the key that writes.
-    pub(crate) fn writing(&self) -> &str {
+    #[must_use]
+    pub fn writing(&self) -> &str {
         &self.first.id
     }
 
     /// Something encrypted with the key that writes, to know it again.
-    pub(crate) fn known(&self) -> Vec<u8> {
+    #[must_use]
+    pub fn known(&self) -> Vec<u8> {
         self.seal(KEYSPACE, self.first.id.as_bytes(), KNOWN)
     }
 
-    /// Whether this is the key that a database needs, by what [`Self::known`] has made of it.
-    pub(crate) fn knows(&self, id: &[u8], known: &[u8]) -> bool {
+    /// Whether these have the key of this id that a store needs, by what [`Self::known`] has made of it.
+    #[must_use]
+    pub fn knows(&self, id: &[u8], known: &[u8]) -> bool {
         self.open(KEYSPACE, id, known) == Ok(Some(KNOWN.to_vec()))
     }
 
-    /// The value as it is stored.
-    pub(crate) fn seal(&self, keyspace: &str, key: &[u8], value: &[u8]) -> Vec<u8> {
+    /// The value as it is stored under this key of a keyspace, or of another kind of place.
+    ///
+    /// # Panics
+    /// When the value is longer than the 256 GiB that the cipher takes.
+    #[must_use]
+    pub fn seal(&self, keyspace: &str, key: &[u8], value: &[u8]) -> Vec<u8> {
         if value.is_empty() {
             return Vec::new();
         }
@@ -164,8 +171,17 @@ impl Keys {
         [&MARK, &[length][..], id.as_bytes(), &nonce, &encrypted].concat()
     }
 
-    /// The value that is stored; nothing where it is stored as it is. An error says what is wrong with it.
-    pub(crate) fn open(&self, keyspace: &str, key: &[u8], stored: &[u8]) -> Result<Option<Vec<u8>>, String> {
+    /// Whether keys, these or others, have made this value.
+    #[must_use]
+    pub fn have_sealed(stored: &[u8]) -> bool {
+        stored.starts_with(&MARK)
+    }
+
+    /// The value that is stored; nothing where it is stored as it is.
+    ///
+    /// # Errors
+    /// What is wrong with it: it was made with another key, for another place, or is damaged.
+    pub fn open(&self, keyspace: &str, key: &[u8], stored: &[u8]) -> Result<Option<Vec<u8>>, String> {
         let Some(sealed) = stored.strip_prefix(&MARK) else {
             return Ok(None);
         };

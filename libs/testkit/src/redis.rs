@@ -45,6 +45,17 @@ impl RedisServer {
     /// # Panics
     /// When the program is missing, or does not answer.
     pub async fn start_with(settings: &[(&str, &str)]) -> Self {
+        let mut server = Self::to_be_started(settings);
+        server.restart().await;
+        server
+    }
+
+    /// One that does not run yet: [`restart`](Self::restart) starts it.
+    ///
+    /// # Panics
+    /// When the program is missing.
+    #[must_use]
+    pub fn to_be_started(settings: &[(&str, &str)]) -> Self {
         let directory = directory();
         let mut program = Program::at(installed("redis-server"));
         let path = directory.path().display().to_string();
@@ -64,7 +75,11 @@ impl RedisServer {
         for (name, value) in all.iter().chain(settings) {
             program = program.arg(format!("--{name}")).arg(*value);
         }
-        Self::of(program, directory).await
+        Self {
+            program,
+            process: None,
+            _directory: directory,
+        }
     }
 
     /// Starts one that speaks TLS only, with a certificate for 127.0.0.1 of an authority of its own; and where the

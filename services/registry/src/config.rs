@@ -1,7 +1,5 @@
 //! The registry's settings.
 
-mod redis;
-
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,13 +7,16 @@ use muster_a2a::card::trust;
 use muster_rpc::outbound;
 use muster_runtime::config::Mistakes;
 use muster_runtime::{server, telemetry, workers};
+use muster_store::redis;
 use serde::{Deserialize, Serialize};
 
 use crate::lease::Terms;
 use crate::offline;
 use crate::store::watchers::WatchLimits;
 
-pub use redis::Redis;
+/// Bounds of [`Settings::keeper_lease`].
+const SHORTEST_KEEPER_LEASE: Duration = Duration::from_millis(300);
+const LONGEST_KEEPER_LEASE: Duration = Duration::from_secs(10);
 
 /// The setting that says where cards may be fetched.
 pub const OUTBOUND: &str = "registry.outbound.allow";
@@ -76,9 +77,9 @@ pub struct Settings {
     /// `redis+sentinel://…` or `redis+cluster://…`. None: they are kept in memory.
     pub redis_cluster_endpoint: Option<String>,
     /// How they are kept in Redis.
-    pub redis: Redis,
+    pub redis: redis::Settings,
     /// Where the registry writes down which agents it keeps by their cards, so that it keeps them after a restart; in memory
-    /// where it is empty. Leases are never on disk.
+    /// where it is empty. Leases are never on disk. Where they are in Redis, so are those agents, and this is not used.
     pub data_directory: PathBuf,
     /// Most agents that are kept by their cards. Each is asked for its card as often as instances send heartbeats.
     pub max_managed_agents: usize,
@@ -101,7 +102,7 @@ impl Default for Settings {
             max_watchers: 256,
             watch_queue: 65_536,
             redis_cluster_endpoint: None,
-            redis: Redis::default(),
+            redis: redis::Settings::default(),
             data_directory: PathBuf::new(),
             max_managed_agents: 1_000,
             outbound: outbound::Config::default(),
@@ -115,6 +116,14 @@ impl Settings {
     #[must_use]
     pub fn heartbeat_interval(&self) -> Duration {
         Duration::from_secs(self.health_check_interval)
+    }
+
+    /// For how long a registry keeps agents by their cards without a sign of life; then another one over the same Redis does.
+    /// What is left of the agents' own leases then is enough for that one to find them.
+    #[must_use]
+    pub fn keeper_lease(&self) -> Duration {
+        let left = self.lease_duration.saturating_sub(self.health_check_interval);
+        (Duration::from_secs(left) / 3).clamp(SHORTEST_KEEPER_LEASE, LONGEST_KEEPER_LEASE)
     }
 
     /// What leases are granted on.
@@ -173,7 +182,7 @@ impl Settings {
             }
         }
         self.redis
-            .validate(self.redis_cluster_endpoint.as_deref(), mistakes);
+            .validate("registry", self.redis_cluster_endpoint.as_deref(), mistakes);
     }
 }
 

@@ -199,7 +199,11 @@ impl RegistryService for Service {
         &self,
         request: Request<proto::ListManagedAgentsRequest>,
     ) -> Answer<proto::ListManagedAgentsResponse> {
-        let page = self.managed.list(request.get_ref()).map_err(managed_status)?;
+        let page = self
+            .managed
+            .list(request.get_ref())
+            .await
+            .map_err(managed_status)?;
         Ok(Response::new(proto::ListManagedAgentsResponse {
             agents: page.agents,
             next_page_token: page.next_page_token,

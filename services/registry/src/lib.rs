@@ -16,8 +16,8 @@
 //! whole truth the registry keeps, so a store may lose it: agents are then told that their
 //! lease is unknown and register again, within one heartbeat interval. A durable list of agents was rejected;
 //! after an outage it would name the dead. Several registries are one by a store in Redis. Agents that know nothing of the
-//! registry cannot register again: which of them to look for is written down (`registry.data_directory`), and the registry looks
-//! for itself whether they are there.
+//! registry cannot register again: which of them to look for is written down (`registry.data_directory`, or that Redis), and the
+//! registry looks for itself whether they are there.
 
 pub mod catalogue;
 pub mod changes;
@@ -62,11 +62,16 @@ const STORE_PATIENCE: Duration = Duration::from_secs(3);
 /// Serves until the shutdown is requested and everything in flight has ended.
 pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Result<(), Error> {
     let settings = &config.registry;
-    let entries = entries(settings.data_directory.clone()).await?;
     let mut chassis = Chassis::new("registry", &config.server, metrics::DEFINITIONS, shutdown)?;
     chassis.secure(&config.trust)?;
     let clock = Arc::clone(&chassis.clock);
-    let opened = opening::open(settings, Arc::clone(&clock)).await?;
+    let Some(opened) = opening::open(settings, &mut chassis, &listeners).await? else {
+        return Ok(());
+    };
+    let (entries, shared) = match opened.shared_entries(settings) {
+        Some(shared) => (Arc::clone(&shared) as Arc<dyn Entries>, Some(shared)),
+        None => (entries(settings.data_directory.clone()).await?, None),
+    };
     let store = opened.attended(&chassis);
     let observer = Arc::new(Observer::new(chassis.metrics.clone()));
     let registry = Registry::new(
@@ -79,6 +84,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
     let managed = Managed::new(managed::Parts {
         registry: Arc::clone(&registry),
         store: Arc::clone(&entries),
+        shared,
         outbound: Outbound::new(&settings.outbound, config::OUTBOUND)
             .map_err(|error| Error::Other(error.to_string()))?,
         clock,

@@ -4,7 +4,8 @@
 //! managed.rs          use cases: keep, list, forget
 //! managed/entry.rs    one of them, and what a look at it changes: pure
 //! managed/keeping.rs  looks at each as often as instances send heartbeats
-//! managed/store.rs    which are kept, written down: the port;  store/embedded.rs, store/memory.rs
+//! managed/sharing.rs  which of several registries keeps them
+//! managed/store.rs    which are kept, written down: the port;  store/embedded.rs, store/memory.rs, store/redis.rs
 //! ```
 //!
 //! Here the registry does what an agent of the SDK does for itself: it reads the card, registers the instance that the card
@@ -19,11 +20,15 @@
 //! Where cards and ways in may be is bounded by `registry.outbound.allow`, because addresses come from whoever may
 //! register. The way in is connected to once by the same rule, where endpoints are probed.
 //!
+//! Registries over one Redis keep their agents together ([`sharing`]): each knows them all, takes orders for them all, and one at a
+//! time does the looking.
+//!
 //! Rejected: saying goodbye for agents that do not answer, or when the registry stops. An agent that has vanished has not
 //! said goodbye, and a registry that is started anew must not take agents out of routers' views.
 
 pub mod entry;
 mod keeping;
+mod sharing;
 pub mod store;
 
 use std::collections::BTreeMap;
@@ -44,7 +49,8 @@ use crate::metrics::Observer;
 use crate::page;
 use crate::registry::{self, Registry};
 use entry::{Entry, Held, Kept, Key};
-use store::Entries;
+use sharing::Sharing;
+use store::{Entries, Shared};
 
 /// Longest address of a card, in bytes.
 const LONGEST_ADDRESS: usize = 2_048;
@@ -104,6 +110,8 @@ pub struct Parts {
     pub registry: Arc<Registry>,
     /// Which agents are kept, written down.
     pub store: Arc<dyn Entries>,
+    /// The same, where other registries share it.
+    pub shared: Option<Arc<dyn Shared>>,
     /// The way to the agents.
     pub outbound: Outbound,
     /// Time.
@@ -121,6 +129,8 @@ pub struct Managed {
     entries: Mutex<BTreeMap<Key, Entry>>,
     /// Held by who changes which are kept, so that the store and the entries change in the same order.
     changing: tokio::sync::Mutex<()>,
+    /// This registry's part among others.
+    sharing: Option<Sharing>,
     /// Something is due earlier than was thought.
     wake: tokio::sync::Notify,
 }
@@ -140,7 +150,11 @@ impl Managed {
     /// # Errors
     /// The store cannot be read.
     pub async fn new(parts: Parts) -> Result<Self, store::Error> {
-        let kept = parts.store.all().await?;
+        // Of a store that others share everything is heard later, and again and again.
+        let kept = match &parts.shared {
+            None => parts.store.all().await?,
+            Some(_) => Vec::new(),
+        };
         let now = parts.clock.monotonic();
         let entries = kept
             .into_iter()
@@ -148,6 +162,7 @@ impl Managed {
             .collect();
         Ok(Self {
             interval: parts.registry.heartbeat_interval(),
+            sharing: parts.shared.clone().map(Sharing::new),
             parts,
             entries: Mutex::new(entries),
             changing: tokio::sync::Mutex::new(()),
@@ -207,6 +222,9 @@ impl Managed {
         tag: Option<http::HeaderValue>,
     ) -> Result<proto::ManagedAgent, Error> {
         let _changing = self.changing.lock().await;
+        if let Some(sharing) = &self.sharing {
+            self.catch_up(sharing).await?;
+        }
         let key = kept.key();
         self.check_place(&key, &described)?;
         let is_draining = self
@@ -215,10 +233,6 @@ impl Managed {
             .get(&key)
             .is_some_and(|before| before.held.is_draining);
         let grant = self.register(&described, is_draining).await?;
-        if let Err(error) = self.parts.store.put(&kept).await {
-            self.end(Some(grant)).await;
-            return Err(error.into());
-        }
         let clock = &self.parts.clock;
         let held = Held {
             instance: Some(Arc::new(described)),
@@ -226,15 +240,23 @@ impl Managed {
             lease: Some(grant),
             is_draining,
         };
+        let now = clock.monotonic();
+        let mut entry = Entry::new(kept, now);
+        entry.seen(held, clock.now(), now, self.interval);
+        let written = match &self.sharing {
+            None => self.parts.store.put(&entry.kept).await,
+            Some(sharing) => sharing.store().put_found(&entry.kept, &entry.telling()).await,
+        };
+        if let Err(error) = written {
+            self.end(Some(grant)).await;
+            return Err(error.into());
+        }
         let (agent, before) = {
             let mut entries = self.entries.lock();
-            let now = clock.monotonic();
-            let mut entry = Entry::new(kept, now);
             let before = entries.remove(&key).map(|before| {
                 entry.follow(&before);
                 before.held
             });
-            entry.seen(held, clock.now(), now, self.interval);
             let agent = entry.message();
             entries.insert(key, entry);
             (agent, before)
@@ -274,8 +296,8 @@ impl Managed {
     /// Lists those of a namespace.
     ///
     /// # Errors
-    /// The namespace or the token is none.
-    pub fn list(&self, request: &proto::ListManagedAgentsRequest) -> Result<Page, Error> {
+    /// The namespace or the token is none, or what another registry has found cannot be read.
+    pub async fn list(&self, request: &proto::ListManagedAgentsRequest) -> Result<Page, Error> {
         let namespace = wire::namespace("namespace", &request.namespace)?;
         let after = page::after_managed(&namespace, &request.page_token)?;
         let size = page::size(request.page_size);
@@ -290,19 +312,39 @@ impl Managed {
         } else {
             Bound::Included(&from)
         };
-        let entries = self.entries.lock();
-        let mut found = entries
-            .range((begin, Bound::Unbounded))
-            .take_while(|(key, _)| *key.namespace == *namespace);
-        let page: Vec<(&Key, &Entry)> = found.by_ref().take(size).collect();
-        let next_page_token = match page.last() {
-            Some((last, _)) if found.next().is_some() => {
-                page::managed_token(&last.namespace, &last.agent_id, &last.card)
-            }
-            _ => String::new(),
+        let (mut page, next_page_token) = {
+            let entries = self.entries.lock();
+            let mut found = entries
+                .range((begin, Bound::Unbounded))
+                .take_while(|(key, _)| *key.namespace == *namespace);
+            let page: Vec<Entry> = found
+                .by_ref()
+                .take(size)
+                .map(|(_, entry)| entry.clone())
+                .collect();
+            let next_page_token = match page.last() {
+                Some(last) if found.next().is_some() => {
+                    let Kept {
+                        namespace,
+                        agent_id,
+                        card,
+                        ..
+                    } = &last.kept;
+                    page::managed_token(namespace, agent_id, card)
+                }
+                _ => String::new(),
+            };
+            (page, next_page_token)
         };
+        let keys: Vec<Key> = page.iter().map(|entry| entry.kept.key()).collect();
+        let mut elsewhere = self.found_elsewhere(&keys).await?;
+        for (entry, key) in page.iter_mut().zip(&keys) {
+            if let Some(found) = elsewhere.remove(key) {
+                entry.learn(found);
+            }
+        }
         Ok(Page {
-            agents: page.iter().map(|(_, entry)| entry.message()).collect(),
+            agents: page.iter().map(Entry::message).collect(),
             next_page_token,
         })
     }
@@ -318,6 +360,9 @@ impl Managed {
         let card = card_url(&request.card_url)?.to_string();
         let namespace = wire::namespace("namespace", &request.namespace)?;
         let _changing = self.changing.lock().await;
+        if let Some(sharing) = &self.sharing {
+            self.catch_up(sharing).await?;
+        }
         let wanted = |key: &Key| {
             *key.namespace == *namespace
                 && key.card == card
@@ -337,11 +382,15 @@ impl Managed {
                 namespace: namespace.to_string(),
             });
         }
+        let mut elsewhere = self.found_elsewhere(&keys).await?;
         let mut forgotten = Vec::new();
         for key in keys {
             self.parts.store.remove(&key).await?;
             let entry = self.entries.lock().remove(&key);
-            let Some(entry) = entry else { continue };
+            let Some(mut entry) = entry else { continue };
+            if let Some(found) = elsewhere.remove(&key) {
+                entry.learn(found);
+            }
             self.end(entry.held.lease).await;
             forgotten.push(entry.message());
         }

@@ -4,17 +4,20 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_runtime::clock::SharedClock;
+use muster_api::registry::registry_service_server::SERVICE_NAME;
 use muster_runtime::health::Kind;
-use muster_runtime::{Chassis, Error};
-use muster_store::redis::{Address, Connection};
+use muster_runtime::{Chassis, Error, Listeners};
+use muster_store::redis::{opening, settings};
 
 use crate::config::Settings;
+use crate::managed::store::Shared;
+use crate::managed::store::redis::Redis as Entries;
 use crate::store::Store;
 use crate::store::memory::MemoryStore;
 use crate::store::redis::{Options, Redis, Work};
 
-const KEY: &str = "registry.redis_cluster_endpoint";
+/// The section of the settings.
+const SECTION: &str = "registry";
 
 /// How long it may take to say how Redis is; it is known already.
 const ASKED: Duration = Duration::from_secs(1);
@@ -27,42 +30,65 @@ pub(crate) enum Opened {
     Redis(Redis, Work),
 }
 
-/// Opens the store.
-pub(crate) async fn open(settings: &Settings, clock: SharedClock) -> Result<Opened, Error> {
-    match &settings.redis_cluster_endpoint {
-        None => Ok(Opened::Memory(Box::new(MemoryStore::new(
-            clock,
-            settings.terms(),
-            settings.watch_limits(),
-        )))),
-        Some(endpoint) => open_redis(settings, endpoint, clock).await,
-    }
-}
-
-async fn open_redis(settings: &Settings, endpoint: &str, clock: SharedClock) -> Result<Opened, Error> {
-    let mut address: Address = endpoint
-        .parse()
-        .map_err(|error| Error::Other(format!("{KEY}: {error}")))?;
-    if let Some(path) = &settings.redis.certificate_authorities {
-        let authorities = tokio::fs::read(path).await.map_err(|error| {
-            let path = path.display();
-            Error::Other(format!("registry.redis.certificate_authorities: {path}: {error}"))
-        });
-        address = address.with_authorities(authorities?);
-    }
-    let options = Options {
-        prefix: settings.redis.key_prefix.clone(),
-        terms: settings.terms(),
-        feed: settings.watch_queue,
+/// Opens the store; `None` where the shutdown was asked for while Redis was away.
+pub(crate) async fn open(
+    settings: &Settings,
+    chassis: &mut Chassis,
+    listeners: &Listeners,
+) -> Result<Option<Opened>, Error> {
+    let clock = Arc::clone(&chassis.clock);
+    let Some(endpoint) = &settings.redis_cluster_endpoint else {
+        let store = MemoryStore::new(clock, settings.terms(), settings.watch_limits());
+        return Ok(Some(Opened::Memory(Box::new(store))));
     };
-    let connection = Connection::new(address, settings.redis.patience());
-    let opened = Redis::open(connection, options, settings.watch_limits(), clock).await;
-    let (redis, work) = opened.map_err(|error| Error::Other(format!("{KEY}: {error}")))?;
+    let connection = settings.redis.connect(SECTION, endpoint).await?;
+    let waiting = connection.clone();
+    let latch = chassis.health.latch_because("opening", move || waiting.waits());
+    let attempt = || {
+        let options = Options {
+            prefix: settings.redis.key_prefix.clone(),
+            terms: settings.terms(),
+            feed: settings.watch_queue,
+        };
+        Redis::open(
+            connection.clone(),
+            options,
+            settings.watch_limits(),
+            Arc::clone(&clock),
+        )
+    };
+    let opening = opening::persist(&latch, attempt);
+    let Some(opened) = chassis.hold(listeners, &[SERVICE_NAME], opening).await? else {
+        return Ok(None);
+    };
+    let (redis, work) = opened.map_err(|error| {
+        let key = settings::endpoint_key(SECTION);
+        Error::Other(format!("{key}: {error}"))
+    })?;
     tracing::info!(address = redis.address(), "leases are kept in Redis");
-    Ok(Opened::Redis(redis, work))
+    Ok(Some(Opened::Redis(redis, work)))
 }
 
 impl Opened {
+    /// Where it is written down which agents are kept by their cards, where registries share that.
+    pub(crate) fn shared_entries(&self, settings: &Settings) -> Option<Arc<dyn Shared>> {
+        let Self::Redis(redis, _) = self else {
+            return None;
+        };
+        if !settings.data_directory.as_os_str().is_empty() {
+            tracing::warn!(
+                "`registry.data_directory` is not used where leases are in Redis: which agents are kept by their cards is there as well"
+            );
+        }
+        let connection = redis.connection().clone();
+        let prefix = &settings.redis.key_prefix;
+        Some(Arc::new(Entries::new(
+            connection,
+            prefix,
+            settings.keeper_lease(),
+        )))
+    }
+
     /// The store, with the tasks and checks that it needs.
     pub(crate) fn attended(self, chassis: &Chassis) -> Arc<dyn Store> {
         let (redis, work) = match self {

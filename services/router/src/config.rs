@@ -1,7 +1,5 @@
 //! Settings of the router.
 
-mod redis;
-
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,14 +8,13 @@ use muster_api::names::DEFAULT_NAMESPACE;
 use muster_rpc::{breaker, endpoint, outbound, retry_budget};
 use muster_runtime::config::{Mistakes, Settings};
 use muster_runtime::{server, telemetry, trust, workers};
+use muster_store::redis;
 use serde::{Deserialize, Serialize};
 
 use crate::balance::Preferences;
 use crate::flow::lines;
 use crate::store::answers::Room;
 use crate::{credentials, deduplication, durable, forward, inbox};
-
-pub use redis::Redis;
 
 const MIB: usize = 1 << 20;
 const DAY: u64 = 24 * 60 * 60;
@@ -69,7 +66,7 @@ pub struct Router {
     /// `redis+cluster://…`. None: it is kept in the data directory, and no other router knows of it.
     pub redis_cluster_endpoint: Option<String>,
     /// How it is kept in Redis.
-    pub redis: Redis,
+    pub redis: redis::Settings,
     /// What agents that speak JSON-RPC or HTTP+JSON may be reached at; those that speak gRPC are where they register.
     pub outbound: outbound::Config,
     /// What agents' cards ask for from who calls them.
@@ -154,7 +151,12 @@ impl Default for Router {
             public_url: String::new(),
             data_directory: PathBuf::from("data/router"),
             redis_cluster_endpoint: None,
-            redis: Redis::default(),
+            // Callers wait meanwhile.
+            redis: redis::Settings {
+                answer_within_seconds: 2,
+                patience_seconds: 5,
+                ..redis::Settings::default()
+            },
             outbound: outbound::Config::default(),
             credentials: credentials::Config::default(),
             card_signing: sign::Config::default(),
@@ -197,6 +199,13 @@ impl Default for Router {
 }
 
 impl Router {
+    /// What the keys of routers of this namespace start with, such as `muster:router:default`: not those of other services,
+    /// and not those of another namespace's routers, whose agents may have the same ids.
+    #[must_use]
+    pub fn redis_prefix(&self) -> String {
+        format!("{}:router:{}", self.redis.key_prefix, self.namespace)
+    }
+
     /// Limits and preferences of the core.
     #[must_use]
     pub fn limits(&self, message_bytes: usize) -> forward::Limits {
@@ -280,7 +289,7 @@ impl Router {
 
     fn validate(&self, mistakes: &mut Mistakes) {
         self.redis
-            .validate(self.redis_cluster_endpoint.as_deref(), mistakes);
+            .validate("router", self.redis_cluster_endpoint.as_deref(), mistakes);
         self.inbox.validate(mistakes);
         if let Err(error) = endpoint::parse(&self.registry_url) {
             mistakes.add("router.registry_url", error.to_string());

@@ -22,6 +22,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -73,6 +74,7 @@ pub struct Durable {
     limits: Limits,
     clock: SharedClock,
     work: mpsc::Sender<BoxFuture<'static, ()>>,
+    taken_over: AtomicU64,
 }
 
 /// Does what must go on when its caller has left.
@@ -129,8 +131,15 @@ impl Durable {
             limits,
             clock,
             work: sender,
+            taken_over: AtomicU64::new(0),
         };
         (Arc::new(durable), Worker { work: receiver })
+    }
+
+    /// Messages that calls of this router have taken over from calls that had died.
+    #[must_use]
+    pub fn taken_over(&self) -> u64 {
+        self.taken_over.load(Ordering::Relaxed)
     }
 
     /// Largest answer that is kept as it is.
@@ -172,7 +181,14 @@ impl Durable {
         loop {
             let found = self.store.claim(&id, &claim, self.clock.now()).await;
             match found.map_err(|error| unavailable(&error))? {
-                Found::Lead => {
+                found @ (Found::Lead | Found::TakenOver) => {
+                    if found == Found::TakenOver {
+                        tracing::info!(
+                            message = key.message,
+                            "a durable message is taken over from a call that has died"
+                        );
+                        self.taken_over.fetch_add(1, Ordering::Relaxed);
+                    }
                     return Ok(Entered::Lead(Lead {
                         durable: Arc::clone(self),
                         message: key.message.clone(),

@@ -104,11 +104,11 @@ impl View {
         self.heard(now);
     }
 
-    /// Takes over an instance that is new or has changed.
-    pub fn upsert(&mut self, mut instance: Instance, now: Duration) {
+    /// Takes over an instance that is new or has changed. Whether it takes work now and did not before.
+    pub fn upsert(&mut self, mut instance: Instance, now: Duration) -> bool {
         self.heard(now);
         if instance.namespace != self.namespace {
-            return;
+            return false;
         }
         instance.reported_at = now;
         let key = instance.key();
@@ -132,7 +132,9 @@ impl View {
         }
         agent.card = Arc::clone(&instance.card);
         let skills = Arc::clone(&instance.skills);
+        let takes_work = instance.takes_work();
         let before = agent.instances.insert(key.instance, Arc::new(instance));
+        let comes = takes_work && before.as_ref().is_none_or(|before| !before.takes_work());
         if before.is_none() {
             self.count += 1;
         }
@@ -142,24 +144,28 @@ impl View {
                 self.skills.lose(&mut agent.skills, &before.skills, &id);
             }
         }
+        comes
     }
 
     /// Takes over what an instance says of itself. A report about another registration than the known one is not about
-    /// the instance that is called.
-    pub fn report(&mut self, namespace: &str, key: &Key, report: Report, now: Duration) {
+    /// the instance that is called. Whether it takes work now and did not before.
+    pub fn report(&mut self, namespace: &str, key: &Key, report: Report, now: Duration) -> bool {
         self.heard(now);
         if namespace != self.namespace {
-            return;
+            return false;
         }
         let agent = self.agents.get_mut(key.agent.as_str());
         let known = agent.and_then(|agent| agent.instances.get_mut(&key.instance));
         if let Some(instance) = known.filter(|instance| instance.epoch == report.epoch) {
             self.unconfirmed.remove(key);
             let instance = Arc::make_mut(instance);
+            let took_work = instance.takes_work();
             instance.availability = report.availability;
             instance.load = report.load;
             instance.reported_at = now;
+            return instance.takes_work() && !took_work;
         }
+        false
     }
 
     /// The stream goes on where the last one ended: everything that is known is confirmed by it.

@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use muster_runtime::clock::SharedClock;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 
 use crate::error::Error;
 use crate::fleet::instance::Availability;
@@ -64,8 +64,10 @@ pub struct Flow {
     /// As many as are in `lines`, for those who need not look.
     waiting: AtomicUsize,
     lines: Mutex<Lines<Waiter>>,
-    /// A place came free for which nobody was found, though somebody waits.
+    /// A place came free for which nobody was found, though somebody waits; or somebody has come who takes work.
     freed: Notify,
+    /// Somebody has come who takes work.
+    arrivals: watch::Sender<()>,
     clock: SharedClock,
     view: Arc<RwLock<View>>,
 }
@@ -106,6 +108,7 @@ impl Flow {
             waiting: AtomicUsize::new(0),
             lines: Mutex::new(Lines::new(bounds)),
             freed: Notify::new(),
+            arrivals: watch::Sender::new(()),
             clock,
             view,
         })
@@ -223,7 +226,20 @@ impl Flow {
         drop(unwanted);
     }
 
-    /// Looks again at all who wait, for ever: every [`LOOK_AGAIN`], and when a place came free for which nobody was found.
+    /// An instance takes work that did not before: those who wait for one are looked at at once.
+    pub fn arrived(&self) {
+        self.freed.notify_one();
+        self.arrivals.send_replace(());
+    }
+
+    /// Changes whenever an instance takes work that did not before.
+    #[must_use]
+    pub fn arrivals(&self) -> watch::Receiver<()> {
+        self.arrivals.subscribe()
+    }
+
+    /// Looks again at all who wait, for ever: every [`LOOK_AGAIN`], when a place came free for which nobody was found, and when
+    /// somebody has come.
     pub async fn look_again(&self, choose: impl Fn(&Waiter) -> Result<Option<Chosen>, Error>) {
         loop {
             tokio::select! {

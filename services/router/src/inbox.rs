@@ -10,8 +10,8 @@
 //! at once. Within one router the window of answered messages ([`crate::deduplication`]) covers what a lost record would repeat.
 //!
 //! **Waiting costs nothing.** A message is only lent out while somebody is there who serves its target, as this router sees
-//! the fleet; the worker looks again about once a second. So ten thousand messages for an absent agent are not tried ten
-//! thousand times, and do not stand in the way of others.
+//! the fleet; the worker hears of those who join. So ten thousand messages for an absent agent are not tried ten thousand times,
+//! and do not stand in the way of others. Consumers who fetch may wait as well ([`waiting`]).
 //!
 //! Rejected: a consumer in each agent that pulls from the router (agents of others know nothing of it, and choosing by load is
 //! what the router is for; those who want to pull may, with `Receive`); a delivery count as the only bound (a message that waits
@@ -25,6 +25,7 @@ mod opening;
 pub mod outcome;
 pub mod queue;
 pub mod store;
+pub mod waiting;
 pub mod worker;
 
 use std::sync::Arc;
@@ -36,6 +37,7 @@ use futures::StreamExt as _;
 use futures::stream;
 use http::HeaderMap;
 use muster_rpc::backoff::Backoff;
+use muster_runtime::{Shutdown, Tasks};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
 
@@ -47,8 +49,9 @@ use crate::priority::Priority;
 use crate::routing::Routing;
 use crate::target::Target;
 use entry::{Change, Delivery, Draft, Entry, Failure, Reason, Status};
-use queue::{Counts, Filter, Page, Wanted};
-use store::{Kept, Lent, Store};
+use queue::{Counts, Filter, Page};
+use store::{Kept, Store};
+use waiting::Waiting;
 
 pub use grpc::Service;
 pub(crate) use opening::{Letterbox, open};
@@ -162,13 +165,24 @@ pub struct Inbox {
     name: String,
     /// Something may be there for the worker.
     wake: Notify,
+    /// Consumers who wait.
+    waiting: Waiting,
+    /// For what goes on when a consumer has left.
+    tasks: Tasks,
+    shutdown: Shutdown,
     totals: Totals,
 }
 
 impl Inbox {
     /// An inbox over this store, which delivers with this forwarder.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, forwarder: Arc<Forwarder>, limits: Limits) -> Arc<Self> {
+    pub fn new(
+        store: Arc<dyn Store>,
+        forwarder: Arc<Forwarder>,
+        limits: Limits,
+        tasks: Tasks,
+        shutdown: Shutdown,
+    ) -> Arc<Self> {
         let name = format!("router {:08x}", rand::random::<u32>());
         Arc::new(Self {
             store,
@@ -176,6 +190,9 @@ impl Inbox {
             limits,
             name,
             wake: Notify::new(),
+            waiting: Waiting::default(),
+            tasks,
+            shutdown,
             totals: Totals::default(),
         })
     }
@@ -209,7 +226,7 @@ impl Inbox {
         let (entry, existed) = self.store.enqueue(&draft).await?;
         if !existed {
             self.totals.enqueued.fetch_add(1, Ordering::Relaxed);
-            self.wake.notify_one();
+            self.announce(&entry);
         }
         Ok((entry, existed))
     }
@@ -271,7 +288,9 @@ impl Inbox {
     /// # Errors
     /// There is none of that id, or it is not pending.
     pub async fn cancel(&self, id: &str) -> Result<Entry, Error> {
-        Ok(self.store.change(id, Change::Cancel, None).await?)
+        let entry = self.store.change(id, Change::Cancel, None).await?;
+        self.forwarder.parts().meters.inbox_recorded(&entry);
+        Ok(entry)
     }
 
     /// Puts a dead entry back.
@@ -279,8 +298,8 @@ impl Inbox {
     /// # Errors
     /// There is none of that id, it is not dead, or there is no room.
     pub async fn replay(&self, id: &str) -> Result<(), Error> {
-        self.store.change(id, Change::Replay, None).await?;
-        self.wake.notify_one();
+        let entry = self.store.change(id, Change::Replay, None).await?;
+        self.announce(&entry);
         Ok(())
     }
 
@@ -345,29 +364,12 @@ impl Inbox {
         }
     }
 
-    /// Lends out entries of a target to a consumer.
-    ///
-    /// # Errors
-    /// Names the field at fault.
-    pub async fn receive(
-        &self,
-        target: &str,
-        most: usize,
-        lease: Duration,
-        consumer: &str,
-    ) -> Result<Vec<Lent>, Error> {
-        let target = Target::parse(target, "target")?;
-        // What is due is done by workers about once a second; a consumer need not wait for that.
-        let ticked = self.store.tick().await?;
-        self.count_dead(ticked.dead);
-        let wanted = Wanted {
-            targets: vec![target.to_string()],
-            delivery: Delivery::Pull,
-            most,
-            lease,
-            by: consumer.to_owned(),
-        };
-        Ok(self.store.lease(&wanted).await?)
+    /// An entry may be there for somebody.
+    fn announce(&self, entry: &Entry) {
+        match entry.delivery {
+            Delivery::Push => self.wake.notify_one(),
+            Delivery::Pull => self.waiting.announce(&entry.target),
+        }
     }
 
     /// Ends an entry that a consumer has: it is done.
@@ -384,6 +386,7 @@ impl Inbox {
         };
         let entry = self.store.change(id, change, answer).await?;
         self.totals.delivered.fetch_add(1, Ordering::Relaxed);
+        self.forwarder.parts().meters.inbox_recorded(&entry);
         Ok(entry)
     }
 
@@ -416,7 +419,8 @@ impl Inbox {
         };
         let entry = self.store.change(id, change, None).await?;
         self.count_dead(usize::from(entry.status() == Status::Dead));
-        self.wake.notify_one();
+        self.forwarder.parts().meters.inbox_recorded(&entry);
+        self.announce(&entry);
         Ok(entry)
     }
 

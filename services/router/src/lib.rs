@@ -95,9 +95,11 @@ const REDIS_WATCH: Duration = Duration::from_secs(2);
 /// # Errors
 /// When the configuration makes no sense, the data directory cannot be used, or serving fails.
 pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Result<(), Error> {
-    let opened = opening::open(&config.router).await?;
     let mut chassis = Chassis::new("router", &config.server, metrics::DEFINITIONS, shutdown)?;
     chassis.secure(&config.trust)?;
+    let Some(opened) = opening::open(&config.router, &mut chassis, &listeners).await? else {
+        return Ok(());
+    };
     let letterbox = inbox::open(&config.router, &opened, Arc::clone(&chassis.clock)).await?;
     let registry = parsed("router.registry_url", &config.router.registry_url)?;
     let public = public_address(&config, &chassis.trust, listeners.data_address())?;
@@ -158,8 +160,14 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
 /// The inbox, and what works on it.
 fn inbox(config: &Config, chassis: &Chassis, letterbox: Letterbox, forwarder: &Arc<Forwarder>) -> Arc<Inbox> {
     let store = letterbox.supervised(chassis);
-    let inbox = Inbox::new(store, Arc::clone(forwarder), config.router.inbox.limits());
-    let worker = inbox::worker::run(Arc::clone(&inbox), chassis.shutdown.clone());
+    let inbox = Inbox::new(
+        store,
+        Arc::clone(forwarder),
+        config.router.inbox.limits(),
+        chassis.tasks.clone(),
+        chassis.shutdown.clone(),
+    );
+    let worker = inbox::worker::run(Arc::clone(&inbox), config.server.drain_timeout());
     chassis.tasks.essential("inbox worker", worker);
     chassis
         .tasks
@@ -286,6 +294,7 @@ async fn watch(forwarder: Arc<Forwarder>, registry: Channel, latch: Latch) -> Re
         let meters = &parts.meters;
         meters.load("messages", messages.waiting(), messages.in_flight());
         meters.load("operations", operations.waiting(), operations.in_flight());
+        meters.taken_over(parts.durable.taken_over());
     };
     let changed = |news: News<'_>| match news {
         News::Lost(key) => {
@@ -293,7 +302,9 @@ async fn watch(forwarder: Arc<Forwarder>, registry: Channel, latch: Latch) -> Re
             parts.links.lose(key);
         }
         News::Left(key) => parts.links.forget(key),
+        News::Came => parts.flow.arrived(),
         News::View => {
+            parts.flow.arrived();
             let view = parts.view.read();
             if view.is_known() {
                 latch.ready();

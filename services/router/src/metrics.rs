@@ -25,6 +25,7 @@ const STALLED: &str = "router_stalled_streams_total";
 const OUTCOMES: &str = "router_calls_total";
 const VIEW_AGE: &str = "router_view_age_seconds";
 const VIEW_STALE: &str = "router_view_stale";
+const TAKEN_OVER: &str = "router_durable_taken_over_total";
 const INBOX_ENTRIES: &str = "router_inbox_entries";
 const INBOX_TARGETS: &str = "router_inbox_target_entries";
 const INBOX_OLDEST: &str = "router_inbox_oldest_pending_seconds";
@@ -126,6 +127,11 @@ pub const DEFINITIONS: &[Definition] = &[
         name: INBOX_DISPLACED,
         kind: Kind::Counter,
         help: "Ended entries that were forgotten before their retention, because there were too many.",
+    },
+    Definition {
+        name: TAKEN_OVER,
+        kind: Kind::Counter,
+        help: "Durable messages that this router took over from a call that had died, such as one of a killed router.",
     },
     Definition {
         name: BROADCASTS,
@@ -400,6 +406,11 @@ impl Meters {
     pub fn broadcast(&self, agents: usize) {
         self.metrics.counter(BROADCASTS, &[]).increment(1);
         self.metrics.counter(MATCHED, &[]).increment(agents as u64);
+    }
+
+    /// So many durable messages were taken over since the start.
+    pub fn taken_over(&self, total: u64) {
+        self.metrics.counter(TAKEN_OVER, &[]).absolute(total);
     }
 
     /// How fresh the view of the fleet is.

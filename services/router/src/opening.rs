@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
-use muster_runtime::Error;
-use muster_store::redis::{Address, Connection};
+use muster_api::a2a::a2a_service_server::SERVICE_NAME as A2A;
+use muster_api::router::inbox_service_server::SERVICE_NAME as INBOX;
+use muster_api::router::router_service_server::SERVICE_NAME as ROUTER;
+use muster_runtime::{Chassis, Error, Listeners};
+use muster_store::redis::{Connection, opening, settings as sections};
 
 use crate::config;
 use crate::store::Owners;
@@ -12,8 +15,8 @@ use crate::store::embedded::{Embedded, EmbeddedAnswers};
 use crate::store::memory::{Memory, MemoryAnswers};
 use crate::store::redis::Redis;
 
-/// Where the operator says in which Redis things are kept.
-const KEY: &str = "router.redis_cluster_endpoint";
+/// The section of the settings.
+const SECTION: &str = "router";
 
 /// What is kept, and where. Clones share it.
 #[derive(Clone)]
@@ -63,40 +66,40 @@ pub async fn connect(settings: &config::Router) -> Result<Option<Connection>, Er
     let Some(endpoint) = &settings.redis_cluster_endpoint else {
         return Ok(None);
     };
-    let mut place: Address = endpoint
-        .parse()
-        .map_err(|error| Error::Other(format!("{KEY}: {error}")))?;
-    if let Some(path) = settings.redis.certificate_authorities.clone() {
-        let authorities = off_thread(move || {
-            std::fs::read(&path).map_err(|error| {
-                let path = path.display();
-                Error::Other(format!("router.redis.certificate_authorities: {path}: {error}"))
-            })
-        });
-        place = place.with_authorities(authorities.await?);
-    }
-    Ok(Some(Connection::new(place, settings.redis.patience())))
+    settings.redis.connect(SECTION, endpoint).await.map(Some)
 }
 
-/// Opens what the router keeps.
+/// Opens what the router keeps; `None` where the shutdown was asked for while Redis was away.
 ///
 /// # Errors
-/// The data directory or Redis cannot be used, or holds something else.
-pub(crate) async fn open(settings: &config::Router) -> Result<Opened, Error> {
+/// The data directory cannot be used, or it or Redis holds something else.
+pub(crate) async fn open(
+    settings: &config::Router,
+    chassis: &mut Chassis,
+    listeners: &Listeners,
+) -> Result<Option<Opened>, Error> {
     if let Some(connection) = connect(settings).await? {
-        let prefix = settings.redis.prefix(&settings.namespace);
-        let redis = Redis::open(connection, prefix)
-            .await
-            .map_err(|error| Error::Other(format!("{KEY}: {error}")))?;
+        let waiting = connection.clone();
+        let latch = chassis.health.latch_because("opening", move || waiting.waits());
+        let attempt = || Redis::open(connection.clone(), settings.redis_prefix());
+        let opening = opening::persist(&latch, attempt);
+        let Some(redis) = chassis.hold(listeners, &[A2A, ROUTER, INBOX], opening).await? else {
+            return Ok(None);
+        };
+        let redis = redis.map_err(|error| {
+            let key = sections::endpoint_key(SECTION);
+            Error::Other(format!("{key}: {error}"))
+        })?;
         tracing::info!(
             address = redis.connection().address(),
             "what routers share is in Redis"
         );
-        return Ok(Opened::Redis(Arc::new(redis)));
+        return Ok(Some(Opened::Redis(Arc::new(redis))));
     }
     let (directory, room) = (settings.data_directory.clone(), settings.durable_room());
     if directory.as_os_str().is_empty() {
-        return Ok(Opened::Memory(Arc::default(), Arc::new(MemoryAnswers::new(room))));
+        let store = Opened::Memory(Arc::default(), Arc::new(MemoryAnswers::new(room)));
+        return Ok(Some(store));
     }
     off_thread(move || {
         let owners = Embedded::open(&directory)?;
@@ -104,7 +107,7 @@ pub(crate) async fn open(settings: &config::Router) -> Result<Opened, Error> {
             path: directory,
             what: error.to_string(),
         })?;
-        Ok(Opened::Embedded(Arc::new(owners), Arc::new(answers)))
+        Ok(Some(Opened::Embedded(Arc::new(owners), Arc::new(answers))))
     })
     .await
 }

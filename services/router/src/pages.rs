@@ -5,9 +5,9 @@
 //! of that page was given last. So pages stay stable while tasks come, go and change: a place is that of a task and no number.
 //! Where that task has moved away in the meantime, what is older than it was comes next.
 //!
-//! Instances of one agent often share a store, which the router is not told. It sees it by the tasks: instances of one agent
-//! that show the same task at the front of their lists share one, and one of them is asked from then on, or another where
-//! that one cannot be. Within a page a task of an agent is given once, whoever has shown it.
+//! Instances of one agent often share a store. Where their cards say so they are one source from the start. Else the router sees
+//! it by the tasks: instances of one agent that show the same task at the front of their lists share one. One of them is asked
+//! from then on, or another where that one cannot be. Within a page a task of an agent is given once, whoever has shown it.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -26,7 +26,7 @@ const MARK: &str = "merged1.";
 /// Longest page token that is looked at.
 const LONGEST_TOKEN: usize = 128 * 1024;
 /// Instances of one store that a page token names: one is asked, the others are for when it is gone.
-const NAMED: usize = 4;
+pub const NAMED: usize = 4;
 
 /// How many tasks a page has.
 ///
@@ -53,6 +53,9 @@ pub struct Source {
     /// Its instances that have the store, at least one.
     #[serde(rename = "i")]
     pub instances: Vec<String>,
+    /// What the store is called, where its instances say so: then those that are not named have it as well.
+    #[serde(rename = "s", default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
     /// The store's own token of the page at which the list stands; empty for the first.
     #[serde(rename = "t", default, skip_serializing_if = "String::is_empty")]
     pub token: String,
@@ -68,6 +71,7 @@ impl Source {
         Self {
             agent,
             instances: vec![instance],
+            store: None,
             token: String::new(),
             last: None,
         }

@@ -1,7 +1,7 @@
 //! Settings of the workflow engine.
 
 mod payloads;
-mod redis;
+pub(crate) mod redis;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -142,18 +142,16 @@ pub async fn run_by(
         chassis.clock = clock;
     }
     chassis.secure(&config.trust)?;
+    let Some(opened) = opening::open(&settings, &mut chassis, &listeners).await? else {
+        return Ok(());
+    };
     let Opened {
         store,
         database,
         in_redis,
         bucket,
         ..
-    } = opening::open(
-        &settings,
-        listeners.data_address(),
-        chassis.trust.to(Role::Engine),
-    )
-    .await?;
+    } = opened;
     let placement = match &in_redis {
         None => Placement::alone(),
         Some(in_redis) => {

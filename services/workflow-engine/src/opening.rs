@@ -1,17 +1,22 @@
 //! Opens the store that the settings name: in Redis where there is an endpoint, else in the data directory.
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use muster_rpc::channel::Security;
-use muster_runtime::Error;
+use muster_api::workflow::approval_service_server::SERVICE_NAME as APPROVALS;
+use muster_api::workflow::backup_service_server::SERVICE_NAME as BACKUPS;
+use muster_api::workflow::event_service_server::SERVICE_NAME as EVENTS;
+use muster_api::workflow::schedule_service_server::SERVICE_NAME as SCHEDULES;
+use muster_api::workflow::workflow_service_server::SERVICE_NAME as WORKFLOWS;
 use muster_runtime::data_directory::{self, DataDirectory};
+use muster_runtime::trust::Role;
+use muster_runtime::{Chassis, Error, Listeners};
 use muster_store::redis::members::Member;
-use muster_store::redis::{Address, Connection};
+use muster_store::redis::{opening, settings as sections};
 use muster_store::{Database, Keys};
 
 use crate::config;
+use crate::config::redis::SECTION;
 use crate::off_thread::off_thread;
 use crate::peers::Network;
 use crate::replicas::{Replicas, coordination, name};
@@ -19,6 +24,9 @@ use crate::store::Store;
 use crate::store::embedded::Embedded;
 use crate::store::payloads::{self, Apart, Bucket};
 use crate::store::redis::Redis;
+
+/// What the engine serves, of which callers are told that it is not there while Redis is away.
+const SERVICES: &[&str] = &[WORKFLOWS, EVENTS, SCHEDULES, BACKUPS, APPROVALS];
 
 /// An open store.
 pub(crate) struct Opened {
@@ -40,19 +48,23 @@ pub(crate) struct InRedis {
     pub(crate) _directory: DataDirectory,
 }
 
-/// Opens the store; `address` is where this engine can be reached, and other engines are reached by connections that are secured
-/// like this.
+/// Opens the store; `None` where the shutdown was asked for while Redis was away.
 pub(crate) async fn open(
     settings: &config::Engine,
-    address: SocketAddr,
-    security: Security,
-) -> Result<Opened, Error> {
+    chassis: &mut Chassis,
+    listeners: &Listeners,
+) -> Result<Option<Opened>, Error> {
     let bucket = payloads::open_bucket(&settings.payloads)
         .await
         .map_err(|error| Error::Other(error.to_string()))?;
     let opened = match &settings.redis_cluster_endpoint {
         None => open_embedded(settings).await?,
-        Some(endpoint) => open_redis(settings, endpoint, address, security).await?,
+        Some(endpoint) => {
+            let Some(opened) = open_redis(settings, endpoint, chassis, listeners).await? else {
+                return Ok(None);
+            };
+            opened
+        }
     };
     // What is cut is written since format 2.
     let threshold = match opened.format {
@@ -60,11 +72,11 @@ pub(crate) async fn open(
         _ => settings.payload_threshold_bytes,
     };
     let apart = Apart::new(opened.store, bucket.clone(), threshold);
-    Ok(Opened {
+    Ok(Some(Opened {
         store: Arc::new(apart),
         bucket,
         ..opened
-    })
+    }))
 }
 
 /// Off the async threads: it may have much to recover.
@@ -101,38 +113,34 @@ fn keys(path: &Path) -> Result<Keys, Error> {
 async fn open_redis(
     settings: &config::Engine,
     endpoint: &str,
-    address: SocketAddr,
-    security: Security,
-) -> Result<Opened, Error> {
-    const KEY: &str = "engine.redis_cluster_endpoint";
-    let mut place: Address = endpoint
-        .parse()
-        .map_err(|error| Error::Other(format!("{KEY}: {error}")))?;
-    if let Some(path) = settings.redis.certificate_authorities.clone() {
-        let authorities = off_thread(move || {
-            std::fs::read(&path).map_err(|error| {
-                let path = path.display();
-                Error::Other(format!("engine.redis.certificate_authorities: {path}: {error}"))
-            })
-        });
-        place = place.with_authorities(authorities.await?);
-    }
+    chassis: &mut Chassis,
+    listeners: &Listeners,
+) -> Result<Option<Opened>, Error> {
+    let connection = settings.redis.shared().connect(SECTION, endpoint).await?;
+    let address = settings.redis.address(listeners.data_address())?;
     let path = settings.data_directory.clone();
     let directory = off_thread(move || data_directory::open(&path)).await?;
-    let connection = Connection::new(place, settings.redis.patience());
-    let redis = Redis::open(
-        connection,
-        settings.redis.options(settings.events.room(), settings.format),
-    )
-    .await
-    .map_err(|error| Error::Other(format!("{KEY}: {error}")))?;
+    let waiting = connection.clone();
+    let latch = chassis.health.latch_because("opening", move || waiting.waits());
+    let attempt = || {
+        let options = settings.redis.options(settings.events.room(), settings.format);
+        Redis::open(connection.clone(), options)
+    };
+    let opening = opening::persist(&latch, attempt);
+    let Some(redis) = chassis.hold(listeners, SERVICES, opening).await? else {
+        return Ok(None);
+    };
+    let redis = redis.map_err(|error| {
+        let key = sections::endpoint_key(SECTION);
+        Error::Other(format!("{key}: {error}"))
+    })?;
     let me = Member {
         name: name::kept_in(directory.path())?,
-        address: settings.redis.address(address)?,
+        address,
     };
     let replicas = Replicas::new(
         Arc::new(coordination::InRedis::new(redis.clone())),
-        Arc::new(Network::new(security)),
+        Arc::new(Network::new(chassis.trust.to(Role::Engine))),
         me,
         settings.redis.lease(),
     );
@@ -141,7 +149,7 @@ async fn open_redis(
         partitions = redis.partitions(),
         "the store is in Redis"
     );
-    Ok(Opened {
+    Ok(Some(Opened {
         format: redis.format(),
         store: Arc::new(redis.clone()),
         database: None,
@@ -151,5 +159,5 @@ async fn open_redis(
             _directory: directory,
         }),
         bucket: None,
-    })
+    }))
 }

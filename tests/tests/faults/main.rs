@@ -7,6 +7,8 @@
 //! control_plane.rs   a registry that is away; two routers that share nothing
 //! redis.rs           registries that are one by a Redis, which is lost, emptied, or fails over
 //! two_routers.rs     two routers over one Redis; routers that are killed
+//! waiting.rs         services that start while their Redis is away
+//! kept.rs            two registries that keep an agent by its card, of which the keeper is killed
 //! shared_tasks.rs    instances that share their tasks in a Redis, of which one is killed or frozen; the Redis restarts
 //! inbox.rs           routers that are killed while messages wait
 //! native.rs          services that speak mutual TLS with each other, new certificates under way, strangers
@@ -22,10 +24,12 @@ mod agents;
 mod clients;
 mod control_plane;
 mod inbox;
+mod kept;
 mod native;
 mod redis;
 mod shared_tasks;
 mod sidecars;
 mod system;
 mod two_routers;
+mod waiting;
 mod worker;

@@ -158,7 +158,7 @@ fn details(given: Option<&Value>) -> ErrorDetails {
 fn code_named(name: &str) -> Option<Code> {
     (0..=16)
         .map(Code::from_i32)
-        .find(|code| crate::error::name(*code) == name)
+        .find(|code| muster_api::error::code_name(*code) == name)
 }
 
 const fn code_of_http(status: StatusCode) -> Code {

@@ -4,16 +4,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use muster_runtime::config::Mistakes;
-use muster_store::redis::{Address, Options};
+use muster_store::redis::Settings;
+use muster_store::redis::settings::within;
 use serde::{Deserialize, Serialize};
 
 /// Where the operator says where Redis is.
 pub(crate) const ENDPOINT: &str = "agent.redis_cluster_endpoint";
-/// Where the operator says who certifies it.
-pub(crate) const AUTHORITIES: &str = "agent.redis.certificate_authorities";
-
-/// Longest prefix of keys: it is part of every key.
-const LONGEST_PREFIX: usize = 64;
+/// The section of the settings.
+pub(crate) const SECTION: &str = "agent";
 
 /// How tasks are kept in Redis.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,25 +31,26 @@ pub struct Redis {
 
 impl Default for Redis {
     fn default() -> Self {
-        let patience = Options::default();
+        let shared = Settings::default();
         Self {
-            certificate_authorities: None,
-            key_prefix: "muster".to_owned(),
-            answer_within_seconds: patience.answer_within.as_secs(),
-            patience_seconds: patience.patience.as_secs(),
+            certificate_authorities: shared.certificate_authorities,
+            key_prefix: shared.key_prefix,
+            answer_within_seconds: shared.answer_within_seconds,
+            patience_seconds: shared.patience_seconds,
             lease_seconds: 5,
         }
     }
 }
 
 impl Redis {
-    /// Limits of time of the connection.
+    /// What it has in common with the sections of other services.
     #[must_use]
-    pub fn patience(&self) -> Options {
-        Options {
-            answer_within: Duration::from_secs(self.answer_within_seconds),
-            patience: Duration::from_secs(self.patience_seconds),
-            ..Options::default()
+    pub fn shared(&self) -> Settings {
+        Settings {
+            certificate_authorities: self.certificate_authorities.clone(),
+            key_prefix: self.key_prefix.clone(),
+            answer_within_seconds: self.answer_within_seconds,
+            patience_seconds: self.patience_seconds,
         }
     }
 
@@ -62,16 +61,7 @@ impl Redis {
     }
 
     pub(super) fn validate(&self, endpoint: Option<&str>, namespace: &str, mistakes: &mut Mistakes) {
-        match endpoint.map(str::parse::<Address>) {
-            Some(Err(error)) => mistakes.add(ENDPOINT, error.to_string()),
-            Some(Ok(address)) if self.certificate_authorities.is_some() && !address.is_tls() => {
-                mistakes.add(
-                    AUTHORITIES,
-                    format!("is of no use without TLS: write rediss in place of redis in {ENDPOINT}"),
-                );
-            }
-            Some(Ok(_)) | None => {}
-        }
+        self.shared().validate(SECTION, endpoint, mistakes);
         // Braces would be hash tags, and take keys out of their slots.
         if endpoint.is_some() && namespace.contains(['{', '}']) {
             mistakes.add(
@@ -79,24 +69,6 @@ impl Redis {
                 format!("'{namespace}' has braces, which keys in Redis cannot have; choose another"),
             );
         }
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':');
-        let prefix = &self.key_prefix;
-        if prefix.is_empty() || prefix.len() > LONGEST_PREFIX || !prefix.bytes().all(plain) {
-            mistakes.add(
-                "agent.redis.key_prefix",
-                format!("must be 1 to {LONGEST_PREFIX} letters, digits, '-', '_', '.' or ':'"),
-            );
-        }
-        let mut within = |key: &str, value: u64, least: u64, most: u64| {
-            if !(least..=most).contains(&value) {
-                mistakes.add(
-                    format!("agent.redis.{key}"),
-                    format!("is {value}, must be from {least} to {most}"),
-                );
-            }
-        };
-        within("answer_within_seconds", self.answer_within_seconds, 1, 60);
-        within("patience_seconds", self.patience_seconds, 1, 600);
-        within("lease_seconds", self.lease_seconds, 3, 600);
+        within(SECTION, "lease_seconds", self.lease_seconds, 3..=600, mistakes);
     }
 }

@@ -110,5 +110,5 @@ pub(super) async fn check<S: Store>(open: impl AsyncFn() -> S) {
 async fn a_disk_keeps_what_every_store_must() {
     let directory = tempfile::TempDir::new().unwrap();
     let path = directory.path().join("puppet");
-    check(async || super::Disk::open("puppet", &path).unwrap()).await;
+    check(async || super::Disk::open("puppet", &path, None).unwrap()).await;
 }

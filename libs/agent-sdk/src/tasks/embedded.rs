@@ -6,7 +6,7 @@ use std::path::Path;
 use async_trait::async_trait;
 use muster_api::error::Error;
 use muster_runtime::data_directory;
-use muster_store::{Batch, Database, Format, Keyspace, Limits};
+use muster_store::{Batch, Database, Format, Keys, Keyspace, Limits};
 use prost::Message as _;
 
 use super::record::Record;
@@ -20,8 +20,13 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    /// Opens the store of an agent of that name in a directory, or makes it. Blocks while it recovers.
-    pub(crate) fn open(name: &'static str, path: &Path) -> Result<Self, muster_runtime::Error> {
+    /// Opens the store of an agent of that name in a directory, or makes it, encrypted where there are keys. Blocks while it
+    /// recovers.
+    pub(crate) fn open(
+        name: &'static str,
+        path: &Path,
+        keys: Option<Keys>,
+    ) -> Result<Self, muster_runtime::Error> {
         let directory = data_directory::open(path)?;
         let failed = |error: muster_store::Error| muster_runtime::Error::DataDirectory {
             path: path.to_owned(),
@@ -32,7 +37,7 @@ impl Disk {
             version: 1,
             oldest: 1,
         };
-        let database = Database::open(directory, format, Limits::default()).map_err(failed)?;
+        let database = Database::open_with(directory, format, Limits::default(), keys).map_err(failed)?;
         let tasks = database.keyspace("tasks").map_err(failed)?;
         Ok(Self { database, tasks })
     }

@@ -5,6 +5,8 @@
 //! held:INSTANCE     the tasks that it works on                      bytes     of all records
 //! wishes:INSTANCE   what others ask of it                           order, state:S, context:C, both:S:C   lists, by time of status
 //! task:ID           record, version, who wrote it, who works on it  feed:ID   its events since, each with its number
+//! format, id        of the store: the version of all this, and a random name by which routers know who shares it
+//! sealed            the keys by which it is encrypted ([`sealed`](super::sealed)), as far as it is
 //! ```
 //!
 //! What is relied upon:
@@ -34,8 +36,9 @@ use async_trait::async_trait;
 use futures::future::join_all;
 use muster_api::error::{Error, Reason};
 use muster_runtime::clock::SharedClock;
+use muster_store::Keys;
 use muster_store::redis::{
-    Call, Connection, Error as RedisError, FromRedisValue, Options, Script, Slot, cmd,
+    Call, Connection, Error as RedisError, FromRedisValue, OpenError, Options, Script, Slot, cmd,
 };
 use parking_lot::Mutex;
 use prost::Message as _;
@@ -43,6 +46,7 @@ use uuid::Uuid;
 
 use super::page::{Key, Query};
 use super::record::Record;
+use super::sealed::{Kind, Sealing};
 use super::store::{Draft, Outcome, Stage, Store, Stored, unavailable};
 use super::table::Bounds;
 use super::tenure::Tenure;
@@ -98,8 +102,11 @@ pub(crate) struct Redis {
     connection: Connection,
     /// For signs of life, which must not wait behind large records nor longer than a lease.
     pulse: Connection,
+    /// What the store is called, the same for all who share it and for nobody else.
+    id: String,
     leases: Vec<u8>,
     base: Vec<u8>,
+    sealing: Sealing,
     bounds: Bounds,
     lease: Duration,
     clock: SharedClock,
@@ -172,18 +179,13 @@ impl Redis {
     pub(crate) async fn open(
         connection: Connection,
         place: Place<'_>,
+        keys: Option<Keys>,
         bounds: Bounds,
         lease: Duration,
         clock: SharedClock,
-    ) -> Result<Self, String> {
-        let survey = connection.survey().await.map_err(|error| error.to_string())?;
-        let address = connection.address().to_owned();
-        if let Some(version) = survey.too_old() {
-            return Err(format!(
-                "Redis at {address} is version {version}; 7.0 or newer is needed, or Valkey"
-            ));
-        }
-        for risk in &survey.risks {
+    ) -> Result<Self, OpenError> {
+        for risk in connection.inspect().await? {
+            let address = connection.address();
             tracing::warn!(address, "acknowledged tasks may be lost: {risk}");
         }
         let namespace = match place.namespace {
@@ -192,6 +194,10 @@ impl Redis {
         };
         let slot = Slot::named(place.prefix, &format!("agent.{namespace}.{}", place.agent));
         check_format(&connection, &slot).await?;
+        let sealing = Sealing::new(keys, slot.key(""));
+        sealing.check(&connection, &slot.key("sealed")).await?;
+        let id = Uuid::new_v4().to_string();
+        let id = connection.mark(&slot.key("id"), &id).await?;
         let short = lease / 3;
         let pulse = connection.with_options(Options {
             connect_within: short,
@@ -201,8 +207,10 @@ impl Redis {
         let redis = Self {
             pulse,
             connection,
+            id,
             leases: slot.key("leases"),
             base: slot.key(""),
+            sealing,
             bounds,
             lease,
             clock,
@@ -213,13 +221,19 @@ impl Redis {
             }),
             claiming: tokio::sync::Mutex::default(),
         };
-        redis.beat().await.map_err(|error| error.to_string())?;
+        let alive = redis.beat().await;
+        alive.map_err(|error| OpenError::Unavailable(error.to_string()))?;
         Ok(redis)
     }
 
     /// Where it is, without password.
     pub(super) fn address(&self) -> &str {
         self.connection.address()
+    }
+
+    /// What the store is called.
+    pub(super) fn id(&self) -> &str {
+        &self.id
     }
 
     /// How long a lease lasts.
@@ -320,7 +334,8 @@ impl Redis {
         let mut answer = self.ask::<Vec<Vec<u8>>>(&call).await?.into_iter();
         Ok(match answer.next().as_deref() {
             Some(b"mine") => Claim::Mine(Box::new(
-                stored(id, answer)?.ok_or_else(|| damaged(id, "it is empty"))?,
+                self.stored(id, answer)?
+                    .ok_or_else(|| damaged(id, "it is empty"))?,
             )),
             Some(b"held") => Claim::Held,
             Some(b"unknown") => Claim::Unknown,
@@ -339,7 +354,9 @@ impl Redis {
         let left = text(head.next());
         let mut taken = Vec::new();
         for task in answer {
-            match stored("", task.into_iter()) {
+            let mut task = task.into_iter();
+            let id = text(task.next());
+            match self.stored(&id, task) {
                 Ok(task) => taken.extend(task),
                 // It stays with this instance and nobody can read it; the others must not wait for it.
                 Err(error) => tracing::error!(%error, "a task cannot be taken over"),
@@ -353,10 +370,17 @@ impl Redis {
         let call = self.call(&LOOK).arg(self.name());
         let answer = self.pulse.call::<Vec<Vec<u8>>>(&call).await.map_err(failed)?;
         let (pairs, _) = answer.as_chunks::<2>();
-        Ok(pairs
-            .iter()
-            .filter_map(|[wish, value]| Wish::decode(wish, value))
-            .collect())
+        let wishes = pairs.iter().filter_map(|[wish, value]| {
+            let name = std::str::from_utf8(wish).ok()?;
+            match self.sealing.open(Kind::Wish, name, value.clone()) {
+                Ok(value) => Wish::decode(wish, &value),
+                Err(error) => {
+                    tracing::error!(%error, "what another instance asks for cannot be read");
+                    None
+                }
+            }
+        });
+        Ok(wishes.collect())
     }
 
     /// A wish needs not be told again.
@@ -370,6 +394,7 @@ impl Redis {
     /// Asks another instance for something; false where it has gone.
     pub(super) async fn wish(&self, instance: &str, wish: &Wish) -> Result<bool, Error> {
         let (field, value) = wish.encode();
+        let value = self.sealing.seal(Kind::Wish, &field, value);
         let call = self
             .call(&WISH)
             .arg(instance)
@@ -430,6 +455,7 @@ impl Redis {
         };
         let (pairs, _) = events.as_chunks::<2>();
         let events = pairs.iter().map(|[number, event]| {
+            let event = self.sealing.open(Kind::Event, id, event.clone())?;
             let event = pb::StreamResponse::decode(event.as_slice());
             Ok((
                 count(number),
@@ -443,6 +469,31 @@ impl Redis {
                 .and_then(|state| TaskState::try_from(state).ok())
                 .unwrap_or(TaskState::Unspecified),
             events: events.collect::<Result<_, Error>>()?,
+        }))
+    }
+
+    /// Reads what a script says of a task; `None` where it says nothing.
+    fn stored(&self, id: &str, mut parts: impl Iterator<Item = Vec<u8>>) -> Result<Option<Stored>, Error> {
+        let Some(version) = parts.next() else {
+            return Ok(None);
+        };
+        let number = count(&parts.next().unwrap_or_default());
+        let worker = text(parts.next());
+        let record = self
+            .sealing
+            .open(Kind::Record, id, parts.next().unwrap_or_default())?;
+        let mut record =
+            Record::decode(record.as_slice()).map_err(|error| damaged(id, &error.to_string()))?;
+        for event in parts {
+            let event = self.sealing.open(Kind::Event, id, event)?;
+            let event = pb::StreamResponse::decode(event.as_slice());
+            record.apply(&event.map_err(|error| damaged(id, &error.to_string()))?);
+        }
+        Ok(Some(Stored {
+            record,
+            version: count(&version),
+            number,
+            worker,
         }))
     }
 
@@ -471,10 +522,13 @@ impl Redis {
             .number(milliseconds(self.bounds.retention))
             .number(milliseconds(FEED))
             .number(u8::from(keep.record.is_some()))
-            .arg(keep.record.unwrap_or_default());
+            .arg(
+                self.sealing
+                    .seal(Kind::Record, &draft.id, keep.record.unwrap_or_default()),
+            );
         for (number, event) in part.events {
             call.push_number(number);
-            call.push(event.encode_to_vec());
+            call.push(self.sealing.seal(Kind::Event, &draft.id, event.encode_to_vec()));
         }
         call
     }
@@ -520,7 +574,7 @@ impl Store for Redis {
     async fn read(&self, id: &str) -> Result<Option<Stored>, Error> {
         let call = self.call(&READ).arg(id);
         let answer = self.ask::<Vec<Vec<u8>>>(&call).await?;
-        stored(id, answer.into_iter())
+        self.stored(id, answer.into_iter())
     }
 
     fn failure(&self) -> Option<String> {
@@ -566,27 +620,19 @@ impl Wish {
     }
 }
 
-async fn check_format(connection: &Connection, slot: &Slot) -> Result<(), String> {
+async fn check_format(connection: &Connection, slot: &Slot) -> Result<(), OpenError> {
     let key = slot.key("format");
-    let mark = cmd("SET").arg(&key).arg(FORMAT).arg("NX").to_owned();
-    connection
-        .run::<Option<String>>(&mark)
-        .await
-        .map_err(|error| error.to_string())?;
-    let read = cmd("GET").arg(&key).to_owned();
-    let found = connection
-        .run::<Option<String>>(&read)
-        .await
-        .map_err(|error| error.to_string())?
-        .unwrap_or_default();
+    let found = connection.mark(&key, FORMAT).await?;
     if found == FORMAT {
         return Ok(());
     }
-    Err(format!(
-        "Redis at {}: key {} says '{found}', and '{FORMAT}' is to be opened; run the version that made it, or choose another `agent.redis.key_prefix`",
-        connection.address(),
-        String::from_utf8_lossy(&key)
-    ))
+    Err(OpenError::Foreign {
+        address: connection.address().to_owned(),
+        key: String::from_utf8_lossy(&key).into_owned(),
+        found,
+        expected: FORMAT.to_owned(),
+        remedy: "run the version that made it, or choose another `agent.redis.key_prefix`".to_owned(),
+    })
 }
 
 /// A task's place in lists: the order of places is that of (time, id).
@@ -594,28 +640,7 @@ fn place(time: i64, id: &str) -> String {
     format!("{:0DIGITS$} {id}", time.max(0))
 }
 
-/// Reads what a script says of a task; `None` where it says nothing.
-fn stored(id: &str, mut parts: impl Iterator<Item = Vec<u8>>) -> Result<Option<Stored>, Error> {
-    let Some(version) = parts.next() else {
-        return Ok(None);
-    };
-    let number = count(&parts.next().unwrap_or_default());
-    let worker = text(parts.next());
-    let record = parts.next().unwrap_or_default();
-    let mut record = Record::decode(record.as_slice()).map_err(|error| damaged(id, &error.to_string()))?;
-    for event in parts {
-        let event = pb::StreamResponse::decode(event.as_slice());
-        record.apply(&event.map_err(|error| damaged(id, &error.to_string()))?);
-    }
-    Ok(Some(Stored {
-        record,
-        version: count(&version),
-        number,
-        worker,
-    }))
-}
-
-fn damaged(id: &str, what: &str) -> Error {
+pub(super) fn damaged(id: &str, what: &str) -> Error {
     unavailable(&format!("what Redis has of task '{id}' cannot be read: {what}"))
 }
 

@@ -69,7 +69,7 @@ impl Sharing {
     async fn step(&mut self, shared: &Shared, meters: &Meters) {
         let now = self.tasks.clock.monotonic();
         if now >= self.due {
-            self.beat(shared, now).await;
+            self.beat(shared, now, meters).await;
         }
         if !self.is_failing && self.tasks.table.lock().holds_any() {
             self.listen(shared, meters).await;
@@ -78,7 +78,7 @@ impl Sharing {
         self.tasks.push_owed();
     }
 
-    async fn beat(&mut self, shared: &Shared, now: Duration) {
+    async fn beat(&mut self, shared: &Shared, now: Duration, meters: &Meters) {
         let lease = shared.redis.lease();
         let known = self.tasks.table.lock().known();
         match shared.redis.beat().await {
@@ -112,7 +112,7 @@ impl Sharing {
                 self.agree(shared, &known, held).await;
                 if now >= self.quiet_until {
                     for instance in ended {
-                        self.follow_up(shared, &instance).await;
+                        self.follow_up(shared, &instance, meters).await;
                     }
                 }
             }
@@ -143,7 +143,7 @@ impl Sharing {
     }
 
     /// Takes over what an instance has left.
-    async fn follow_up(&self, shared: &Shared, instance: &str) {
+    async fn follow_up(&self, shared: &Shared, instance: &str, meters: &Meters) {
         loop {
             let _claiming = shared.redis.claiming.lock().await;
             match shared.redis.take(instance).await {
@@ -154,6 +154,7 @@ impl Sharing {
                             tasks = taken.len(),
                             "tasks of an instance that has gone are taken over"
                         );
+                        meters.taken_over(taken.len());
                     }
                     for stored in &taken {
                         self.tasks.arrive(shared, stored);

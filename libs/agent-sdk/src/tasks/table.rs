@@ -16,32 +16,34 @@
 //! Rejected: a shared broadcast of bounded length, in which a slow follower loses events of all; one list per task that
 //! followers read by index, which has to be kept for the slowest of them.
 
+mod followers;
+mod pushing;
+mod room;
+mod rules;
 mod shared;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use a2a_pb::proto::{self as pb, TaskState};
-use muster_a2a::ProtocolError;
-use muster_api::error::{Error, Reason};
 use prost::Message as _;
 use prost::bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::page::{Key, Query};
-use super::record::{Errand, Push, Record, is_settled, is_terminal};
+use super::record::{Errand, Record, is_settled, is_terminal};
 use super::store::Stage;
 use super::trail::Trail;
 use crate::reply::RESULT;
 
-/// Events that a follower may be behind; more than one execution can have.
-const FOLLOWER_EVENTS: usize = 2_048;
-/// Most followers of one task.
-const MOST_FOLLOWERS: usize = 64;
+use followers::Sender;
+pub(crate) use followers::{Follower, Publication};
+use rules::damaged;
+pub(crate) use rules::{at_work, check_cancel, check_follow, check_message, check_pushes, unknown};
+
 /// Most addresses that one task's updates are pushed to.
 const MOST_PUSHES: usize = 8;
 
@@ -110,40 +112,6 @@ struct Live {
     work: Option<CancellationToken>,
     /// Whether a caller knows of the task, so that what is said of it has to be durable first.
     announced: bool,
-}
-
-#[derive(Clone)]
-struct Sender {
-    events: mpsc::Sender<Event>,
-    fate: Arc<Fate>,
-}
-
-/// A follower's end.
-pub(crate) struct Follower {
-    pub(crate) events: mpsc::Receiver<Event>,
-    pub(crate) fate: Arc<Fate>,
-    /// How many events the task had had before.
-    pub(crate) seen: u64,
-}
-
-/// Why there are no more events.
-#[derive(Default)]
-pub(crate) struct Fate {
-    /// Nobody took them.
-    pub(crate) is_overrun: AtomicBool,
-    /// The task is another instance's by now, and what was told may not be what has become of it.
-    pub(crate) is_lost: AtomicBool,
-}
-
-/// What is to be told, and whom, once it is durable.
-pub(crate) struct Publication {
-    events: Vec<Event>,
-    followers: Vec<Sender>,
-    waiters: Vec<oneshot::Sender<pb::Task>>,
-    pub(crate) task: pb::Task,
-    pub(crate) announced: bool,
-    /// Of who worked on it.
-    pub(crate) work: Option<CancellationToken>,
 }
 
 /// What a message to a task that waits for one finds.
@@ -238,69 +206,6 @@ impl Table {
         self.by_age.insert(entry.key.clone());
         self.untouched.insert(entry.tick, id.to_owned());
         self.by_id.insert(id.to_owned(), entry);
-    }
-
-    fn forget(&mut self, id: &str) {
-        if let Some(entry) = self.by_id.remove(id) {
-            self.bytes -= entry.size;
-            self.by_age.remove(&entry.key);
-            self.untouched.remove(&entry.tick);
-        }
-    }
-
-    /// Takes a task back that could not be made durable before anybody knew of it.
-    pub(crate) fn withdraw(&mut self, id: &str) {
-        self.forget(id);
-        if self.is_shared {
-            self.withdrawn.insert(id.to_owned());
-        }
-    }
-
-    /// Ids to be forgotten on disk, too.
-    pub(crate) fn forgotten(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.forgotten)
-    }
-
-    fn make_room(&mut self, size: usize, now: Duration) -> Result<(), Box<Status>> {
-        while let Some((id, touched)) = self.longest_untouched() {
-            let expired = now.saturating_sub(touched) >= self.bounds.retention;
-            if !expired && self.fits(size) {
-                break;
-            }
-            self.forget(&id);
-            if !self.is_shared {
-                self.forgotten.push(id);
-            }
-        }
-        if self.fits(size) {
-            return Ok(());
-        }
-        let error = Error::new(
-            Reason::AgentBusy,
-            format!(
-                "{} tasks in work fill the task store ({} tasks, {} bytes)",
-                self.by_id.len(),
-                self.bounds.tasks,
-                self.bounds.bytes
-            ),
-        );
-        Err(Box::new(error.with_retry_after(Duration::from_secs(1)).into()))
-    }
-
-    /// The kept task that was touched first. Skips the live ones, which are few.
-    fn longest_untouched(&self) -> Option<(String, Duration)> {
-        self.untouched
-            .values()
-            .filter_map(|id| Some((id, self.by_id.get(id)?)))
-            .find(|(_, entry)| {
-                // What a shared store may not have yet must not be forgotten.
-                matches!(entry.body, Body::Kept(_)) && !(self.is_shared && entry.is_held)
-            })
-            .map(|(id, entry)| (id.clone(), entry.touched))
-    }
-
-    fn fits(&self, size: usize) -> bool {
-        self.by_id.len() < self.bounds.tasks && self.bytes.saturating_add(size) <= self.bounds.bytes
     }
 
     /// What is on disk of a task, or is to be; nothing where it is forgotten.
@@ -454,73 +359,6 @@ impl Table {
         Ok(Cancelled::Now(Box::new(published)))
     }
 
-    /// A task as it is now and what happens to it from here on.
-    pub(crate) fn follow(&mut self, id: &str) -> Result<(pb::Task, Follower), Box<Status>> {
-        let state = self.state(id).ok_or_else(|| unknown(id))?;
-        check_follow(id, state)?;
-        let seen = self.by_id.get(id).map_or(0, |entry| entry.trail.number());
-        let live = self.open(id)?;
-        live.followers.retain(|follower| !follower.events.is_closed());
-        if live.followers.len() >= MOST_FOLLOWERS {
-            let error = Error::new(
-                Reason::AgentBusy,
-                format!("task '{id}' has {MOST_FOLLOWERS} followers, as many as it may"),
-            );
-            return Err(Box::new(error.with_retry_after(Duration::from_secs(5)).into()));
-        }
-        let (events, receiver) = mpsc::channel(FOLLOWER_EVENTS);
-        let fate = Arc::<Fate>::default();
-        live.followers.push(Sender {
-            events,
-            fate: Arc::clone(&fate),
-        });
-        live.announced = true;
-        let task = live.record.task.clone().unwrap_or_default();
-        let follower = Follower {
-            events: receiver,
-            fate,
-            seen,
-        };
-        Ok((task, follower))
-    }
-
-    /// Resolves with the task when nobody works on it any more.
-    pub(crate) fn wait(&mut self, id: &str) -> Option<oneshot::Receiver<pb::Task>> {
-        let (sender, receiver) = oneshot::channel();
-        match &mut self.by_id.get_mut(id)?.body {
-            Body::Live(live) if live.work.is_some() => live.waiters.push(sender),
-            _ => {
-                // The receiver is here, so it hears.
-                let _ = sender.send(self.find(id)?);
-            }
-        }
-        Some(receiver)
-    }
-
-    /// A follower has left.
-    pub(crate) fn unfollow(&mut self, id: &str) {
-        if let Some(Body::Live(live)) = self.by_id.get_mut(id).map(|entry| &mut entry.body) {
-            live.followers.retain(|follower| !follower.events.is_closed());
-            self.rest(id);
-        }
-    }
-
-    /// Ends every stream: the process ends.
-    pub(crate) fn dismiss(&mut self) {
-        for entry in self.by_id.values_mut() {
-            if let Body::Live(live) = &mut entry.body {
-                live.followers.clear();
-            }
-        }
-    }
-
-    /// Says that a caller knows of the task.
-    pub(crate) fn announce(&mut self, id: &str) {
-        if let Some(Body::Live(live)) = self.by_id.get_mut(id).map(|entry| &mut entry.body) {
-            live.announced = true;
-        }
-    }
-
     /// A page of tasks.
     pub(crate) fn list(&self, request: &pb::ListTasksRequest) -> Result<pb::ListTasksResponse, Box<Status>> {
         let query = Query::read(request)?;
@@ -552,76 +390,6 @@ impl Table {
         }
         let more = page.peek().is_some();
         Ok(query.answer(tasks, last.filter(|_| more), matching().count()))
-    }
-
-    /// Where a task's updates are pushed to.
-    pub(crate) fn pushes(&self, id: &str) -> Result<Vec<Push>, Box<Status>> {
-        let entry = self.by_id.get(id).ok_or_else(|| unknown(id))?;
-        Ok(match &entry.body {
-            // Asked for with every event, so that the task itself must not be copied for it.
-            Body::Live(live) => live.record.pushes.clone(),
-            Body::Kept(_) => entry.record().map(|record| record.pushes).unwrap_or_default(),
-        })
-    }
-
-    /// Adds or replaces an address by its id.
-    pub(crate) fn put_push(
-        &mut self,
-        id: &str,
-        config: pb::TaskPushNotificationConfig,
-    ) -> Result<(), Box<Status>> {
-        let grown = config.encoded_len();
-        let live = self.open(id)?;
-        let pushes = &mut live.record.pushes;
-        let known = pushes
-            .iter()
-            .position(|push| push.config.as_ref().is_some_and(|known| known.id == config.id));
-        let push = Push {
-            config: Some(config),
-            owed: false,
-        };
-        let full = known.is_none() && pushes.len() >= MOST_PUSHES;
-        if !full {
-            match known.and_then(|place| pushes.get_mut(place)) {
-                Some(place) => *place = push,
-                None => pushes.push(push),
-            }
-        }
-        live.announced = true;
-        self.change(id);
-        self.grow(id, grown);
-        self.rest(id);
-        if full {
-            return Err(too_many_pushes());
-        }
-        Ok(())
-    }
-
-    /// Removes an address; none of that id is as good.
-    pub(crate) fn remove_push(&mut self, id: &str, config: &str) -> Result<(), Box<Status>> {
-        self.change_pushes(id, |pushes| {
-            pushes.retain(|push| push.config.as_ref().is_none_or(|known| known.id != config));
-        })
-    }
-
-    /// All was delivered to an address.
-    pub(crate) fn pushed(&mut self, id: &str, config: &str) {
-        // A task that is forgotten meanwhile needs no note.
-        let _ = self.change_pushes(id, |pushes| {
-            for push in pushes {
-                if push.config.as_ref().is_some_and(|known| known.id == config) {
-                    push.owed = false;
-                }
-            }
-        });
-    }
-
-    fn change_pushes(&mut self, id: &str, change: impl FnOnce(&mut Vec<Push>)) -> Result<(), Box<Status>> {
-        let live = self.open(id)?;
-        change(&mut live.record.pushes);
-        self.change(id);
-        self.rest(id);
-        Ok(())
     }
 
     /// The task, decoded.
@@ -743,42 +511,6 @@ impl Live {
     }
 }
 
-impl Sender {
-    /// Whether the follower is still there.
-    fn tell(&self, event: &Event) -> bool {
-        match self.events.try_send(Arc::clone(event)) {
-            Ok(()) => true,
-            Err(mpsc::error::TrySendError::Closed(_)) => false,
-            Err(mpsc::error::TrySendError::Full(_)) => {
-                self.fate.is_overrun.store(true, Ordering::Relaxed);
-                false
-            }
-        }
-    }
-}
-
-impl Publication {
-    /// Tells everybody.
-    pub(crate) fn tell(self) {
-        for follower in &self.followers {
-            for event in &self.events {
-                if !follower.tell(event) {
-                    break;
-                }
-            }
-        }
-        for waiter in self.waiters {
-            // Who does not wait any more needs not hear.
-            let _ = waiter.send(self.task.clone());
-        }
-    }
-
-    /// What is told.
-    pub(crate) fn events(&self) -> &[Event] {
-        &self.events
-    }
-}
-
 /// The result is the first artifact of a finished task, whatever was sent before it.
 fn lead_with_result(task: &mut pb::Task) {
     let place = task
@@ -790,95 +522,4 @@ fn lead_with_result(task: &mut pb::Task) {
     {
         leading.rotate_right(1);
     }
-}
-
-pub(crate) fn unknown(id: &str) -> Box<Status> {
-    let shown: String = id.chars().take(64).collect();
-    Box::new(ProtocolError::TaskNotFound.status(format!("this agent knows no task '{shown}'")))
-}
-
-/// Whether a message to a task is taken.
-pub(super) fn check_message(
-    id: &str,
-    said: &str,
-    context: &str,
-    state: TaskState,
-    is_at_work: bool,
-) -> Result<(), Box<Status>> {
-    if !said.is_empty() && said != context {
-        let message = format!(
-            "is '{said}', but the task belongs to '{context}'; leave it out, or send what the task says"
-        );
-        return Err(Box::new(
-            Error::invalid_field("message.context_id", message).into(),
-        ));
-    }
-    if is_terminal(state) {
-        Err(unsupported(format!(
-            "task '{id}' has ended as {}; start a new one",
-            state.as_str_name()
-        )))
-    } else if is_at_work {
-        Err(at_work(id))
-    } else {
-        Ok(())
-    }
-}
-
-/// A task takes no message now.
-pub(super) fn at_work(id: &str) -> Box<Status> {
-    unsupported(format!(
-        "task '{id}' is at work and takes no message before it asks for one"
-    ))
-}
-
-/// Whether a task in this state can be followed.
-pub(super) fn check_follow(id: &str, state: TaskState) -> Result<(), Box<Status>> {
-    if is_terminal(state) {
-        return Err(unsupported(format!(
-            "task '{id}' has ended as {}; read it with GetTask",
-            state.as_str_name()
-        )));
-    }
-    Ok(())
-}
-
-/// What cancelling a task in this state comes to: whether it is cancelled already.
-pub(super) fn check_cancel(id: &str, state: TaskState) -> Result<bool, Box<Status>> {
-    match state {
-        TaskState::Canceled => Ok(true),
-        ended if is_terminal(ended) => Err(Box::new(
-            ProtocolError::TaskNotCancelable
-                .status(format!("task '{id}' has ended as {}", ended.as_str_name())),
-        )),
-        _ => Ok(false),
-    }
-}
-
-/// Whether an address of this id can be added to these.
-pub(super) fn check_pushes(pushes: &[Push], id: &str) -> Result<(), Box<Status>> {
-    let is_known = pushes
-        .iter()
-        .any(|push| push.config.as_ref().is_some_and(|known| known.id == id));
-    if !is_known && pushes.len() >= MOST_PUSHES {
-        return Err(too_many_pushes());
-    }
-    Ok(())
-}
-
-fn too_many_pushes() -> Box<Status> {
-    let message = format!("the task has {MOST_PUSHES} of them, as many as it may; delete one");
-    Box::new(Error::invalid_field("id", message).into())
-}
-
-fn unsupported(message: String) -> Box<Status> {
-    Box::new(ProtocolError::UnsupportedOperation.status(message))
-}
-
-fn damaged(id: &str, error: &prost::DecodeError) -> Box<Status> {
-    let error = Error::new(
-        Reason::StoreUnavailable,
-        format!("what is stored of task '{id}' is damaged: {error}"),
-    );
-    Box::new(error.into())
 }

@@ -443,15 +443,18 @@ async fn while_redis_is_away_what_must_be_durable_is_refused_and_the_rest_goes_o
 }
 
 #[tokio::test]
-async fn what_is_no_redis_is_refused_by_its_key() {
+async fn what_does_not_pass_by_waiting_ends_the_agent_by_its_key() {
+    let redis = RedisServer::start().await;
+    redis
+        .ask(&["SET", "muster:{agent.default.puppet}:format", "agent-tasks 7"])
+        .await;
     let refused = Stage::try_open(|config| {
-        config.agent.redis_cluster_endpoint = Some("redis://127.0.0.1:1".to_owned());
-        config.agent.redis.patience_seconds = 1;
+        config.agent.redis_cluster_endpoint = Some(redis.url());
     })
     .await;
     let error = refused.unwrap_err().to_string();
     assert!(
-        error.contains("agent.redis_cluster_endpoint: Redis at 127.0.0.1:1"),
+        error.contains("agent.redis_cluster_endpoint: Redis at 127.0.0.1") && error.contains("agent-tasks 7"),
         "{error}"
     );
 }

@@ -1,5 +1,7 @@
 //! The chassis' own answers: errors as JSON for HTTP, as a status for gRPC.
 
+use std::time::Duration;
+
 use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -12,6 +14,8 @@ use crate::transcode::refused;
 /// Where a gRPC status is, in the head or in the trailers.
 pub(crate) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+/// When it is worth asking again a service that has not come up yet.
+const NOT_YET: Duration = Duration::from_secs(1);
 const PANICKED: &str = "a defect of ours: the request panicked";
 
 /// Whether the headers are those of gRPC, and not of gRPC-Web, which is not spoken here.
@@ -113,6 +117,18 @@ pub(crate) async fn fallback(request: Request) -> Response {
     }
     let message = format!("{} {} is not served here", request.method(), request.uri().path());
     http_error(Error::new(Reason::PathNotFound, message), None)
+}
+
+/// The answer to everything while the service waits for what it cannot start without. What that is, is for its operator, at
+/// the health port.
+pub(crate) async fn not_yet(request: Request) -> Response {
+    let message = "the service has started and waits for its store; its `/ready` says why";
+    let error = Error::new(Reason::StoreUnavailable, message).with_retry_after(NOT_YET);
+    if is_grpc(request.headers()) {
+        Status::from(error).into_http()
+    } else {
+        http_error(error, None)
+    }
 }
 
 /// What tonic says of a gRPC message over the limit.

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use muster_api::error::{Error, Reason};
+use muster_api::error::{Error, Reason, code_name};
 use percent_encoding::percent_decode;
 use prost_reflect::{DescriptorPool, DynamicMessage};
 use serde_json::{Value, json};
@@ -116,7 +116,7 @@ impl Refusal {
             .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut error = json!({
             "code": http.as_u16(),
-            "status": name(self.status.code()),
+            "status": code_name(self.status.code()),
             "message": self.status.message(),
         });
         if let Some(details) = details(self.status.details()) {
@@ -146,27 +146,4 @@ fn details(encoded: &[u8]) -> Option<Value> {
     let status = DynamicMessage::decode(status, encoded).ok()?;
     let mut status = serde_json::to_value(&status).ok()?;
     status.get_mut("details").map(Value::take)
-}
-
-/// As `google.rpc.Code` names it.
-fn name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
-    }
 }

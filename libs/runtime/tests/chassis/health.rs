@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use muster_runtime::health::Kind;
-use muster_runtime::server;
+use muster_runtime::{Chassis, Listeners, Shutdown, server};
 use muster_testkit::{http, wait_for};
 use tonic_health::pb::health_check_response::ServingStatus;
 
-use crate::stage::{PATIENCE, service, start};
+use crate::stage::{PATIENCE, channel, service, start};
 
 #[tokio::test]
 async fn health_goes_from_starting_through_ready_to_draining_and_grpc_says_the_same() {
@@ -145,4 +145,59 @@ async fn a_check_that_panics_is_unhealthy_and_the_service_lives() {
         .unwrap();
     assert_eq!(echoed.text(), "1");
     running.stop().await;
+}
+
+#[tokio::test]
+async fn a_service_that_waits_for_its_store_says_so_on_all_ports_and_then_has_them() {
+    let listeners = Listeners::ephemeral().unwrap();
+    let (data, health) = (listeners.data_address(), listeners.health_address());
+    let shutdown = Shutdown::new();
+    let mut chassis = Chassis::new("example", &server::Config::default(), &[], shutdown.clone()).unwrap();
+    let latch = chassis
+        .health
+        .latch_because("opening", || "Redis is away".to_owned());
+    let store = tokio::sync::Notify::new();
+    let asking = async {
+        let answer = wait_for("the ports to answer", PATIENCE, async || {
+            http::get(health, "/ready").await
+        })
+        .await;
+        assert_eq!(answer.status, 503);
+        assert_eq!(answer.json()["checks"]["opening"]["error"], "Redis is away");
+        let refused = http::get(data, "/v1/anything").await.unwrap();
+        assert_eq!(refused.status, 503);
+        assert_eq!(refused.json()["error"]["status"], "UNAVAILABLE");
+        let mut grpc = tonic_health::pb::health_client::HealthClient::new(channel(data).await);
+        for name in ["", "muster.Example"] {
+            let answer = grpc.check(service(name)).await.unwrap().into_inner();
+            assert_eq!(answer.status(), ServingStatus::NotServing);
+        }
+        store.notify_one();
+    };
+    let held = chassis.hold(&listeners, &["muster.Example"], async {
+        store.notified().await;
+        latch.ready();
+        "open"
+    });
+    let (held, ()) = tokio::join!(held, asking);
+    assert_eq!(held.unwrap(), Some("open"));
+    assert_eq!(
+        chassis.hold(&listeners, &[], async { "at once" }).await.unwrap(),
+        Some("at once")
+    );
+    let surface = muster_runtime::Surface::new(tonic_health::pb::FILE_DESCRIPTOR_SET);
+    let asking = async {
+        wait_for("it to be ready", PATIENCE, async || {
+            let answer = http::get(health, "/ready").await?;
+            if answer.status == 200 {
+                Ok(())
+            } else {
+                Err(answer.text())
+            }
+        })
+        .await;
+        shutdown.trigger();
+    };
+    let (served, ()) = tokio::join!(chassis.serve(listeners, surface), asking);
+    served.unwrap();
 }

@@ -11,20 +11,26 @@ const LONGEST: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(super) struct Backoff {
     next: Duration,
+    longest: Duration,
 }
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self { next: FIRST }
+        Self::between(FIRST, LONGEST)
     }
 }
 
 impl Backoff {
+    /// Pauses whose bounds grow from `first` to `longest`.
+    pub(super) const fn between(first: Duration, longest: Duration) -> Self {
+        Self { next: first, longest }
+    }
+
     /// The next pause: between half and all of a bound that doubles, so that those who failed together do not return
     /// together.
     pub(super) fn pause(&mut self) -> Duration {
         let bound = self.next;
-        self.next = (bound * 2).min(LONGEST);
+        self.next = (bound * 2).min(self.longest);
         bound.mul_f64(rand::rng().random_range(0.5..=1.0))
     }
 }

@@ -82,6 +82,26 @@ impl Kept {
     }
 }
 
+/// What was found of an agent, as registries that share a store tell each other.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Found {
+    /// The id of its instance; empty where it was never found.
+    pub instance_id: String,
+    /// How that is called.
+    pub binding: String,
+    /// Where that is.
+    pub endpoint: String,
+    /// Its lease; it may have run out.
+    pub lease: Option<Uuid>,
+    /// Whether an operator has taken the agent out.
+    pub is_draining: bool,
+    /// Why the last look did not find it.
+    pub problem: Option<String>,
+    /// When it was found last.
+    pub seen_at: Option<Timestamp>,
+}
+
 /// What is held of an agent.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Held {
@@ -142,6 +162,60 @@ impl Entry {
             failed: 0,
             due: now,
             is_looked_at: false,
+        }
+    }
+
+    /// One of which another registry has told what it has found. Its card is unknown here, so that it is registered anew when
+    /// this one is the first to look at it.
+    #[must_use]
+    pub fn found(kept: Kept, found: Option<Found>, due: Duration) -> Self {
+        let mut entry = Self::new(kept, due);
+        entry.learn(found.unwrap_or_default());
+        entry
+    }
+
+    /// Takes over what another registry has found.
+    pub fn learn(&mut self, found: Found) {
+        let Found {
+            instance_id,
+            binding,
+            endpoint,
+            lease,
+            is_draining,
+            problem,
+            seen_at,
+        } = found;
+        let instance = (!instance_id.is_empty()).then(|| {
+            Arc::new(proto::Instance {
+                agent_id: self.kept.agent_id.clone(),
+                instance_id,
+                binding,
+                endpoint,
+                ..proto::Instance::default()
+            })
+        });
+        self.held = Held {
+            instance,
+            tag: None,
+            lease,
+            is_draining,
+        };
+        self.problem = problem;
+        self.seen_at = seen_at;
+    }
+
+    /// What other registries are told.
+    #[must_use]
+    pub fn telling(&self) -> Found {
+        let instance = self.held.instance.as_deref();
+        Found {
+            instance_id: self.held.instance_id().to_owned(),
+            binding: instance.map(|it| it.binding.clone()).unwrap_or_default(),
+            endpoint: instance.map(|it| it.endpoint.clone()).unwrap_or_default(),
+            lease: self.held.lease,
+            is_draining: self.held.is_draining,
+            problem: self.problem.clone(),
+            seen_at: self.seen_at,
         }
     }
 
@@ -229,6 +303,25 @@ mod tests {
         assert!(!entry.missed("gone".to_owned(), now, INTERVAL, 1.0));
         assert_eq!(entry.due(), Some(now + FIRST_PAUSE * 2));
         assert!(entry.seen(Held::default(), Timestamp::UNIX_EPOCH, now, INTERVAL));
+    }
+
+    #[test]
+    fn what_is_told_is_what_is_learned() {
+        let mut entry = Entry::new(kept("a", "http://a/"), Duration::ZERO);
+        assert_eq!(entry.telling(), Found::default());
+        let found = Found {
+            instance_id: "i".to_owned(),
+            binding: "GRPC".to_owned(),
+            endpoint: "http://a:1".to_owned(),
+            lease: Some(Uuid::nil()),
+            is_draining: true,
+            problem: Some("gone".to_owned()),
+            seen_at: Some(Timestamp::UNIX_EPOCH),
+        };
+        entry.learn(found.clone());
+        assert_eq!((entry.telling(), entry.held.tag), (found.clone(), None));
+        let json = serde_json::to_string(&found).unwrap();
+        assert_eq!(serde_json::from_str::<Found>(&json).unwrap(), found);
     }
 
     #[test]

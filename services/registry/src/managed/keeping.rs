@@ -34,6 +34,8 @@ struct Look {
     kept: Kept,
     held: Held,
     generation: u64,
+    /// Under which this registry is the keeper, where there are others.
+    epoch: Option<u64>,
 }
 
 impl Managed {
@@ -42,6 +44,16 @@ impl Managed {
     /// # Errors
     /// None.
     pub async fn run(self: Arc<Self>, shutdown: Shutdown) -> Result<(), Infallible> {
+        match &self.sharing {
+            None => self.keep_looking(&shutdown).await,
+            Some(sharing) => {
+                tokio::join!(self.keep_looking(&shutdown), self.take_part(sharing, &shutdown));
+            }
+        }
+        Ok(())
+    }
+
+    async fn keep_looking(&self, shutdown: &Shutdown) {
         let mut looks = FuturesUnordered::new();
         loop {
             let (due, pause) = self.due(LOOKS_AT_ONCE.saturating_sub(looks.len()));
@@ -49,7 +61,7 @@ impl Managed {
                 looks.push(self.look(look));
             }
             tokio::select! {
-                () = shutdown.requested() => return Ok(()),
+                () = shutdown.requested() => return,
                 Some(()) = looks.next(), if !looks.is_empty() => {}
                 () = self.wake.notified() => {}
                 () = tokio::time::sleep(pause) => {}
@@ -63,6 +75,17 @@ impl Managed {
         let mut due = Vec::new();
         let mut pause = LONGEST_PAUSE;
         let (mut present, mut absent) = (0, 0);
+        let epoch = match &self.sharing {
+            None => None,
+            Some(sharing) => match sharing.epoch(now) {
+                Some(epoch) => Some(epoch),
+                // The keeper looks, and counts. When this one becomes it, it is woken.
+                None => {
+                    self.parts.observer.managed(0, 0);
+                    return (due, pause);
+                }
+            },
+        };
         for (key, entry) in self.entries.lock().iter_mut() {
             if entry.problem.is_none() && entry.held.lease.is_some() {
                 present += 1;
@@ -75,6 +98,7 @@ impl Managed {
                     kept: entry.kept.clone(),
                     held: entry.held.clone(),
                     generation: entry.begin(),
+                    epoch,
                 }),
                 // With no place for more, the end of a look is what is waited for.
                 Some(at) if at > now => pause = pause.min(at.saturating_sub(now)),
@@ -92,6 +116,7 @@ impl Managed {
             kept,
             held,
             generation,
+            epoch,
         } = look;
         let before = held.lease;
         let outcome = self.renewed(&kept, held).await;
@@ -125,6 +150,18 @@ impl Managed {
             }
         };
         self.end(stray).await;
+        if let (Some(epoch), Some(sharing)) = (epoch, &self.sharing)
+            && !self.tell(sharing, epoch, &key).await
+        {
+            let forgotten = {
+                let mut entries = self.entries.lock();
+                let is_current = entries
+                    .get(&key)
+                    .is_some_and(|entry| entry.is_current(generation));
+                is_current.then(|| entries.remove(&key)).flatten()
+            };
+            self.end(forgotten.and_then(|entry| entry.held.lease)).await;
+        }
     }
 
     /// What is to be held of an agent from now on.

@@ -58,7 +58,7 @@ use crate::discovery::{Found, Query};
 use crate::instance::{Instance, Key, Profile, Report, Status};
 use crate::lease::{self, Agent, Census, Grant, Moment, Renewal, Statistics, Table, Terms};
 
-pub use opening::{OpenError, Work};
+pub use opening::Work;
 
 /// Most by which lease time moves from one call to the next; scripts have the same.
 const LONGEST_TICK: Duration = Duration::from_secs(2);
@@ -155,6 +155,12 @@ impl Redis {
     pub fn health(&self) -> Result<(), String> {
         let Shared { connection, feed, .. } = &*self.shared;
         connection.health().and_then(|()| feed.health())
+    }
+
+    /// The connection.
+    #[must_use]
+    pub fn connection(&self) -> &Connection {
+        &self.shared.connection
     }
 
     /// Where Redis is, without password.

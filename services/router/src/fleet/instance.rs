@@ -1,12 +1,12 @@
 //! One instance as the router uses it, parsed once from what the registry says.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use muster_a2a::client::Place;
 use muster_api::a2a::AgentCard;
-use muster_api::extension::{MAX_CONCURRENCY, ROUTING, STICKY_CONTEXTS};
+use muster_api::extension::{MAX_CONCURRENCY, ROUTING, SHARED_TASKS, STICKY_CONTEXTS};
 use muster_api::names::DEFAULT_NAMESPACE;
 use muster_api::registry::{self, InstanceStatus};
 use muster_rpc::endpoint::{self, Endpoint};
@@ -22,6 +22,9 @@ const HTTP_JSON: &str = "HTTP+JSON";
 
 /// Parameter of the routing extension in which a card names its idempotent skills.
 const IDEMPOTENT_SKILLS: &str = "idempotentSkills";
+
+/// Longest name of a store of tasks, in bytes; page tokens carry it.
+const LONGEST_STORE: usize = 64;
 
 /// The weight of an instance that registered without one.
 const DEFAULT_WEIGHT: u32 = 100;
@@ -85,6 +88,8 @@ pub struct Instance {
     pub max_concurrency: Option<u32>,
     /// Whether its agent wants the messages of a context to reach the same instance.
     pub has_sticky_contexts: bool,
+    /// The store of its tasks, where it says that it shares one with other instances of its agent.
+    pub shared_tasks: Option<Arc<str>>,
 }
 
 /// A card as instances share it: read once, however many bring it.
@@ -95,6 +100,7 @@ pub struct Card {
     idempotent_skills: Arc<BTreeSet<String>>,
     max_concurrency: Option<u32>,
     has_sticky_contexts: bool,
+    shared_tasks: Option<Arc<str>>,
 }
 
 /// What an instance says of itself from time to time.
@@ -133,6 +139,12 @@ impl Instance {
     #[must_use]
     pub fn key(&self) -> Key {
         Key::clone(&self.id)
+    }
+
+    /// Whether it takes new work.
+    #[must_use]
+    pub fn takes_work(&self) -> bool {
+        self.availability != Availability::Leaving
     }
 
     /// Whether a call for `skill` may be repeated. Without a skill, only where all skills are idempotent.
@@ -186,6 +198,7 @@ impl Instance {
             epoch: instance.epoch,
             max_concurrency: card.max_concurrency,
             has_sticky_contexts: card.has_sticky_contexts,
+            shared_tasks: card.shared_tasks.clone(),
             skills: Arc::clone(&card.skills),
             idempotent_skills: Arc::clone(&card.idempotent_skills),
             card: Arc::clone(&card.message),
@@ -199,6 +212,7 @@ impl From<AgentCard> for Card {
         Self {
             max_concurrency: parameters.max_concurrency(),
             has_sticky_contexts: parameters.has_sticky_contexts(),
+            shared_tasks: parameters.shared_tasks(),
             idempotent_skills: Arc::new(parameters.idempotent_skills()),
             skills: Arc::new(card.skills.iter().map(|skill| skill.id.clone()).collect()),
             message: Arc::new(card),
@@ -327,6 +341,37 @@ impl<'c> Parameters<'c> {
     fn has_sticky_contexts(&self) -> bool {
         matches!(self.get(STICKY_CONTEXTS), Some(Kind::BoolValue(true)))
     }
+
+    /// What is no name of a store says nothing.
+    fn shared_tasks(&self) -> Option<Arc<str>> {
+        match self.get(SHARED_TASKS) {
+            Some(Kind::StringValue(store)) if (1..=LONGEST_STORE).contains(&store.len()) => {
+                Some(store.as_str().into())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Instances by the stores of their tasks: those of an agent that say that they share one are together, every other is alone. What
+/// an agent's instances say is believed of that agent alone.
+#[must_use]
+pub fn by_store(instances: &[Arc<Instance>]) -> Vec<Vec<Arc<Instance>>> {
+    let mut stores: Vec<Vec<Arc<Instance>>> = Vec::new();
+    let mut shared: HashMap<(&str, &str), usize> = HashMap::new();
+    for instance in instances {
+        let store = instance.shared_tasks.as_deref();
+        let place = store.map(|store| {
+            *shared
+                .entry((instance.id.agent.as_str(), store))
+                .or_insert(stores.len())
+        });
+        match place.and_then(|place| stores.get_mut(place)) {
+            Some(together) => together.push(Arc::clone(instance)),
+            None => stores.push(vec![Arc::clone(instance)]),
+        }
+    }
+    stores
 }
 
 #[cfg(test)]
@@ -419,6 +464,40 @@ mod tests {
         assert!(!instance.is_idempotent(None), "one of its skills is not");
         let elsewhere = registered(Some(card()), "http://127.0.0.1:9").unwrap();
         assert_eq!(elsewhere.tenant, "elsewhere");
+    }
+
+    #[test]
+    fn instances_of_an_agent_that_name_the_same_store_are_together() {
+        let of = |agent: &str, instance: &str, store: Option<&str>| {
+            let mut example = Instance::example(agent, instance, &[]);
+            example.shared_tasks = store.map(Into::into);
+            Arc::new(example)
+        };
+        let fleet = [
+            of("weather", "1", Some("s")),
+            of("weather", "2", None),
+            of("planning", "3", Some("s")),
+            of("weather", "4", Some("s")),
+            of("weather", "5", None),
+        ];
+        let stores: Vec<Vec<String>> = by_store(&fleet)
+            .iter()
+            .map(|store| {
+                store
+                    .iter()
+                    .map(|instance| instance.id.instance.clone())
+                    .collect()
+            })
+            .collect();
+        assert_eq!(stores, [vec!["1", "4"], vec!["2"], vec!["3"], vec!["5"]]);
+        for (value, said) in [(json!("s"), Some("s")), (json!(true), None), (json!(""), None)] {
+            let Some(Kind::StructValue(params)) =
+                json_value_to_proto_value(&json!({SHARED_TASKS: value})).kind
+            else {
+                panic!("an object");
+            };
+            assert_eq!(Parameters(Some(&params)).shared_tasks().as_deref(), said);
+        }
     }
 
     #[test]

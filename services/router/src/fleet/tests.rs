@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::instance::Availability;
 use super::*;
 
 const GRACE: Duration = Duration::from_secs(90);
@@ -105,6 +106,31 @@ fn a_deserted_agent_is_remembered_for_a_while() {
         serving(&view, "planning", &[]),
         Err(Error::UnknownAgent { .. })
     ));
+}
+
+#[test]
+fn who_takes_work_and_did_not_before_is_told_apart() {
+    let mut view = view();
+    let key = Key {
+        agent: "new".to_owned(),
+        instance: "n1".to_owned(),
+    };
+    let fresh = || instance("new", "n1", &["s"]);
+    assert!(view.upsert(fresh(), SECOND));
+    assert!(!view.upsert(fresh(), SECOND), "it was there");
+    let mut says = |availability| {
+        let report = Report {
+            epoch: fresh().epoch,
+            availability,
+            load: 0.5,
+        };
+        view.report("default", &key, report, SECOND)
+    };
+    assert!(!says(Availability::Busy), "it took work before");
+    assert!(!says(Availability::Leaving));
+    assert!(says(Availability::Active));
+    assert!(!says(Availability::Leaving));
+    assert!(view.upsert(fresh(), SECOND), "it has registered anew");
 }
 
 #[test]

@@ -32,13 +32,16 @@ const MAX_INSTANCES: usize = 1_000_000;
 /// How often the view is swept.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// What whoever follows is told, beside the view itself. Instances that come and reports are in the view and no news.
+/// What whoever follows is told, beside the view itself. Reports are in the view and no news, but for one that says that its
+/// instance takes work again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum News<'a> {
     /// The view as a whole has changed: a snapshot was applied, or the stream was lost or taken up again.
     View,
     /// The view was swept.
     Swept,
+    /// An instance takes work that did not before: it is new, or has come back.
+    Came,
     /// An instance has said goodbye.
     Left(&'a Key),
     /// An instance is gone without having said goodbye.
@@ -263,20 +266,21 @@ impl<C: Fn(News<'_>)> Follower<'_, C> {
     fn apply(&self, update: Update) {
         let now = self.clock.monotonic();
         let is_whole = matches!(update, Update::Snapshot(_) | Update::Resumed);
-        let departed = if let Update::Snapshot(_) = update {
+        let outcome = if let Update::Snapshot(_) = update {
             // A hundred thousand instances take a while; nobody who chooses one waits for it.
             let mut next = self.view.read().clone();
-            let departed = apply_update(&mut next, update, now);
+            let outcome = apply_update(&mut next, update, now);
             std::mem::swap(&mut *self.view.write(), &mut next);
-            departed
+            outcome
         } else {
             apply_update(&mut self.view.write(), update, now)
         };
-        match departed {
-            Some(Departed { key, lost: true }) => (self.changed)(News::Lost(&key)),
-            Some(Departed { key, lost: false }) => (self.changed)(News::Left(&key)),
-            None if is_whole => (self.changed)(News::View),
-            None => {}
+        match outcome {
+            Outcome::Departed { key, lost: true } => (self.changed)(News::Lost(&key)),
+            Outcome::Departed { key, lost: false } => (self.changed)(News::Left(&key)),
+            Outcome::Came => (self.changed)(News::Came),
+            Outcome::Applied if is_whole => (self.changed)(News::View),
+            Outcome::Applied => {}
         }
     }
 
@@ -289,23 +293,38 @@ impl<C: Fn(News<'_>)> Follower<'_, C> {
     }
 }
 
-/// Who has left.
-struct Departed {
-    key: Key,
-    /// Whether without having said goodbye.
-    lost: bool,
+/// What a change means for those who wait, or are with an instance.
+enum Outcome {
+    /// Nothing.
+    Applied,
+    /// An instance takes work that did not before.
+    Came,
+    /// An instance has left.
+    Departed {
+        key: Key,
+        /// Whether without having said goodbye.
+        lost: bool,
+    },
 }
 
 /// Takes one change of the registry over into the view; a snapshot must be whole. Returns the instance that is lost by it.
 pub fn apply(view: &mut View, change: Change, now: Duration) -> Option<Key> {
-    let departed = apply_update(view, Update::of(change)?, now)?;
-    departed.lost.then_some(departed.key)
+    match apply_update(view, Update::of(change)?, now) {
+        Outcome::Departed { key, lost: true } => Some(key),
+        Outcome::Departed { lost: false, .. } | Outcome::Came | Outcome::Applied => None,
+    }
 }
 
-fn apply_update(view: &mut View, update: Update, now: Duration) -> Option<Departed> {
-    match update {
-        Update::Snapshot(instances) => view.snapshot(instances, now),
-        Update::Resumed => view.resume(now),
+fn apply_update(view: &mut View, update: Update, now: Duration) -> Outcome {
+    let came = match update {
+        Update::Snapshot(instances) => {
+            view.snapshot(instances, now);
+            false
+        }
+        Update::Resumed => {
+            view.resume(now);
+            false
+        }
         Update::Upserted(instance) => view.upsert(*instance, now),
         Update::Reported(report) => {
             let said = (&report).into();
@@ -313,7 +332,7 @@ fn apply_update(view: &mut View, update: Update, now: Duration) -> Option<Depart
                 agent: report.agent_id,
                 instance: report.instance_id,
             };
-            view.report(&report.namespace, &key, said, now);
+            view.report(&report.namespace, &key, said, now)
         }
         Update::Removed(removal) => {
             let said_goodbye = removal.reason() == RemovalReason::Deregistered;
@@ -323,13 +342,16 @@ fn apply_update(view: &mut View, update: Update, now: Duration) -> Option<Depart
             };
             view.remove(&removal.namespace, &key, now);
             // One of another namespace may have the name of one that is here.
-            return view.instance(&key).is_none().then_some(Departed {
-                key,
-                lost: !said_goodbye,
-            });
+            if view.instance(&key).is_none() {
+                return Outcome::Departed {
+                    key,
+                    lost: !said_goodbye,
+                };
+            }
+            false
         }
-    }
-    None
+    };
+    if came { Outcome::Came } else { Outcome::Applied }
 }
 
 /// The instances of a snapshot, or of a piece of one, that can be called.

@@ -3,6 +3,9 @@
 //! Each store is asked for its page and the pages are merged; a page token of the router says where each stands. With one instance
 //! nothing is merged: the request and the agent's own page token pass through.
 //!
+//! Instances whose cards say that they share a store ([`SHARED_TASKS`](muster_api::extension::SHARED_TASKS)) are one store: one
+//! of them is asked, and the next where that one does not answer, so that one that has died and whose lease lasts hides nothing.
+//!
 //! A list that lacks something looks like one that is complete: A2A has no word for it. So where an instance cannot be asked, the
 //! list is refused with RetryInfo, unless another instance shows the same store, or the instance has left: its tasks have left
 //! with it. A page token that names what has left is refused, for the list to begin anew.
@@ -25,7 +28,8 @@ use super::search::Spoken;
 use super::{Forwarder, Reply, Scope, Times, decode, encode};
 use crate::call::Call;
 use crate::error::Error;
-use crate::fleet::Key;
+use crate::fleet::instance::{Availability, by_store};
+use crate::fleet::{Instance, Key};
 use crate::operation::{ListTasks, Operation as _};
 use crate::pages::{self, Cursor, Merger, Source};
 use crate::peek::{Asked, Encoded};
@@ -102,11 +106,10 @@ impl Forwarder {
         })?;
         let mut unasked = 0;
         let (total, sources) = if token.is_empty() {
-            unasked = instances.len().saturating_sub(MOST);
-            let sources = instances.iter().take(MOST).map(|instance| {
-                let Key { agent, instance } = instance.key();
-                Source::new(agent, instance)
-            });
+            let stores = by_store(&instances);
+            unasked = stores.len().saturating_sub(MOST);
+            let sources = stores.into_iter().take(MOST);
+            let sources = sources.filter_map(|store| self.source_of(store));
             (None, sources.collect())
         } else {
             let cursor = Cursor::decode(token).ok_or(Error::InvalidPageToken {
@@ -122,6 +125,14 @@ impl Forwarder {
             for source in &mut sources {
                 let mut named = std::mem::take(&mut source.instances);
                 named.retain(|id| serves(source, id));
+                let others = instances.iter().filter(|instance| {
+                    source.store.is_some()
+                        && instance.shared_tasks.as_deref() == source.store.as_deref()
+                        && instance.id.agent == source.agent
+                        && !named.contains(&instance.id.instance)
+                });
+                let others: Vec<String> = others.map(|instance| instance.id.instance.clone()).collect();
+                named.extend(others);
                 source.instances = named;
                 if source.instances.is_empty() {
                     return Err(Error::InvalidPageToken {
@@ -143,6 +154,21 @@ impl Forwarder {
             sources,
             unasked,
         }))
+    }
+
+    /// The store of these instances, from the beginning. Another one of them is asked each time, those that leave after the others.
+    fn source_of(&self, mut store: Vec<Arc<Instance>>) -> Option<Source> {
+        let count = store.len();
+        store.rotate_left((self.parts.random)(count).min(count));
+        store.sort_by_key(|instance| instance.availability == Availability::Leaving);
+        let mut instances = store.iter();
+        let Key { agent, instance } = instances.next()?.key();
+        let mut source = Source::new(agent, instance);
+        source
+            .instances
+            .extend(instances.map(|other| other.id.instance.clone()));
+        source.store = store.first()?.shared_tasks.as_deref().map(str::to_owned);
+        Some(source)
     }
 
     /// Asks and merges.
@@ -226,7 +252,10 @@ impl Forwarder {
                 None => merger.add(number, ListTasksResponse::default()),
             }
         }
-        let (tasks, sources) = merger.finish();
+        let (tasks, mut sources) = merger.finish();
+        for source in &mut sources {
+            source.instances.truncate(pages::NAMED);
+        }
         let page = ListTasksResponse {
             tasks,
             next_page_token: Cursor { total, sources }.encode(),

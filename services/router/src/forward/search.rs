@@ -5,7 +5,7 @@
 //! such router to another in the middle of a task names the agent (or a skill) with it, and the instances of that target are asked
 //! for the task, some at a time, until one has it; from then on that one is known as the owner. With one instance nothing is
 //! asked: it answers the request itself. What cannot be asked now may have the task, so that "not found" is said only when all
-//! have said so.
+//! have said so; of instances whose cards say that they share a store, one says it for all.
 //!
 //! Rejected: to require a store that all routers share (a further server, for what the agents know anyway); the instance in the id of
 //! the task (agents choose the ids); trying the request itself at one instance after the other (a message or a cancellation
@@ -24,16 +24,17 @@ use super::failure::{Failure, verdict_on_silence};
 use super::{Forwarder, Scope, Times, encode};
 use crate::call::Call;
 use crate::error::Error;
+use crate::fleet::instance::by_store;
 use crate::fleet::{Instance, Key};
 use crate::measure::Verdict;
 use crate::operation::{GetTask, Operation as _};
 use crate::peek::Asked;
 use crate::store::Owner;
 
-/// Instances that are asked at once for one task.
+/// Stores that are asked at once for one task.
 const AT_ONCE: usize = 16;
 
-/// Instances that are asked for one task; more count as such that could not be asked.
+/// Stores that are asked for one task; more count as such that could not be asked.
 const MOST: usize = 256;
 
 /// How long an instance may take to say whether it has a task.
@@ -67,7 +68,7 @@ impl Forwarder {
         let Scope::Serving { target, skills } = &scope else {
             return Ok(scope);
         };
-        let mut instances = self.parts.view.read().serving(target.as_ref(), skills)?;
+        let instances = self.parts.view.read().serving(target.as_ref(), skills)?;
         if instances.len() <= 1 {
             return Ok(scope);
         }
@@ -76,8 +77,9 @@ impl Forwarder {
             expiry: None,
         };
         let _permit = self.place(call, times).await?;
-        let mut unasked = instances.len().saturating_sub(MOST);
-        instances.truncate(MOST);
+        let mut stores = by_store(&instances);
+        let mut unasked = stores.len().saturating_sub(MOST);
+        stores.truncate(MOST);
         let request = GetTaskRequest {
             id: task.to_owned(),
             history_length: Some(0),
@@ -91,13 +93,14 @@ impl Forwarder {
             request: &asked.encoded,
             times,
         };
-        let questions: Vec<_> = instances
+        let questions: Vec<_> = stores
             .into_iter()
-            .map(|instance| self.question(&delivery, instance))
+            .map(|store| self.question(&delivery, store))
             .collect();
         let mut answers = stream::iter(questions).buffer_unordered(AT_ONCE);
         let mut other = None;
-        while let Some((key, said)) = answers.next().await {
+        while let Some(answer) = answers.next().await {
+            let Some((key, said)) = answer else { continue };
             match said {
                 Said::Has => {
                     let now = self.parts.clock.now();
@@ -131,14 +134,22 @@ impl Forwarder {
         })
     }
 
-    async fn question(&self, delivery: &Delivery<'_>, instance: Arc<Instance>) -> (Arc<Key>, Said) {
-        let key = Arc::clone(&instance.id);
-        let said = match self.ask_one(delivery, instance, PATIENCE).await {
-            Spoken::Answered(_) => Said::Has,
-            Spoken::Failed(failure) => said(&failure),
-            Spoken::Nothing(_) => Said::Nothing,
-        };
-        (key, said)
+    /// What a store says, by the first of its instances that says anything.
+    async fn question(&self, delivery: &Delivery<'_>, store: Vec<Arc<Instance>>) -> Option<(Arc<Key>, Said)> {
+        let mut silent = None;
+        for instance in store {
+            let key = Arc::clone(&instance.id);
+            let said = match self.ask_one(delivery, instance, PATIENCE).await {
+                Spoken::Answered(_) => Said::Has,
+                Spoken::Failed(failure) => said(&failure),
+                Spoken::Nothing(_) => Said::Nothing,
+            };
+            if !matches!(said, Said::Nothing) {
+                return Some((key, said));
+            }
+            silent = Some((key, said));
+        }
+        silent
     }
 
     /// Asks one instance, unless it is left alone for having failed too often, for no longer than `patience`.

@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status};
 use super::entry::{self, Delivery, Entry, State};
 use super::queue::{Filter, timestamp};
 use super::store::{self, Lent};
-use super::{Error, Inbox, Letter};
+use super::{Error, Inbox, Letter, waiting};
 use crate::priority::Priority;
 use crate::target::Target;
 
@@ -161,7 +161,12 @@ impl InboxService for Service {
             "" => "a consumer",
             named => named,
         };
-        let lent = self.inbox.receive(&request.target, most, lease, consumer).await?;
+        let wait = span("wait", request.wait.as_ref())?.unwrap_or_default();
+        if wait > waiting::LONGEST {
+            return Err(Error::field("wait", "must be at most 60 s").into());
+        }
+        let lent = self.inbox.receive(&request.target, most, lease, consumer, wait);
+        let lent = lent.await?;
         let entries = lent.iter().map(received).collect::<Result<_, _>>()?;
         Ok(Response::new(proto::ReceiveResponse { entries }))
     }

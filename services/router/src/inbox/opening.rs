@@ -38,7 +38,7 @@ pub(crate) async fn open(
     match opened {
         Opened::Memory(..) => Ok(alone(Arc::new(Local::in_memory(policy, clock)))),
         Opened::Redis(shared) => {
-            let prefix = settings.redis.prefix(&settings.namespace);
+            let prefix = settings.redis_prefix();
             let redis = Redis::new(shared.connection().clone(), &prefix, policy);
             Ok(alone(Arc::new(redis)))
         }

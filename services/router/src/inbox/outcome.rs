@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use muster_api::error::Error as ApiError;
+use muster_api::error::{Error as ApiError, code_name};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
@@ -99,7 +99,7 @@ pub fn failure(status: &Status) -> Failure {
             .get_details_error_info()
             .map_or_else(String::new, |info| info.reason),
     };
-    Failure::new(muster_a2a::error::name(status.code()), &reason, status.message())
+    Failure::new(code_name(status.code()), &reason, status.message())
 }
 
 #[cfg(test)]

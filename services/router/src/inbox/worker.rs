@@ -2,11 +2,14 @@
 //!
 //! One loop per router. A round does what is due in the store, then takes as many entries as there are places free, of targets
 //! that somebody serves and that did not refuse just now, in their order of urgency over all targets. Rounds follow each other
-//! when something happens: a message comes in, a delivery ends, a time comes; and about once a second in any case, because an
-//! agent may have joined, or another router may have put something into a shared store.
+//! when something happens: a message comes in, a delivery ends, an agent joins, a time comes; and about once a second in any
+//! case, because another router may have put something into a shared store.
 //!
 //! A target that refuses work (nobody takes any now, all are busy) is left alone for a while as a whole, with everything that
 //! waits for it: its next message would fare no better. A message that fails by itself is held back alone.
+//!
+//! At a shutdown nothing more is taken. Deliveries have most of the drain to end; those that have not are given up, and their
+//! messages given back: they have failed in nothing, and another router, or this one when it is back, delivers them at once.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -14,10 +17,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures::{StreamExt as _, stream};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use muster_rpc::deadline::Deadline;
-use muster_runtime::Shutdown;
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinError, JoinSet};
 use tonic::Status as GrpcStatus;
 
 use super::entry::{Change, Delivery, Entry, Reason, Status};
@@ -27,7 +30,6 @@ use super::store::{self, Lent};
 use super::{Error, Inbox};
 use crate::call::Call;
 use crate::calls;
-use crate::fleet::instance::Availability;
 use crate::metrics::Binding;
 use crate::peek::Sent;
 use crate::routing::Routing;
@@ -42,12 +44,21 @@ const BREATH: Duration = Duration::from_millis(2);
 /// The pause after another router was faster with all that was there; more may have come since.
 const OVERTAKEN: Duration = Duration::from_millis(50);
 
+/// How long after an agent has joined the others are waited for that join with it.
+const SETTLED: Duration = Duration::from_millis(10);
+
 /// Targets that a round looks at.
 const HEADS: usize = 10_000;
 
 /// Targets that are asked of the store at once, and entries that it lends at once.
 const TARGETS_AT_ONCE: usize = 64;
 const LENT_AT_ONCE: usize = 32;
+
+/// The part of a drain in which deliveries may end; the rest is for giving back the others.
+const FINISHED_WITHIN: f64 = 0.75;
+
+/// Messages that are given back at once.
+const RETURNED_AT_ONCE: usize = 16;
 
 /// How often an outcome is tried to be recorded while the store does not answer.
 const RECORDED_TRIES: u32 = 3;
@@ -59,14 +70,17 @@ struct Delivered {
     pause: Option<Duration>,
 }
 
-/// Works until a shutdown is asked for, then waits for what is under way.
+/// Works until a shutdown is asked for, then waits for what is under way, for most of the time that the drain has.
 ///
 /// # Errors
 /// Never; the signature is that of a supervised task.
-pub async fn run(inbox: Arc<Inbox>, shutdown: Shutdown) -> Result<(), Infallible> {
+pub async fn run(inbox: Arc<Inbox>, drain: Duration) -> Result<(), Infallible> {
+    let shutdown = inbox.shutdown.clone();
+    let mut arrivals = inbox.forwarder.parts().flow.arrivals();
     let mut worker = Worker {
         inbox,
         under_way: JoinSet::new(),
+        held: HashMap::new(),
         paused: HashMap::new(),
         is_ill: false,
     };
@@ -75,13 +89,21 @@ pub async fn run(inbox: Arc<Inbox>, shutdown: Shutdown) -> Result<(), Infallible
         let inbox = Arc::clone(&worker.inbox);
         tokio::select! {
             () = shutdown.requested() => {}
-            Some(ended) = worker.under_way.join_next() => worker.ended(ended),
+            Some(ended) = worker.under_way.join_next_with_id() => worker.ended(ended),
             () = inbox.wake.notified() => {}
+            // The sender lives in the forwarder, which the inbox holds.
+            _changed = arrivals.changed() => tokio::time::sleep(SETTLED).await,
             () = tokio::time::sleep(wait) => {}
         }
     }
-    while let Some(ended) = worker.under_way.join_next().await {
-        worker.ended(ended);
+    let patience = drain.mul_f64(FINISHED_WITHIN);
+    let in_time = tokio::time::timeout(patience, async {
+        while let Some(ended) = worker.under_way.join_next_with_id().await {
+            worker.ended(ended);
+        }
+    });
+    if in_time.await.is_err() {
+        worker.give_back().await;
     }
     Ok(())
 }
@@ -89,6 +111,8 @@ pub async fn run(inbox: Arc<Inbox>, shutdown: Shutdown) -> Result<(), Infallible
 struct Worker {
     inbox: Arc<Inbox>,
     under_way: JoinSet<Delivered>,
+    /// Entry and token of each of them.
+    held: HashMap<Id, (String, String)>,
     /// Targets that are left alone, and until when on the monotonic clock.
     paused: HashMap<String, Duration>,
     /// Whether the store failed last.
@@ -98,7 +122,7 @@ struct Worker {
 impl Worker {
     /// One round; how long to wait for the next where nothing happens.
     async fn round(&mut self) -> Duration {
-        while let Some(ended) = self.under_way.try_join_next() {
+        while let Some(ended) = self.under_way.try_join_next_with_id() {
             self.ended(ended);
         }
         match self.take().await {
@@ -156,17 +180,40 @@ impl Worker {
                 return Ok(wait.min(OVERTAKEN));
             }
             for lent in lent {
-                self.under_way.spawn(Arc::clone(&inbox).deliver(lent));
+                let held = (lent.entry.id.clone(), lent.token.clone());
+                let task = self.under_way.spawn(Arc::clone(&inbox).deliver(lent));
+                self.held.insert(task.id(), held);
             }
         }
     }
 
-    fn ended(&mut self, ended: Result<Delivered, tokio::task::JoinError>) {
+    /// Gives up what is under way.
+    async fn give_back(&mut self) {
+        self.under_way.shutdown().await;
+        let held: Vec<_> = std::mem::take(&mut self.held).into_values().collect();
+        tracing::warn!(
+            messages = held.len(),
+            "messages of the inbox are given back: they were with agents when the drain ended"
+        );
+        let inbox = &self.inbox;
+        stream::iter(held)
+            .for_each_concurrent(RETURNED_AT_ONCE, |(entry, token)| {
+                inbox.return_unharmed(entry, token)
+            })
+            .await;
+    }
+
+    fn ended(&mut self, ended: Result<(Id, Delivered), JoinError>) {
+        let id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
+        self.held.remove(&id);
         match ended {
-            Ok(Delivered {
-                target,
-                pause: Some(pause),
-            }) => {
+            Ok((
+                _,
+                Delivered {
+                    target,
+                    pause: Some(pause),
+                },
+            )) => {
                 let now = self.inbox.forwarder.parts().clock.monotonic();
                 self.paused.insert(target, now.saturating_add(pause));
             }
@@ -178,6 +225,22 @@ impl Worker {
 }
 
 impl Inbox {
+    /// Puts back an entry that has failed in nothing, to be lent out again at once.
+    pub(super) async fn return_unharmed(&self, entry: String, token: String) {
+        let change = Change::Retry {
+            token,
+            delay: Duration::ZERO,
+            failure: None,
+            counts: false,
+        };
+        match self.store.change(&entry, change, None).await {
+            Ok(entry) => self.announce(&entry),
+            Err(error) => {
+                tracing::warn!(%error, entry, "a message is not given back; it waits until its lease has run out");
+            }
+        }
+    }
+
     /// Whether somebody is there who takes work for a target.
     fn is_served(&self, target: &str) -> bool {
         let Ok(target) = Target::parse(target, "target") else {
@@ -185,10 +248,7 @@ impl Inbox {
             return true;
         };
         let serving = self.forwarder.parts().view.read().serving(Some(&target), &[]);
-        serving.is_ok_and(|instances| {
-            let takes_work = |availability| availability != Availability::Leaving;
-            instances.iter().any(|instance| takes_work(instance.availability))
-        })
+        serving.is_ok_and(|instances| instances.iter().any(|instance| instance.takes_work()))
     }
 
     async fn deliver(self: Arc<Self>, lent: Lent) -> Delivered {

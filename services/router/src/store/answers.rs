@@ -76,6 +76,8 @@ pub struct Claim {
 pub enum Found {
     /// Nobody leads, so this call does from now on; or it has done so already.
     Lead,
+    /// The same, where another call led that has given no sign of life within its lease.
+    TakenOver,
     /// Another call leads.
     UnderWay {
         /// How long its lease lasts if it is not renewed.
@@ -87,6 +89,13 @@ pub enum Found {
     Reused,
     /// No more records are taken.
     Full,
+}
+
+impl Found {
+    /// A call leads, and may have taken over from another one.
+    pub(super) const fn leading(follows: bool) -> Self {
+        if follows { Self::TakenOver } else { Self::Lead }
+    }
 }
 
 /// How much a store keeps.
@@ -101,7 +110,7 @@ pub struct Room {
 /// Answers by message. All times of one store are read from one clock: from Redis's own there, else from the caller's.
 #[async_trait]
 pub trait Answers: Send + Sync + 'static {
-    /// A call comes in. When this returns [`Found::Lead`], that is as durable as the store can make it.
+    /// A call comes in. When this returns [`Found::Lead`] or [`Found::TakenOver`], that is as durable as the store can make it.
     async fn claim(&self, id: &Id, claim: &Claim, now: Timestamp) -> Result<Found, Error>;
 
     /// The leader's sign of life. Whether it leads still.
@@ -141,8 +150,8 @@ pub(super) struct Header {
 
 /// What becomes of a record when a call comes in.
 pub(super) enum Claimed {
-    /// This takes its place, and the call leads.
-    Lead(Record),
+    /// This takes its place, and the call leads; whether it has taken over from another one.
+    Lead(Record, bool),
     /// It stays as it is.
     Stays(Found),
 }
@@ -150,6 +159,7 @@ pub(super) enum Claimed {
 impl Record {
     /// A call comes in and finds this record, or none.
     pub(super) fn claimed(before: Option<&Self>, claim: &Claim, now: Timestamp) -> Claimed {
+        let mut follows = false;
         if let Some(before) = before.filter(|before| before.is_kept(claim, now)) {
             let header = &before.header;
             if header.fingerprint != claim.fingerprint {
@@ -165,8 +175,9 @@ impl Record {
             if header.leader != claim.leader && !left.is_zero() {
                 return Claimed::Stays(Found::UnderWay { left });
             }
+            follows = header.leader != claim.leader;
         }
-        Claimed::Lead(Self {
+        let record = Self {
             header: Header {
                 fingerprint: claim.fingerprint,
                 leader: claim.leader.clone(),
@@ -175,7 +186,8 @@ impl Record {
                 answer: None,
             },
             bytes: Vec::new(),
-        })
+        };
+        Claimed::Lead(record, follows)
     }
 
     /// The record after its leader's sign of life; none if that is not its leader.

@@ -13,7 +13,7 @@ mod answers;
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
-use muster_store::redis::{Connection, Error as RedisError, Script, cmd};
+use muster_store::redis::{Connection, Error as RedisError, OpenError, Script, cmd};
 
 use super::{Error, Owner, Owners};
 
@@ -34,34 +34,6 @@ return false
 /// Needs room, as owners do.
 static PROBE: Script = Script::new("#!lua\nredis.call('SET', KEYS[1], '1')\nreturn 1\n");
 
-/// Why a store cannot be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Redis cannot be used.
-    #[error("{0}")]
-    Redis(#[from] RedisError),
-    /// Redis is older than what is needed.
-    #[error("Redis at {address} is version {version}; 7.0 or newer is needed, or Valkey")]
-    TooOld {
-        /// Where.
-        address: String,
-        /// Its version.
-        version: String,
-    },
-    /// What is there is not such a store.
-    #[error(
-        "Redis at {address}: key {key} says '{found}', and '{FORMAT}' is to be opened; choose another router.redis.key_prefix, or another Redis"
-    )]
-    Foreign {
-        /// Where.
-        address: String,
-        /// The key that says so.
-        key: String,
-        /// What it says.
-        found: String,
-    },
-}
-
 /// What routers share in Redis.
 #[derive(Clone)]
 pub struct Redis {
@@ -75,26 +47,23 @@ impl Redis {
     /// # Errors
     /// Redis cannot be used, or holds something else under this prefix.
     pub async fn open(connection: Connection, prefix: String) -> Result<Self, OpenError> {
-        let survey = connection.survey().await?;
-        let address = connection.address().to_owned();
-        if let Some(version) = survey.too_old() {
-            let version = version.to_owned();
-            return Err(OpenError::TooOld { address, version });
-        }
-        for risk in &survey.risks {
+        for risk in connection.inspect().await? {
+            let address = connection.address();
             tracing::warn!(address, "what routers share may be lost: {risk}");
         }
         let store = Self { connection, prefix };
         let key = store.key("format", "");
-        connection_format(&store.connection, &key)
-            .await
-            .and_then(|found| {
-                if found == FORMAT {
-                    Ok(store)
-                } else {
-                    Err(OpenError::Foreign { address, key, found })
-                }
-            })
+        let found = store.connection.mark(key.as_bytes(), FORMAT).await?;
+        if found == FORMAT {
+            return Ok(store);
+        }
+        Err(OpenError::Foreign {
+            address: store.connection.address().to_owned(),
+            key,
+            found,
+            expected: FORMAT.to_owned(),
+            remedy: "choose another `router.redis.key_prefix`, or another Redis".to_owned(),
+        })
     }
 
     /// The connection.
@@ -117,15 +86,6 @@ impl Redis {
         }
         format!("{}:{kind}:{id}", self.prefix)
     }
-}
-
-/// The format is written once; then it is compared.
-async fn connection_format(connection: &Connection, key: &str) -> Result<String, OpenError> {
-    let mut mark = cmd("SET");
-    mark.arg(key).arg(FORMAT).arg("NX");
-    connection.run::<Option<String>>(&mark).await?;
-    let found: Option<String> = connection.run(cmd("GET").arg(key)).await?;
-    Ok(found.unwrap_or_default())
 }
 
 #[async_trait]

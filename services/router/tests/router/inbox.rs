@@ -356,6 +356,7 @@ async fn a_consumer_fetches_prolongs_gives_back_and_acknowledges() {
         limit: 10,
         lease: seconds(lease),
         consumer: "spooler".to_owned(),
+        wait: None,
     };
     let received = client(&stack)
         .receive(receive(1))
@@ -461,6 +462,66 @@ async fn what_was_taken_in_is_delivered_by_the_next_router_on_the_same_directory
     let agent = second.agent("weather", &["forecasting"]).await;
     becomes(&second, &id, EntryStatus::Done).await;
     assert_eq!(agent.calls().len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_with_an_agent_when_the_router_stops_has_not_failed_and_is_delivered_again_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |config: &mut muster_router::Config| {
+        config.router.data_directory = directory.path().to_owned();
+        config.router.inbox.lease_seconds = 600;
+    };
+    let first = Stack::over(Service::registry(0), at).await;
+    let agent = first.agent("weather", &["forecasting"]).await;
+    agent.hold();
+    let request = message("weather", "cut off");
+    let id = id_of(&request);
+    enqueue(&first, letter(request)).await.unwrap();
+    wait_for("the message to be with the agent", PATIENCE, async || {
+        agent.held() == 1
+    })
+    .await;
+    let Stack { registry, router, .. } = first;
+    router.stop().await;
+    agent.release_all();
+
+    let second = Stack::over(registry.unwrap(), at).await;
+    let done = becomes(&second, &id, EntryStatus::Done).await;
+    assert_eq!((done.attempts, done.failures), (2, 0));
+}
+
+#[tokio::test]
+async fn a_consumer_may_wait_and_one_who_has_left_loses_nothing() {
+    let stack = Stack::start().await;
+    let receive = |wait: i64| proto::ReceiveRequest {
+        target: "printer".to_owned(),
+        wait: seconds(wait),
+        ..proto::ReceiveRequest::default()
+    };
+    let put = async |text: &str| {
+        let pull = proto::EnqueueRequest {
+            delivery: EntryDelivery::Pull.into(),
+            ..letter(message("printer", text))
+        };
+        enqueue(&stack, pull).await.unwrap().entry_id
+    };
+    let refused = client(&stack).receive(receive(61)).await;
+    assert_eq!(reason_of(refused), Reason::InvalidField);
+    let none = client(&stack).receive(receive(0)).await.unwrap().into_inner();
+    assert!(none.entries.is_empty());
+
+    let mut client_of_one = client(&stack);
+    let mut waiting = Box::pin(client_of_one.receive(receive(60)));
+    let left = futures::poll!(&mut waiting);
+    assert!(left.is_pending());
+    drop(waiting);
+    let mut client_of_other = client(&stack);
+    let waiting = client_of_other.receive(receive(60));
+    let (received, id) = tokio::join!(waiting, put("a page"));
+    let entries = received.unwrap().into_inner().entries;
+    assert_eq!(entries[0].entry.as_ref().unwrap().entry_id, id);
+    let status = stack.status().await.inbox.unwrap();
+    assert_eq!((status.pending, status.delivering), (0, 1));
 }
 
 #[tokio::test]

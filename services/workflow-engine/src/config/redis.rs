@@ -6,15 +6,16 @@ use std::time::Duration;
 
 use muster_runtime::Error;
 use muster_runtime::config::Mistakes;
-use muster_store::redis::{Address, Options as Patience};
+use muster_store::redis::Settings;
+use muster_store::redis::settings::within;
 use serde::{Deserialize, Serialize};
 
 use crate::partition;
 use crate::store::events::Room;
 use crate::store::redis::Options;
 
-/// Longest prefix of keys: it is part of every key.
-const LONGEST_PREFIX: usize = 64;
+/// The section of the settings.
+pub(crate) const SECTION: &str = "engine";
 
 /// How the store is kept in Redis.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,13 +39,13 @@ pub struct Redis {
 
 impl Default for Redis {
     fn default() -> Self {
-        let patience = Patience::default();
+        let shared = Settings::default();
         Self {
-            certificate_authorities: None,
-            key_prefix: "muster".to_owned(),
+            certificate_authorities: shared.certificate_authorities,
+            key_prefix: shared.key_prefix,
             partitions: partition::DEFAULT_COUNT,
-            answer_within_seconds: patience.answer_within.as_secs(),
-            patience_seconds: patience.patience.as_secs(),
+            answer_within_seconds: shared.answer_within_seconds,
+            patience_seconds: shared.patience_seconds,
             lease_seconds: 5,
             advertised_address: None,
         }
@@ -52,13 +53,14 @@ impl Default for Redis {
 }
 
 impl Redis {
-    /// Limits of time of the connection.
+    /// What it has in common with the sections of other services.
     #[must_use]
-    pub fn patience(&self) -> Patience {
-        Patience {
-            answer_within: Duration::from_secs(self.answer_within_seconds),
-            patience: Duration::from_secs(self.patience_seconds),
-            ..Patience::default()
+    pub fn shared(&self) -> Settings {
+        Settings {
+            certificate_authorities: self.certificate_authorities.clone(),
+            key_prefix: self.key_prefix.clone(),
+            answer_within_seconds: self.answer_within_seconds,
+            patience_seconds: self.patience_seconds,
         }
     }
 
@@ -93,25 +95,7 @@ impl Redis {
     }
 
     pub(super) fn validate(&self, endpoint: Option<&str>, mistakes: &mut Mistakes) {
-        match endpoint.map(str::parse::<Address>) {
-            Some(Err(error)) => mistakes.add("engine.redis_cluster_endpoint", error.to_string()),
-            Some(Ok(address)) if self.certificate_authorities.is_some() && !address.is_tls() => {
-                mistakes.add(
-                    "engine.redis.certificate_authorities",
-                    "is of no use without TLS: write rediss in place of redis in engine.redis_cluster_endpoint",
-                );
-            }
-            Some(Ok(_)) | None => {}
-        }
-        // Braces would be hash tags, and take the store's keys out of their slots.
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':');
-        let prefix = &self.key_prefix;
-        if prefix.is_empty() || prefix.len() > LONGEST_PREFIX || !prefix.bytes().all(plain) {
-            mistakes.add(
-                "engine.redis.key_prefix",
-                format!("must be 1 to {LONGEST_PREFIX} letters, digits, '-', '_', '.' or ':'"),
-            );
-        }
+        self.shared().validate(SECTION, endpoint, mistakes);
         if let Some(address) = &self.advertised_address
             && let Err(error) = muster_rpc::endpoint::parse(&format!("http://{address}"))
         {
@@ -120,18 +104,15 @@ impl Redis {
                 format!("must be host:port, such as 10.0.0.7:50051: {error}"),
             );
         }
-        let mut within = |key: &str, value: u64, least: u64, most: u64| {
-            if !(least..=most).contains(&value) {
-                mistakes.add(
-                    format!("engine.redis.{key}"),
-                    format!("is {value}, must be from {least} to {most}"),
-                );
-            }
-        };
-        within("partitions", self.partitions.into(), 1, partition::MOST.into());
-        within("answer_within_seconds", self.answer_within_seconds, 1, 60);
-        within("patience_seconds", self.patience_seconds, 1, 600);
-        within("lease_seconds", self.lease_seconds, 3, 600);
+        let partitions = self.partitions.into();
+        within(
+            SECTION,
+            "partitions",
+            partitions,
+            1..=partition::MOST.into(),
+            mistakes,
+        );
+        within(SECTION, "lease_seconds", self.lease_seconds, 3..=600, mistakes);
     }
 }
 

@@ -56,7 +56,7 @@ use crate::store::{
     Again, Error, Filter, Page, SnapshotKind, Step, Store, Stored, Unfinished, Workflow, WorkflowKey,
 };
 
-pub use opening::{FORMAT_NAME, FORMAT_VERSION, OpenError};
+pub use opening::{FORMAT_NAME, FORMAT_VERSION};
 
 /// Needs room, as steps do.
 static PROBE: Script = Script::new("#!lua\nredis.call('SET', KEYS[1], '1')\nreturn 1\n");

@@ -1,5 +1,5 @@
 -- Takes over what an instance held whose lease has ended, some tasks at a time. The first of the answer is {'alive'} where the
--- lease has not ended, {'lost'} where that of who asks has gone, or {'taken', how many are left}; then {contents …} of each
+-- lease has not ended, {'lost'} where that of who asks has gone, or {'taken', how many are left}; then {id, contents …} of each
 -- task. What is asked twice takes more; who asks finds what it has been given in its own list.
 -- KEYS: 1 the leases. ARGV: 1 what all keys start with, 2 who asks, 3 whose tasks, 4 most tasks.
 local call, base, me, other = redis.call, ARGV[1], ARGV[2], ARGV[3]
@@ -22,7 +22,9 @@ for _, id in ipairs(call('SRANDMEMBER', held, ARGV[4])) do
         call('HSET', key, 'writer', me, 'owner', me, 'busy', '1')
         call('SADD', mine, id)
         call('ZREM', base .. 'resting', id)
-        tasks[#tasks + 1] = contents(base, id)
+        local task = contents(base, id)
+        table.insert(task, 1, id)
+        tasks[#tasks + 1] = task
     end
 end
 local left = call('SCARD', held)

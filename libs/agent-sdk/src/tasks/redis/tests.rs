@@ -6,6 +6,7 @@ use std::time::Duration;
 use a2a_pb::proto::{self as pb, TaskState};
 use muster_api::error::Reason;
 use muster_runtime::clock::{ManualClock, SharedClock, SystemClock};
+use muster_store::Keys;
 use muster_store::redis::{Address, Connection, Options};
 use muster_testkit::{RedisCluster, RedisSentinels, RedisServer, wait_for};
 use tokio_util::sync::CancellationToken;
@@ -13,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Beat, Claim, Place, Redis, Wish};
 use crate::tasks::conformance::{self, draft, record, write};
 use crate::tasks::page::Query;
-use crate::tasks::record::Record;
+use crate::tasks::record::{Push, Record};
 use crate::tasks::store::{Outcome, Stage, Store as _};
 use crate::tasks::table::{Bounds, Event, Table};
 
@@ -29,6 +30,7 @@ const BOUNDS: Bounds = Bounds {
 
 struct Opening {
     agent: &'static str,
+    keys: Option<Keys>,
     bounds: Bounds,
     lease: Duration,
     clock: SharedClock,
@@ -39,6 +41,7 @@ impl Default for Opening {
     fn default() -> Self {
         Self {
             agent: "puppet",
+            keys: None,
             bounds: BOUNDS,
             lease: LONG,
             clock: Arc::new(SystemClock::default()),
@@ -59,9 +62,16 @@ async fn open_with(url: &str, opening: Opening) -> Redis {
         agent: opening.agent,
     };
     let connection = Connection::new(address, options);
-    Redis::open(connection, place, opening.bounds, opening.lease, opening.clock)
-        .await
-        .unwrap_or_else(|error| panic!("{error}"))
+    Redis::open(
+        connection,
+        place,
+        opening.keys,
+        opening.bounds,
+        opening.lease,
+        opening.clock,
+    )
+    .await
+    .unwrap_or_else(|error| panic!("{error}"))
 }
 
 async fn open(url: &str) -> Redis {
@@ -281,10 +291,82 @@ async fn agents_do_not_see_each_others_tasks() {
         namespace: "default",
         agent: "third",
     };
-    let refused = Redis::open(connection, place, BOUNDS, LONG, Arc::new(SystemClock::default())).await;
-    let error = refused.err().unwrap();
+    let refused = Redis::open(
+        connection,
+        place,
+        None,
+        BOUNDS,
+        LONG,
+        Arc::new(SystemClock::default()),
+    )
+    .await;
+    let error = refused.err().unwrap().to_string();
     assert!(
         error.contains("agent-tasks 7") && error.contains("key_prefix"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn what_callers_have_sent_is_encrypted_where_there_are_keys() {
+    let server = RedisServer::start().await;
+    let keys = Keys::parse(&format!("one {}A=", "a".repeat(42))).unwrap();
+    let with = |keys: Option<&Keys>| Opening {
+        keys: keys.cloned(),
+        lease: LEASE,
+        ..Opening::default()
+    };
+    let one = open_with(&server.url(), with(Some(&keys))).await;
+    let mut secret = record("t", TaskState::Working, 1);
+    secret.pushes.push(Push {
+        config: Some(pb::TaskPushNotificationConfig {
+            id: "p".to_owned(),
+            token: "very secret".to_owned(),
+            ..Default::default()
+        }),
+        owed: false,
+    });
+    assert_eq!(outcome(&one, &secret, 0, Stage::AtWork).await, Outcome::Done);
+    let dump = server
+        .ask(&["HGETALL", "muster:{agent.default.puppet}:task:t"])
+        .await;
+    assert!(!dump.contains("very secret"), "{dump}");
+
+    let other = open_with(&server.url(), with(Some(&keys))).await;
+    assert_eq!(other.read("t").await.unwrap().unwrap().record, secret);
+    let taken = wait_for("the lease of the first to end", PATIENCE, async || {
+        assert!(matches!(other.beat().await, Ok(Beat::Alive { .. })));
+        let (taken, _) = other.take(&one.name()).await.unwrap();
+        if taken.is_empty() {
+            Err("nothing")
+        } else {
+            Ok(taken)
+        }
+    })
+    .await;
+    assert_eq!(taken[0].record, secret);
+    let wish = Wish::PutPush("t".to_owned(), Box::new(secret.pushes[0].config.clone().unwrap()));
+    assert!(one.wish(&other.name(), &wish).await.unwrap());
+    assert_eq!(other.wishes().await.unwrap(), [wish]);
+    let dump = server
+        .ask(&[
+            "HGETALL",
+            &format!("muster:{{agent.default.puppet}}:wishes:{}", other.name()),
+        ])
+        .await;
+    assert!(!dump.contains("very secret"), "{dump}");
+
+    let connection = Connection::new(server.url().parse().unwrap(), Options::default());
+    let place = Place {
+        prefix: "muster",
+        namespace: "",
+        agent: "puppet",
+    };
+    let clock = Arc::new(SystemClock::default());
+    let refused = Redis::open(connection, place, None, BOUNDS, LONG, clock).await;
+    let error = refused.err().unwrap();
+    assert!(
+        !error.passes() && error.to_string().contains("encryption_key_file"),
         "{error}"
     );
 }

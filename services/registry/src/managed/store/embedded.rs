@@ -9,16 +9,13 @@ use async_trait::async_trait;
 use muster_runtime::data_directory;
 use muster_store::{Batch, Database, Format, Keyspace, Limits};
 
-use super::{Entries, Error, Kept, Key};
+use super::{Entries, Error, Kept, Key, bytes};
 
 const FORMAT: Format = Format {
     name: "registry",
     version: 1,
     oldest: 1,
 };
-
-/// Between the parts of a key; in none of them, because the first two are DNS labels.
-const BETWEEN: u8 = 0;
 
 /// See the module.
 pub struct Embedded {
@@ -85,11 +82,6 @@ impl Entries for Embedded {
     fn failure(&self) -> Option<String> {
         self.database.failure().map(|failure| failure.to_string())
     }
-}
-
-fn bytes(key: &Key) -> Vec<u8> {
-    let parts = [&key.namespace, &key.agent_id, &key.card].map(|part| part.as_bytes());
-    parts.join(&BETWEEN)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use muster_runtime::clock::SharedClock;
-use muster_store::redis::{Connection, Error as RedisError};
+use muster_store::redis::{Connection, OpenError};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
@@ -16,33 +16,10 @@ use super::{Keys, Options, Redis, Shared, WatchLimits, Watchers};
 use crate::lease::Table;
 use crate::store::Error;
 
-/// Why the store cannot be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Redis cannot be used.
-    #[error("{0}")]
-    Redis(#[from] RedisError),
-    /// Redis is older than what is needed.
-    #[error("Redis at {address} is version {version}; 7.0 or newer is needed, or Valkey")]
-    TooOld {
-        /// Where.
-        address: String,
-        /// Its version.
-        version: String,
-    },
-    /// What is there was written by a newer registry.
-    #[error(
-        "Redis at {address} holds the registry's store in format '{found}', and '{FORMAT}' is understood; run the newer version, or choose another `registry.redis.key_prefix`"
-    )]
-    Foreign {
-        /// Where.
-        address: String,
-        /// The format that is there.
-        found: String,
-    },
-    /// What is there cannot be read.
-    #[error("{0}")]
-    Store(#[from] Error),
+impl From<Error> for OpenError {
+    fn from(error: Error) -> Self {
+        Self::Unavailable(error.to_string())
+    }
 }
 
 /// What has to run for as long as the store is used.
@@ -82,14 +59,11 @@ impl Redis {
         limits: WatchLimits,
         clock: SharedClock,
     ) -> Result<(Self, Work), OpenError> {
-        let survey = connection.survey().await?;
-        let address = connection.address().to_owned();
-        if let Some(version) = survey.too_old() {
-            let version = version.to_owned();
-            return Err(OpenError::TooOld { address, version });
-        }
-        for risk in &survey.risks {
-            tracing::info!(address, "agents would have to register again: {risk}");
+        for risk in connection.inspect().await? {
+            tracing::info!(
+                address = connection.address(),
+                "agents would have to register again: {risk}"
+            );
         }
         let (sender, beats) = mpsc::channel(heartbeats::WAITING);
         // Stands in until everything is read; nobody sees it.
@@ -121,8 +95,11 @@ impl Redis {
             && head.format != FORMAT
         {
             return Err(OpenError::Foreign {
-                address,
+                address: redis.address().to_owned(),
+                key: String::from_utf8_lossy(&redis.shared.keys.state()).into_owned(),
                 found: head.format,
+                expected: FORMAT.to_owned(),
+                remedy: "run the newer version, or choose another `registry.redis.key_prefix`".to_owned(),
             });
         }
         let mirror = redis.read_all(None).await?;

@@ -10,13 +10,13 @@ use futures::StreamExt as _;
 use muster_api::a2a::{AgentCard, AgentSkill};
 use muster_api::registry;
 use muster_runtime::clock::SystemClock;
-use muster_store::redis::{Address, Connection, Options as Patience, Script, cmd};
+use muster_store::redis::{Address, Connection, OpenError, Options as Patience, Script, cmd};
 use muster_testkit::{RedisCluster, RedisSentinels, RedisServer, wait_for};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::{OpenError, Options, Redis, milliseconds};
+use super::{Options, Redis, milliseconds};
 use crate::instance::{Load, Profile, Report, wire};
 use crate::lease::{Change, Event, Terms};
 use crate::offline;

@@ -133,7 +133,10 @@ async fn takes_over(Bench { store, wait }: &Bench<'_>) {
         store.claim(&id, &claim("x", 2), now).await.unwrap(),
         Found::Reused
     );
-    assert_eq!(store.claim(&id, &claim("b", 1), now).await.unwrap(), Found::Lead);
+    assert_eq!(
+        store.claim(&id, &claim("b", 1), now).await.unwrap(),
+        Found::TakenOver
+    );
     // The first leader was only slow.
     assert!(!store.renew(&id, &short("a"), now).await.unwrap());
     assert!(!store.keep(&id, &short("a"), &answer(b"a"), now).await.unwrap());

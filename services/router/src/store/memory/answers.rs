@@ -57,13 +57,13 @@ impl Answers for MemoryAnswers {
         let before = state.records.get(id);
         match Record::claimed(before, claim, now) {
             Claimed::Stays(found) => Ok(found),
-            Claimed::Lead(record) => {
+            Claimed::Lead(record, follows) => {
                 let is_full = state.records.len() >= self.room.entries || state.bytes >= self.room.bytes;
                 if before.is_none() && is_full {
                     return Ok(Found::Full);
                 }
                 state.put(id, record);
-                Ok(Found::Lead)
+                Ok(Found::leading(follows))
             }
         }
     }

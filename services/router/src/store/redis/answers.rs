@@ -17,15 +17,17 @@ static CLAIM: Script = Script::new(
 local kept = redis.call('HMGET', KEYS[1], 'f', 'l', 'u', 'h', 'b')
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local found = 'lead'
 if kept[1] then
   if kept[1] ~= ARGV[1] then return {'reused'} end
   if kept[4] then return {'answered', kept[4], kept[5]} end
   local left = tonumber(kept[3]) - now
   if kept[2] ~= ARGV[2] and left > 0 then return {'under way', string.format('%d', left)} end
+  if kept[2] ~= ARGV[2] then found = 'taken over' end
 end
 redis.call('HSET', KEYS[1], 'f', ARGV[1], 'l', ARGV[2], 'u', string.format('%d', now + ARGV[3]))
 redis.call('PEXPIRE', KEYS[1], ARGV[4])
-return {'lead'}
+return {found}
 ",
 );
 
@@ -130,6 +132,7 @@ fn found(answer: Vec<Vec<u8>>) -> Result<Found, Error> {
     let mut part = || parts.next().ok_or_else(|| damaged("a part of it is missing"));
     match what.as_slice() {
         b"lead" => Ok(Found::Lead),
+        b"taken over" => Ok(Found::TakenOver),
         b"reused" => Ok(Found::Reused),
         b"under way" => {
             let left = part()?;

@@ -1,6 +1,6 @@
 //! Opening a store: what is there is looked at before anything is written.
 
-use muster_store::redis::{Connection, Error as RedisError, Slot, cmd};
+use muster_store::redis::{Connection, OpenError, Slot, cmd};
 use parking_lot::Mutex;
 use std::sync::Arc;
 
@@ -15,37 +15,15 @@ pub const FORMAT_VERSION: u32 = 2;
 /// The oldest version that can be used as it is. A store of such a version becomes one of this version when it is opened.
 const OLDEST_VERSION: u32 = 1;
 
-/// Why a store cannot be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Redis cannot be used.
-    #[error("{0}")]
-    Redis(#[from] RedisError),
-    /// Redis is older than what is needed.
-    #[error("Redis at {address} is version {version}; 7.0 or newer is needed, or Valkey")]
-    TooOld {
-        /// Where.
-        address: String,
-        /// Its version.
-        version: String,
-    },
-    /// What is there is not such a store.
-    #[error("Redis at {address}: key {key} says '{found}', and '{expected}' is to be opened; {remedy}")]
-    Foreign {
-        /// Where.
-        address: String,
-        /// The key that says so.
-        key: String,
-        /// What it says.
-        found: String,
-        /// What it should say.
-        expected: String,
-        /// What to do.
-        remedy: &'static str,
-    },
-    /// What a step told before could not be brought into the log.
-    #[error("{0}")]
-    Store(#[from] Error),
+impl From<Error> for OpenError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Damaged(what) => Self::Damaged(what),
+            Error::Unavailable(_) | Error::Conflict(_) | Error::TooLarge { .. } | Error::NotOwner { .. } => {
+                Self::Unavailable(error.to_string())
+            }
+        }
+    }
 }
 
 impl Redis {
@@ -54,13 +32,8 @@ impl Redis {
     /// # Errors
     /// Redis cannot be used, or holds something else under these keys.
     pub async fn open(connection: Connection, options: Options) -> Result<Self, OpenError> {
-        let survey = connection.survey().await?;
-        let address = connection.address().to_owned();
-        if let Some(version) = survey.too_old() {
-            let version = version.to_owned();
-            return Err(OpenError::TooOld { address, version });
-        }
-        for risk in &survey.risks {
+        for risk in connection.inspect().await? {
+            let address = connection.address();
             tracing::warn!(address, "acknowledged work may be lost: {risk}");
         }
         let format = check_format(&connection, &options).await?;
@@ -84,13 +57,7 @@ async fn check_format(connection: &Connection, options: &Options) -> Result<u32,
     let key = Slot::named(&options.prefix, slots::STORE).key("format");
     let written = options.format.clamp(OLDEST_VERSION, FORMAT_VERSION);
     let expected = format!("{FORMAT_NAME} {written} {}", options.partitions);
-    let mut mark = cmd("SET");
-    mark.arg(&key).arg(&expected).arg("NX");
-    connection.run::<Option<String>>(&mark).await?;
-    let found: String = connection
-        .run::<Option<String>>(cmd("GET").arg(&key))
-        .await?
-        .unwrap_or_default();
+    let found = connection.mark(&key, &expected).await?;
     if found == expected {
         return Ok(written);
     }
@@ -130,6 +97,6 @@ async fn check_format(connection: &Connection, options: &Options) -> Result<u32,
         key: String::from_utf8_lossy(&key).into_owned(),
         found,
         expected,
-        remedy,
+        remedy: remedy.to_owned(),
     })
 }

@@ -7,10 +7,10 @@ mod fencing;
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_store::redis::{Address, Connection, Options as Patience, cmd};
+use muster_store::redis::{Address, Connection, OpenError, Options as Patience, cmd};
 use muster_testkit::{RedisCluster, RedisSentinels, RedisServer};
 
-use super::{FORMAT_NAME, FORMAT_VERSION, OpenError, Options, Redis};
+use super::{FORMAT_NAME, FORMAT_VERSION, Options, Redis};
 use crate::partition;
 use crate::run::{Status, Summary};
 use crate::store::payloads::Apart;
