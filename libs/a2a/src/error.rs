@@ -294,6 +294,7 @@ const fn number_of_reason(reason: Reason) -> i32 {
         | Reason::OwnerUnavailable
         | Reason::NodeFull
         | Reason::RegistryFull
+        | Reason::AgentElsewhere
         | Reason::CardUnavailable
         | Reason::CredentialsMissing
         | Reason::WatchOverrun

@@ -74,6 +74,8 @@ catalogue! {
     InvalidPageToken = "INVALID_PAGE_TOKEN", InvalidArgument, 400, "start again without a page token";
     /// No live agent has that id.
     AgentNotFound = "AGENT_NOT_FOUND", NotFound, 404, "list the agents with `muster agents list`";
+    /// Another region's registry keeps the agent.
+    AgentElsewhere = "AGENT_ELSEWHERE", FailedPrecondition, 409, "ask the registry of the agent's region, which the metadata `registry_url` names";
     /// No live agent has that skill.
     SkillNotFound = "SKILL_NOT_FOUND", NotFound, 404, "list the skills with `muster agents list`";
     /// The lease has ended or was replaced.

@@ -2,7 +2,7 @@
 //!
 //! [`endpoint`] reads addresses, [`channel`] opens connections, [`gather`] lets them write less often, [`outbound`] those that a caller
 //! asked for, [`deadline`] carries remaining time, [`sse`] reads event streams, [`reread`] files that an
-//! operator replaces. [`backoff`],
+//! operator replaces. [`backoff`], [`following`],
 //! [`breaker`] and [`retry_budget`] are plain data and functions: they take the present time and random numbers
 //! as arguments, so that a thousand schedules can be tried in a millisecond.
 //!
@@ -14,6 +14,7 @@ pub mod breaker;
 pub mod channel;
 pub mod deadline;
 pub mod endpoint;
+pub mod following;
 pub mod gather;
 pub mod outbound;
 pub mod reread;

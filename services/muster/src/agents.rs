@@ -21,7 +21,7 @@ use crate::output::Output;
 /// Runs `muster agents …`.
 pub async fn run(command: AgentsCommand, endpoints: &Endpoints, output: &Output) -> Result<(), Failure> {
     match command {
-        AgentsCommand::List { status } => list(&status, endpoints, output).await,
+        AgentsCommand::List { status, region } => list(&status, &region, endpoints, output).await,
         AgentsCommand::Get { id } => get(id, endpoints, output).await,
         AgentsCommand::Register(arguments) if arguments.keep => {
             register::run(arguments, endpoints, output).await
@@ -41,8 +41,12 @@ pub async fn run(command: AgentsCommand, endpoints: &Endpoints, output: &Output)
     }
 }
 
-/// All agents with their instances in these statuses, page by page; none for all live ones.
-pub async fn all(endpoints: &Endpoints, statuses: &[InstanceStatus]) -> Result<Vec<Agent>, Failure> {
+/// All agents with their instances in these statuses, page by page; none for all live ones. An empty region is any.
+pub async fn all(
+    endpoints: &Endpoints,
+    statuses: &[InstanceStatus],
+    region: &str,
+) -> Result<Vec<Agent>, Failure> {
     let mut client = endpoints.registry()?;
     let mut agents = Vec::new();
     let mut page_token = String::new();
@@ -52,6 +56,7 @@ pub async fn all(endpoints: &Endpoints, statuses: &[InstanceStatus]) -> Result<V
             page_token,
             namespace: String::new(),
             statuses: statuses.iter().map(|status| i32::from(*status)).collect(),
+            region: region.to_owned(),
         };
         let page = client
             .list_agents(request)
@@ -76,9 +81,14 @@ pub async fn statistics(endpoints: &Endpoints) -> Result<Option<GetStatisticsRes
     }
 }
 
-async fn list(states: &[InstanceState], endpoints: &Endpoints, output: &Output) -> Result<(), Failure> {
+async fn list(
+    states: &[InstanceState],
+    region: &str,
+    endpoints: &Endpoints,
+    output: &Output,
+) -> Result<(), Failure> {
     let statuses: Vec<InstanceStatus> = states.iter().copied().map(InstanceStatus::from).collect();
-    let agents = all(endpoints, &statuses).await?;
+    let agents = all(endpoints, &statuses, region).await?;
     let statistics = statistics(endpoints).await?;
     if output.is_json() {
         output.json(&json!({
@@ -87,17 +97,77 @@ async fn list(states: &[InstanceState], endpoints: &Endpoints, output: &Output) 
         }));
         return Ok(());
     }
-    if agents.is_empty() && statuses.is_empty() {
+    if agents.is_empty() && !region.is_empty() {
+        output.line("no such instance is in this region");
+    } else if agents.is_empty() && statuses.is_empty() {
         output.line("no agent is registered");
     } else if agents.is_empty() {
         output.line("no instance is in this status");
     } else {
         table(&agents, &BTreeMap::new(), output);
     }
-    if let Some(total) = statistics.and_then(|statistics| statistics.total) {
-        output.line(&summary(&total));
+    if let Some(statistics) = statistics {
+        if let Some(total) = &statistics.total {
+            output.line(&summary(total));
+        }
+        if let Some(foreign) = foreign(&statistics) {
+            output.line(&foreign);
+        }
     }
     Ok(())
+}
+
+/// Agents of other regions in one line; `None` where no other region is followed.
+pub fn foreign(statistics: &GetStatisticsResponse) -> Option<String> {
+    let shown = statistics
+        .foreign
+        .as_ref()
+        .filter(|_| !statistics.peers.is_empty())?;
+    let regions: Vec<&str> = statistics.peers.iter().map(|peer| peer.region.as_str()).collect();
+    Some(format!(
+        "of other regions ({}): {}",
+        regions.join(", "),
+        summary(shown)
+    ))
+}
+
+/// The table of the registries of other regions, where there are any.
+pub fn peers(statistics: &GetStatisticsResponse, output: &Output) {
+    if statistics.peers.is_empty() {
+        return;
+    }
+    let rows = statistics.peers.iter().map(|peer| {
+        let counts = peer.statistics.unwrap_or_default();
+        [
+            peer.region.clone(),
+            peer.registry_url.clone(),
+            match time(peer.stale_since.as_ref()) {
+                None => "followed".to_owned(),
+                Some(since) => format!("STALE since {since}"),
+            },
+            counts.agents.to_string(),
+            counts.instances.to_string(),
+            peer.left_out.to_string(),
+            peer.problem.clone(),
+        ]
+    });
+    output.table(
+        [
+            "REGION",
+            "REGISTRY",
+            "STATE",
+            "AGENTS",
+            "INSTANCES",
+            "LEFT OUT",
+            "PROBLEM",
+        ],
+        rows.collect(),
+    );
+}
+
+fn time(time: Option<&prost_types::Timestamp>) -> Option<String> {
+    time.and_then(muster_api::time::from_proto)
+        .map(muster_api::time::rfc3339)
 }
 
 impl From<InstanceState> for InstanceStatus {
@@ -157,7 +227,23 @@ pub fn statistics_json(statistics: &GetStatisticsResponse) -> Value {
     };
     let namespaces = statistics.namespaces.iter();
     let skills = statistics.skills.iter();
+    let peers = statistics.peers.iter();
     json!({
+        "foreign": counts(&statistics.foreign),
+        "peers": peers
+            .map(|peer| {
+                json!({
+                    "region": peer.region,
+                    "registryUrl": peer.registry_url,
+                    "connected": peer.connected,
+                    "staleSince": time(peer.stale_since.as_ref()),
+                    "statistics": counts(&peer.statistics),
+                    "leftOut": peer.left_out,
+                    "resyncsTotal": peer.resyncs_total,
+                    "problem": peer.problem,
+                })
+            })
+            .collect::<Vec<_>>(),
         "total": counts(&statistics.total),
         "namespaces": namespaces
             .map(|it| json!({"namespace": it.namespace, "statistics": counts(&it.statistics)}))
@@ -203,6 +289,7 @@ pub fn table(agents: &[Agent], latencies: &Latencies, output: &Output) {
                         seconds => format!("{:.1} ms", seconds * 1e3),
                     }
                 }),
+                join(instances, origin),
                 join(instances, |instance| instance.endpoint.clone()),
                 skills.join(", "),
             ]
@@ -215,6 +302,7 @@ pub fn table(agents: &[Agent], latencies: &Latencies, output: &Output) {
             "STATUS",
             "LOAD",
             "MEAN ANSWER",
+            "ORIGIN",
             "ENDPOINT",
             "SKILLS",
         ],
@@ -229,6 +317,16 @@ fn join(instances: &[Instance], show: impl Fn(&Instance) -> String) -> String {
         shown.push(format!("… {} more", instances.len() - SHOWN));
     }
     shown.join("\n")
+}
+
+/// Where an instance is registered, and its region.
+fn origin(instance: &Instance) -> String {
+    match (&instance.origin, instance.region.as_str()) {
+        (Some(origin), _) if origin.stale_since.is_some() => format!("{} STALE", origin.region),
+        (Some(origin), _) => origin.region.clone(),
+        (None, "") => "here".to_owned(),
+        (None, region) => format!("here ({region})"),
+    }
 }
 
 fn statuses(instances: &[Instance]) -> String {
@@ -323,12 +421,12 @@ pub fn agent_json(agent: &Agent) -> Value {
 }
 
 fn instance_json(instance: &Instance) -> Value {
-    let time = |time: &Option<_>| {
-        time.as_ref()
-            .and_then(muster_api::time::from_proto)
-            .map(muster_api::time::rfc3339)
-    };
     json!({
+        "origin": instance.origin.as_ref().map(|origin| json!({
+            "region": origin.region,
+            "registryUrl": origin.registry_url,
+            "staleSince": time(origin.stale_since.as_ref()),
+        })),
         "id": instance.instance_id,
         "endpoint": instance.endpoint,
         "status": status_name(instance),
@@ -343,7 +441,7 @@ fn instance_json(instance: &Instance) -> Value {
         "succeededTotal": instance.succeeded_total,
         "failedTotal": instance.failed_total,
         "epoch": instance.epoch,
-        "registeredAt": time(&instance.registered_at),
-        "lastHeartbeatAt": time(&instance.last_heartbeat_at),
+        "registeredAt": time(instance.registered_at.as_ref()),
+        "lastHeartbeatAt": time(instance.last_heartbeat_at.as_ref()),
     })
 }

@@ -191,6 +191,9 @@ pub enum AgentsCommand {
         /// ago, which nothing else lists.
         #[arg(long, value_enum)]
         status: Vec<InstanceState>,
+        /// Only instances of this region.
+        #[arg(long, default_value = "")]
+        region: String,
     },
     /// Show one agent with its card and instances.
     Get {

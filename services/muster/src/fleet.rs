@@ -342,7 +342,9 @@ async fn all_agents_known(endpoints: &Endpoints, ports: &[String]) {
     let mut interval = tokio::time::interval(ASK_AGAIN);
     loop {
         interval.tick().await;
-        let registered = agents::all(endpoints, &[]).await.map_or(0, |agents| agents.len());
+        let registered = agents::all(endpoints, &[], "")
+            .await
+            .map_or(0, |agents| agents.len());
         let Ok(mut router) = endpoints.router() else {
             continue;
         };

@@ -66,7 +66,7 @@ impl Picture {
         let (registry, router, engine) = tokio::join!(
             timed(endpoints, Service::Registry, async {
                 Ok(Registered {
-                    agents: agents::all(endpoints, &[]).await?,
+                    agents: agents::all(endpoints, &[], "").await?,
                     statistics: agents::statistics(endpoints).await?,
                 })
             }),
@@ -112,8 +112,13 @@ impl Picture {
     /// The tables for people.
     pub fn print(&self, endpoints: &Endpoints, output: &Output) {
         let registry = row("registry", &endpoints.registry, &self.registry, |registered| {
-            let total = registered.statistics.as_ref().and_then(|it| it.total.as_ref());
-            total.map_or_else(|| format!("{} agents", registered.agents.len()), agents::summary)
+            let statistics = registered.statistics.as_ref();
+            let own = statistics.and_then(|it| it.total.as_ref());
+            let own = own.map_or_else(|| format!("{} agents", registered.agents.len()), agents::summary);
+            match statistics.and_then(agents::foreign) {
+                Some(foreign) => format!("{own}; {foreign}"),
+                None => own,
+            }
         });
         let router = row("router", &endpoints.router, &self.router, |status| {
             let view = if status.view_stale {
@@ -129,8 +134,9 @@ impl Picture {
                 ),
                 _ => String::new(),
             };
+            let elsewhere = elsewhere(status);
             format!(
-                "queue {} of {}, {} in flight, {} answered, {} failed{inbox}{view}",
+                "queue {} of {}, {} in flight, {} answered, {} failed{elsewhere}{inbox}{view}",
                 status.queue_depth,
                 status.queue_capacity,
                 status.in_flight,
@@ -159,6 +165,9 @@ impl Picture {
             vec![registry, router, engine],
         );
         if let Ok(registered) = &self.registry.outcome {
+            if let Some(statistics) = &registered.statistics {
+                agents::peers(statistics, output);
+            }
             agents::table(&registered.agents, &self.latencies(), output);
         }
     }
@@ -186,6 +195,16 @@ impl Picture {
     }
 }
 
+/// How many attempts went to other regions than the router's own; empty where none did.
+fn elsewhere(status: &RouterStatus) -> String {
+    let others = status.regions.iter().filter(|row| row.region != status.region);
+    let sent: u64 = others.map(|row| row.sent_total).sum();
+    if status.region.is_empty() || sent == 0 {
+        return String::new();
+    }
+    format!(", {sent} sent to other regions than {}", status.region)
+}
+
 fn router_json(status: &RouterStatus) -> Value {
     let instances: Vec<Value> = status
         .instances
@@ -201,8 +220,14 @@ fn router_json(status: &RouterStatus) -> Value {
                 "failedTotal": instance.failed_total,
                 "latencySeconds": instance.latency_seconds,
                 "breaker": instance.breaker,
+                "region": instance.region,
             })
         })
+        .collect();
+    let regions: Vec<Value> = status
+        .regions
+        .iter()
+        .map(|row| json!({"region": row.region, "instances": row.instances, "sentTotal": row.sent_total}))
         .collect();
     let calls: Vec<Value> = status
         .calls
@@ -229,6 +254,8 @@ fn router_json(status: &RouterStatus) -> Value {
         "matchedTotal": status.matched_total,
         "inbox": status.inbox.as_ref().map(inbox_json),
         "calls": calls,
+        "region": status.region,
+        "regions": regions,
         "viewStale": status.view_stale,
         "viewAgeSeconds": status.view_age_seconds,
         "instances": instances,

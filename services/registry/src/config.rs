@@ -1,5 +1,7 @@
 //! The registry's settings.
 
+mod federation;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,6 +15,8 @@ use serde::{Deserialize, Serialize};
 use crate::lease::Terms;
 use crate::offline;
 use crate::store::watchers::WatchLimits;
+
+pub use federation::{Federation, Peer};
 
 /// Bounds of [`Settings::keeper_lease`].
 const SHORTEST_KEEPER_LEASE: Duration = Duration::from_millis(300);
@@ -87,6 +91,8 @@ pub struct Settings {
     pub outbound: outbound::Config,
     /// Whose signatures of cards are good, and what becomes of cards without.
     pub card_trust: trust::Config,
+    /// The registries of other regions.
+    pub federation: Federation,
 }
 
 impl Default for Settings {
@@ -107,6 +113,7 @@ impl Default for Settings {
             max_managed_agents: 1_000,
             outbound: outbound::Config::default(),
             card_trust: trust::Config::default(),
+            federation: Federation::default(),
         }
     }
 }
@@ -181,6 +188,7 @@ impl Settings {
                 mistakes.add(format!("registry.{key}"), format!("must be from 1 to {most}"));
             }
         }
+        self.federation.validate(mistakes);
         self.redis
             .validate("registry", self.redis_cluster_endpoint.as_deref(), mistakes);
     }
@@ -250,9 +258,17 @@ mod tests {
             ("registry.redis.key_prefix", "a{b}"),
             ("registry.max_managed_agents", "10001"),
             ("registry.outbound.allow", "[\"http://a\"]"),
+            ("registry.federation.grace_seconds", "0"),
         ] {
             let told = mistakes(&[(key, value)]);
             assert!(told.contains(key), "{key}: {told}");
         }
+        let told = mistakes(&[(
+            "registry.federation.peers",
+            r#"[{"region":"eu","url":"eu:7401"}]"#,
+        )]);
+        assert!(told.contains("registry.federation.peers[0].url"), "{told}");
+        let good = r#"[{"region":"eu","url":"http://eu:7401"}]"#;
+        assert_eq!(mistakes(&[("registry.federation.peers", good)]), "");
     }
 }

@@ -1,5 +1,7 @@
 //! The registry over gRPC: decode, call, encode, and the only map from errors to statuses.
 
+pub mod discover;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +16,7 @@ use muster_runtime::trust::{Peer, Role, Trust};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
+use crate::federation::hub::Standing;
 use crate::instance;
 use crate::lease::{self, Agent, Statistics};
 use crate::managed::{self, Managed};
@@ -161,7 +164,15 @@ impl RegistryService for Service {
             .statistics(request.get_ref())
             .await
             .map_err(status)?;
-        Ok(Response::new(statistics.into()))
+        let peers = self.registry.peers(request.get_ref());
+        let mut answer: proto::GetStatisticsResponse = statistics.into();
+        let mut foreign = Counts::default();
+        for peer in &peers {
+            foreign.merge(&peer.counts);
+        }
+        answer.foreign = Some(counts(&foreign, 0));
+        answer.peers = peers.into_iter().map(Into::into).collect();
+        Ok(Response::new(answer))
     }
 
     async fn watch_agents(
@@ -275,6 +286,23 @@ impl From<Statistics> for proto::GetStatisticsResponse {
             skills_total: statistics.skills_total as u64,
             expired_total: statistics.expired,
             revision: statistics.revision,
+            foreign: None,
+            peers: Vec::new(),
+        }
+    }
+}
+
+impl From<Standing> for proto::get_statistics_response::PeerStatistics {
+    fn from(standing: Standing) -> Self {
+        Self {
+            region: standing.region,
+            registry_url: standing.registry_url,
+            connected: standing.stale_since.is_none(),
+            stale_since: standing.stale_since.map(time::to_proto),
+            statistics: Some(counts(&standing.counts, 0)),
+            left_out: standing.left_out as u64,
+            resyncs_total: standing.resyncs,
+            problem: standing.problem,
         }
     }
 }
@@ -310,6 +338,11 @@ fn status(error: Error) -> Status {
     let mapped = match error {
         Error::Invalid(invalid) => ApiError::invalid_field(invalid.field, invalid.message),
         Error::PageToken(_) => ApiError::new(Reason::InvalidPageToken, message).with_field("page_token"),
+        Error::Elsewhere {
+            region, registry_url, ..
+        } => ApiError::new(Reason::AgentElsewhere, message)
+            .with_metadata("region", region)
+            .with_metadata("registry_url", registry_url),
         Error::Store(store::Error::Lease(refusal)) => match refusal {
             lease::Error::LeaseNotFound { .. } => ApiError::new(Reason::LeaseNotFound, message),
             lease::Error::NodeFull { node, limit } => ApiError::new(Reason::NodeFull, message)
@@ -409,6 +442,14 @@ mod tests {
                 Reason::WatchOverrun,
             ),
             (Error::Store(store::Error::WatchInterrupted), Reason::WatchOverrun),
+            (
+                Error::Elsewhere {
+                    agent_id: "a".into(),
+                    region: "eu".to_owned(),
+                    registry_url: "http://eu:7401".to_owned(),
+                },
+                Reason::AgentElsewhere,
+            ),
             (
                 Error::Store(store::Error::Unavailable("gone".into())),
                 Reason::StoreUnavailable,

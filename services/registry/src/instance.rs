@@ -5,6 +5,7 @@
 //! copying an [`Instance`] for a reader or a watcher is cheap however large its card is.
 
 pub mod card;
+mod origin;
 pub mod wire;
 
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use url::Url;
 use uuid::Uuid;
 
 pub use card::Card;
+pub use origin::Origin;
 
 /// Why an instance, or a request about one, was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -74,6 +76,8 @@ pub struct Profile {
     pub binding: Binding,
     /// Its share of new work beside the other instances of its agent, from 0 (none) to [`MAX_WEIGHT`].
     pub weight: u32,
+    /// The registry of another region that keeps its lease; `None` for one of this registry's own.
+    pub origin: Option<Arc<Origin>>,
 }
 
 /// The weight of an instance that names none.

@@ -20,7 +20,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -122,6 +122,8 @@ pub enum Departure {
     Deregistered,
     /// Its lease ended.
     Expired,
+    /// The registry of another region, which keeps its lease, names it no more or is not heard. It may be alive.
+    Unheard,
 }
 
 /// What happened to an instance.
@@ -153,6 +155,28 @@ pub struct Agent {
     pub agent_id: Arc<str>,
     /// Its instances, by id.
     pub instances: Vec<Instance>,
+}
+
+/// Which instances a list shows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Those in these statuses; `None` for all live ones.
+    pub statuses: Option<BTreeSet<Status>>,
+    /// Those of this region; `None` for any.
+    pub region: Option<String>,
+}
+
+impl Wanted {
+    fn takes(&self, instance: &Instance) -> bool {
+        let in_region = |region: &String| *region == instance.profile.region;
+        let in_status = |statuses: &BTreeSet<Status>| statuses.contains(&instance.report.status);
+        self.region.as_ref().is_none_or(in_region) && self.statuses.as_ref().is_none_or(in_status)
+    }
+
+    fn takes_offline(&self) -> bool {
+        let statuses = self.statuses.as_ref();
+        statuses.is_some_and(|statuses| statuses.contains(&Status::Offline))
+    }
 }
 
 /// How many instances there are.

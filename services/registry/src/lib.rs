@@ -10,6 +10,7 @@
 //! watching.rs        what a watcher is sent, in which pieces
 //! upkeep.rs          ends leases on time for those who watch
 //! managed.rs         agents that know nothing of the registry and are kept by their cards
+//! federation.rs      agents of other regions, which their registries tell
 //! ```
 //!
 //! An instance is believed for as long as its lease lasts, and a lease lasts as long as heartbeats come. That is the
@@ -23,6 +24,7 @@ pub mod catalogue;
 pub mod changes;
 pub mod config;
 pub mod discovery;
+pub mod federation;
 pub mod grpc;
 pub mod instance;
 pub mod lease;
@@ -43,7 +45,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_api::registry::registry_service_server::RegistryServiceServer;
 use muster_rpc::outbound::Outbound;
 use muster_runtime::health::Kind;
 use muster_runtime::{Chassis, Error, Listeners, Shutdown, Surface};
@@ -54,7 +55,7 @@ use managed::store::Entries;
 use managed::store::embedded::Embedded;
 use managed::store::memory::Memory;
 use metrics::Observer;
-use registry::Registry;
+use registry::{Registry, Stores};
 
 /// How long the store may take to answer a readiness check.
 const STORE_PATIENCE: Duration = Duration::from_secs(3);
@@ -74,8 +75,10 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
     };
     let store = opened.attended(&chassis);
     let observer = Arc::new(Observer::new(chassis.metrics.clone()));
+    let opened = federation::open(settings, &store, &clock).await?;
+    let hub = opened.map(|opened| opened.attended(&observer, &chassis));
     let registry = Registry::new(
-        Arc::clone(&store),
+        Stores::new(Arc::clone(&store), hub),
         Arc::clone(&clock),
         Arc::clone(&observer),
         settings,
@@ -118,8 +121,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
         chassis.trust.clone(),
         chassis.shutdown.clone(),
     );
-    let service =
-        RegistryServiceServer::new(service).max_decoding_message_size(config.server.max_message_bytes);
+    let service = grpc::discover::Server::new(service, config.server.max_message_bytes);
     chassis
         .serve(
             listeners,

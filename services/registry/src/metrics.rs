@@ -3,16 +3,21 @@
 //! Labels are bounded. A caller chooses the skills that it asks for, so only skills that exist are named, and only
 //! the first so many; all others are `other`.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use muster_runtime::Metrics;
-use muster_runtime::metrics::{Definition, Kind};
-use parking_lot::Mutex;
+use muster_runtime::metrics::{Counter, Definition, Kind};
+use parking_lot::RwLock;
 
+use crate::federation::hub::Standing;
 use crate::lease::Census;
+use crate::store::Feed;
 
 /// Most skills that get a label of their own.
 const MAX_CAPABILITIES: usize = 200;
+/// The label of all others.
+const OTHER: &str = "other";
 
 const DISCOVERIES: &str = "agent_discovery_requests_total";
 const INSTANCES: &str = "muster_registry_instances";
@@ -21,6 +26,13 @@ const HEARTBEATS: &str = "muster_registry_heartbeats_total";
 const EXPIRATIONS: &str = "muster_registry_expirations_total";
 const WATCHERS: &str = "muster_registry_watchers";
 const MANAGED: &str = "muster_registry_managed_agents";
+const PEERS: &str = "muster_registry_federation_peers_connected";
+const FOREIGN: &str = "muster_registry_federation_instances";
+const PEER_LAG: &str = "muster_registry_federation_lag_seconds";
+const RESYNCS: &str = "muster_registry_federation_resyncs_total";
+const FULL_READS: &str = "muster_registry_store_full_reads_total";
+const BEHIND: &str = "muster_registry_store_lag_changes";
+const SILENT: &str = "muster_registry_store_lag_seconds";
 
 /// Every metric of the registry.
 pub const DEFINITIONS: &[Definition] = &[
@@ -59,12 +71,57 @@ pub const DEFINITIONS: &[Definition] = &[
         kind: Kind::Gauge,
         help: "Agents that the registry keeps by their cards, by state (present, absent)",
     },
+    Definition {
+        name: PEERS,
+        kind: Kind::Gauge,
+        help: "Registries of other regions that are followed now",
+    },
+    Definition {
+        name: FOREIGN,
+        kind: Kind::Gauge,
+        help: "Instances of other regions that are shown, by region",
+    },
+    Definition {
+        name: PEER_LAG,
+        kind: Kind::Gauge,
+        help: "For how long the registry of a region has not been heard, by region; 0 while it is followed",
+    },
+    Definition {
+        name: RESYNCS,
+        kind: Kind::Counter,
+        help: "How often all instances of a region were read anew, by region",
+    },
+    Definition {
+        name: FULL_READS,
+        kind: Kind::Counter,
+        help: "How often everything was read from Redis, at the start and where the feed of changes did not go on",
+    },
+    Definition {
+        name: BEHIND,
+        kind: Kind::Gauge,
+        help: "Changes that Redis is known to have and that are not shown here yet",
+    },
+    Definition {
+        name: SILENT,
+        kind: Kind::Gauge,
+        help: "For how long Redis has told nothing of its changes; up to a second where nothing changes",
+    },
 ];
 
-/// Writes the metrics.
+/// Writes the metrics. The series of what comes by the thousand are looked up once: to find one by its labels makes and
+/// hashes several strings.
 pub struct Observer {
     metrics: Metrics,
-    capabilities: Mutex<BTreeSet<String>>,
+    renewed: Counter,
+    refused: Counter,
+    searches: RwLock<BTreeMap<String, Searches>>,
+}
+
+/// Searches for one skill.
+#[derive(Clone)]
+struct Searches {
+    found: Counter,
+    empty: Counter,
 }
 
 /// Which skill a search is counted under.
@@ -87,27 +144,49 @@ impl Observer {
     /// Writes to these metrics.
     #[must_use]
     pub fn new(metrics: Metrics) -> Self {
+        let heartbeats = |outcome: &str| metrics.counter(HEARTBEATS, &[("outcome", outcome.to_owned())]);
         Self {
+            renewed: heartbeats("renewed"),
+            refused: heartbeats("refused"),
+            searches: RwLock::default(),
             metrics,
-            capabilities: Mutex::default(),
         }
     }
 
     /// A search has been answered.
     pub fn discovery(&self, capability: Capability<'_>, found: bool) {
-        let capability = match capability {
-            Capability::Any => "any".to_owned(),
-            Capability::Several => "several".to_owned(),
-            Capability::Known(skill) if self.has_label(skill) => skill.to_owned(),
-            Capability::Known(_) | Capability::Unknown => "other".to_owned(),
+        let searches = match capability {
+            Capability::Any => self.searches("any"),
+            Capability::Several => self.searches("several"),
+            Capability::Known(skill) => self.searches(skill),
+            Capability::Unknown => self.searches(OTHER),
         };
-        let status = if found { "found" } else { "empty" };
-        self.metrics
-            .counter(
-                DISCOVERIES,
-                &[("capability", capability), ("status", status.to_owned())],
-            )
-            .increment(1);
+        let counter = if found { searches.found } else { searches.empty };
+        counter.increment(1);
+    }
+
+    /// The series of a skill, or that of all others where there are enough.
+    fn searches(&self, skill: &str) -> Searches {
+        if let Some(known) = self.searches.read().get(skill) {
+            return known.clone();
+        }
+        let mut searches = self.searches.write();
+        let name = if searches.len() < MAX_CAPABILITIES {
+            skill
+        } else {
+            OTHER
+        };
+        let made = || {
+            let series = |status: &str| {
+                let labels = [("capability", name.to_owned()), ("status", status.to_owned())];
+                self.metrics.counter(DISCOVERIES, &labels)
+            };
+            Searches {
+                found: series("found"),
+                empty: series("empty"),
+            }
+        };
+        searches.entry(name.to_owned()).or_insert_with(made).clone()
     }
 
     /// A registration has been decided.
@@ -120,10 +199,8 @@ impl Observer {
 
     /// A heartbeat has been decided.
     pub fn heartbeat(&self, renewed: bool) {
-        let outcome = if renewed { "renewed" } else { "refused" };
-        self.metrics
-            .counter(HEARTBEATS, &[("outcome", outcome.to_owned())])
-            .increment(1);
+        let counter = if renewed { &self.renewed } else { &self.refused };
+        counter.increment(1);
     }
 
     /// The instances have been counted.
@@ -147,18 +224,38 @@ impl Observer {
         }
     }
 
+    /// It has been looked how it is with the registries of other regions.
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
+    pub fn federation(&self, standings: &[Standing], now: Timestamp) {
+        let connected = standings.iter().filter(|peer| peer.stale_since.is_none());
+        self.metrics.gauge(PEERS, &[]).set(connected.count() as f64);
+        for peer in standings {
+            let labels = [("region", peer.region.clone())];
+            let lag = peer
+                .stale_since
+                .map_or(0.0, |since| now.duration_since(since).as_secs_f64().max(0.0));
+            self.metrics.gauge(PEER_LAG, &labels).set(lag);
+            self.metrics
+                .gauge(FOREIGN, &labels)
+                .set(peer.counts.live() as f64);
+            self.metrics.counter(RESYNCS, &labels).absolute(peer.resyncs);
+        }
+    }
+
+    /// It has been looked how the store follows its server.
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
+    pub fn feed(&self, feed: &Feed) {
+        self.metrics.counter(FULL_READS, &[]).absolute(feed.full_reads);
+        self.metrics.gauge(BEHIND, &[]).set(feed.behind as f64);
+        self.metrics.gauge(SILENT, &[]).set(feed.silent.as_secs_f64());
+    }
+
     /// A stream begins to watch.
     #[must_use]
     pub fn watching(&self) -> Watching {
         let gauge = self.metrics.gauge(WATCHERS, &[]);
         gauge.increment(1.0);
         Watching(gauge)
-    }
-
-    fn has_label(&self, skill: &str) -> bool {
-        let mut capabilities = self.capabilities.lock();
-        capabilities.contains(skill)
-            || (capabilities.len() < MAX_CAPABILITIES && capabilities.insert(skill.to_owned()))
     }
 }
 

@@ -12,8 +12,11 @@ use uuid::Uuid;
 
 use crate::config::Settings;
 use crate::discovery::{self, Found, Query, Rank};
+use crate::federation;
+use crate::federation::hub::{Hub, Standing};
+use crate::federation::store::Federated;
 use crate::instance::{self, wire};
-use crate::lease::{Agent, Grant, Renewal, Statistics};
+use crate::lease::{Agent, Grant, Renewal, Statistics, Wanted};
 use crate::metrics::{Capability, Observer};
 use crate::page;
 use crate::probe::Probe;
@@ -36,11 +39,48 @@ pub enum Error {
     /// The store refuses.
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// The agent is registered in another region, and only shown here.
+    #[error(
+        "agent '{agent_id}' is registered in region '{region}', and only its registry at {registry_url} changes it"
+    )]
+    Elsewhere {
+        /// The agent.
+        agent_id: Arc<str>,
+        /// Its region.
+        region: String,
+        /// Where its registry is.
+        registry_url: String,
+    },
+}
+
+/// What the registry keeps, and what it shows.
+pub struct Stores {
+    /// The own instances.
+    own: Arc<dyn Store>,
+    /// The own ones, and those of other regions where those are followed.
+    shown: Arc<dyn Store>,
+    hub: Option<Arc<Hub>>,
+}
+
+impl Stores {
+    /// The own store, with what is known of other regions.
+    #[must_use]
+    pub fn new(own: Arc<dyn Store>, hub: Option<Arc<Hub>>) -> Self {
+        let shown = match &hub {
+            Some(hub) => Arc::new(Federated::new(Arc::clone(&own), Arc::clone(hub))),
+            None => Arc::clone(&own),
+        };
+        Self { own, shown, hub }
+    }
 }
 
 /// See the module.
 pub struct Registry {
     store: Arc<dyn Store>,
+    own: Arc<dyn Store>,
+    hub: Option<Arc<Hub>>,
+    /// The region of instances that name none; empty for none.
+    region: String,
     clock: SharedClock,
     probe: Option<Probe>,
     trust: Option<Trust>,
@@ -59,19 +99,22 @@ pub struct Agents {
 }
 
 impl Registry {
-    /// The use cases over a store.
+    /// The use cases over what is kept.
     ///
     /// # Errors
     /// The keys that cards are to be signed with cannot be read.
     pub fn new(
-        store: Arc<dyn Store>,
+        stores: Stores,
         clock: SharedClock,
         observer: Arc<Observer>,
         settings: &Settings,
     ) -> Result<Self, String> {
         let trust = Trust::load(&settings.card_trust, "registry.card_trust", clock.monotonic())?;
         Ok(Self {
-            store,
+            store: stores.shown,
+            own: stores.own,
+            hub: stores.hub,
+            region: settings.federation.region.clone(),
             clock,
             probe: settings.probe_endpoints.then(Probe::default),
             trust,
@@ -124,7 +167,10 @@ impl Registry {
     }
 
     async fn grant_to(&self, message: proto::Instance, probe: Option<&Probe>) -> Result<Grant, Error> {
-        let (profile, report) = wire::registration(message, self.fresh_id())?;
+        let (mut profile, report) = wire::registration(message, self.fresh_id())?;
+        if profile.region.is_empty() {
+            profile.region.clone_from(&self.region);
+        }
         self.check_signatures(&profile)?;
         if let Some(probe) = probe {
             probe.check(&profile.endpoint).await?;
@@ -179,7 +225,26 @@ impl Registry {
             "" => None,
             text => Some(wire::instance_id("instance_id", text)?),
         };
-        Ok(self.store.drain(&namespace, &agent_id, instance_id).await?)
+        let drained = self.store.drain(&namespace, &agent_id, instance_id).await;
+        if let (Err(error), Some(hub)) = (&drained, &self.hub)
+            && federation::is_unknown(error)
+            && let Some(home) = federation::store::home(hub, &namespace, &agent_id, instance_id)
+        {
+            return Err(Error::Elsewhere {
+                agent_id,
+                region: home.region.clone(),
+                registry_url: home.registry_url.clone(),
+            });
+        }
+        Ok(drained?)
+    }
+
+    /// How it is with the registries of other regions, and how many instances of each are shown.
+    pub fn peers(&self, request: &proto::GetStatisticsRequest) -> Vec<Standing> {
+        let namespace = Some(request.namespace.as_str()).filter(|namespace| !namespace.is_empty());
+        self.hub
+            .as_ref()
+            .map_or_else(Vec::new, |hub| hub.standings(namespace))
     }
 
     /// Finds instances; says the token of the next page, empty on the last.
@@ -217,13 +282,18 @@ impl Registry {
         let namespace = wire::namespace("namespace", &request.namespace)?;
         let after = page::after(&namespace, &request.page_token)?;
         let statuses = discovery::statuses(&request.statuses)?;
+        let region = wire::label("region", request.region.clone())?;
+        let wanted = Wanted {
+            statuses: Some(statuses).filter(|statuses| !statuses.is_empty()),
+            region: Some(region).filter(|region| !region.is_empty()),
+        };
         let page = self
             .store
             .agents(
                 &namespace,
                 after.as_deref(),
                 page::size(request.page_size),
-                Some(&statuses).filter(|statuses| !statuses.is_empty()),
+                &wanted,
             )
             .await?;
         let next_page_token = match page.agents.last() {
@@ -259,7 +329,8 @@ impl Registry {
             incarnation,
             revision: request.since_revision,
         });
-        Ok(self.store.watch(since).await?)
+        let watched = if request.own_only { &self.own } else { &self.store };
+        Ok(watched.watch(since).await?)
     }
 
     /// A new UUIDv7 on the injected clock.

@@ -10,7 +10,6 @@ pub mod memory;
 pub mod redis;
 pub mod watchers;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,8 +17,8 @@ use futures::stream::BoxStream;
 use uuid::Uuid;
 
 use crate::discovery::{Found, Query};
-use crate::instance::{Instance, Profile, Report, Status};
-use crate::lease::{self, Agent, Census, Event, Grant, Renewal, Statistics};
+use crate::instance::{Instance, Profile, Report};
+use crate::lease::{self, Agent, Census, Event, Grant, Renewal, Statistics, Wanted};
 
 /// Why a store did not do what was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -78,6 +77,17 @@ pub struct Watch {
     pub events: BoxStream<'static, Result<Event, Error>>,
 }
 
+/// How a store follows its server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Feed {
+    /// How often everything was read, the first time included.
+    pub full_reads: u64,
+    /// Changes that the server is known to have and that are not shown here.
+    pub behind: u64,
+    /// How long the server has not been heard.
+    pub silent: Duration,
+}
+
 /// See the module.
 #[async_trait::async_trait]
 pub trait Store: Send + Sync + 'static {
@@ -107,13 +117,13 @@ pub trait Store: Send + Sync + 'static {
     /// One agent.
     async fn agent(&self, namespace: &Arc<str>, agent_id: &Arc<str>) -> Result<Agent, Error>;
 
-    /// Agents by id, after a given one, at most `limit`, with their instances in these statuses; `None` for all live ones.
+    /// Agents by id, after a given one, at most `limit`, with their instances that are wanted.
     async fn agents(
         &self,
         namespace: &Arc<str>,
         after: Option<&str>,
         limit: usize,
-        statuses: Option<&BTreeSet<Status>>,
+        wanted: &Wanted,
     ) -> Result<Page, Error>;
 
     /// What there is in a namespace, or in all, with at most so many skills.
@@ -127,4 +137,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Counts.
     async fn census(&self) -> Result<Census, Error>;
+
+    /// How it goes with following the store's server; `None` for a store that has none.
+    fn feed(&self) -> Option<Feed> {
+        None
+    }
 }

@@ -39,6 +39,15 @@ impl Counts {
         self.load as f64 / FULL / (self.live().max(1) as f64)
     }
 
+    /// Those of somebody else as well. An agent that both have counts twice.
+    pub fn merge(&mut self, other: &Self) {
+        self.agents += other.agents;
+        self.load += other.load;
+        for (count, more) in self.by_status.iter_mut().zip(other.by_status) {
+            *count += more;
+        }
+    }
+
     fn add(&mut self, instance: &Instance) {
         self.by_status[instance.report.status as usize] += 1;
         self.load += load(instance);

@@ -47,6 +47,9 @@ pub async fn run(
 async fn round(store: &dyn Store, observer: &Observer) -> Result<Option<Duration>, store::Error> {
     let next = store.expire().await?;
     observer.census(&store.census().await?);
+    if let Some(feed) = store.feed() {
+        observer.feed(&feed);
+    }
     Ok(next)
 }
 

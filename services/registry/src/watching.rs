@@ -154,6 +154,7 @@ impl From<Event> for WatchAgentsResponse {
                 let reason = match departure {
                     Departure::Deregistered => RemovalReason::Deregistered,
                     Departure::Expired => RemovalReason::Expired,
+                    Departure::Unheard => RemovalReason::Unheard,
                 };
                 Told::Removed(Removal {
                     namespace: key.namespace.to_string(),

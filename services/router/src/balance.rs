@@ -6,13 +6,16 @@
 //!
 //! The cost of an instance is the work it has (calls from here, and what it reports, which counts the calls of
 //! others) times how slow it has been relative to the other candidates, divided by how often it succeeds.
-//! Preferences come before cost: the caller's region and room below the maximum load, but never at the price of a
-//! refusal; when everybody is busy, the busy are chosen from.
+//! Preferences come before cost: room below the maximum load, and then the nearest region ([`crate::regions`]), but never at
+//! the price of a refusal; when everybody is busy, the busy are chosen from. So calls spill over to the next region when the
+//! nearest is full, ejected or gone, and come back with it.
 //!
 //! Instances may have weights. The first of the two is drawn by weight, the second by weight from those of the same version:
 //! so a version that is tried out gets exactly its share of new work, however idle it is, and within a version the cheaper one
 //! still wins. An instance that has just come gets less at first ([`Preferences::slow_start`]): it has caches to fill and
-//! pools to open, and without load it would look best of all. Who has weight 0 is drawn only where all have.
+//! pools to open, and without load it would look best of all. Where all of a region have just come (it was away) and those of
+//! the next have not, the rest of the calls go on to the next, so that a region that comes back is not flooded by the
+//! traffic of all. Who has weight 0 is drawn only where all have.
 
 use std::time::Duration;
 
@@ -31,6 +34,9 @@ const LEAST_SHARE: f64 = 0.1;
 
 /// Parts into which a unit of weight is cut where some instances have just come.
 const PARTS: f64 = 1000.0;
+
+/// As many, to draw one of them.
+const WHOLE: usize = 1000;
 
 /// What a balancer goes by beside the candidates.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -52,8 +58,8 @@ pub struct Candidate<'a> {
     pub latency: Option<f64>,
     /// Smoothed share of successes, from 0 to 1.
     pub success: f64,
-    /// Whether it is in the preferred region, or no region is preferred.
-    pub near: bool,
+    /// How far its region is; 0 is the nearest.
+    pub distance: u32,
     /// Whether it says that others are to be preferred.
     pub busy: bool,
     /// Its share of new work relative to the others.
@@ -66,9 +72,21 @@ pub struct Candidate<'a> {
 
 impl Candidate<'_> {
     /// Lower is preferred; see the module's documentation.
-    fn tier(&self, max_load: f64) -> u8 {
-        let full = self.busy || self.load > max_load;
-        u8::from(full) * 2 + u8::from(!self.near)
+    fn tier(&self, max_load: f64) -> Tier {
+        Tier {
+            is_idle_by_wish: self.weight == 0,
+            is_full: self.busy || self.load > max_load,
+            distance: self.distance,
+        }
+    }
+
+    /// The part of its weight that it has by now.
+    fn share(&self, slow_start: Duration) -> f64 {
+        if self.age >= slow_start {
+            1.0
+        } else {
+            (self.age.as_secs_f64() / slow_start.as_secs_f64()).max(LEAST_SHARE)
+        }
     }
 
     fn cost(&self, mean_latency: Option<f64>) -> f64 {
@@ -83,6 +101,57 @@ impl Candidate<'_> {
     }
 }
 
+/// Among whom it is chosen by cost; lower is preferred.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Tier {
+    is_idle_by_wish: bool,
+    is_full: bool,
+    distance: u32,
+}
+
+impl Tier {
+    /// The tier whose turn it is: the best, unless all in it have just come and those further away have not.
+    fn of(
+        candidates: &[Candidate<'_>],
+        preferences: Preferences,
+        mut draw: impl FnMut(usize) -> usize,
+    ) -> Option<Self> {
+        let tier = |candidate: &Candidate<'_>| candidate.tier(preferences.max_load);
+        let mut best = candidates.iter().map(tier).min()?;
+        let grown = |wanted: Self| {
+            let members = candidates.iter().filter(|candidate| tier(candidate) == wanted);
+            let shares = members.map(|candidate| candidate.share(preferences.slow_start));
+            shares.fold(0.0, f64::max)
+        };
+        loop {
+            let share = grown(best);
+            if share >= 1.0 {
+                return Some(best);
+            }
+            let is_further = |next: &Self| *next > best && next.is_like(best);
+            let Some(next) = candidates.iter().map(tier).filter(is_further).min() else {
+                return Some(best);
+            };
+            let others = grown(next);
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "from 0 to a thousand"
+            )]
+            let kept = (share / others * PARTS) as usize;
+            if share >= others || draw(WHOLE) < kept {
+                return Some(best);
+            }
+            best = next;
+        }
+    }
+
+    /// Whether they differ by distance alone.
+    fn is_like(self, other: Self) -> bool {
+        self.is_idle_by_wish == other.is_idle_by_wish && self.is_full == other.is_full
+    }
+}
+
 /// Picks one of the candidates, by position; `None` only when there are none. `random` returns a number below
 /// its argument.
 pub fn pick(
@@ -91,17 +160,14 @@ pub fn pick(
     mut random: impl FnMut(usize) -> usize,
 ) -> Option<usize> {
     let max_load = preferences.max_load;
-    let tier = candidates
-        .iter()
-        .map(|candidate| candidate.tier(max_load))
-        .min()?;
+    let mut draw = |below: usize| random(below).min(below - 1);
+    let tier = Tier::of(candidates, preferences, &mut draw)?;
     let eligible: Vec<usize> = (0..candidates.len())
         .filter(|&index| candidates[index].tier(max_load) == tier)
         .collect();
     if let [only] = eligible.as_slice() {
         return Some(*only);
     }
-    let mut draw = |below: usize| random(below).min(below - 1);
     let weights: Vec<usize> = eligible
         .iter()
         .map(|&index| weight(&candidates[index], preferences.slow_start))
@@ -135,17 +201,12 @@ pub fn pick(
 
 /// The weight that an instance has by now, in parts.
 fn weight(candidate: &Candidate<'_>, slow_start: Duration) -> usize {
-    let share = if candidate.age >= slow_start {
-        1.0
-    } else {
-        (candidate.age.as_secs_f64() / slow_start.as_secs_f64()).max(LEAST_SHARE)
-    };
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "a weight of 32 bits times a thousand at most"
     )]
-    let parts = (f64::from(candidate.weight) * share * PARTS) as usize;
+    let parts = (f64::from(candidate.weight) * candidate.share(slow_start) * PARTS) as usize;
     parts
 }
 
@@ -181,7 +242,7 @@ mod tests {
         load: 0.0,
         latency: None,
         success: 1.0,
-        near: true,
+        distance: 0,
         busy: false,
         weight: 100,
         version: "1",
@@ -225,7 +286,8 @@ mod tests {
             in_flight: 50,
             ..IDLE
         };
-        let far = Candidate { near: false, ..IDLE };
+        let far = Candidate { distance: 1, ..IDLE };
+        assert_eq!(better(Candidate { distance: 2, ..IDLE }, far), 1);
         assert_eq!(better(near_but_working, far), 0);
         let near_but_full = Candidate { load: 0.9, ..IDLE };
         assert_eq!(better(near_but_full, far), 1);
@@ -296,16 +358,16 @@ mod tests {
             proptest::num::f64::ANY,
             proptest::option::of(0.0f64..10.0),
             proptest::num::f64::ANY,
-            any::<[bool; 2]>(),
+            (0u32..3, any::<bool>()),
             (0u32..=1000, prop_oneof![Just("1"), Just("2")], 0u64..20),
         )
             .prop_map(
-                |(in_flight, load, latency, success, [near, busy], (weight, version, age))| Candidate {
+                |(in_flight, load, latency, success, (distance, busy), (weight, version, age))| Candidate {
                     in_flight,
                     load,
                     latency,
                     success,
-                    near,
+                    distance,
                     busy,
                     weight,
                     version,
@@ -324,8 +386,44 @@ mod tests {
             prop_assert_eq!(picked.is_some(), !candidates.is_empty());
             if let Some(picked) = picked {
                 let best = candidates.iter().map(|candidate| candidate.tier(0.8)).min().unwrap();
-                prop_assert_eq!(candidates[picked].tier(0.8), best);
+                let picked = candidates[picked].tier(0.8);
+                let all_are_young = candidates
+                    .iter()
+                    .filter(|candidate| candidate.tier(0.8) == best)
+                    .all(|candidate| candidate.age < PREFERENCES.slow_start);
+                prop_assert!(picked == best || (all_are_young && picked.is_like(best)));
             }
+        }
+
+        #[test]
+        fn a_region_that_comes_back_gets_more_as_it_grows_and_then_all(
+            seconds in 0u64..20, near in 1usize..4, far in 1usize..4,
+        ) {
+            let back = Candidate { age: Duration::from_secs(seconds), ..IDLE };
+            let steady = Candidate { distance: 1, ..IDLE };
+            let candidates: Vec<_> = std::iter::repeat_n(back, near).chain(std::iter::repeat_n(steady, far)).collect();
+            let counts = spread(&candidates, 4_000);
+            let at_home: usize = counts[..near].iter().sum();
+            let share = back.share(PREFERENCES.slow_start);
+            #[expect(clippy::cast_precision_loss, reason = "a few thousand")]
+            let got = at_home as f64 / 4_000.0;
+            prop_assert!((got - share).abs() < 0.05, "{} of {}", got, share);
+            // Where the others have just come too, nobody is better than the own.
+            let young: Vec<_> = candidates.iter().map(|one| Candidate { age: back.age, ..*one }).collect();
+            prop_assert_eq!(spread(&young, 500)[..near].iter().sum::<usize>(), 500);
+        }
+
+        #[test]
+        fn calls_go_to_the_nearest_region_that_has_room_and_to_a_full_one_only_where_all_are(
+            full in proptest::collection::vec(any::<bool>(), 1..6),
+        ) {
+            let regions: Vec<Candidate<'_>> = (0u32..)
+                .zip(&full)
+                .map(|(distance, full)| Candidate { distance, load: if *full { 0.9 } else { 0.1 }, ..IDLE })
+                .collect();
+            let nearest = full.iter().position(|full| !full).unwrap_or(0);
+            let counts = spread(&regions, 100);
+            prop_assert_eq!(counts[nearest], 100);
         }
 
         #[test]

@@ -13,10 +13,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::balance::Preferences;
 use crate::flow::lines;
+use crate::regions::Regions;
 use crate::store::answers::Room;
 use crate::{credentials, deduplication, durable, forward, inbox};
 
 const MIB: usize = 1 << 20;
+/// Most regions that can be put in an order.
+const MOST_REGIONS: usize = 64;
 const DAY: u64 = 24 * 60 * 60;
 
 /// Where the operator sets what agents of JSON bindings may be reached at.
@@ -77,6 +80,9 @@ pub struct Router {
     pub namespace: String,
     /// Region of this router, whose agents are preferred; empty for no preference.
     pub region: String,
+    /// Regions that calls go to when the own one has no room or nobody, the preferred first. Others come after these, and are
+    /// chosen by how fast and how loaded their instances are.
+    pub region_order: Vec<String>,
     /// Calls that may wait for a place; one more is refused.
     pub message_queue_size: usize,
     /// Messages that may be with agents at once.
@@ -162,6 +168,7 @@ impl Default for Router {
             card_signing: sign::Config::default(),
             namespace: DEFAULT_NAMESPACE.to_owned(),
             region: String::new(),
+            region_order: Vec::new(),
             message_queue_size: 10_000,
             max_messages_in_flight: 1024,
             max_operations_in_flight: 1024,
@@ -224,7 +231,10 @@ impl Router {
                 .ok()
                 .filter(|after| !after.is_zero()),
             attempts: self.max_attempts,
-            region: self.region.clone(),
+            regions: Regions {
+                own: self.region.clone(),
+                order: self.region_order.clone(),
+            },
         }
     }
 
@@ -301,6 +311,16 @@ impl Router {
             && let Err(error) = endpoint::parse(&self.public_url)
         {
             mistakes.add("router.public_url", error.to_string());
+        }
+        let ordered: std::collections::BTreeSet<&String> = self.region_order.iter().collect();
+        if self.region_order.len() > MOST_REGIONS
+            || ordered.len() < self.region_order.len()
+            || self.region_order.iter().any(String::is_empty)
+        {
+            mistakes.add(
+                "router.region_order",
+                format!("must be at most {MOST_REGIONS} regions, each named once"),
+            );
         }
         if self.namespace.is_empty() {
             mistakes.add(
@@ -472,6 +492,7 @@ mod tests {
         let found = mistakes(|router| {
             router.registry_url = "registry".to_owned();
             router.public_url = "https://agents.example".to_owned();
+            router.region_order = vec!["us".to_owned(), "us".to_owned()];
             router.max_load = 2.0;
             router.retry_share = f64::NAN;
             router.max_messages_in_flight = 0;

@@ -51,6 +51,7 @@ use crate::operation::{
 };
 use crate::ownership::Ownership;
 use crate::peek::{self, Asked, Encoded, Held, Sent};
+use crate::regions::Regions;
 pub use choose::{Chooser, Chosen};
 pub use failure::{Failure, verdict_on_silence};
 use relay::Relay;
@@ -77,8 +78,8 @@ pub struct Limits {
     pub hedge_after: Option<Duration>,
     /// Most instances that one call tries.
     pub attempts: usize,
-    /// The router's own region; empty for none.
-    pub region: String,
+    /// How near regions are.
+    pub regions: Regions,
 }
 
 /// An answer, and whose it is.

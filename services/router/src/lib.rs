@@ -1,7 +1,7 @@
 //! The router: takes A2A messages over gRPC, JSON-RPC and HTTP+JSON and delivers each to the best instance of the right
 //! agent.
 //!
-//! Inside out: [`balance`], [`priority`], [`routing`], [`target`], [`measure`], [`load`], [`wire`], [`peek`], [`pages`], the limits
+//! Inside out: [`balance`], [`regions`], [`priority`], [`routing`], [`target`], [`measure`], [`load`], [`wire`], [`peek`], [`pages`], the limits
 //! and lines of [`flow`] and the queue of [`admission`] are pure. [`fleet`] is the router's own view of who is alive, fed by the registry; [`link`] holds a connection and
 //! what was measured on it per instance; [`ownership`] knows which instance owns which task, in a [`store`];
 //! [`deduplication`] answers the same message once, and [`durable`] does so across routers and restarts. [`forward`] puts them
@@ -38,6 +38,7 @@ pub mod ownership;
 pub mod pages;
 pub mod peek;
 pub mod priority;
+pub mod regions;
 pub mod routing;
 pub mod status;
 pub mod store;

@@ -59,8 +59,6 @@ pub struct Link {
     /// Messages that it may have, as `learned` says.
     places: AtomicU32,
     learned: Mutex<Learned>,
-    /// When it was made.
-    since: Duration,
     lost: CancellationToken,
 }
 
@@ -104,6 +102,20 @@ struct Learned {
     limit: Limit,
     /// Load that it told with an answer, and when.
     told: Option<(f64, Duration)>,
+    /// Since when it is used: when the link was made, or the breaker closed again.
+    since: Duration,
+}
+
+impl Learned {
+    /// A call has ended. Returns whether that opened the breaker. An instance whose breaker closes again begins anew, slowly.
+    fn report(&mut self, ticket: Ticket, verdict: Verdict, now: Duration) -> bool {
+        let was_closed = self.measured.breaker(now) == breaker::State::Closed;
+        let has_opened = self.measured.report(ticket, verdict, now);
+        if !was_closed && self.measured.breaker(now) == breaker::State::Closed {
+            self.since = now;
+        }
+        has_opened
+    }
 }
 
 impl Link {
@@ -186,9 +198,9 @@ impl Link {
         }
     }
 
-    /// The instance as the balancer sees it. `region` is the preferred one; empty means any.
+    /// The instance as the balancer sees it, whose region is so far.
     #[must_use]
-    pub fn candidate<'i>(&self, instance: &'i Instance, region: &str, now: Duration) -> Candidate<'i> {
+    pub fn candidate<'i>(&self, instance: &'i Instance, distance: u32, now: Duration) -> Candidate<'i> {
         let load = self.load(instance);
         let learned = self.learned.lock();
         Candidate {
@@ -196,11 +208,11 @@ impl Link {
             load,
             latency: learned.measured.latency(),
             success: learned.measured.success(),
-            near: region.is_empty() || instance.region == region,
+            distance,
             busy: instance.availability == Availability::Busy,
             weight: instance.weight,
             version: &instance.version,
-            age: now.saturating_sub(self.since),
+            age: now.saturating_sub(learned.since),
         }
     }
 
@@ -307,12 +319,7 @@ impl Flight {
 
     fn report(&mut self, verdict: Verdict, now: Duration) -> bool {
         self.reported = true;
-        let has_opened = self
-            .link
-            .learned
-            .lock()
-            .measured
-            .report(self.ticket, verdict, now);
+        let has_opened = self.link.learned.lock().report(self.ticket, verdict, now);
         match verdict {
             Verdict::Answered(Some(taken)) => {
                 self.learn(|limit, company| limit.answered(taken, company, now));
@@ -457,8 +464,8 @@ impl Links {
                 measured: Measured::new(self.breaker),
                 limit,
                 told: None,
+                since: now,
             }),
-            since: now,
             lost: CancellationToken::new(),
         });
         table.insert(instance.key(), Arc::clone(&link));
@@ -517,6 +524,25 @@ mod tests {
             !again.lost().is_cancelled(),
             "should it come back, it is a new link"
         );
+    }
+
+    #[tokio::test]
+    async fn an_instance_that_was_left_alone_begins_anew() {
+        let links = Links::new(breaker::Config::default());
+        let instance = Instance::example("weather", "w1", &["s"]);
+        let link = links.to(&instance, Duration::ZERO);
+        let age = |now| link.candidate(&instance, 0, now).age;
+        for _ in 0..5 {
+            link.start(Duration::ZERO)
+                .unwrap()
+                .end(Verdict::Failed, Duration::ZERO);
+        }
+        let minute = Duration::from_secs(60);
+        assert_eq!(age(minute), minute);
+        while link.measured().breaker(minute) != breaker::State::Closed {
+            link.start(minute).unwrap().end(Verdict::Answered(None), minute);
+        }
+        assert_eq!(age(minute + Duration::from_secs(1)), Duration::from_secs(1));
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! What the router counts. Recipients are agents that the registry knows, so the label is bounded.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -15,6 +15,7 @@ use crate::inbox::queue::Counts;
 use crate::operation::{METHODS, Method};
 
 const SENT: &str = "a2a_messages_sent_total";
+const REGION_SENT: &str = "router_region_sent_total";
 const LATENCY: &str = "a2a_message_latency_seconds";
 const QUEUE: &str = "router_queue_depth";
 const IN_FLIGHT: &str = "router_in_flight";
@@ -38,7 +39,10 @@ const MATCHED: &str = "router_broadcast_agents_total";
 /// Targets of the inbox with a series of their own, at most; others are counted together. Targets are what callers wrote.
 const TARGET_SERIES: usize = 50;
 
-/// Name of the series of all other targets; no target has it.
+/// Regions with a series of their own, at most.
+const REGION_SERIES: usize = 50;
+
+/// Name of the series of all others; no target has it.
 const OTHERS: &str = "(others)";
 
 /// The router's metrics.
@@ -47,6 +51,11 @@ pub const DEFINITIONS: &[Definition] = &[
         name: SENT,
         kind: Kind::Counter,
         help: "Attempts to deliver, by operation and agent.",
+    },
+    Definition {
+        name: REGION_SENT,
+        kind: Kind::Counter,
+        help: "Attempts to deliver, by the region they went to and whether it is the router's own (here, elsewhere).",
     },
     Definition {
         name: LATENCY,
@@ -198,7 +207,15 @@ pub struct Meters {
     calls: Arc<Calls>,
     /// Targets of the inbox with a series of their own.
     targets: Arc<Mutex<HashSet<String>>>,
+    regions: Arc<RwLock<BTreeMap<String, Arc<ToRegion>>>>,
     series: Arc<Series>,
+}
+
+/// Attempts that went to a region.
+#[derive(Debug)]
+struct ToRegion {
+    sent: AtomicU64,
+    counter: Counter,
 }
 
 #[derive(Default)]
@@ -246,6 +263,7 @@ impl Meters {
             totals: Arc::default(),
             calls: Arc::default(),
             targets: Arc::default(),
+            regions: Arc::default(),
             series: Arc::default(),
         }
     }
@@ -267,6 +285,41 @@ impl Meters {
         if let Some(sent) = series {
             sent.write().insert(agent.to_owned(), counter);
         }
+    }
+
+    /// An attempt goes to this region, which is another than the router's own, or not. Instances say what regions are called,
+    /// so only so many are counted apart.
+    pub fn sent_to(&self, region: &str, is_elsewhere: bool) {
+        let known = self.regions.read().get(region).cloned();
+        let counted = known.unwrap_or_else(|| {
+            let mut regions = self.regions.write();
+            let name = if regions.len() < REGION_SERIES {
+                region
+            } else {
+                OTHERS
+            };
+            let made = || {
+                let place = if is_elsewhere { "elsewhere" } else { "here" };
+                let labels = [("region", name.to_owned()), ("place", place.to_owned())];
+                Arc::new(ToRegion {
+                    sent: AtomicU64::new(0),
+                    counter: self.metrics.counter(REGION_SENT, &labels),
+                })
+            };
+            Arc::clone(regions.entry(name.to_owned()).or_insert_with(made))
+        });
+        counted.sent.fetch_add(1, Ordering::Relaxed);
+        counted.counter.increment(1);
+    }
+
+    /// Attempts that went to each region since the start.
+    #[must_use]
+    pub fn regions(&self) -> BTreeMap<String, u64> {
+        let regions = self.regions.read();
+        let counted = regions.iter();
+        counted
+            .map(|(region, to)| (region.clone(), to.sent.load(Ordering::Relaxed)))
+            .collect()
     }
 
     /// A delivery has ended, well or not.

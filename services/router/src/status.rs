@@ -1,12 +1,14 @@
 //! What the router knows and does, for operators.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use muster_api::router::{
-    CallStatistics, GetStatusResponse, InboxStatistics, InboxTarget, InstanceStatistics,
+    CallStatistics, GetStatusResponse, InboxStatistics, InboxTarget, InstanceStatistics, RegionStatistics,
 };
 
+use crate::fleet::View;
 use crate::forward::Parts;
 use crate::inbox::Inbox;
 
@@ -33,6 +35,7 @@ pub fn read(parts: &Parts, queue_capacity: usize) -> GetStatusResponse {
                 failed_total: measured.failed_total(),
                 latency_seconds: measured.latency().unwrap_or(0.0),
                 breaker: measured.breaker(now).name().to_owned(),
+                region: instance.region.clone(),
             }
         })
         .collect();
@@ -48,8 +51,32 @@ pub fn read(parts: &Parts, queue_capacity: usize) -> GetStatusResponse {
         received_total: parts.meters.received_total(),
         sent_total: parts.meters.sent_total(),
         calls: calls(parts),
+        region: parts.limits.regions.own.clone(),
+        regions: regions(parts, &view),
         ..GetStatusResponse::default()
     }
+}
+
+fn regions(parts: &Parts, view: &View) -> Vec<RegionStatistics> {
+    let mut rows: BTreeMap<String, RegionStatistics> = BTreeMap::new();
+    let row = |region: &str| RegionStatistics {
+        region: region.to_owned(),
+        ..RegionStatistics::default()
+    };
+    for instance in view.instances() {
+        if let Some(known) = rows.get_mut(&instance.region) {
+            known.instances += 1;
+            continue;
+        }
+        let mut first = row(&instance.region);
+        first.instances = 1;
+        rows.insert(instance.region.clone(), first);
+    }
+    for (region, sent) in parts.meters.regions() {
+        let known = rows.entry(region.clone()).or_insert_with(|| row(&region));
+        known.sent_total = sent;
+    }
+    rows.into_values().collect()
 }
 
 fn calls(parts: &Parts) -> Vec<CallStatistics> {

@@ -13,6 +13,7 @@
 //! inbox.rs           routers that are killed while messages wait
 //! native.rs          services that speak mutual TLS with each other, new certificates under way, strangers
 //! sidecars.rs        a mesh of two Envoys, and what does not get through it
+//! regions.rs         three regions, of which a part is away
 //! clients.rs         clients that stop reading, send slowly, too much, or nonsense
 //! ```
 //!
@@ -27,6 +28,7 @@ mod inbox;
 mod kept;
 mod native;
 mod redis;
+mod regions;
 mod shared_tasks;
 mod sidecars;
 mod system;

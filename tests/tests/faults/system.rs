@@ -38,7 +38,8 @@ pub struct Running {
 }
 
 impl Running {
-    async fn of(program: Program) -> Self {
+    /// Starts it, and waits until it is ready.
+    pub async fn of(program: Program) -> Self {
         let process = program.start_ready().await;
         Self { program, process }
     }
@@ -58,7 +59,8 @@ impl Running {
     }
 }
 
-fn configured(program: Program, settings: &[Setting]) -> Program {
+/// A program with these settings.
+pub fn configured(program: Program, settings: &[Setting]) -> Program {
     settings.iter().fold(program, |program, (name, value)| {
         program.env(format!("MUSTER__{name}"), *value)
     })
@@ -155,12 +157,7 @@ impl System {
 
     /// What a router says of itself.
     pub async fn status(&self, router: usize) -> Result<GetStatusResponse, String> {
-        let url = self.routers[router].program.url();
-        let mut client = RouterServiceClient::connect(url)
-            .await
-            .map_err(|e| e.to_string())?;
-        let status = client.get_status(GetStatusRequest {}).await;
-        status.map(tonic::Response::into_inner).map_err(|e| e.to_string())
+        router_status(&self.routers[router].program).await
     }
 
     /// What a router says of the instance on this port.
@@ -212,6 +209,15 @@ impl System {
         let answer = answer.unwrap_or_else(|status| panic!("{words}: {status:?}"));
         assert_eq!(said(answer.into_inner()), words);
     }
+}
+
+/// What a router says of itself.
+pub async fn router_status(router: &Program) -> Result<GetStatusResponse, String> {
+    let mut client = RouterServiceClient::connect(router.url())
+        .await
+        .map_err(|e| e.to_string())?;
+    let status = client.get_status(GetStatusRequest {}).await;
+    status.map(tonic::Response::into_inner).map_err(|e| e.to_string())
 }
 
 /// A connection of its own to a program.

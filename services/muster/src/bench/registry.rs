@@ -404,6 +404,7 @@ async fn watch(client: &Client, place: WatchAgentsRequest, missed: Option<u64>) 
                     since_revision: message.revision,
                     incarnation: message.incarnation,
                     incremental: true,
+                    own_only: false,
                 };
                 !snapshot.more
             }

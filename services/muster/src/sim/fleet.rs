@@ -40,6 +40,7 @@ use muster_router::fleet::{Key, View, watch};
 use muster_router::forward::{Chooser, Chosen, Failure as Broken, Scope, verdict_on_silence};
 use muster_router::link::Links;
 use muster_router::measure::Verdict;
+use muster_router::regions::Regions;
 use muster_router::target::Target;
 use muster_rpc::breaker::{self, State as Breaker};
 use muster_rpc::retry_budget::{self, RetryBudget};
@@ -294,10 +295,12 @@ impl Simulated {
             target: Some(Target::Agent(delivery.agent.to_owned())),
             skills: Vec::new(),
         };
+        let regions = Regions::default();
         let chooser = Chooser {
             view: &self.view,
             links: &self.links,
-            region: "",
+            region: None,
+            regions: &regions,
             context: "",
             preferences: PREFERENCES,
             random: &random,

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::hash::{Hash, Hasher};
+use std::sync::OnceLock;
 
 use muster_api::a2a::{AgentCard, AgentSkill};
 use muster_api::extension;
@@ -16,6 +17,8 @@ use prost_types::value::Kind;
 pub struct Card {
     message: AgentCard,
     encoded_len: usize,
+    /// Made when it is first asked for.
+    encoded: OnceLock<Box<[u8]>>,
     skills: BTreeSet<String>,
     tags: BTreeSet<String>,
     cost: Option<f64>,
@@ -28,6 +31,7 @@ impl Card {
         let tags = message.skills.iter().flat_map(|skill| &skill.tags);
         Self {
             encoded_len: message.encoded_len(),
+            encoded: OnceLock::new(),
             skills: message.skills.iter().map(|skill| skill.id.clone()).collect(),
             tags: tags.map(|tag| folded(tag)).collect(),
             cost: stated_cost(&message)
@@ -47,6 +51,13 @@ impl Card {
     #[must_use]
     pub const fn encoded_len(&self) -> usize {
         self.encoded_len
+    }
+
+    /// The card as it travels. Cards are few and shared by many instances, so each is encoded once.
+    #[must_use]
+    pub fn encoded(&self) -> &[u8] {
+        self.encoded
+            .get_or_init(|| self.message.encode_to_vec().into_boxed_slice())
     }
 
     /// The ids of its skills.

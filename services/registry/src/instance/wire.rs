@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use muster_api::a2a::AgentCard;
 use muster_api::{extension, names, registry, time};
 use muster_rpc::endpoint::{self, Endpoint};
@@ -14,7 +15,9 @@ use url::Url;
 use uuid::Uuid;
 
 use super::card::{is_cost, stated_cost};
-use super::{Binding, Card, DEFAULT_WEIGHT, Error, Instance, Key, Load, MAX_WEIGHT, Profile, Report, Status};
+use super::{
+    Binding, Card, DEFAULT_WEIGHT, Error, Instance, Key, Load, MAX_WEIGHT, Origin, Profile, Report, Status,
+};
 
 /// Most skills of one agent.
 const MAX_SKILLS: usize = 256;
@@ -28,20 +31,63 @@ const MAX_CARD: usize = 64 * 1024;
 const MAX_LATENCY_SECONDS: f64 = 86_400.0;
 
 /// Reads what an instance says when it registers; `fresh_id` is its id when it brings none.
-pub fn registration(message: registry::Instance, fresh_id: Uuid) -> Result<(Profile, Report), Error> {
-    let report = Report {
-        status: status("instance.status", message.status)?,
-        load: load("instance.load", message.load)?,
-        mean_latency: latency("instance.mean_latency_seconds", message.mean_latency_seconds)?,
-        succeeded: message.succeeded_total,
-        failed: message.failed_total,
-    };
-    let card = message.card.ok_or_else(|| {
+pub fn registration(mut message: registry::Instance, fresh_id: Uuid) -> Result<(Profile, Report), Error> {
+    let report = first_report(&message)?;
+    let card = message.card.take().ok_or_else(|| {
         Error::new(
             "instance.card",
             "is missing; send the agent's card with at least one skill",
         )
     })?;
+    let profile = profile(message, fresh_id, || checked_card(card))?;
+    Ok((profile, report))
+}
+
+/// Reads what the registry of another region says of an instance that has this card. What names no region is of its own.
+pub fn foreign(
+    message: registry::Instance,
+    card: &Arc<Card>,
+    origin: &Arc<Origin>,
+) -> Result<Instance, Error> {
+    let time = |time: &Option<prost_types::Timestamp>| {
+        let known = time.as_ref().and_then(time::from_proto);
+        known.unwrap_or(Timestamp::UNIX_EPOCH)
+    };
+    let report = first_report(&message)?;
+    let (registered_at, last_heartbeat_at) = (time(&message.registered_at), time(&message.last_heartbeat_at));
+    let epoch = message.epoch;
+    if message.instance_id.is_empty() {
+        return Err(Error::new("instance.instance_id", "is missing"));
+    }
+    let mut profile = profile(message, Uuid::nil(), || Ok(Arc::clone(card)))?;
+    if profile.region.is_empty() {
+        profile.region.clone_from(&origin.region);
+    }
+    profile.origin = Some(Arc::clone(origin));
+    Ok(Instance {
+        profile: Arc::new(profile),
+        report,
+        registered_at,
+        last_heartbeat_at,
+        epoch,
+    })
+}
+
+fn first_report(message: &registry::Instance) -> Result<Report, Error> {
+    Ok(Report {
+        status: status("instance.status", message.status)?,
+        load: load("instance.load", message.load)?,
+        mean_latency: latency("instance.mean_latency_seconds", message.mean_latency_seconds)?,
+        succeeded: message.succeeded_total,
+        failed: message.failed_total,
+    })
+}
+
+fn profile(
+    message: registry::Instance,
+    fresh_id: Uuid,
+    card: impl FnOnce() -> Result<Arc<Card>, Error>,
+) -> Result<Profile, Error> {
     let binding = binding("instance.binding", &message.binding)?;
     let (endpoint, url) = match binding {
         Binding::Grpc => (reachable_endpoint("instance.endpoint", &message.endpoint)?, None),
@@ -50,7 +96,7 @@ pub fn registration(message: registry::Instance, fresh_id: Uuid) -> Result<(Prof
             (endpoint, Some(url))
         }
     };
-    let profile = Profile {
+    Ok(Profile {
         key: Key {
             namespace: namespace("instance.namespace", &message.namespace)?,
             agent_id: agent_id("instance.agent_id", &message.agent_id)?,
@@ -59,7 +105,7 @@ pub fn registration(message: registry::Instance, fresh_id: Uuid) -> Result<(Prof
                 text => instance_id("instance.instance_id", text)?,
             },
         },
-        card: checked_card(card)?,
+        card: card()?,
         endpoint,
         url,
         identity: identity("instance.spiffe_id", &message.spiffe_id)?,
@@ -69,8 +115,8 @@ pub fn registration(message: registry::Instance, fresh_id: Uuid) -> Result<(Prof
         version: label("instance.version", message.version)?,
         binding,
         weight: weight("instance.weight", message.weight)?,
-    };
-    Ok((profile, report))
+        origin: None,
+    })
 }
 
 /// Reads what a heartbeat says.
@@ -227,7 +273,8 @@ pub fn label(field: &str, text: String) -> Result<String, Error> {
     Ok(text)
 }
 
-fn checked_card(card: AgentCard) -> Result<Arc<Card>, Error> {
+/// Reads a card.
+pub fn checked_card(card: AgentCard) -> Result<Arc<Card>, Error> {
     let size = card.encoded_len();
     if size > MAX_CARD {
         return Err(Error::new(
@@ -351,6 +398,17 @@ pub fn without_card(instance: &Instance) -> registry::Instance {
             .identity
             .as_ref()
             .map_or_else(String::new, ToString::to_string),
+        origin: profile.origin.as_deref().map(Into::into),
+    }
+}
+
+impl From<&Origin> for registry::Origin {
+    fn from(origin: &Origin) -> Self {
+        Self {
+            region: origin.region.clone(),
+            registry_url: origin.registry_url.clone(),
+            stale_since: origin.stale_since().map(time::to_proto),
+        }
     }
 }
 

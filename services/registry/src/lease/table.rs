@@ -11,13 +11,15 @@ use std::time::Duration;
 use muster_api::names;
 use uuid::Uuid;
 
-use super::{Agent, Census, Change, Departure, Error, Event, Grant, Moment, Renewal, Statistics, Terms};
+use super::{
+    Agent, Census, Change, Departure, Error, Event, Grant, Moment, Renewal, Statistics, Terms, Wanted,
+};
 use crate::catalogue::{Catalogue, Matching, Place, Term};
 use crate::discovery::{self, Found, Query, Rank, Sort};
 use crate::instance::{Card, Instance, Key, Profile, Report, Status};
 use crate::offline::Offline;
 use crate::orders::{Name, Orders};
-use crate::tally::Tally;
+use crate::tally::{Counts, Tally};
 
 pub use follow::Told;
 
@@ -152,10 +154,13 @@ impl Table {
             epoch: entry.instance.epoch,
             drain_requested: entry.drain_requested,
         };
-        let (before, place) = (entry.instance.clone(), entry.place);
-        entry.instance.report = report;
-        let after = entry.instance.clone();
-        self.reported(&before, after, place);
+        // Most say what they said before.
+        if entry.instance.report != report {
+            let (before, place) = (entry.instance.clone(), entry.place);
+            entry.instance.report = report;
+            let after = entry.instance.clone();
+            self.reported(&before, after, place);
+        }
         Ok(renewal)
     }
 
@@ -365,23 +370,22 @@ impl Table {
         })
     }
 
-    /// Agents by id, after a given one, at most `limit`, with their instances in these statuses (`None` for all live ones);
-    /// and whether there are more.
+    /// Agents by id, after a given one, at most `limit`, with their instances that are wanted; and whether there are more.
     pub fn agents(
         &mut self,
         now: Moment,
         namespace: &Arc<str>,
         after: Option<&str>,
         limit: usize,
-        statuses: Option<&BTreeSet<Status>>,
+        wanted: &Wanted,
     ) -> (Vec<Agent>, bool) {
         self.expire(now);
-        let wanted = |status: Status| statuses.is_none_or(|statuses| statuses.contains(&status));
         let live = self.namespace(namespace, after);
-        let mut live = live.filter(|instance| wanted(instance.report.status)).peekable();
-        let listed = statuses.is_some() && wanted(Status::Offline);
+        let mut live = live.filter(|instance| wanted.takes(instance)).peekable();
+        let listed = wanted.takes_offline();
         let offline = listed.then(|| self.offline.namespace(namespace, after));
-        let mut offline = offline.into_iter().flatten().peekable();
+        let offline = offline.into_iter().flatten();
+        let mut offline = offline.filter(|instance| wanted.takes(instance)).peekable();
         let by_key = std::iter::from_fn(|| match (live.peek(), offline.peek()) {
             (Some(live), Some(gone)) if gone.key() < live.key() => offline.next(),
             (Some(_), _) => live.next(),
@@ -424,6 +428,12 @@ impl Table {
         self.revision
     }
 
+    /// Live instances of a namespace, or of all. Those of a table that decides may have ended since it was told the time.
+    #[must_use]
+    pub fn counts(&self, namespace: Option<&str>) -> Counts {
+        namespace.map_or_else(|| self.tally.total(), |name| self.tally.namespace(name))
+    }
+
     /// Counts.
     pub fn census(&mut self, now: Moment) -> Census {
         self.expire(now);
@@ -442,7 +452,7 @@ impl Table {
     /// and nothing for instances.
     pub fn statistics(&mut self, now: Moment, namespace: Option<&str>, most_skills: usize) -> Statistics {
         self.expire(now);
-        let total = namespace.map_or_else(|| self.tally.total(), |name| self.tally.namespace(name));
+        let total = self.counts(namespace);
         let wanted = |name: &str| namespace.is_none_or(|wanted| wanted == name);
         let mut namespaces: Vec<_> = self
             .tally

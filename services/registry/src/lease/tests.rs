@@ -66,6 +66,7 @@ fn profile(agent: &str, instance: u128, skills: &[&str], node: Option<&str>) -> 
         version: String::new(),
         binding: Binding::Grpc,
         weight: 100,
+        origin: None,
     })
 }
 
@@ -368,7 +369,12 @@ fn namespaces_do_not_see_each_other() {
             .instances
             .is_empty()
     );
-    assert!(table.agents(at(1), &"other".into(), None, 50, None).0.is_empty());
+    assert!(
+        table
+            .agents(at(1), &"other".into(), None, 50, &Wanted::default())
+            .0
+            .is_empty()
+    );
 }
 
 #[test]
@@ -385,14 +391,14 @@ fn pages_hold_whole_agents_in_order() {
             )
             .unwrap();
     }
-    let (first, more) = table.agents(at(1), &"default".into(), None, 2, None);
+    let (first, more) = table.agents(at(1), &"default".into(), None, 2, &Wanted::default());
     assert!(more);
     let ids: Vec<_> = first
         .iter()
         .map(|agent| (&*agent.agent_id, agent.instances.len()))
         .collect();
     assert_eq!(ids, [("a", 2), ("b", 1)]);
-    let (rest, more) = table.agents(at(1), &"default".into(), Some("b"), 2, None);
+    let (rest, more) = table.agents(at(1), &"default".into(), Some("b"), 2, &Wanted::default());
     assert_eq!((rest.len(), &*rest[0].agent_id, more), (1, "c", false));
 }
 

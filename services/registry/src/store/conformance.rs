@@ -13,7 +13,7 @@ use super::watchers::WatchLimits;
 use super::{Error, Since, Store, Watch};
 use crate::discovery::{Query, Rank, Sort};
 use crate::instance::{Binding, Card, Instance, Key, Load, Profile, Report, Status};
-use crate::lease::{self, Change, Departure, Terms};
+use crate::lease::{self, Change, Departure, Terms, Wanted};
 use crate::offline;
 
 /// How a test gets a store, and how time passes for it.
@@ -113,6 +113,7 @@ fn profile(agent: &str, instance: u128, skills: &[&str], node: Option<&str>) -> 
         version: "1".to_owned(),
         binding: Binding::Grpc,
         weight: 100,
+        origin: None,
     })
 }
 
@@ -375,18 +376,24 @@ pub(crate) async fn lists_come_in_pages(harness: &impl Harness) {
             .await
             .unwrap();
     }
-    let first = store.agents(&"default".into(), None, 2, None).await.unwrap();
+    let first = store
+        .agents(&"default".into(), None, 2, &Wanted::default())
+        .await
+        .unwrap();
     let names: Vec<_> = first
         .agents
         .iter()
         .map(|agent| (&*agent.agent_id, agent.instances.len()))
         .collect();
     assert_eq!((names, first.more), (vec![("a", 2), ("b", 1)], true));
-    let second = store.agents(&"default".into(), Some("b"), 2, None).await.unwrap();
+    let second = store
+        .agents(&"default".into(), Some("b"), 2, &Wanted::default())
+        .await
+        .unwrap();
     assert_eq!((second.agents.len(), second.more), (1, false));
     assert!(
         store
-            .agents(&"other".into(), None, 2, None)
+            .agents(&"other".into(), None, 2, &Wanted::default())
             .await
             .unwrap()
             .agents
@@ -680,16 +687,20 @@ pub(crate) async fn who_falls_silent_is_offline_for_a_while(harness: &impl Harne
     assert!(ids(&store, other).await.is_empty());
     assert_eq!(store.census().await.unwrap().by_status[&Status::Offline], 3);
     let namespace: Arc<str> = "default".into();
-    let listed = async |statuses: Option<&BTreeSet<Status>>| {
-        let page = store.agents(&namespace, None, 10, statuses).await.unwrap();
+    let listed = async |statuses: Option<BTreeSet<Status>>| {
+        let wanted = Wanted {
+            statuses,
+            ..Wanted::default()
+        };
+        let page = store.agents(&namespace, None, 10, &wanted).await.unwrap();
         page.agents
             .iter()
             .map(|agent| agent.instances.len())
             .sum::<usize>()
     };
     assert_eq!(listed(None).await, 1);
-    assert_eq!(listed(Some(&[Status::Offline].into())).await, 3);
-    assert_eq!(listed(Some(&[Status::Offline, Status::Active].into())).await, 4);
+    assert_eq!(listed(Some([Status::Offline].into())).await, 3);
+    assert_eq!(listed(Some([Status::Offline, Status::Active].into())).await, 4);
     assert_eq!(
         store.watch(None).await.unwrap().snapshot.unwrap().len(),
         1,

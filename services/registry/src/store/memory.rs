@@ -4,7 +4,6 @@
 //! take microseconds and hold the lock throughout, so that events leave in the order of their revisions and a
 //! watcher's snapshot meets its first change exactly.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,8 +14,8 @@ use uuid::Uuid;
 use super::watchers::{WatchLimits, Watchers};
 use super::{Error, Page, Since, Store, Watch};
 use crate::discovery::{Found, Query};
-use crate::instance::{Profile, Report, Status};
-use crate::lease::{Agent, Census, Grant, Moment, Renewal, Statistics, Table, Terms};
+use crate::instance::{Profile, Report};
+use crate::lease::{Agent, Census, Grant, Moment, Renewal, Statistics, Table, Terms, Wanted};
 
 /// See the module.
 pub struct MemoryStore {
@@ -92,9 +91,9 @@ impl Store for MemoryStore {
         namespace: &Arc<str>,
         after: Option<&str>,
         limit: usize,
-        statuses: Option<&BTreeSet<Status>>,
+        wanted: &Wanted,
     ) -> Result<Page, Error> {
-        let (agents, more) = self.with(|table, now| table.agents(now, namespace, after, limit, statuses));
+        let (agents, more) = self.with(|table, now| table.agents(now, namespace, after, limit, wanted));
         Ok(Page { agents, more })
     }
 

@@ -39,7 +39,6 @@ mod scripts;
 mod tests;
 mod wire;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,10 +52,10 @@ use self::heartbeats::Beat;
 use self::keys::Keys;
 use self::mirror::{LeaseTime, Mirror};
 use super::watchers::{WatchLimits, Watchers};
-use super::{Error, Page, Since, Store, Watch};
+use super::{Error, Feed, Page, Since, Store, Watch};
 use crate::discovery::{Found, Query};
-use crate::instance::{Instance, Key, Profile, Report, Status};
-use crate::lease::{self, Agent, Census, Grant, Moment, Renewal, Statistics, Table, Terms};
+use crate::instance::{Instance, Key, Profile, Report};
+use crate::lease::{self, Agent, Census, Grant, Moment, Renewal, Statistics, Table, Terms, Wanted};
 
 pub use opening::Work;
 
@@ -95,6 +94,7 @@ struct Shared {
     /// How far the mirror is; `None` when nobody follows the feed any more.
     followed: watch::Sender<Option<(Uuid, u64)>>,
     beats: mpsc::Sender<Beat>,
+    course: follower::Shown,
 }
 
 /// Which change a write has made, or found to be the last.
@@ -327,9 +327,9 @@ impl Store for Redis {
         namespace: &Arc<str>,
         after: Option<&str>,
         limit: usize,
-        statuses: Option<&BTreeSet<Status>>,
+        wanted: &Wanted,
     ) -> Result<Page, Error> {
-        let (agents, more) = self.read(|table, now| table.agents(now, namespace, after, limit, statuses));
+        let (agents, more) = self.read(|table, now| table.agents(now, namespace, after, limit, wanted));
         Ok(Page { agents, more })
     }
 
@@ -352,5 +352,16 @@ impl Store for Redis {
 
     async fn census(&self) -> Result<Census, Error> {
         Ok(self.read(Table::census))
+    }
+
+    fn feed(&self) -> Option<Feed> {
+        let Shared {
+            course,
+            clock,
+            mirror,
+            ..
+        } = &*self.shared;
+        let revision = mirror.lock().place().revision;
+        Some(course.feed(revision, clock.monotonic()))
     }
 }

@@ -1,8 +1,6 @@
 //! Follows the registry's stream and keeps the view up to date, for as long as the router lives.
 //!
-//! A stream begins with a snapshot, in pieces, or where the last one ended, as long as the registry still knows what was
-//! missed. From then on every change has the revision after the one before; what does not is a gap, and the view starts over
-//! with a snapshot ([`Position`]). Until the last piece of a snapshot has come, messages are routed by the old view.
+//! How far it has come, [`Position`] knows. Until the last piece of a snapshot has come, messages are routed by the old view.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +9,7 @@ use muster_api::registry::registry_service_client::RegistryServiceClient;
 use muster_api::registry::watch_agents_response::{Change, Snapshot};
 use muster_api::registry::{self, RemovalReason, WatchAgentsRequest, WatchAgentsResponse};
 use muster_rpc::backoff::Backoff;
+use muster_rpc::following::{self, Gap, Step};
 use muster_runtime::clock::SharedClock;
 use parking_lot::RwLock;
 use tokio::time::MissedTickBehavior;
@@ -25,9 +24,6 @@ const BACKOFF: Backoff = Backoff::doubling(Duration::from_millis(200), Duration:
 
 /// Largest change that is taken: a registry that knows no pieces sends every card of the fleet in one snapshot.
 const MAX_CHANGE_BYTES: usize = 64 << 20;
-
-/// Most instances of a snapshot: as many as a registry may be set to hold.
-const MAX_INSTANCES: usize = 1_000_000;
 
 /// How often the view is swept.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -48,52 +44,20 @@ pub enum News<'a> {
     Lost(&'a Key),
 }
 
-/// Why a stream cannot be followed any further.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Gap {
-    /// A change was lost on the way, or came twice.
-    #[error("revision {expected} was expected and {seen} came")]
-    Revision {
-        /// The revision that should have come.
-        expected: u64,
-        /// The one that came.
-        seen: u64,
-    },
-    /// A piece of a snapshot is missing, or a change came between two.
-    #[error("a snapshot broke off")]
-    Piece,
-    /// A snapshot goes on and on.
-    #[error("a snapshot has more than {MAX_INSTANCES} instances")]
-    TooLarge,
-    /// The registry goes on after a revision that nobody asked for.
-    #[error("the registry resumes after revision {0}, which is not where this view ends")]
-    Resumption(u64),
-}
-
-/// How far a follower has come in the registry's stream: plain data.
+/// How far the view has come in the registry's stream: plain data.
 #[derive(Debug, Default)]
-pub struct Position {
-    incarnation: String,
-    /// The revision up to which the view knows everything; `None` before the first snapshot is whole.
-    revision: Option<u64>,
-    /// The pieces so far of a snapshot that is not whole.
-    pieces: Option<Vec<Instance>>,
-}
+pub struct Position(following::Position<Instance>);
 
 impl Position {
     /// What to ask the registry for.
     #[must_use]
     pub fn request(&self) -> WatchAgentsRequest {
-        WatchAgentsRequest {
-            since_revision: self.revision.unwrap_or_default(),
-            incarnation: self.incarnation.clone(),
-            incremental: true,
-        }
+        self.0.request()
     }
 
     /// A stream has ended: what was not whole is worth nothing.
     pub fn broke(&mut self) {
-        self.pieces = None;
+        self.0.broke();
     }
 
     /// Takes an answer in. Returns what is to be applied to the view now.
@@ -101,61 +65,15 @@ impl Position {
     /// # Errors
     /// When something is missing before it. The next request then asks for a snapshot.
     pub fn take(&mut self, response: WatchAgentsResponse) -> Result<Option<Update>, Gap> {
-        let taken = self.taken(response);
-        if taken.is_err() {
-            *self = Self::default();
-        }
-        taken
-    }
-
-    fn taken(&mut self, response: WatchAgentsResponse) -> Result<Option<Update>, Gap> {
-        match response.change {
-            Some(Change::Snapshot(snapshot)) => self.piece(response.incarnation, response.revision, snapshot),
-            _ if self.pieces.is_some() => Err(Gap::Piece),
-            Some(Change::Resumed(_)) => {
-                if self.revision != Some(response.revision) || self.incarnation != response.incarnation {
-                    return Err(Gap::Resumption(response.revision));
-                }
-                Ok(Some(Update::Resumed))
-            }
-            change => {
-                let expected = self.revision.map_or(0, |revision| revision.saturating_add(1));
-                if response.revision != expected {
-                    return Err(Gap::Revision {
-                        expected,
-                        seen: response.revision,
-                    });
-                }
-                self.revision = Some(expected);
-                // A kind of change that a newer registry sends and this router does not know is nothing to apply.
-                Ok(change.and_then(Update::of))
-            }
-        }
-    }
-
-    fn piece(
-        &mut self,
-        incarnation: String,
-        revision: u64,
-        snapshot: Snapshot,
-    ) -> Result<Option<Update>, Gap> {
-        let (continues, more) = (snapshot.continues, snapshot.more);
-        let mut instances = match (self.pieces.take(), continues) {
-            (Some(before), true) if self.revision == Some(revision) => before,
-            (None, false) => Vec::new(),
-            _ => return Err(Gap::Piece),
-        };
-        instances.extend(usable_of(snapshot));
-        if instances.len() > MAX_INSTANCES {
-            return Err(Gap::TooLarge);
-        }
-        self.incarnation = incarnation;
-        self.revision = Some(revision);
-        if more {
-            self.pieces = Some(instances);
-            return Ok(None);
-        }
-        Ok(Some(Update::Snapshot(instances)))
+        let taken = self
+            .0
+            .take(response, |piece, instances| instances.extend(usable_of(piece)));
+        Ok(match taken? {
+            Step::Piece => None,
+            Step::Snapshot { instances, .. } => Some(Update::Snapshot(instances)),
+            Step::Resumed => Some(Update::Resumed),
+            Step::Changed(change) => change.and_then(|change| Update::of(*change)),
+        })
     }
 }
 
@@ -335,7 +253,11 @@ fn apply_update(view: &mut View, update: Update, now: Duration) -> Outcome {
             view.report(&report.namespace, &key, said, now)
         }
         Update::Removed(removal) => {
-            let said_goodbye = removal.reason() == RemovalReason::Deregistered;
+            // One of another region whose registry is not heard may well be alive.
+            let may_live = matches!(
+                removal.reason(),
+                RemovalReason::Deregistered | RemovalReason::Unheard
+            );
             let key = Key {
                 agent: removal.agent_id,
                 instance: removal.instance_id,
@@ -345,7 +267,7 @@ fn apply_update(view: &mut View, update: Update, now: Duration) -> Outcome {
             if view.instance(&key).is_none() {
                 return Outcome::Departed {
                     key,
-                    lost: !said_goodbye,
+                    lost: !may_live,
                 };
             }
             false
@@ -403,10 +325,11 @@ mod tests {
     }
 
     #[test]
-    fn an_instance_is_lost_when_its_lease_ended_and_not_when_it_said_goodbye() {
+    fn an_instance_is_lost_when_its_lease_ended_and_not_when_it_said_goodbye_or_may_live() {
         for (reason, is_lost) in [
             (RemovalReason::Expired, true),
             (RemovalReason::Deregistered, false),
+            (RemovalReason::Unheard, false),
         ] {
             let mut view = View::new("default", Duration::ZERO);
             view.snapshot(vec![Instance::example("weather", "w1", &["s"])], Duration::ZERO);
@@ -477,7 +400,10 @@ mod tests {
         let whole = position.take(piece(5, "w3", true, false)).unwrap();
         assert!(matches!(whole, Some(Update::Snapshot(instances)) if instances.len() == 3));
         assert_eq!(
-            (position.request().since_revision, &*position.incarnation),
+            (
+                position.request().since_revision,
+                &*position.request().incarnation
+            ),
             (5, "one")
         );
     }

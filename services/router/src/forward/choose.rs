@@ -1,6 +1,7 @@
 //! Which instance gets the next attempt of a call. The choice is made of the view, of what was measured, of chance and of the
 //! time, all of which are given, so that whoever simulates a router chooses by the same code.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use crate::fleet::{Instance, Key, View};
 use crate::flow::lines::{Pace, Refused};
 use crate::flow::{self, Flow, NoPlace, Waiter, Waiting};
 use crate::link::{Flight, Link, Links};
+use crate::regions::Regions;
 use crate::target::Target;
 
 /// When to try again where nothing better is known: agents register and heartbeat within seconds.
@@ -40,7 +42,8 @@ impl Forwarder {
         Chooser {
             view: &self.parts.view,
             links: &self.parts.links,
-            region: region.unwrap_or(&limits.region),
+            region,
+            regions: &limits.regions,
             context,
             preferences: limits.preferences,
             random: &self.parts.random,
@@ -111,8 +114,10 @@ pub struct Chooser<'a> {
     pub view: &'a RwLock<View>,
     /// The ways to the instances.
     pub links: &'a Links,
-    /// The preferred region; empty for none.
-    pub region: &'a str,
+    /// The region that the call asks for, if it does.
+    pub region: Option<&'a str>,
+    /// How near regions are.
+    pub regions: &'a Regions,
     /// The conversation that the call belongs to; empty for none.
     pub context: &'a str,
     /// What the balancer goes by.
@@ -222,13 +227,21 @@ impl Chooser<'_> {
         })
     }
 
+    fn distance(&self, instance: &Instance) -> u32 {
+        self.regions.distance(self.region, &instance.region)
+    }
+
     /// The messages of a context go to the instance that scores highest for it, if its agent asks for that: the same in every
-    /// router, and when an instance goes, only its own contexts move. Others never get what belongs to it.
+    /// router of a region, and when an instance goes, only its own contexts move. Others never get what belongs to it. Those of
+    /// the nearest region are scored; a context moves with its region, and not for load.
     fn stick(&self, untried: &mut Vec<(Arc<Instance>, Arc<Link>)>) -> bool {
         if !untried.iter().any(|(instance, _)| instance.has_sticky_contexts) {
             return false;
         }
-        let score = |instance: &Instance| score(self.context, &instance.id.instance);
+        let score = |instance: &Instance| {
+            let nearness = Reverse(self.distance(instance));
+            (nearness, score(self.context, &instance.id.instance))
+        };
         let Some((highest, _)) = untried.iter().max_by_key(|(instance, _)| score(instance)) else {
             return false;
         };
@@ -265,7 +278,7 @@ impl Chooser<'_> {
         while !from.is_empty() {
             let candidates: Vec<_> = from
                 .iter()
-                .map(|(instance, link)| link.candidate(instance, self.region, self.now))
+                .map(|(instance, link)| link.candidate(instance, self.distance(instance), self.now))
                 .collect();
             let picked = balance::pick(&candidates, self.preferences, self.random)?;
             let (instance, link) = from.swap_remove(picked);

@@ -295,8 +295,15 @@ impl Forwarder {
         }
     }
 
+    /// Counts an attempt that goes to an instance.
+    pub(super) fn sent(&self, delivery: &Delivery<'_>, instance: &Instance) {
+        let super::Parts { meters, limits, .. } = &self.parts;
+        meters.sent(delivery.method, &instance.id.agent);
+        meters.sent_to(&instance.region, limits.regions.is_elsewhere(&instance.region));
+    }
+
     async fn run<A: Taken>(&self, delivery: &Delivery<'_>, chosen: Chosen, left: Option<Duration>) -> Run<A> {
-        self.parts.meters.sent(delivery.method, &chosen.instance.id.agent);
+        self.sent(delivery, &chosen.instance);
         let upstream = upstream(delivery, &chosen.instance, left);
         let outcome = self.attempt::<A>(delivery.method, &chosen, upstream, left).await;
         (chosen, outcome)

@@ -176,7 +176,7 @@ impl Forwarder {
             flight,
         };
         let request = upstream(delivery, &chosen.instance, Some(left));
-        self.parts.meters.sent(delivery.method, &key.agent);
+        self.sent(delivery, &chosen.instance);
         let outcome = self
             .attempt::<bytes::Bytes>(delivery.method, &chosen, request, Some(left))
             .await;

@@ -207,7 +207,7 @@ mod tests {
                 report: instance.report,
                 heard_at: instance.last_heartbeat_at,
             },
-            Change::Removed(key, Departure::Deregistered) => Told::Deregistered(key),
+            Change::Removed(key, Departure::Deregistered | Departure::Unheard) => Told::Deregistered(key),
             Change::Removed(key, Departure::Expired) => {
                 let deadline = deadlines.iter().find(|(other, _)| *other == key);
                 Told::Expired {

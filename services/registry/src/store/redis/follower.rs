@@ -1,11 +1,14 @@
 //! Follows the feed, for as long as there is a store, and reads everything anew where it cannot.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use super::mirror::{Astray, Place, check};
 use super::reading::Head;
 use super::{Redis, wire};
-use crate::store::Error;
+use crate::store::{Error, Feed};
 
 /// How long one read of the feed waits for a change.
 pub(super) const WAIT: Duration = Duration::from_millis(500);
@@ -25,6 +28,34 @@ struct Course {
     heard: u64,
     /// Whether Redis did not answer the last time.
     is_lost: bool,
+}
+
+/// What following has shown so far, for those who ask how it goes.
+#[derive(Debug, Default)]
+pub(super) struct Shown {
+    full_reads: AtomicU64,
+    /// How far the store is known to be.
+    promised: AtomicU64,
+    /// When it was heard last, on the own clock.
+    heard_at: Mutex<Duration>,
+}
+
+impl Shown {
+    /// For a mirror that is so far.
+    pub(super) fn feed(&self, revision: u64, now: Duration) -> Feed {
+        Feed {
+            full_reads: self.full_reads.load(Ordering::Relaxed),
+            behind: self.promised.load(Ordering::Relaxed).saturating_sub(revision),
+            silent: now.saturating_sub(*self.heard_at.lock()),
+        }
+    }
+
+    fn heard(&self, promised: Option<u64>, now: Duration) {
+        if let Some(promised) = promised {
+            self.promised.store(promised, Ordering::Relaxed);
+        }
+        *self.heard_at.lock() = now;
+    }
 }
 
 impl Redis {
@@ -67,6 +98,7 @@ impl Redis {
             Ok(entries) => entries,
             Err(astray) => return Ok(Err(astray)),
         };
+        self.shared.course.heard(None, self.shared.clock.monotonic());
         let is_silent = entries.is_empty();
         if is_silent && course.promised > place.revision {
             return Ok(Err(Astray::Silent {
@@ -88,6 +120,7 @@ impl Redis {
         };
         course.looked_at = now;
         course.promised = head.place.revision;
+        self.shared.course.heard(Some(course.promised), now);
         self.take_heartbeats(&head, course);
         Ok(check(&self.place(), &head.place))
     }
@@ -125,6 +158,10 @@ impl Redis {
     /// Shows what was read anew. Watchers start over, unless nothing was missed.
     pub(super) fn replace(&self, mirror: super::Mirror) {
         let place = (mirror.place().incarnation, mirror.place().revision);
+        self.shared.course.full_reads.fetch_add(1, Ordering::Relaxed);
+        self.shared
+            .course
+            .heard(Some(place.1), self.shared.clock.monotonic());
         let mut shown = self.shared.mirror.lock();
         let is_same = shown.place() == mirror.place();
         *shown = mirror;

@@ -89,6 +89,7 @@ impl Redis {
                 clock,
                 followed: watch::Sender::new(None),
                 beats: sender,
+                course: super::follower::Shown::default(),
             }),
         };
         if let Some(head) = redis.look(None).await?

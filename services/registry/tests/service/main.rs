@@ -1,5 +1,10 @@
 //! The registry as its clients see it: a real server on free ports, the generated client.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod federation;
+mod following;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -27,7 +32,11 @@ struct Server {
 
 impl Server {
     async fn start(settings: Settings) -> Self {
-        let listeners = Listeners::ephemeral().expect("free ports");
+        Self::start_on(Listeners::ephemeral().expect("free ports"), settings).await
+    }
+
+    /// The same on ports that are known before.
+    async fn start_on(listeners: Listeners, settings: Settings) -> Self {
         let (data, health, metrics) = (
             listeners.data_address(),
             listeners.health_address(),
@@ -588,6 +597,7 @@ async fn a_watcher_takes_its_stream_up_again_and_gets_small_changes() {
         since_revision: first.revision,
         incarnation: first.incarnation.clone(),
         incremental: true,
+        own_only: false,
     };
     let mut stream = server
         .client
