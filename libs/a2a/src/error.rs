@@ -138,13 +138,13 @@ pub fn http_json(status: &Status) -> (StatusCode, Value) {
     (http, body)
 }
 
-/// When trying again is worth it, in whole seconds as `Retry-After` has them.
+/// When trying again is worth it, in whole seconds as `Retry-After` has them; rounded up, so that nobody comes too early.
 #[must_use]
 pub fn retry_after(status: &Status) -> Option<u64> {
     let delay: Option<Duration> = status
         .get_details_retry_info()
         .and_then(|retry| retry.retry_delay);
-    delay.map(|delay| delay.as_secs().max(1))
+    delay.map(|delay| (delay.as_secs() + u64::from(delay.subsec_nanos() > 0)).max(1))
 }
 
 /// What a status says, read once.
@@ -302,6 +302,8 @@ const fn number_of_reason(reason: Reason) -> i32 {
         | Reason::NoInstanceAvailable
         | Reason::QueueFull
         | Reason::AgentOverloaded
+        | Reason::RateLimited
+        | Reason::QuotaExceeded
         | Reason::InboxFull
         | Reason::EntryNotFound
         | Reason::EntryState
@@ -450,7 +452,7 @@ mod tests {
         assert_eq!(http, StatusCode::TOO_MANY_REQUESTS);
         assert_eq!(body["error"]["status"], "RESOURCE_EXHAUSTED");
         assert_eq!(body["error"]["details"], data);
-        assert_eq!(retry_after(&status), Some(1));
+        assert_eq!(retry_after(&status), Some(2));
     }
 
     #[test]

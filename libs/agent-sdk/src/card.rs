@@ -6,6 +6,7 @@
 //! it moves a failed attempt to another instance.
 
 use std::collections::{BTreeSet, HashMap};
+use std::num::NonZeroU32;
 
 use a2a::{AgentCapabilities, AgentCard, AgentExtension, AgentInterface, AgentSkill};
 use muster_api::{extension, names};
@@ -31,6 +32,8 @@ pub struct Card {
     pub(crate) input_modes: Vec<String>,
     pub(crate) extensions: Vec<Extension>,
     pub(crate) sticky_contexts: bool,
+    pub(crate) messages_per_minute: Option<NonZeroU32>,
+    pub(crate) messages_per_minute_per_caller: Option<NonZeroU32>,
 }
 
 /// What an agent's configuration adds to its card.
@@ -93,6 +96,8 @@ impl Card {
             input_modes: vec!["application/json".to_owned(), "text/plain".to_owned()],
             extensions: Vec::new(),
             sticky_contexts: false,
+            messages_per_minute: None,
+            messages_per_minute_per_caller: None,
         }
     }
 
@@ -136,6 +141,20 @@ impl Card {
     #[must_use]
     pub fn sticky_contexts(mut self) -> Self {
         self.sticky_contexts = true;
+        self
+    }
+
+    /// Says how many messages a minute all instances together take; a tenth may come at once. The router refuses more.
+    #[must_use]
+    pub const fn messages_per_minute(mut self, most: NonZeroU32) -> Self {
+        self.messages_per_minute = Some(most);
+        self
+    }
+
+    /// Says how many messages a minute they take of each caller.
+    #[must_use]
+    pub const fn messages_per_minute_per_caller(mut self, most: NonZeroU32) -> Self {
+        self.messages_per_minute_per_caller = Some(most);
         self
     }
 
@@ -257,6 +276,17 @@ impl Card {
         ]);
         if let Some(store) = served.shared_tasks {
             parameters.insert(extension::SHARED_TASKS.to_owned(), json!(store));
+        }
+        for (name, quota) in [
+            (extension::MESSAGES_PER_MINUTE, self.messages_per_minute),
+            (
+                extension::MESSAGES_PER_MINUTE_PER_CALLER,
+                self.messages_per_minute_per_caller,
+            ),
+        ] {
+            if let Some(most) = quota {
+                parameters.insert(name.to_owned(), json!(most));
+            }
         }
         let routing = AgentExtension {
             uri: extension::ROUTING.to_owned(),
@@ -437,6 +467,7 @@ mod tests {
         card().check().unwrap();
         let official = card()
             .skill(Skill::new("order", "Order", "Has effects"))
+            .messages_per_minute(NonZeroU32::new(60).unwrap())
             .to_a2a("http://127.0.0.1:7411", SERVED);
         let urls: Vec<_> = official
             .supported_interfaces
@@ -456,6 +487,8 @@ mod tests {
         let parameters = extensions[0].params.as_ref().unwrap();
         assert_eq!(parameters["idempotentSkills"], json!(["forecast"]));
         assert_eq!(parameters[extension::SHARED_TASKS], json!("5d3f"));
+        assert_eq!(parameters[extension::MESSAGES_PER_MINUTE], json!(60));
+        assert!(!parameters.contains_key(extension::MESSAGES_PER_MINUTE_PER_CALLER));
     }
 
     #[test]

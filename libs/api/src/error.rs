@@ -98,6 +98,10 @@ catalogue! {
     AgentOverloaded = "AGENT_OVERLOADED", ResourceExhausted, 429, "try again after the given delay, or run more instances of the agent";
     /// The queue is full.
     QueueFull = "QUEUE_FULL", ResourceExhausted, 429, "try again after the given delay, or raise `router.message_queue_size`";
+    /// The caller has made as many requests as it may.
+    RateLimited = "RATE_LIMITED", ResourceExhausted, 429, "try again after the given delay, and make fewer requests; `router.api_rate_limit` says how many a caller may make a minute";
+    /// The agent takes no more messages for now.
+    QuotaExceeded = "QUOTA_EXCEEDED", ResourceExhausted, 429, "try again after the given delay, or raise the agent's quota, in its card or in `router.quotas`";
     /// The instance runs as many tasks as it may.
     AgentBusy = "AGENT_BUSY", ResourceExhausted, 429, "try again after the given delay, start another instance, or raise `agent.max_concurrent_tasks`";
     /// The message's time to live had passed before it reached an agent.

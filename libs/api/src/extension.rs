@@ -17,6 +17,12 @@ pub const COST: &str = "cost";
 /// instance whose card says nothing is found out by how long it takes to answer.
 pub const MAX_CONCURRENCY: &str = "maxConcurrency";
 
+/// Parameters of the routing extension in which a card states how many messages a minute the agent takes, all its instances
+/// together, of everybody and of each caller: whole numbers from 1.
+pub const MESSAGES_PER_MINUTE: &str = "messagesPerMinute";
+/// See [`MESSAGES_PER_MINUTE`].
+pub const MESSAGES_PER_MINUTE_PER_CALLER: &str = "messagesPerMinutePerCaller";
+
 /// Parameter of the routing extension in which a card asks that the messages of a context reach the same instance, as long as
 /// that is there: `true` or `false`.
 pub const STICKY_CONTEXTS: &str = "stickyContexts";

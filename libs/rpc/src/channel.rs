@@ -15,11 +15,10 @@ pub mod security;
 
 use std::time::Duration;
 
-use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioTimer;
 use tonic::transport::Channel;
 
+use crate::direct;
 use crate::endpoint::Endpoint;
 use crate::gather;
 
@@ -105,22 +104,18 @@ fn channel(endpoint: &Endpoint, config: &Config, security: &Security) -> Channel
 }
 
 /// A way to one endpoint whose calls go straight to its connection. A [`Channel`] hands each call to a task of its own first, which
-/// costs a change of tasks for every call; that counts where little else is done. It connects at the first call and again
-/// after a loss, and must be used for one endpoint only: that is what its errors are about.
-pub type Direct = Client<Connector, tonic::body::Body>;
+/// costs a change of tasks for every call; that counts where little else is done.
+pub type Direct = direct::Direct<Connector>;
 
 /// A direct way with these settings.
 #[must_use]
 pub fn direct(config: &Config, security: &Security) -> Direct {
-    Client::builder(gather::Executor)
-        .http2_only(true)
-        .timer(TokioTimer::new())
-        .http2_keep_alive_interval(config.ping_interval)
-        .http2_keep_alive_timeout(config.ping_timeout)
-        .http2_keep_alive_while_idle(config.ping_while_idle)
-        // TCP and the peer say when a connection ends.
-        .pool_idle_timeout(None)
-        .build(connector(config, security))
+    let watch = direct::Watch {
+        interval: config.ping_interval,
+        timeout: config.ping_timeout,
+        while_idle: config.ping_while_idle,
+    };
+    Direct::new(connector(config, security), watch)
 }
 
 /// TCP by tonic's own connector, with the one setting that tonic does not pass on.

@@ -1,6 +1,7 @@
 //! The client stack: what every caller of another service needs, one idea per file.
 //!
-//! [`endpoint`] reads addresses, [`channel`] opens connections, [`gather`] lets them write less often, [`outbound`] those that a caller
+//! [`endpoint`] reads addresses, [`channel`] opens connections, [`direct`] those of calls that cost little, [`gather`] lets them
+//! write less often, [`outbound`] those that a caller
 //! asked for, [`deadline`] carries remaining time, [`sse`] reads event streams, [`reread`] files that an
 //! operator replaces. [`backoff`], [`following`],
 //! [`breaker`] and [`retry_budget`] are plain data and functions: they take the present time and random numbers
@@ -13,6 +14,7 @@ pub mod backoff;
 pub mod breaker;
 pub mod channel;
 pub mod deadline;
+pub mod direct;
 pub mod endpoint;
 pub mod following;
 pub mod gather;

@@ -226,8 +226,22 @@ impl Chassis {
         let (outcome, ..) = tokio::join!(
             work,
             serve(data_port, refusing, &server, handshakes, &stop, drained()),
-            serve(health_port, health_router(health), &server, None, &stop, drained()),
-            serve(metrics_port, metrics_router(metrics), &server, None, &stop, drained()),
+            serve(
+                health_port,
+                health_router(health),
+                &server,
+                None,
+                &stop,
+                drained()
+            ),
+            serve(
+                metrics_port,
+                metrics_router(metrics),
+                &server,
+                None,
+                &stop,
+                drained()
+            ),
         );
         outcome
     }

@@ -6,6 +6,7 @@ mod arrival;
 mod beginning;
 mod body;
 mod contract;
+mod idle;
 mod layers;
 
 pub(crate) use accept::serve;

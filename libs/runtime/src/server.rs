@@ -43,6 +43,9 @@ pub struct Config {
     /// How long the body of a request may take to come in, gRPC and plain HTTP alike: who sends a byte now and then holds
     /// memory and a place.
     pub body_timeout_seconds: u64,
+    /// How long a connection may have no request under way; then it is closed, after twice the time at most. One of HTTP/1 waits
+    /// for its next request no longer than for a head.
+    pub idle_timeout_seconds: u64,
 }
 
 impl Default for Config {
@@ -60,6 +63,7 @@ impl Default for Config {
             max_header_bytes: 16 << 10,
             head_timeout_seconds: 30,
             body_timeout_seconds: 60,
+            idle_timeout_seconds: 900,
         }
     }
 }
@@ -98,6 +102,12 @@ impl Config {
     #[must_use]
     pub fn body_timeout(&self) -> Duration {
         Duration::from_secs(self.body_timeout_seconds)
+    }
+
+    /// How long a connection may have nothing to do.
+    #[must_use]
+    pub fn idle_timeout(&self) -> Duration {
+        Duration::from_secs(self.idle_timeout_seconds)
     }
 
     /// Adds what is wrong.
@@ -140,6 +150,9 @@ impl Config {
             if !(1..=3_600).contains(&seconds) {
                 mistakes.add(format!("server.{key}"), "must be from 1 to 3600 seconds");
             }
+        }
+        if !(1..=86_400).contains(&self.idle_timeout_seconds) {
+            mistakes.add("server.idle_timeout_seconds", "must be from 1 to 86400 seconds");
         }
         if self.max_connections == 0 {
             mistakes.add("server.max_connections", "must be at least 1");

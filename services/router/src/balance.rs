@@ -225,10 +225,9 @@ fn drawn(weights: &[usize], draw: &mut impl FnMut(usize) -> usize) -> Option<usi
 }
 
 fn mean_latency<'a>(candidates: impl Iterator<Item = &'a Candidate<'a>>) -> Option<f64> {
-    let known: Vec<f64> = candidates.filter_map(|candidate| candidate.latency).collect();
-    #[expect(clippy::cast_precision_loss, reason = "a count of instances")]
-    let count = known.len() as f64;
-    (!known.is_empty()).then(|| known.iter().sum::<f64>() / count)
+    let known = candidates.filter_map(|candidate| candidate.latency);
+    let (sum, count) = known.fold((0.0, 0.0), |(sum, count), latency| (sum + latency, count + 1.0));
+    (count > 0.0).then(|| sum / count)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //!
 //! Both bindings bring it as headers (gRPC metadata are HTTP/2 headers), so it is read once, here.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -28,6 +29,23 @@ const PASSED_ON: [HeaderName; 5] = [
 
 /// Who calls, where callers are not told apart: on a machine's own loopback.
 pub(crate) const ANYBODY: &str = "anybody";
+
+/// Who makes a request, as it is limited.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Who {
+    /// The caller's name, which is the same for all its requests and nobody else's.
+    pub caller: Cow<'static, str>,
+    /// Whether it comes from one of our own services, which stand behind the edge.
+    pub is_service: bool,
+}
+
+impl Who {
+    /// Nobody in particular.
+    pub const ANYBODY: Self = Self {
+        caller: Cow::Borrowed(ANYBODY),
+        is_service: false,
+    };
+}
 
 /// What a caller says around its message.
 #[derive(Debug, Clone)]

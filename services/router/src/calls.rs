@@ -24,18 +24,26 @@ pub struct Counted {
 /// The table.
 #[derive(Debug, Default)]
 pub struct Calls {
-    rows: Mutex<BTreeMap<(String, Binding), Counted>>,
+    /// By agent, in the order of [`Binding::ALL`].
+    rows: Mutex<BTreeMap<String, [Counted; Binding::ALL.len()]>>,
 }
 
 impl Calls {
     /// Counts a call of an agent; empty: it reached none.
     pub fn count(&self, agent: &str, binding: Binding, is_well: bool) {
         let mut rows = self.rows.lock();
-        let mut key = (agent.to_owned(), binding);
-        if rows.len() >= ROWS && !rows.contains_key(&key) {
-            key.0.clear();
+        let agent = if rows.len() >= ROWS && !rows.contains_key(agent) {
+            ""
+        } else {
+            agent
+        };
+        // The name is copied for newcomers only: this is done for every call.
+        if !rows.contains_key(agent) {
+            rows.insert(agent.to_owned(), Default::default());
         }
-        let counted = rows.entry(key).or_default();
+        let Some(counted) = rows.get_mut(agent).and_then(|row| row.get_mut(binding as usize)) else {
+            return;
+        };
         if is_well {
             counted.succeeded += 1;
         } else {
@@ -47,9 +55,13 @@ impl Calls {
     #[must_use]
     pub fn rows(&self) -> Vec<(String, Binding, Counted)> {
         let rows = self.rows.lock();
-        rows.iter()
-            .map(|((agent, binding), counted)| (agent.clone(), *binding, *counted))
-            .collect()
+        let each = |(agent, row): (&String, &[Counted; Binding::ALL.len()])| {
+            let cells = Binding::ALL.into_iter().zip(*row);
+            let counted = cells.filter(|(_, counted)| *counted != Counted::default());
+            let rows = counted.map(|(binding, counted)| (agent.clone(), binding, counted));
+            rows.collect::<Vec<_>>()
+        };
+        rows.iter().flat_map(each).collect()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Settings of the router.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,6 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::balance::Preferences;
 use crate::flow::lines;
+use crate::quota::Quota;
+use crate::rate::gcra::MOST_PER_MINUTE;
 use crate::regions::Regions;
 use crate::store::answers::Room;
 use crate::{credentials, deduplication, durable, forward, inbox};
@@ -83,6 +86,13 @@ pub struct Router {
     /// Regions that calls go to when the own one has no room or nobody, the preferred first. Others come after these, and are
     /// chosen by how fast and how loaded their instances are.
     pub region_order: Vec<String>,
+    /// Requests that each caller may make in a minute. None: 1000 for callers who are told apart, and no limit where they are not;
+    /// a number is a limit for all together who are not told apart, too. 0: no limit.
+    pub api_rate_limit: Option<u32>,
+    /// How many of them may come at once. None: a tenth.
+    pub api_rate_burst: Option<u32>,
+    /// Messages that agents take in a minute, by agent, in the place of what their cards say.
+    pub quotas: BTreeMap<String, Quota>,
     /// Calls that may wait for a place; one more is refused.
     pub message_queue_size: usize,
     /// Messages that may be with agents at once.
@@ -169,6 +179,9 @@ impl Default for Router {
             namespace: DEFAULT_NAMESPACE.to_owned(),
             region: String::new(),
             region_order: Vec::new(),
+            api_rate_limit: None,
+            api_rate_burst: None,
+            quotas: BTreeMap::new(),
             message_queue_size: 10_000,
             max_messages_in_flight: 1024,
             max_operations_in_flight: 1024,
@@ -354,6 +367,13 @@ impl Router {
             1,
             1_000_000,
         );
+        let most = u64::from(MOST_PER_MINUTE);
+        if let Some(per_minute) = self.api_rate_limit {
+            within("api_rate_limit", u64::from(per_minute), 0, most);
+        }
+        if let Some(burst) = self.api_rate_burst {
+            within("api_rate_burst", u64::from(burst), 1, most);
+        }
         within("max_answer_bytes", self.max_answer_bytes as u64, 1 << 10, 1 << 30);
         within(
             "default_deadline_seconds",
@@ -425,6 +445,11 @@ impl Router {
             16 << 20,
         );
         within("card_max_age_seconds", self.card_max_age_seconds, 0, DAY);
+        for (agent, quota) in &self.quotas {
+            for (field, mistake) in quota.mistakes() {
+                mistakes.add(format!("router.quotas.{agent}.{field}"), mistake);
+            }
+        }
         for (key, value, most) in [
             ("burst_seconds", self.burst_seconds, 3600.0),
             ("priority_ageing_seconds", self.priority_ageing_seconds, 86_400.0),
@@ -499,6 +524,12 @@ mod tests {
             router.redis_cluster_endpoint = Some("localhost".to_owned());
             router.redis.patience_seconds = 0;
             router.deduplication_durable_seconds = 1;
+            router.api_rate_limit = Some(MOST_PER_MINUTE + 1);
+            let none = Quota {
+                messages_per_minute_per_caller: Some(0),
+                ..Quota::default()
+            };
+            router.quotas.insert("weather".to_owned(), none);
         });
         assert_eq!(
             found,
@@ -508,7 +539,9 @@ mod tests {
                 "router.registry_url",
                 "router.public_url",
                 "router.max_messages_in_flight",
+                "router.api_rate_limit",
                 "router.deduplication_durable_seconds",
+                "router.quotas.weather.messages_per_minute_per_caller",
                 "router.max_load",
                 "router.retry_share",
             ]

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tonic::Status;
 
+use crate::quota::{Spent, Whose};
+
 /// Why a request was refused or failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
@@ -82,6 +84,26 @@ pub enum Error {
         /// When there may be room.
         retry_after: Duration,
     },
+    /// The caller has made as many requests as it may.
+    #[error(
+        "the caller makes more than {per_minute} requests a minute, which is the limit; the next one is taken in {} s",
+        seconds(*retry_after)
+    )]
+    RateLimited {
+        /// The limit.
+        per_minute: u32,
+        /// When the next one is taken.
+        retry_after: Duration,
+    },
+    /// The agent takes no more messages for now.
+    #[error(
+        "agent '{}' takes {} messages a minute {}, and has had them; it takes the next one in {} s",
+        _0.agent,
+        _0.per_minute,
+        whose(_0.whose),
+        seconds(_0.retry_after)
+    )]
+    QuotaExceeded(Spent),
     /// The message's time to live has passed.
     #[error("the message's time to live of {ttl_seconds} s has passed {place}")]
     Expired {
@@ -239,6 +261,18 @@ pub enum Error {
     /// The agent's own answer, passed on unchanged.
     #[error("{}", _0.message())]
     Agent(Box<Status>),
+}
+
+/// Rounded up, so that nobody comes too early.
+fn seconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1000.0).ceil() / 1000.0
+}
+
+const fn whose(whose: Whose) -> &'static str {
+    match whose {
+        Whose::All => "of all callers together",
+        Whose::Callers => "of each caller",
+    }
 }
 
 const fn again(is_repeatable: bool) -> &'static str {

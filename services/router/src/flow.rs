@@ -4,6 +4,7 @@
 //! flow.rs        places, and how they pass from call to call
 //!   limit.rs     how many places an instance has: declared or learned
 //!   lines.rs     who waits, who is next, who is refused
+//!   simulation.rs both together under overload, in virtual time: tests
 //! ```
 //!
 //! What is relied upon:
@@ -21,6 +22,8 @@
 
 pub mod limit;
 pub mod lines;
+#[cfg(test)]
+mod simulation;
 
 use std::fmt;
 use std::sync::Arc;
@@ -72,15 +75,22 @@ pub struct Flow {
     view: Arc<RwLock<View>>,
 }
 
-/// A call that waits.
-pub struct Waiter {
-    word: oneshot::Sender<Word>,
+/// What a call wants of the instance that takes it.
+pub struct Wish {
     /// Who may take it.
     pub scope: Scope,
+    /// Who calls.
+    pub caller: Arc<str>,
     /// The region that it prefers, if it says so.
     pub region: Option<String>,
     /// The conversation that it belongs to; empty for none.
     pub context: String,
+}
+
+/// A call that waits.
+struct Waiter {
+    word: oneshot::Sender<Word>,
+    wish: Wish,
 }
 
 enum Word {
@@ -173,20 +183,19 @@ impl Flow {
         self: &Arc<Self>,
         name: Name,
         waiting: Waiting,
-        choose: impl Fn(&Waiter) -> Result<Option<Chosen>, Error>,
+        choose: impl Fn(&Wish) -> Result<Option<Chosen>, Error>,
     ) -> Result<Wait, NoPlace> {
         let name = Arc::new(name);
         let (sender, word) = oneshot::channel();
+        let caller = Arc::clone(&waiting.wish.caller);
         let waiter = Waiter {
             word: sender,
-            scope: waiting.scope,
-            region: waiting.region,
-            context: waiting.context,
+            wish: waiting.wish,
         };
         let now = self.clock.monotonic();
         let mut lines = self.lines.lock();
         let whose = lines::Whose {
-            caller: &waiting.caller,
+            caller: &caller,
             priority: waiting.priority,
         };
         let joined = lines.join(&name, whose, waiting.pace, waiter, now);
@@ -206,12 +215,12 @@ impl Flow {
     }
 
     /// Gives places to those at the head of a line, as long as `choose` finds any.
-    fn offer(&self, name: &Name, choose: impl Fn(&Waiter) -> Result<Option<Chosen>, Error>) {
+    fn offer(&self, name: &Name, choose: impl Fn(&Wish) -> Result<Option<Chosen>, Error>) {
         let now = self.clock.monotonic();
         let mut unwanted = Vec::new();
         let mut lines = self.lines.lock();
         while let Some((position, waiter)) = lines.head(name, now) {
-            let word = match choose(waiter) {
+            let word = match choose(&waiter.wish) {
                 Ok(Some(chosen)) => Word::Go(chosen),
                 Ok(None) => break,
                 Err(nobody) => Word::No(NoPlace::Nobody(nobody)),
@@ -240,7 +249,7 @@ impl Flow {
 
     /// Looks again at all who wait, for ever: every [`LOOK_AGAIN`], when a place came free for which nobody was found, and when
     /// somebody has come.
-    pub async fn look_again(&self, choose: impl Fn(&Waiter) -> Result<Option<Chosen>, Error>) {
+    pub async fn look_again(&self, choose: impl Fn(&Wish) -> Result<Option<Chosen>, Error>) {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(LOOK_AGAIN) => {}
@@ -270,6 +279,7 @@ impl Flow {
             return false;
         }
         let now = self.clock.monotonic();
+        let found_under = found_under(instance);
         let mut has_passed = false;
         let mut lines = self.lines.lock();
         let left = loop {
@@ -282,7 +292,6 @@ impl Flow {
                 flight,
             };
             let left = loop {
-                let found_under = found_under(instance);
                 let names = found_under.iter().map(String::as_str);
                 let Some(waiter) = lines.next_for(names, |name| has_all(instance, name), now) else {
                     break Some(chosen);
@@ -317,13 +326,7 @@ impl Flow {
 /// What a call brings to its line.
 pub struct Waiting {
     /// Who may take it.
-    pub scope: Scope,
-    /// The region that it prefers, if it says so.
-    pub region: Option<String>,
-    /// The conversation that it belongs to; empty for none.
-    pub context: String,
-    /// Who calls.
-    pub caller: Arc<str>,
+    pub wish: Wish,
     /// How urgent it is.
     pub priority: Priority,
     /// How fast those that it waits for answer, if that is known.

@@ -36,7 +36,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::admission::{self, Admission, Permit};
 use crate::balance::Preferences;
-use crate::call::Call;
+use crate::call::{Call, Who};
 use crate::credentials::Credentials;
 use crate::deduplication::{self, Role, Window};
 use crate::durable::Durable;
@@ -51,8 +51,10 @@ use crate::operation::{
 };
 use crate::ownership::Ownership;
 use crate::peek::{self, Asked, Encoded, Held, Sent};
+use crate::quota::Quotas;
+use crate::rate;
 use crate::regions::Regions;
-pub use choose::{Chooser, Chosen};
+pub use choose::{Chooser, Chosen, IsSpent};
 pub use failure::{Failure, verdict_on_silence};
 use relay::Relay;
 pub use scope::Scope;
@@ -172,6 +174,10 @@ pub struct Parts {
     pub links: Arc<Links>,
     /// What their cards ask for from who calls them.
     pub credentials: Credentials,
+    /// Requests that each caller may make.
+    pub callers: rate::Callers,
+    /// Messages that each agent takes in a minute.
+    pub quotas: Quotas,
     /// Places for messages, and who waits for them.
     pub flow: Arc<Flow>,
     /// Places for operations on tasks.
@@ -206,6 +212,15 @@ impl Forwarder {
     #[must_use]
     pub const fn parts(&self) -> &Parts {
         &self.parts
+    }
+
+    /// Takes a request of a caller's, once it comes in. What the router does by itself, such as delivering the inbox, is not
+    /// charged again.
+    ///
+    /// # Errors
+    /// It has made as many as it may.
+    pub async fn charge(&self, who: &Who) -> Result<(), Error> {
+        self.parts.callers.charge(who).await
     }
 
     /// Sends a message and waits for the answer; the same message is answered once.

@@ -26,7 +26,7 @@ use tonic::server::{Grpc, NamedService};
 use tonic::{Request, Response, Status};
 use tower::Service;
 
-use crate::call::Call;
+use crate::call::{Call, Who};
 use crate::calls;
 use crate::codec::{Passing, Pieces};
 use crate::error::Error;
@@ -35,6 +35,7 @@ use crate::inbox::Inbox;
 use crate::metrics::Binding;
 use crate::operation::{About, Method};
 use crate::peek::{Asked, Sent};
+use crate::quota::Whose;
 use crate::status;
 use crate::target::Target;
 
@@ -90,6 +91,7 @@ impl A2a {
     ) -> Result<Response<Pieces>, Status> {
         let mut target = None;
         let outcome = async {
+            self.forwarder.charge(&Who::ANYBODY).await?;
             let (metadata, _, bytes) = request.into_parts();
             if method.about == About::Message {
                 let (call, sent) = self.read_message(metadata, bytes)?;
@@ -112,6 +114,7 @@ impl A2a {
     ) -> Result<Response<EventStream>, Status> {
         let mut target = None;
         let outcome = async {
+            self.forwarder.charge(&Who::ANYBODY).await?;
             let (metadata, _, bytes) = request.into_parts();
             if method.about == About::Message {
                 let (call, sent) = self.read_message(metadata, bytes)?;
@@ -281,6 +284,23 @@ impl From<Error> for Status {
                 of(Reason::AgentOverloaded).with_retry_after(retry_after)
             }
             Error::QueueFull { .. } => of(Reason::QueueFull).with_retry_after(QUEUE_RETRY),
+            Error::RateLimited {
+                per_minute,
+                retry_after,
+            } => of(Reason::RateLimited)
+                .with_retry_after(retry_after)
+                .with_metadata("per_minute", per_minute.to_string()),
+            Error::QuotaExceeded(spent) => of(Reason::QuotaExceeded)
+                .with_retry_after(spent.retry_after)
+                .with_metadata("agent", spent.agent)
+                .with_metadata("per_minute", spent.per_minute.to_string())
+                .with_metadata(
+                    "of",
+                    match spent.whose {
+                        Whose::All => "all",
+                        Whose::Callers => "caller",
+                    },
+                ),
             Error::Expired { .. } => of(Reason::MessageExpired),
             Error::DeadlineExceeded { .. } | Error::StreamIdle { .. } => of(Reason::DeadlineExceeded),
             Error::StreamStalled { .. } => of(Reason::StreamStalled),

@@ -21,7 +21,7 @@ use muster_rpc::endpoint::Endpoint;
 use prost_types::Struct;
 use tonic::Status;
 
-use crate::call::Call;
+use crate::call::{Call, Who};
 use crate::calls;
 use crate::cards;
 use crate::error::Error;
@@ -111,6 +111,7 @@ impl Http {
 
     async fn forward(&self, head: &Head, request: Request, seen: &mut Seen) -> Result<Answered, Error> {
         let forwarder = &self.forwarder;
+        forwarder.charge(&Who::ANYBODY).await?;
         Ok(match request {
             Request::SendMessage(message) => {
                 let call = self.call(head, &message, routing_of(&message), seen)?;

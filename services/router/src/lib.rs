@@ -1,8 +1,9 @@
 //! The router: takes A2A messages over gRPC, JSON-RPC and HTTP+JSON and delivers each to the best instance of the right
 //! agent.
 //!
-//! Inside out: [`balance`], [`regions`], [`priority`], [`routing`], [`target`], [`measure`], [`load`], [`wire`], [`peek`], [`pages`], the limits
-//! and lines of [`flow`] and the queue of [`admission`] are pure. [`fleet`] is the router's own view of who is alive, fed by the registry; [`link`] holds a connection and
+//! Inside out: [`balance`], [`regions`], [`priority`], [`routing`], [`target`], [`measure`], [`load`], [`wire`], [`peek`], [`pages`], the
+//! limits and lines of [`flow`], the algorithm and table of [`rate`] and the queue of [`admission`] are pure. [`rate`] limits callers, and
+//! [`quota`] what agents take. [`fleet`] is the router's own view of who is alive, fed by the registry; [`link`] holds a connection and
 //! what was measured on it per instance; [`ownership`] knows which instance owns which task, in a [`store`];
 //! [`deduplication`] answers the same message once, and [`durable`] does so across routers and restarts. [`forward`] puts them
 //! together and knows no binding; [`inbox`] keeps messages whose senders do not wait, and delivers them through it, and [`calls`]
@@ -38,6 +39,8 @@ pub mod ownership;
 pub mod pages;
 pub mod peek;
 pub mod priority;
+pub mod quota;
+pub mod rate;
 pub mod regions;
 pub mod routing;
 pub mod status;
@@ -78,6 +81,9 @@ use link::Links;
 use metrics::Meters;
 use opening::Opened;
 use ownership::Ownership;
+use quota::Quotas;
+use rate::Limiter;
+use rate::charged::Charged;
 use store::redis::Redis;
 
 pub use opening::connect;
@@ -116,7 +122,15 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
         .essential("durable messages", worker.run(chassis.shutdown.clone()));
     let outbound = Outbound::new(&config.router.outbound, config::OUTBOUND)
         .map_err(|error| Error::Other(error.to_string()))?;
-    let forwarder = forwarder(&config, &chassis, Arc::clone(&ownership), durable, outbound);
+    let grants = opened.grants();
+    let forwarder = forwarder(
+        &config,
+        &chassis,
+        Arc::clone(&ownership),
+        durable,
+        outbound,
+        grants,
+    );
     let latch = chassis.health.latch("fleet");
     let inbox = inbox(&config, &chassis, letterbox, &forwarder);
     let registry = muster_rpc::channel::connect_lazy_secured(&registry, &chassis.trust.to(Role::Registry));
@@ -136,6 +150,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
     let capacity = config.router.message_queue_size;
     let control = grpc::Control::new(Arc::clone(&forwarder), Arc::clone(&inbox), capacity);
     let letters = InboxServiceServer::new(inbox::Service::new(inbox)).max_decoding_message_size(limit);
+    let charging = Arc::clone(&forwarder);
     let cards = http::Cards {
         forwarder: Arc::clone(&forwarder),
         public,
@@ -152,7 +167,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
     let surface = Surface::new(FILE_DESCRIPTOR_SET)
         .grpc(a2a)
         .grpc(RouterServiceServer::new(control))
-        .grpc(letters)
+        .grpc(Charged::new(letters, charging))
         .http(muster_a2a::routes(face))
         .http(http::card_routes(cards));
     chassis.serve(listeners, surface).await
@@ -194,6 +209,7 @@ fn forwarder(
     ownership: Arc<Ownership>,
     durable: Arc<Durable>,
     outbound: Outbound,
+    grants: Option<Arc<dyn rate::Grants>>,
 ) -> Arc<Forwarder> {
     let router = &config.router;
     let grace = Duration::from_secs(router.unconfirmed_grace_seconds);
@@ -205,6 +221,10 @@ fn forwarder(
         Arc::clone(&clock),
         Arc::clone(&view),
     );
+    let meters = Meters::new(chassis.metrics.clone());
+    let limiter = |kind| Limiter::new(kind, grants.clone(), Arc::clone(&clock), meters.clone());
+    let callers = rate::Callers::new(limiter("callers"), router.api_rate_limit, router.api_rate_burst);
+    let quotas = Quotas::new(router.quotas.clone(), limiter("agents"));
     Forwarder::new(Parts {
         limits: router.limits(config.server.max_message_bytes),
         credentials: Credentials::new(&router.credentials, outbound.clone(), Arc::clone(&clock)),
@@ -220,13 +240,15 @@ fn forwarder(
                     router.limits(config.server.max_message_bytes).answer_bytes,
                 ),
         ),
+        callers,
+        quotas,
         flow,
         operations: Admission::new(router.max_operations_in_flight, router.message_queue_size),
         window: Window::new(router.deduplication()),
         durable,
         ownership,
         budget: Mutex::new(RetryBudget::new(router.retry_budget(), chassis.clock.monotonic())),
-        meters: Meters::new(chassis.metrics.clone()),
+        meters,
         random: Box::new(|below| rand::random_range(0..below.max(1))),
     })
 }

@@ -13,8 +13,8 @@
 //! because a machine that vanished never closes its connections, and they would hang until TCP gives those up.
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::Uri;
@@ -118,6 +118,16 @@ impl Learned {
     }
 }
 
+impl Learned {
+    /// The load that the instance said last, with an answer or a heartbeat.
+    fn load(&self, instance: &Instance) -> f64 {
+        match self.told {
+            Some((load, at)) if at >= instance.reported_at => load,
+            _ => instance.load,
+        }
+    }
+}
+
 impl Link {
     /// The way to an agent that speaks no gRPC.
     #[must_use]
@@ -164,12 +174,7 @@ impl Link {
     /// How fast it answers with all places taken, once that is known.
     #[must_use]
     pub fn pace(&self) -> Option<Pace> {
-        let learned = self.learned.lock();
-        let answer = learned.limit.base()?;
-        Some(Pace {
-            per_second: f64::from(learned.limit.places()) / answer.max(f64::MIN_POSITIVE),
-            answer,
-        })
+        self.learned.lock().limit.pace()
     }
 
     /// What was measured so far.
@@ -192,20 +197,16 @@ impl Link {
     /// The load that it said last, with an answer or a heartbeat.
     #[must_use]
     pub fn load(&self, instance: &Instance) -> f64 {
-        match self.learned.lock().told {
-            Some((load, at)) if at >= instance.reported_at => load,
-            _ => instance.load,
-        }
+        self.learned.lock().load(instance)
     }
 
     /// The instance as the balancer sees it, whose region is so far.
     #[must_use]
     pub fn candidate<'i>(&self, instance: &'i Instance, distance: u32, now: Duration) -> Candidate<'i> {
-        let load = self.load(instance);
         let learned = self.learned.lock();
         Candidate {
             in_flight: self.in_flight(),
-            load,
+            load: learned.load(instance),
             latency: learned.measured.latency(),
             success: learned.measured.success(),
             distance,
@@ -307,7 +308,8 @@ impl Flight {
     pub fn finished(mut self, now: Duration) {
         let taken = self.taken(now);
         self.report(Verdict::Answered(None), now);
-        self.learn(|limit, company| limit.answered(taken, company, now));
+        let mut learned = self.link.learned.lock();
+        self.learn(&mut learned, |limit, company| limit.answered(taken, company, now));
     }
 
     /// Ends a message that has not gone out, and whose place nobody is to have.
@@ -319,23 +321,23 @@ impl Flight {
 
     fn report(&mut self, verdict: Verdict, now: Duration) -> bool {
         self.reported = true;
-        let has_opened = self.link.learned.lock().report(self.ticket, verdict, now);
+        let mut learned = self.link.learned.lock();
+        let has_opened = learned.report(self.ticket, verdict, now);
         match verdict {
             Verdict::Answered(Some(taken)) => {
-                self.learn(|limit, company| limit.answered(taken, company, now));
+                self.learn(&mut learned, |limit, company| limit.answered(taken, company, now));
             }
-            Verdict::Refused => self.learn(|limit, company| limit.refused(company, now)),
+            Verdict::Refused => self.learn(&mut learned, |limit, company| limit.refused(company, now)),
             Verdict::Answered(None) | Verdict::Erred | Verdict::Failed | Verdict::Unknown => {}
         }
         has_opened
     }
 
-    fn learn(&self, from: impl FnOnce(&mut Limit, u32)) {
+    fn learn(&self, learned: &mut Learned, from: impl FnOnce(&mut Limit, u32)) {
         if self.place.is_none() {
             return;
         }
         let company = self.link.messages.load(Ordering::SeqCst);
-        let mut learned = self.link.learned.lock();
         from(&mut learned.limit, company);
         self.link.places.store(learned.limit.places(), Ordering::SeqCst);
     }

@@ -24,6 +24,8 @@ const HEDGED: &str = "router_hedged_calls_total";
 const EJECTED: &str = "router_breaker_openings_total";
 const STALLED: &str = "router_stalled_streams_total";
 const OUTCOMES: &str = "router_calls_total";
+const LIMITED: &str = "router_limited_requests_total";
+const LIMITS_ALONE: &str = "router_limits_alone";
 const VIEW_AGE: &str = "router_view_age_seconds";
 const VIEW_STALE: &str = "router_view_stale";
 const TAKEN_OVER: &str = "router_durable_taken_over_total";
@@ -96,6 +98,16 @@ pub const DEFINITIONS: &[Definition] = &[
         name: OUTCOMES,
         kind: Kind::Counter,
         help: "Calls by binding and outcome (ok, or the error's code).",
+    },
+    Definition {
+        name: LIMITED,
+        kind: Kind::Counter,
+        help: "Requests refused by a rate limit: of the caller, of the agent, or of the agent for each caller.",
+    },
+    Definition {
+        name: LIMITS_ALONE,
+        kind: Kind::Gauge,
+        help: "1 while routers that share their limits (of callers, of agents) in Redis do not reach it, and each decides alone.",
     },
     Definition {
         name: VIEW_AGE,
@@ -183,6 +195,15 @@ impl From<muster_a2a::Binding> for Binding {
 }
 
 impl Binding {
+    /// All of them.
+    pub const ALL: [Self; BINDINGS] = [
+        Self::Grpc,
+        Self::JsonRpc,
+        Self::HttpJson,
+        Self::Inbox,
+        Self::Broadcast,
+    ];
+
     /// Its name in metrics and statistics.
     #[must_use]
     pub const fn label(self) -> &'static str {
@@ -351,6 +372,20 @@ impl Meters {
     /// A call was sent to a second instance as well.
     pub fn hedged(&self) {
         self.metrics.counter(HEDGED, &[]).increment(1);
+    }
+
+    /// A request was refused by a limit of this kind: `caller`, `agent` or `agent_caller`.
+    pub fn limited(&self, limit: &'static str) {
+        self.metrics
+            .counter(LIMITED, &[("limit", limit.to_owned())])
+            .increment(1);
+    }
+
+    /// Limits of this kind are decided alone, or by Redis.
+    pub fn limits_alone(&self, kind: &'static str, is_alone: bool) {
+        self.metrics
+            .gauge(LIMITS_ALONE, &[("kind", kind.to_owned())])
+            .set(f64::from(u8::from(is_alone)));
     }
 
     /// A stream was ended because its caller read nothing.

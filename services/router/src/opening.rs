@@ -9,6 +9,7 @@ use muster_runtime::{Chassis, Error, Listeners};
 use muster_store::redis::{Connection, opening, settings as sections};
 
 use crate::config;
+use crate::rate::Grants;
 use crate::store::Owners;
 use crate::store::answers::Answers;
 use crate::store::embedded::{Embedded, EmbeddedAnswers};
@@ -45,6 +46,14 @@ impl Opened {
             Self::Memory(_, store) => Arc::clone(store) as Arc<dyn Answers>,
             Self::Embedded(_, store) => Arc::clone(store) as Arc<dyn Answers>,
             Self::Redis(store) => Arc::clone(store) as Arc<dyn Answers>,
+        }
+    }
+
+    /// What decides for all routers together, where there are others.
+    pub(crate) fn grants(&self) -> Option<Arc<dyn Grants>> {
+        match self {
+            Self::Memory(..) | Self::Embedded(..) => None,
+            Self::Redis(store) => Some(Arc::new(store.hasty()) as Arc<dyn Grants>),
         }
     }
 

@@ -132,9 +132,10 @@ impl IntoResponse for Refusal {
         let mut response = (http, Json(body)).into_response();
         let delay = Error::from_status(&self.status).and_then(|error| error.retry_after);
         if let Some(delay) = delay {
-            response
-                .headers_mut()
-                .insert(header::RETRY_AFTER, HeaderValue::from(delay.as_secs().max(1)));
+            response.headers_mut().insert(
+                header::RETRY_AFTER,
+                HeaderValue::from((delay.as_secs() + u64::from(delay.subsec_nanos() > 0)).max(1)),
+            );
         }
         response
     }

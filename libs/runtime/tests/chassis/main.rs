@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod drain;
+mod floods;
 mod grpc;
 mod grpc_service;
 mod health;

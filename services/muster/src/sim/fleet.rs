@@ -304,6 +304,7 @@ impl Simulated {
             context: "",
             preferences: PREFERENCES,
             random: &random,
+            spent: None,
             now,
         };
         let chosen = chooser.choose(&scope, tried)?;

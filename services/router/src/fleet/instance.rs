@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use muster_a2a::client::Place;
 use muster_api::a2a::AgentCard;
-use muster_api::extension::{MAX_CONCURRENCY, ROUTING, SHARED_TASKS, STICKY_CONTEXTS};
+use muster_api::extension::{
+    MAX_CONCURRENCY, MESSAGES_PER_MINUTE, MESSAGES_PER_MINUTE_PER_CALLER, ROUTING, SHARED_TASKS,
+    STICKY_CONTEXTS,
+};
 use muster_api::names::DEFAULT_NAMESPACE;
 use muster_api::registry::{self, InstanceStatus};
 use muster_rpc::endpoint::{self, Endpoint};
@@ -14,6 +17,8 @@ use muster_runtime::trust::{SpiffeId, spiffe};
 use prost_types::Struct;
 use prost_types::value::Kind;
 use url::Url;
+
+use crate::quota::Quota;
 
 /// Protocol bindings, as cards name them.
 const GRPC: &str = "GRPC";
@@ -86,6 +91,8 @@ pub struct Instance {
     pub idempotent_skills: Arc<BTreeSet<String>>,
     /// Messages that it takes at once, where its card says so.
     pub max_concurrency: Option<u32>,
+    /// Messages a minute that its agent takes, as its card says.
+    pub quota: Quota,
     /// Whether its agent wants the messages of a context to reach the same instance.
     pub has_sticky_contexts: bool,
     /// The store of its tasks, where it says that it shares one with other instances of its agent.
@@ -99,6 +106,7 @@ pub struct Card {
     skills: Arc<BTreeSet<String>>,
     idempotent_skills: Arc<BTreeSet<String>>,
     max_concurrency: Option<u32>,
+    quota: Quota,
     has_sticky_contexts: bool,
     shared_tasks: Option<Arc<str>>,
 }
@@ -197,6 +205,7 @@ impl Instance {
             version: instance.version.into(),
             epoch: instance.epoch,
             max_concurrency: card.max_concurrency,
+            quota: card.quota,
             has_sticky_contexts: card.has_sticky_contexts,
             shared_tasks: card.shared_tasks.clone(),
             skills: Arc::clone(&card.skills),
@@ -210,7 +219,11 @@ impl From<AgentCard> for Card {
     fn from(card: AgentCard) -> Self {
         let parameters = Parameters::of(&card);
         Self {
-            max_concurrency: parameters.max_concurrency(),
+            max_concurrency: parameters.count(MAX_CONCURRENCY),
+            quota: Quota {
+                messages_per_minute: parameters.count(MESSAGES_PER_MINUTE),
+                messages_per_minute_per_caller: parameters.count(MESSAGES_PER_MINUTE_PER_CALLER),
+            },
             has_sticky_contexts: parameters.has_sticky_contexts(),
             shared_tasks: parameters.shared_tasks(),
             idempotent_skills: Arc::new(parameters.idempotent_skills()),
@@ -323,8 +336,8 @@ impl<'c> Parameters<'c> {
     }
 
     /// What is no number of messages says nothing.
-    fn max_concurrency(&self) -> Option<u32> {
-        match self.get(MAX_CONCURRENCY) {
+    fn count(&self, name: &str) -> Option<u32> {
+        match self.get(name) {
             Some(Kind::NumberValue(most)) if *most >= 1.0 => {
                 #[expect(
                     clippy::cast_possible_truncation,

@@ -265,10 +265,7 @@ fn apply_update(view: &mut View, update: Update, now: Duration) -> Outcome {
             view.remove(&removal.namespace, &key, now);
             // One of another namespace may have the name of one that is here.
             if view.instance(&key).is_none() {
-                return Outcome::Departed {
-                    key,
-                    lost: !may_live,
-                };
+                return Outcome::Departed { key, lost: !may_live };
             }
             false
         }

@@ -5,9 +5,13 @@
 //! long ones do not move. What an answer takes without much company is the *base*, and it is known with how much company that
 //! was:
 //!
-//! - a smaller median is a better base; a larger one is the new base where the company was no larger: the work has become longer;
-//! - with more company, a median above [`TOLERANCE`] times the base, and above [`NEGLIGIBLE`], says that calls wait inside: the
-//!   limit becomes what was there, reduced in proportion, to no less than half;
+//! - with no more company than that, a median is another sample of the base, be it longer or shorter; with more, it is a new base
+//!   where it is far shorter: then calls had waited inside when the old one was found. A base never becomes longer with more
+//!   company, or an agent that is always full would be found to take more and more;
+//! - with more company, medians above [`TOLERANCE`] times the base, and above [`NEGLIGIBLE`], say that calls wait inside: the
+//!   limit becomes what was there, reduced in proportion, to no less than half. It takes two in a row, because the median of a
+//!   few answers that differ much is often too long by chance, and limits would shrink by chance alone. Where far less company
+//!   changes nothing, nobody had waited: the work has become longer;
 //! - while all places are taken, a median below that says that more may be tried: half as much again until it was too much
 //!   for the first time, from then on one place more, or a tenth.
 //!
@@ -18,10 +22,14 @@
 //! An agent that refuses (RESOURCE_EXHAUSTED) says more than any median: a fifth fewer at once, and slowly more again, up to
 //! what its card says; several routers that share an instance find their shares that way.
 //!
+//! How limits and lines do together under overload is simulated in `simulation.rs`.
+//!
 //! Rejected: the smallest time ever seen as the base (one cheap question, and every answer after it looks slow), the mean
 //! (one answer of a minute among those of a second), a limit on throughput (it says nothing about which throughput is enough).
 
 use std::time::Duration;
+
+use super::lines::Pace;
 
 /// Places of an instance of which nothing is known.
 const FIRST: f64 = 64.0;
@@ -32,15 +40,18 @@ const MOST: f64 = 4096.0;
 /// How much longer than the base answers may take.
 const TOLERANCE: f64 = 1.25;
 
+/// How much longer than that before all places are taken.
+const PATIENT: f64 = 1.2;
+
 /// Seconds below which nobody is kept waiting, whatever the base: what the network and schedulers add by themselves.
 const NEGLIGIBLE: f64 = 0.005;
 
 /// Answers and seconds that make a window.
-const ANSWERS: usize = 32;
+const ANSWERS: usize = 64;
 const WINDOW: Duration = Duration::from_millis(100);
 
 /// Answers that are looked at in a window at most.
-const LOOKED_AT: usize = 64;
+const LOOKED_AT: usize = 128;
 
 /// How often the base is sought while all places are taken: windows and time, both.
 const SEEK_EVERY: (u32, Duration) = (10, Duration::from_secs(30));
@@ -48,11 +59,16 @@ const SEEK_EVERY: (u32, Duration) = (10, Duration::from_secs(30));
 /// How much more company there must be than the base was found with, to blame it for longer answers.
 const MORE: f64 = 1.25;
 
-/// What halving the limit must do to the median where calls wait inside.
+/// What halving the limit must do to the median where calls wait inside; a base that is longer than that was none.
 const FASTER: f64 = 0.75;
 
-/// Weight of the newest window in the base, where it is longer and where it is shorter.
-const WEIGHTS: (f64, f64) = (0.3, 0.5);
+/// How much less company must have made the median shorter where calls waited inside, and from which part on it counts as
+/// the same.
+const LESS: f64 = 0.6;
+const UNMOVED: f64 = 0.9;
+
+/// Weight of the newest window in the base.
+const WEIGHT: f64 = 0.3;
 
 /// The limit of one instance.
 #[derive(Debug, Clone)]
@@ -77,6 +93,10 @@ pub struct Limit {
     full_windows: u32,
     found_at: Duration,
     refused_at: Option<Duration>,
+    /// What was seen when the limit was lowered, until the next window.
+    reduced: Option<Window>,
+    /// Whether the last window was too long.
+    is_warned: bool,
 }
 
 /// What an answer takes without much company.
@@ -87,6 +107,25 @@ struct Base {
 }
 
 impl Base {
+    /// A window may be of other work, or another sample of the same.
+    fn after(self, window: Window) -> Self {
+        let towards = |from: f64, to: f64, weight: f64| from + weight * (to - from);
+        if window.company <= self.company {
+            Self {
+                seconds: towards(self.seconds, window.median, WEIGHT),
+                company: towards(self.company, window.company, WEIGHT),
+            }
+        } else if window.median < self.seconds * FASTER {
+            // Calls waited inside when the base was found.
+            Self {
+                seconds: window.median,
+                company: window.company,
+            }
+        } else {
+            self
+        }
+    }
+
     fn tolerated(self) -> f64 {
         (self.seconds * TOLERANCE).max(NEGLIGIBLE)
     }
@@ -130,6 +169,8 @@ impl Limit {
             full_windows: 0,
             found_at: Duration::ZERO,
             refused_at: None,
+            reduced: None,
+            is_warned: false,
         }
     }
 
@@ -149,6 +190,16 @@ impl Limit {
     #[must_use]
     pub fn base(&self) -> Option<f64> {
         self.base.map(|base| base.seconds)
+    }
+
+    /// How fast it answers with all places taken, as far as that is known.
+    #[must_use]
+    pub fn pace(&self) -> Option<Pace> {
+        let answer = self.base()?;
+        Some(Pace {
+            per_second: f64::from(self.places()) / answer.max(f64::MIN_POSITIVE),
+            answer,
+        })
     }
 
     /// An answer came after that long; with it, `company` messages were there.
@@ -208,16 +259,8 @@ impl Limit {
             return self.found(window.median, window.company, now);
         };
         let has_more_company = window.company > base.company * MORE;
-        if window.median < base.seconds {
-            let seconds = base.seconds + WEIGHTS.1 * (window.median - base.seconds);
-            self.base = Some(Base {
-                seconds,
-                company: window.company,
-            });
-        } else if !has_more_company {
-            let seconds = base.seconds + WEIGHTS.0 * (window.median - base.seconds);
-            self.base = Some(Base { seconds, ..base });
-        }
+        let base = base.after(window);
+        self.base = Some(base);
         if self.declared.is_some() {
             if window.was_full {
                 self.change(self.places + 1.0, company);
@@ -230,13 +273,35 @@ impl Limit {
             return self.seek(window, company);
         }
         let tolerated = base.tolerated();
-        if window.median > tolerated {
-            if has_more_company {
+        // While there are places nobody is held back, and there is time to be sure.
+        let is_too_long = window.median
+            > if window.was_full {
+                tolerated
+            } else {
+                tolerated * PATIENT
+            };
+        let before = self.reduced.take();
+        if is_too_long {
+            if let Some(before) = before
+                && window.company < before.company * LESS
+                && window.median > before.median * UNMOVED
+            {
+                // With less company answers take as long: nobody waited, and the work has become longer.
+                self.found(window.median, window.company, now);
+                return self.change(before.company, company);
+            }
+            // Once may be chance: of few answers the median is rarely what it is of many.
+            if has_more_company && std::mem::replace(&mut self.is_warned, true) {
+                self.is_warned = false;
                 self.was_too_much = true;
+                self.reduced = Some(window);
                 let there = self.places.min(window.company);
                 self.change(there * (tolerated / window.median).max(0.5), company);
             }
-        } else if window.was_full {
+            return;
+        }
+        self.is_warned = false;
+        if window.was_full {
             let part = if self.was_too_much { 0.1 } else { 0.5 };
             self.change(self.places + (self.places * part).max(1.0), company);
         }
@@ -261,7 +326,14 @@ impl Limit {
             return self.change(self.places / 2.0, company);
         }
         self.seeking = None;
-        self.found(median, window.company, now);
+        match self.base {
+            // One window more, and not the truth.
+            Some(base) if (FASTER..1.0 / FASTER).contains(&(median / base.seconds)) => {
+                let seconds = base.seconds + WEIGHT * (median - base.seconds);
+                self.found(seconds, window.company, now);
+            }
+            _ => self.found(median, window.company, now),
+        }
         let (places, with_all) = seeking.before;
         let tolerated = self.base.map_or(median, Base::tolerated);
         self.was_too_much |= with_all > tolerated;

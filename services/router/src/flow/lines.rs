@@ -10,7 +10,7 @@
 //! with a single call waiting for one call, not for a hundred; and of what has to be refused, the last in turn goes first.
 //!
 //! A line is for bursts. One that has not been empty for the time of [`Bounds::burst`] (or of four answers) comes of more work
-//! than is done, and however long it is, it only makes everybody wait: from then on it is cut to what is answered in half the
+//! than is done, and however long it is, it only makes everybody wait: from then on it is cut to what is answered in a quarter of the
 //! time of an answer, the last of the least urgent first, and stays so short until nobody had to be refused for that
 //! time. What is let in is answered nearly as fast as without a line.
 //!
@@ -27,8 +27,8 @@ use crate::priority::Priority;
 const ANSWERS_OF_BURST: f64 = 4.0;
 
 /// What part of an answer's time a call may wait in a line that stands, and seconds that it always may.
-const PART_OF_ANSWER: f64 = 0.5;
-const SHORT_WAIT: f64 = 0.01;
+const PART_OF_ANSWER: f64 = 0.25;
+const SHORT_WAIT: f64 = 0.004;
 
 /// The range of what a refused call hears about when to come again.
 const SOONEST: Duration = Duration::from_millis(100);
@@ -553,24 +553,24 @@ mod tests {
             standing(&mut lines, &caller, Priority::Normal, call, START).unwrap();
         }
         let later = START + Duration::from_secs(2);
-        // In half the time of an answer four are answered.
+        // In a quarter of the time of an answer two are answered.
         let displaced = standing(&mut lines, &caller, Priority::Urgent, 100, later).unwrap();
-        assert_eq!(displaced.len(), 97);
+        assert_eq!(displaced.len(), 99);
         assert_eq!(displaced[0].0, 99, "the newest first");
         let refused = standing(&mut lines, &caller, Priority::Normal, 101, later);
-        let Err((_, Refused::Overloaded(4, again))) = refused else {
+        let Err((_, Refused::Overloaded(2, again))) = refused else {
             panic!("let in");
         };
         assert!(again >= SOONEST);
-        assert_eq!(order(&mut lines, &["a"], later), [100, 0, 1, 2]);
+        assert_eq!(order(&mut lines, &["a"], later), [100, 0]);
         // It stays short though it was empty, until nobody was refused for a while.
         let soon = later + Duration::from_millis(500);
         let taken = |lines: &mut Lines<u32>, now| {
             let outcomes = (0..10).map(|call| standing(lines, &caller, Priority::Normal, call, now));
             outcomes.filter(Result::is_ok).count()
         };
-        assert_eq!(taken(&mut lines, soon), 4);
-        assert_eq!(order(&mut lines, &["a"], soon).len(), 4);
+        assert_eq!(taken(&mut lines, soon), 2);
+        assert_eq!(order(&mut lines, &["a"], soon).len(), 2);
         assert_eq!(taken(&mut lines, soon + Duration::from_secs(5)), 10);
     }
 
@@ -594,9 +594,9 @@ mod tests {
         let displaced = standing(&mut lines, &quiet, Priority::Normal, 10, later).unwrap();
         assert_eq!(
             displaced.iter().map(|(call, _)| *call).collect::<Vec<_>>(),
-            [5, 4, 3]
+            [5, 4, 3, 2, 1]
         );
-        assert_eq!(order(&mut lines, &["a"], later), [0, 10, 1, 2]);
+        assert_eq!(order(&mut lines, &["a"], later), [0, 10]);
     }
 
     #[test]

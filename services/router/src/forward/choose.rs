@@ -10,14 +10,15 @@ use parking_lot::RwLock;
 use sha2::{Digest as _, Sha256};
 
 use super::{Forwarder, Scope, Times};
-use crate::balance::{self, Preferences};
+use crate::balance::{self, Candidate, Preferences};
 use crate::call::Call;
 use crate::error::Error;
 use crate::fleet::instance::Availability;
 use crate::fleet::{Instance, Key, View};
 use crate::flow::lines::{Pace, Refused};
-use crate::flow::{self, Flow, NoPlace, Waiter, Waiting};
+use crate::flow::{self, Flow, NoPlace, Waiting, Wish};
 use crate::link::{Flight, Link, Links};
+use crate::quota::Spent;
 use crate::regions::Regions;
 use crate::target::Target;
 
@@ -36,8 +37,13 @@ pub struct Chosen {
 }
 
 impl Forwarder {
-    /// What chooses for a caller with this preference.
-    pub(super) fn chooser<'a>(&'a self, region: Option<&'a str>, context: &'a str) -> Chooser<'a> {
+    /// What chooses for a caller with this preference. `spent` says of which agents the caller may have no more messages now.
+    pub(super) fn chooser<'a>(
+        &'a self,
+        region: Option<&'a str>,
+        context: &'a str,
+        spent: Option<&'a IsSpent<'a>>,
+    ) -> Chooser<'a> {
         let limits = &self.parts.limits;
         Chooser {
             view: &self.parts.view,
@@ -47,6 +53,7 @@ impl Forwarder {
             context,
             preferences: limits.preferences,
             random: &self.parts.random,
+            spent,
             now: self.now(),
         }
     }
@@ -61,25 +68,31 @@ impl Forwarder {
         times: Times,
     ) -> Result<Chosen, Error> {
         let flow = &self.parts.flow;
-        let joined = {
-            let chooser = self.chooser(call.routing.region.as_deref(), context);
-            let mut able = chooser.able(scope, &BTreeSet::new())?;
+        let looked = || {
+            let spent = |instance: &Instance| self.parts.quotas.spent(instance, &call.caller);
+            let chooser = self.chooser(call.routing.region.as_deref(), context, Some(&spent));
+            let able = chooser.able(scope, &BTreeSet::new())?;
             let name = || flow::line(scope, able.only());
             if !flow.has(name)
-                && let Some(chosen) = chooser.with_room(flow, &mut able)
+                && let Some(chosen) = chooser.with_room(flow, &able)
             {
-                return Ok(chosen);
+                return Ok(Ok(chosen));
             }
             let waiting = Waiting {
-                scope: scope.clone(),
-                region: call.routing.region.clone(),
-                context: context.to_owned(),
-                caller: call.caller.as_str().into(),
+                wish: Wish {
+                    scope: scope.clone(),
+                    caller: call.caller.as_str().into(),
+                    region: call.routing.region.clone(),
+                    context: context.to_owned(),
+                },
                 priority: call.routing.priority,
                 pace: able.pace(),
             };
-            let name = flow::line(scope, able.only());
-            flow.join(name, waiting, |waiter| self.look(waiter))
+            Ok(Err(flow.join(name(), waiting, |wish| self.look(wish))))
+        };
+        let joined = match looked().inspect_err(|error| self.count_spent(error))? {
+            Ok(chosen) => return Ok(chosen),
+            Err(joined) => joined,
         };
         let placed = match joined {
             Ok(wait) => wait.place(self.patience(times)).await,
@@ -92,7 +105,10 @@ impl Forwarder {
                 waiting,
                 retry_after,
             },
-            NoPlace::Nobody(error) => error,
+            NoPlace::Nobody(error) => {
+                self.count_spent(&error);
+                error
+            }
             NoPlace::TimedOut => self.waited_too_long(call, times),
         })
     }
@@ -101,12 +117,16 @@ impl Forwarder {
     ///
     /// # Errors
     /// There is nobody any more who could take it.
-    pub(crate) fn look(&self, waiter: &Waiter) -> Result<Option<Chosen>, Error> {
-        let chooser = self.chooser(waiter.region.as_deref(), &waiter.context);
-        let mut able = chooser.able(&waiter.scope, &BTreeSet::new())?;
-        Ok(chooser.with_room(&self.parts.flow, &mut able))
+    pub(crate) fn look(&self, wish: &Wish) -> Result<Option<Chosen>, Error> {
+        let spent = |instance: &Instance| self.parts.quotas.spent(instance, &wish.caller);
+        let chooser = self.chooser(wish.region.as_deref(), &wish.context, Some(&spent));
+        let able = chooser.able(&wish.scope, &BTreeSet::new())?;
+        Ok(chooser.with_room(&self.parts.flow, &able))
     }
 }
+
+/// Whether the caller may have no more messages of an instance's agent now, and why.
+pub type IsSpent<'a> = dyn Fn(&Instance) -> Option<Spent> + 'a;
 
 /// What a choice is made of.
 pub struct Chooser<'a> {
@@ -124,6 +144,8 @@ pub struct Chooser<'a> {
     pub preferences: Preferences,
     /// A random number below its argument.
     pub random: &'a dyn Fn(usize) -> usize,
+    /// Which agents have given the caller all that they give for now; `None`: the call is no message, and costs nothing.
+    pub spent: Option<&'a IsSpent<'a>>,
     /// The time.
     pub now: Duration,
 }
@@ -168,7 +190,8 @@ impl Chooser<'_> {
     /// # Errors
     /// Nobody is known who could take the call, or nobody who was not tried takes it now.
     pub fn choose(&self, scope: &Scope, tried: &BTreeSet<Key>) -> Result<Chosen, Error> {
-        self.first_of(scope, tried, |_, link| link.start(self.now))
+        let able = self.able(scope, tried)?;
+        self.any_of(scope, tried, &able, |_, link| link.start(self.now))
     }
 
     /// Chooses among the instances that were not tried yet, for a message that moves: one with room before one without.
@@ -176,42 +199,51 @@ impl Chooser<'_> {
     /// # Errors
     /// As [`Self::choose`].
     pub fn move_on(&self, flow: &Arc<Flow>, scope: &Scope, tried: &BTreeSet<Key>) -> Result<Chosen, Error> {
-        let mut able = self.able(scope, tried)?;
-        if let Some(chosen) = self.with_room(flow, &mut able) {
+        let able = self.able(scope, tried)?;
+        if let Some(chosen) = self.with_room(flow, &able) {
             return Ok(chosen);
         }
-        self.first_of(scope, tried, |instance, link| {
+        self.any_of(scope, tried, &able, |instance, link| {
             flow.start_beyond(instance, link, self.now)
         })
     }
 
     /// Chooses among those who have room; `None` where none has.
     #[must_use]
-    pub fn with_room(&self, flow: &Arc<Flow>, able: &mut Able) -> Option<Chosen> {
-        let mut roomy: Vec<_> = able
-            .instances
-            .iter()
-            .filter(|(_, link)| link.has_room())
-            .cloned()
-            .collect();
-        self.start(&mut roomy, |instance, link| flow.start(instance, link, self.now))
+    pub fn with_room(&self, flow: &Arc<Flow>, able: &Able) -> Option<Chosen> {
+        self.start(able, Link::has_room, |instance, link| {
+            flow.start(instance, link, self.now)
+        })
     }
 
     /// The instances that could take the call now, room or not.
     ///
     /// # Errors
-    /// As [`Self::choose`].
+    /// As [`Self::choose`]; or nobody is left but agents that have given the caller all that they give for now.
     pub fn able(&self, scope: &Scope, tried: &BTreeSet<Key>) -> Result<Able, Error> {
         let instances = self.candidates(scope)?;
-        let (mut untried, mut ejected) = (Vec::new(), Vec::new());
-        for instance in instances.iter().filter(|instance| takes_work(scope, instance)) {
+        let mut passed = Passed {
+            registered: instances.len(),
+            tried: tried.len(),
+            ..Passed::default()
+        };
+        let mut untried = Vec::with_capacity(instances.len());
+        for instance in instances {
+            if !takes_work(scope, &instance) {
+                passed.leaving += 1;
+                continue;
+            }
             if tried.contains(&*instance.id) {
                 continue;
             }
-            let link = self.links.to(instance, self.now);
+            if let Some(spent) = self.spent.and_then(|spent| spent(&instance)) {
+                passed.spent(spent);
+                continue;
+            }
+            let link = self.links.to(&instance, self.now);
             match link.next_chance(self.now) {
-                Duration::ZERO => untried.push((Arc::clone(instance), link)),
-                wait => ejected.push(wait),
+                Duration::ZERO => untried.push((instance, link)),
+                wait => passed.ejected(wait),
             }
         }
         let mut is_bound = prefer_owner(scope, &mut untried);
@@ -219,7 +251,7 @@ impl Chooser<'_> {
             is_bound = self.stick(&mut untried);
         }
         if untried.is_empty() {
-            return Err(nobody(scope, &instances, tried.len(), &ejected));
+            return Err(passed.into_error(scope));
         }
         Ok(Able {
             instances: untried,
@@ -255,40 +287,55 @@ impl Chooser<'_> {
         }
     }
 
-    fn first_of(
+    /// Starts the call at the best of them, whatever room it has.
+    fn any_of(
         &self,
         scope: &Scope,
         tried: &BTreeSet<Key>,
+        able: &Able,
         start: impl Fn(&Arc<Instance>, &Arc<Link>) -> Option<Flight>,
     ) -> Result<Chosen, Error> {
-        let mut able = self.able(scope, tried)?;
-        let count = able.instances.len();
-        self.start(&mut able.instances, start).ok_or_else(|| {
+        self.start(able, |_| true, start).ok_or_else(|| {
             // Other calls have taken the breakers' only probes in the meantime.
-            nobody(scope, &[], tried.len(), &vec![SOON; count])
+            let passed = Passed {
+                tried: tried.len(),
+                ejected: able.instances.len(),
+                ..Passed::default()
+            };
+            passed.into_error(scope)
         })
     }
 
-    /// Starts the call at the best of them that lets it.
+    /// Starts the call at the best of those that `may` take it, and let it.
     fn start(
         &self,
-        from: &mut Vec<(Arc<Instance>, Arc<Link>)>,
+        able: &Able,
+        may: impl Fn(&Link) -> bool,
         start: impl Fn(&Arc<Instance>, &Arc<Link>) -> Option<Flight>,
     ) -> Option<Chosen> {
-        while !from.is_empty() {
-            let candidates: Vec<_> = from
-                .iter()
-                .map(|(instance, link)| link.candidate(instance, self.distance(instance), self.now))
-                .collect();
-            let picked = balance::pick(&candidates, self.preferences, self.random)?;
-            let (instance, link) = from.swap_remove(picked);
+        let start = |(instance, link): &(Arc<Instance>, Arc<Link>)| {
             // Another call may have taken the last place, or the breaker's only probe, in the meantime.
-            if let Some(flight) = start(&instance, &link) {
-                return Some(Chosen {
-                    instance,
-                    link,
-                    flight,
-                });
+            let flight = start(instance, link)?;
+            Some(Chosen {
+                instance: Arc::clone(instance),
+                link: Arc::clone(link),
+                flight,
+            })
+        };
+        // Most agents have one instance: there is nothing to weigh.
+        if let [only] = able.instances.as_slice() {
+            return may(&only.1).then(|| start(only))?;
+        }
+        let mut from: Vec<_> = able.instances.iter().filter(|(_, link)| may(link)).collect();
+        let mut candidates: Vec<Candidate<'_>> = from
+            .iter()
+            .map(|(instance, link)| link.candidate(instance, self.distance(instance), self.now))
+            .collect();
+        while let Some(picked) = balance::pick(&candidates, self.preferences, self.random) {
+            candidates.swap_remove(picked);
+            let chosen = start(from.swap_remove(picked));
+            if chosen.is_some() {
+                return chosen;
             }
         }
         None
@@ -336,40 +383,64 @@ fn prefer_owner(scope: &Scope, untried: &mut Vec<(Arc<Instance>, Arc<Link>)>) ->
     is_there
 }
 
-fn nobody(scope: &Scope, instances: &[Arc<Instance>], tried: usize, ejected: &[Duration]) -> Error {
-    let leaving = instances
-        .iter()
-        .filter(|instance| !takes_work(scope, instance))
-        .count();
-    let mut why = Vec::new();
-    if instances.is_empty() && ejected.is_empty() {
-        why.push("none is registered".to_owned());
+/// Who was passed over, and why.
+#[derive(Default)]
+struct Passed {
+    /// How many there are at all.
+    registered: usize,
+    tried: usize,
+    leaving: usize,
+    ejected: usize,
+    /// When the first of those is tried again.
+    soonest: Option<Duration>,
+    /// The agent that gives the caller something again first.
+    spent: Option<Spent>,
+}
+
+impl Passed {
+    fn ejected(&mut self, wait: Duration) {
+        self.ejected += 1;
+        self.soonest = Some(self.soonest.map_or(wait, |soonest| soonest.min(wait)));
     }
-    for (count, what) in [
-        (tried, "could not be reached just now"),
-        (ejected.len(), "failed too often and is left alone for a while"),
-        (leaving, "is draining or in maintenance"),
-    ] {
-        if count > 0 {
-            why.push(format!("{count} {what}"));
+
+    fn spent(&mut self, spent: Spent) {
+        let is_sooner = |other: &Spent| spent.retry_after < other.retry_after;
+        if self.spent.as_ref().is_none_or(is_sooner) {
+            self.spent = Some(spent);
         }
     }
-    Error::NoInstance {
-        target: scope.name(),
-        why: why.join(", "),
-        cause: if tried > 0 {
-            "unreachable"
-        } else if !ejected.is_empty() {
-            "breaker"
-        } else if leaving > 0 {
-            "draining"
-        } else {
-            "none"
-        },
-        retry_after: if tried > 0 {
-            SOON
-        } else {
-            ejected.iter().min().copied().unwrap_or(SOON).max(SOON)
-        },
+
+    fn into_error(self, scope: &Scope) -> Error {
+        if let Some(spent) = self.spent {
+            return Error::QuotaExceeded(spent);
+        }
+        let mut why = Vec::new();
+        if self.registered == 0 && self.ejected == 0 {
+            why.push("none is registered".to_owned());
+        }
+        for (count, what) in [
+            (self.tried, "could not be reached just now"),
+            (self.ejected, "failed too often and is left alone for a while"),
+            (self.leaving, "is draining or in maintenance"),
+        ] {
+            if count > 0 {
+                why.push(format!("{count} {what}"));
+            }
+        }
+        let is_unreachable = self.tried > 0;
+        Error::NoInstance {
+            target: scope.name(),
+            why: why.join(", "),
+            cause: if is_unreachable {
+                "unreachable"
+            } else if self.ejected > 0 {
+                "breaker"
+            } else if self.leaving > 0 {
+                "draining"
+            } else {
+                "none"
+            },
+            retry_after: self.soonest.filter(|_| !is_unreachable).unwrap_or(SOON).max(SOON),
+        }
     }
 }

@@ -15,7 +15,7 @@ use muster_rpc::deadline;
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 use tonic::{Request, Response, Status};
 
-use super::choose::Chosen;
+use super::choose::{Chosen, IsSpent};
 use super::failure::{Failure, verdict_on_silence};
 use super::{Forwarder, Reply, Scope, Times, exceeded, expired};
 use crate::bridge::{Inbound, Unanswered};
@@ -29,6 +29,7 @@ use crate::load;
 use crate::measure::Verdict;
 use crate::operation::{About, Answer, Method};
 use crate::peek::{Encoded, Held};
+use crate::quota::{Spent, Whose};
 use crate::target::Target;
 
 /// How one attempt ended without an answer.
@@ -38,6 +39,14 @@ pub(super) enum Ended {
 }
 
 impl Ended {
+    /// What it says about the instance, where so much time was left.
+    fn verdict(&self, left: Option<Duration>) -> Verdict {
+        match self {
+            Self::TimedOut => verdict_on_silence(left),
+            Self::Failed(failure) => failure.verdict(),
+        }
+    }
+
     fn of(status: Status) -> Self {
         if deadline::is_timer_of_tonic(&status) {
             Self::TimedOut
@@ -149,7 +158,7 @@ impl Forwarder {
         self.parts
             .meters
             .answered(delivery.method, self.now().saturating_sub(started));
-        outcome
+        outcome.inspect_err(|error| self.count_spent(error))
     }
 
     async fn attempts<A: Taken>(
@@ -161,6 +170,7 @@ impl Forwarder {
             call, scope, times, ..
         } = delivery;
         let mut tried = BTreeSet::new();
+        let mut paid = BTreeSet::new();
         let mut last = None;
         for _ in 0..self.parts.limits.attempts.max(1) {
             let now = self.now();
@@ -179,9 +189,17 @@ impl Forwarder {
                 Some(Some(left)) => Some(left),
                 None => None,
             };
+            if let Err(spent) = self.pay(delivery, &chosen.instance, &mut paid).await {
+                // Its place passes on. From now on the agent is passed over.
+                last = Some(Error::QuotaExceeded(spent));
+                continue;
+            }
             let (chosen, outcome) = match self.hedge_after::<A>(delivery, &chosen) {
                 None => self.run::<A>(delivery, chosen, left).await,
-                Some(after) => Box::pin(self.race::<A>(delivery, chosen, left, after, &mut tried)).await,
+                Some(after) => {
+                    let race = self.race::<A>(delivery, chosen, left, after, (&mut tried, &mut paid));
+                    Box::pin(race).await
+                }
             };
             let ended = match outcome {
                 Ok((response, read)) => {
@@ -207,10 +225,44 @@ impl Forwarder {
 
     /// Who gets the next attempt. A message waits for its first place only.
     fn next(&self, delivery: &Delivery<'_>, tried: &BTreeSet<Key>) -> Result<Chosen, Error> {
-        let chooser = self.chooser(delivery.call.routing.region.as_deref(), "");
+        let call = delivery.call;
+        let region = call.routing.region.as_deref();
         match delivery.method.about {
-            About::Message => chooser.move_on(&self.parts.flow, delivery.scope, tried),
-            About::Task { .. } | About::Target => chooser.choose(delivery.scope, tried),
+            About::Message => {
+                let spent = |instance: &Instance| self.parts.quotas.spent(instance, &call.caller);
+                let chooser = self.chooser(region, "", Some(&spent));
+                chooser.move_on(&self.parts.flow, delivery.scope, tried)
+            }
+            About::Task { .. } | About::Target => {
+                self.chooser(region, "", None).choose(delivery.scope, tried)
+            }
+        }
+    }
+
+    /// A message costs its agent's quota, once for each agent that it goes to.
+    async fn pay(
+        &self,
+        delivery: &Delivery<'_>,
+        instance: &Instance,
+        paid: &mut BTreeSet<String>,
+    ) -> Result<(), Spent> {
+        let quotas = &self.parts.quotas;
+        let is_free = delivery.method.about != About::Message || !quotas.costs(instance);
+        if is_free || paid.contains(&instance.id.agent) {
+            return Ok(());
+        }
+        quotas.pay(instance, &delivery.call.caller).await?;
+        paid.insert(instance.id.agent.clone());
+        Ok(())
+    }
+
+    /// Counts a refusal for an agent's quota.
+    pub(super) fn count_spent(&self, error: &Error) {
+        if let Error::QuotaExceeded(spent) = error {
+            self.parts.meters.limited(match spent.whose {
+                Whose::All => "agent",
+                Whose::Callers => "agent_caller",
+            });
         }
     }
 
@@ -324,7 +376,7 @@ impl Forwarder {
         chosen: Chosen,
         left: Option<Duration>,
         after: Duration,
-        tried: &mut BTreeSet<Key>,
+        (tried, paid): (&mut BTreeSet<Key>, &mut BTreeSet<String>),
     ) -> Run<A> {
         let first = chosen.instance.key();
         let mut alone = std::pin::pin!(self.run::<A>(delivery, chosen, left));
@@ -332,10 +384,12 @@ impl Forwarder {
             return run;
         }
         tried.insert(first);
-        let second = self.second(delivery, tried);
-        let Some(second) = second else {
+        let Some(second) = self.second(delivery, tried) else {
             return alone.await;
         };
+        if self.pay(delivery, &second.instance, paid).await.is_err() {
+            return alone.await;
+        }
         tried.insert(second.instance.key());
         self.parts.meters.hedged();
         let left = left.map(|left| left.saturating_sub(after));
@@ -347,23 +401,23 @@ impl Forwarder {
         let Err(ended) = outcome else {
             return (chosen, outcome);
         };
-        let verdict = match &ended {
-            Ended::TimedOut => verdict_on_silence(left),
-            Ended::Failed(failure) => failure.verdict(),
-        };
-        self.end(chosen.flight, verdict, &chosen.instance.id.agent);
+        self.end(chosen.flight, ended.verdict(left), &chosen.instance.id.agent);
         if is_first { company.await } else { alone.await }
     }
 
     /// A second instance that has room, if the budget affords it.
     fn second(&self, delivery: &Delivery<'_>, tried: &BTreeSet<Key>) -> Option<Chosen> {
-        let chooser = self.chooser(delivery.call.routing.region.as_deref(), "");
-        let mut able = chooser.able(delivery.scope, tried).ok()?;
+        let call = delivery.call;
+        let is_message = delivery.method.about == About::Message;
+        let spent = |instance: &Instance| self.parts.quotas.spent(instance, &call.caller);
+        let spent: Option<&IsSpent<'_>> = if is_message { Some(&spent) } else { None };
+        let chooser = self.chooser(call.routing.region.as_deref(), "", spent);
+        let able = chooser.able(delivery.scope, tried).ok()?;
         if !self.parts.budget.lock().withdraw(self.now()) {
             return None;
         }
         match delivery.method.about {
-            About::Message => chooser.with_room(&self.parts.flow, &mut able),
+            About::Message => chooser.with_room(&self.parts.flow, &able),
             About::Task { .. } | About::Target => chooser.choose(delivery.scope, tried).ok(),
         }
     }
@@ -405,14 +459,11 @@ impl Forwarder {
         left: Option<Duration>,
     ) -> Next {
         let id = &chosen.instance.id;
+        self.end(chosen.flight, ended.verdict(left), &id.agent);
         let failure = match ended {
             Ended::Failed(failure) => failure,
-            Ended::TimedOut => {
-                self.end(chosen.flight, verdict_on_silence(left), &id.agent);
-                return Next::Stop(exceeded(&format!("agent '{}'", id.agent)));
-            }
+            Ended::TimedOut => return Next::Stop(exceeded(&format!("agent '{}'", id.agent))),
         };
-        self.end(chosen.flight, failure.verdict(), &id.agent);
         let is_repeatable = is_repeatable(delivery, &chosen.instance);
         let pay = || self.parts.budget.lock().withdraw(self.now());
         let may_move = failure.may_move(is_repeatable, pay);

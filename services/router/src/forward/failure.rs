@@ -1,14 +1,15 @@
 //! What a failed call says: did it reach the agent, may it move, who is to blame.
 //!
 //! An error that the agent answered has no source; one that this side made carries the connection's error, and
-//! only what is certain from it counts as "never reached": the connection could not be made, or the request was
-//! still in this process when the connection closed. Everything else may have been executed.
+//! only what is certain from it counts as "never reached": the connection could not be made, the request was
+//! still in this process when it ended, or the agent's end says in the words of HTTP/2 that it has not begun. Everything else may
+//! have been executed.
 
 use std::error::Error as StdError;
 use std::time::Duration;
 
-use hyper_util::client::legacy;
 use muster_api::error::Reason;
+use muster_rpc::direct;
 use tonic::{Code, Status};
 
 use crate::credentials::Missing;
@@ -43,16 +44,10 @@ impl Failure {
         let mut source = status.source();
         let mut local = None;
         while let Some(error) = source {
-            if error
-                .downcast_ref::<legacy::Error>()
-                .is_some_and(legacy::Error::is_connect)
-                || error
-                    .downcast_ref::<hyper::Error>()
-                    .is_some_and(hyper::Error::is_canceled)
-            {
-                return Self::NeverReached(root(error));
-            }
-            if error.is::<hyper::Error>() || error.is::<legacy::Error>() {
+            if let Some(failed) = error.downcast_ref::<direct::Error>() {
+                if failed.never_reached() {
+                    return Self::NeverReached(root(error));
+                }
                 local = Some(root(error));
             }
             source = error.source();
@@ -175,6 +170,8 @@ fn root(error: &(dyn StdError + 'static)) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tower::ServiceExt as _;
+
     use super::*;
 
     #[tokio::test]
@@ -186,7 +183,7 @@ mod tests {
         let nobody = http::Request::post("http://127.0.0.1:1/")
             .body(tonic::body::Body::empty())
             .unwrap();
-        let error = client.request(nobody).await.unwrap_err();
+        let error = client.oneshot(nobody).await.unwrap_err();
         let failure = Failure::of(Status::from_error(Box::new(error)));
         let Failure::NeverReached(detail) = &failure else {
             panic!("{failure:?}");

@@ -13,6 +13,7 @@ use tonic_types::StatusExt as _;
 
 use super::entry::Failure;
 use crate::error::Error;
+use crate::quota::Spent;
 
 /// What comes after a failed delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,9 +38,10 @@ pub fn next(error: &Error) -> Next {
         after: None,
     };
     match error {
-        Error::NoInstance { retry_after, .. } | Error::Overloaded { retry_after, .. } => {
-            busy(Some(*retry_after))
-        }
+        Error::NoInstance { retry_after, .. }
+        | Error::Overloaded { retry_after, .. }
+        | Error::RateLimited { retry_after, .. }
+        | Error::QuotaExceeded(Spent { retry_after, .. }) => busy(Some(*retry_after)),
         Error::UnknownAgent { .. }
         | Error::UnknownSkill { .. }
         | Error::UnmatchedSkills { .. }

@@ -10,16 +10,22 @@
 //! While Redis does not answer, a call is tried again for as long as the connection has patience, and then refused.
 
 mod answers;
+mod rates;
+
+use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
-use muster_store::redis::{Connection, Error as RedisError, OpenError, Script, cmd};
+use muster_store::redis::{Connection, Error as RedisError, OpenError, Options, Script, cmd};
 
 use super::{Error, Owner, Owners};
 
 /// What a router's store in Redis is called, and the version of its keys and values; raised when older software would misread
 /// them.
 const FORMAT: &str = "router 1";
+
+/// How long callers wait for what can do without Redis.
+const HASTE: Duration = Duration::from_millis(250);
 
 /// Keeps an owner, unless the task is another agent's: then it answers that owner.
 static KEEP: Script = Script::new(
@@ -64,6 +70,20 @@ impl Redis {
             expected: FORMAT.to_owned(),
             remedy: "choose another `router.redis.key_prefix`, or another Redis".to_owned(),
         })
+    }
+
+    /// The same for what callers wait for and what can do without: where Redis does not answer at once, it counts as away.
+    #[must_use]
+    pub fn hasty(&self) -> Self {
+        let options = Options {
+            connect_within: HASTE,
+            answer_within: HASTE,
+            patience: HASTE,
+        };
+        Self {
+            connection: self.connection.with_options(options),
+            prefix: self.prefix.clone(),
+        }
     }
 
     /// The connection.

@@ -15,6 +15,7 @@ mod lists;
 mod once;
 mod operations;
 mod outages;
+mod rates;
 mod refusals;
 mod streams;
 mod tasks;

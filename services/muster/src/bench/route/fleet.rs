@@ -19,6 +19,8 @@ pub struct Limit {
     pub concurrency: u32,
     /// Milliseconds that each takes.
     pub service_time: u64,
+    /// Whether its card says how many calls it takes at once.
+    pub is_declared: bool,
 }
 
 /// Registry, router and agents. They end with this value.
@@ -112,6 +114,9 @@ async fn agent(registry: &str, limit: Option<Limit>) -> Result<Process, Failure>
             "--service-time".to_owned(),
             limit.service_time.to_string(),
         ]);
+        if limit.is_declared {
+            arguments.push("--declared".to_owned());
+        }
     }
     Process::start("agent", &arguments, End::Killed).await
 }

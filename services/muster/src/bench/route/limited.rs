@@ -60,6 +60,9 @@ pub struct Arguments {
     /// With --overload or --noisy: calls that an agent works on at once.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     concurrency: u32,
+    /// With --overload or --noisy: agents say in their cards how many calls they work on at once, and the router need not find out.
+    #[arg(long)]
+    declared: bool,
     /// With --overload or --noisy: milliseconds that each takes.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=60_000))]
     service_time: u64,
@@ -72,7 +75,8 @@ pub struct Arguments {
     /// With --noisy: calls a second of the quiet caller; default: a fiftieth of the peak.
     #[arg(long, value_name = "CALLS", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     quiet_rate: Option<u32>,
-    /// With --noisy: metadata by which the router knows the quiet caller; may be repeated.
+    /// With --noisy: metadata by which the router knows the quiet caller, such as an `authorization` with its token; may be
+    /// repeated. The limit of requests a minute holds for callers who are known: set `router.api_rate_limit` for what is to be seen.
     #[arg(long, value_name = "KEY=VALUE", value_parser = client::metadata)]
     quiet_metadata: Vec<Metadata>,
     /// With --noisy: metadata by which it knows the noisy one; may be repeated.
@@ -90,6 +94,7 @@ impl Arguments {
         Limit {
             concurrency: self.concurrency,
             service_time: self.service_time,
+            is_declared: self.declared,
         }
     }
 }
@@ -148,9 +153,10 @@ pub async fn run(arguments: &super::Arguments, output: &Output) -> Result<(), Fa
     let mut results = Vec::new();
     if !output.is_json() {
         output.line(&format!(
-            "{} agents, each with {} places and {} ms for a call; a deadline of {} ms; {} × {} s after {} s",
+            "{} agents, each with {} {}places and {} ms for a call; a deadline of {} ms; {} × {} s after {} s",
             limited.agents,
             limited.concurrency,
+            if limited.declared { "declared " } else { "" },
             limited.service_time,
             limited.deadline,
             arguments.rounds,
@@ -181,6 +187,7 @@ pub async fn run(arguments: &super::Arguments, output: &Output) -> Result<(), Fa
             "machine": machine(),
             "agents": limited.agents,
             "concurrency": limited.concurrency,
+            "declared": limited.declared,
             "serviceMillis": limited.service_time,
             "deadlineMillis": limited.deadline,
             "payloadBytes": arguments.payload,

@@ -14,10 +14,13 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use muster_api::a2a::a2a_service_server::A2aServiceServer;
-use muster_api::a2a::{AgentCapabilities, AgentCard, AgentInterface, AgentSkill};
+use muster_api::a2a::{AgentCapabilities, AgentCard, AgentExtension, AgentInterface, AgentSkill};
+use muster_api::extension::{MAX_CONCURRENCY, ROUTING};
 use muster_api::registry::registry_service_client::RegistryServiceClient;
 use muster_api::registry::{HeartbeatRequest, Instance, InstanceStatus, Lease, RegisterRequest};
 use muster_runtime::Shutdown;
+use prost_types::value::Kind;
+use prost_types::{Struct, Value};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
@@ -69,6 +72,9 @@ struct EchoArguments {
     /// Milliseconds that each takes, where they are limited.
     #[arg(long, default_value_t = 0)]
     service_time: u64,
+    /// Says in its card how many calls it works on at once, where they are limited.
+    #[arg(long)]
+    declared: bool,
 }
 
 #[derive(Debug, Args)]
@@ -144,17 +150,32 @@ async fn echo(arguments: &EchoArguments, shutdown: &Shutdown, output: &Output) -
         let time = Duration::from_millis(arguments.service_time);
         Capacity::new(arguments.concurrency, time)
     });
+    let declared = (arguments.declared && arguments.concurrency > 0).then_some(arguments.concurrency);
     let echo = Arc::new(Echo::new(capacity));
     let (listener, address) = listen().await?;
     let registry = super::client::channel(&arguments.registry)?;
     say(address, output)?;
     tokio::select! {
         served = serve(listener, Arc::clone(&echo), shutdown) => served,
-        failure = stay_found(registry, instance(address), &echo) => Err(failure),
+        failure = stay_found(registry, instance(address, declared), &echo) => Err(failure),
     }
 }
 
-fn instance(address: SocketAddr) -> Instance {
+/// What its card says of how many messages it takes at once.
+fn declaration(concurrency: u32) -> AgentExtension {
+    let value = Value {
+        kind: Some(Kind::NumberValue(f64::from(concurrency))),
+    };
+    AgentExtension {
+        uri: ROUTING.to_owned(),
+        params: Some(Struct {
+            fields: [(MAX_CONCURRENCY.to_owned(), value)].into(),
+        }),
+        ..AgentExtension::default()
+    }
+}
+
+fn instance(address: SocketAddr, declared: Option<u32>) -> Instance {
     let endpoint = format!("http://{address}");
     let card = AgentCard {
         name: "Echo".to_owned(),
@@ -168,6 +189,7 @@ fn instance(address: SocketAddr) -> Instance {
         }],
         capabilities: Some(AgentCapabilities {
             streaming: Some(true),
+            extensions: declared.map(declaration).into_iter().collect(),
             ..AgentCapabilities::default()
         }),
         default_input_modes: vec!["text/plain".to_owned()],

@@ -110,11 +110,11 @@ impl Answers for EmbeddedAnswers {
     async fn claim(&self, id: &Id, claim: &Claim, now: Timestamp) -> Result<Found, Error> {
         loop {
             let before = self.stored(id).await?;
-            let (record, follows) = match Record::claimed(before.as_ref().map(|(_, record)| record), claim, now)
-            {
-                Claimed::Stays(found) => return Ok(found),
-                Claimed::Lead(record, follows) => (record, follows),
-            };
+            let (record, follows) =
+                match Record::claimed(before.as_ref().map(|(_, record)| record), claim, now) {
+                    Claimed::Stays(found) => return Ok(found),
+                    Claimed::Lead(record, follows) => (record, follows),
+                };
             if before.is_none() && self.is_full() {
                 return Ok(Found::Full);
             }

@@ -7,6 +7,8 @@ use muster_store::redis::{Address, Options};
 use muster_testkit::{RedisCluster, RedisSentinels, RedisServer, wait_for};
 
 use super::*;
+use crate::rate::Grants as _;
+use crate::rate::gcra::{self, Rate};
 use crate::store::answers::conformance::Bench;
 use crate::store::answers::{Answers as _, Claim, Found};
 use crate::store::{answers, conformance};
@@ -82,6 +84,36 @@ async fn an_owner_is_seen_by_all_routers_and_forgotten_by_redis() {
     one.put("t", &owner("w2"), soon).await.unwrap();
     wait_for("the owner to be forgotten", Duration::from_secs(10), async || {
         other.get("t").await.unwrap().is_none()
+    })
+    .await;
+}
+
+/// In real time, at a rate at which none of it passes.
+#[tokio::test]
+async fn redis_gives_as_the_algorithm_does_and_forgets_what_is_due() {
+    let server = RedisServer::start().await;
+    let (one, other) = (open(&server.url()).await, open(&server.url()).await);
+    let rate = Rate::new(1, 5);
+    let mut due = Duration::ZERO;
+    for (store, wanted) in [(&one, 3), (&other, 3), (&one, 1)] {
+        let expected = gcra::take(&mut due, rate, wanted, Duration::from_secs(1));
+        let taken = store.take("callers:ada", rate, wanted).await.unwrap();
+        assert_eq!(taken.given, expected.given);
+        let passed = expected.retry_after.saturating_sub(taken.retry_after);
+        assert!(passed < Duration::from_secs(50), "{taken:?}, {expected:?}");
+        assert_eq!(taken.retry_after.is_zero(), expected.retry_after.is_zero());
+    }
+    let all = one.take("callers:grace", rate, 100).await.unwrap();
+    assert_eq!(all.given, 5, "each has its own");
+    let quick = Rate::new(600_000, 1);
+    assert_eq!(one.take("quick", quick, 1).await.unwrap().given, 1);
+    wait_for("it to be due", Duration::from_secs(10), async || {
+        one.take("quick", quick, 1).await.unwrap().given == 1
+    })
+    .await;
+    wait_for("it to be forgotten", Duration::from_secs(10), async || {
+        let keys = server.ask(&["KEYS", "muster:router:default:rate:*"]).await;
+        keys.lines().count() == 2
     })
     .await;
 }
