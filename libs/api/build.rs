@@ -10,12 +10,14 @@ use std::path::PathBuf;
 
 const A2A: &str = "a2a/v1/a2a.proto";
 const OURS: &[&str] = &[
+    "muster/admin/v1/admin.proto",
     "muster/registry/v1/registry.proto",
     "muster/router/v1/inbox.proto",
     "muster/router/v1/router.proto",
     "muster/workflow/v1/backup.proto",
     "muster/workflow/v1/schedule.proto",
     "muster/workflow/v1/event.proto",
+    "muster/workflow/v1/optimization.proto",
     "muster/workflow/v1/workflow.proto",
     "muster/workflow/v1/approval.proto",
 ];

@@ -1,5 +1,6 @@
 //! The whole system: as eight processes, or as one `muster dev`.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use muster_a2a::grpc::Client;
@@ -234,6 +235,17 @@ impl Dev {
     #[must_use]
     pub fn url(&self, service: &str) -> String {
         text(&self.places[service]["url"])
+    }
+
+    /// Where the metrics of a service are.
+    ///
+    /// # Panics
+    /// When there is no such service.
+    #[must_use]
+    pub fn metrics_address(&self, service: &str) -> SocketAddr {
+        let url = text(&self.places[service]["metrics"]);
+        let address = url.trim_start_matches("http://").trim_end_matches("/metrics");
+        address.parse().expect("an address")
     }
 
     /// From the start of the process until everything was ready, as it says itself.

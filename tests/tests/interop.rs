@@ -1,5 +1,8 @@
 //! Strangers: the official Python and JavaScript A2A clients, agents of both SDKs, `buf curl` and grpcurl by reflection.
 
+#[path = "interop/traces.rs"]
+mod traces;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Output;
 

@@ -2,6 +2,8 @@
 
 use std::future::Future;
 
+use muster_runtime::metrics::{Definition, Metrics};
+
 use crate::{Card, Failure, Reply, Request, Task};
 
 /// An agent: what it can do, and how it does it.
@@ -17,4 +19,12 @@ pub trait Agent: Send + Sync + 'static {
     /// When the caller cancels, [`Task::cancelled`] resolves; a handler that has not returned a few seconds later
     /// is dropped at its next await. The result of a cancelled task is discarded.
     fn handle(&self, request: Request, task: Task) -> impl Future<Output = Result<Reply, Failure>> + Send;
+
+    /// What it measures beside what every agent does. Asked once, before the agent serves.
+    fn metrics(&self) -> &'static [Definition] {
+        &[]
+    }
+
+    /// Where to write that. Told once, before the agent serves.
+    fn measure(&self, _metrics: &Metrics) {}
 }

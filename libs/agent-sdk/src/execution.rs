@@ -13,6 +13,7 @@ use a2a_pb::pbconv;
 use a2a_pb::proto as pb;
 use futures::FutureExt as _;
 use muster_runtime::clock::SharedClock;
+use muster_runtime::trace::{self, FutureExt as _, Kind, Span, Subject, TraceContextExt as _, Tracer};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -49,6 +50,7 @@ pub(crate) struct Executor<A> {
     pub(crate) limits: Limits,
     pub(crate) clock: SharedClock,
     pub(crate) meters: Meters,
+    pub(crate) tracer: Tracer,
 }
 
 /// What is to be done.
@@ -80,7 +82,7 @@ impl<A: Agent> Executor<A> {
                 events: Some(executor.events(&work.task_id, &work.context_id)),
                 task_id: work.task_id.clone(),
             };
-            executor.work(work).await;
+            executor.work_traced(work).await;
             // Settled before its place is free, so that who is let in next finds the task as it ends.
             abandoned.disarm();
             drop(run);
@@ -98,7 +100,50 @@ impl<A: Agent> Executor<A> {
         )
     }
 
-    async fn work(&self, work: Work) {
+    /// Works within a span, and with logs that say what they are about.
+    async fn work_traced(&self, work: Work) {
+        let started = self.clock.monotonic();
+        let agent = self.card.id();
+        let mut span = if self.tracer.is_on() {
+            let asked_within = trace::parsed(&work.errand.traceparent, None);
+            self.tracer
+                .within(&asked_within, Kind::Internal, format!("invoke_agent {agent}"))
+        } else {
+            Span::default()
+        };
+        if span.is_recorded() {
+            span.set("gen_ai.operation.name", "invoke_agent");
+            span.set("gen_ai.agent.id", agent.to_owned());
+            span.set("gen_ai.agent.name", self.card.name.clone());
+            span.set("gen_ai.agent.version", self.card.version.clone());
+            span.set("gen_ai.conversation.id", work.context_id.clone());
+            span.set("muster.task.id", work.task_id.clone());
+            if !work.errand.skill.is_empty() {
+                span.set("muster.skill.id", work.errand.skill.clone());
+            }
+            if work.errand.attempts > 0 {
+                span.set("muster.retry.count", i64::from(work.errand.attempts));
+            }
+        }
+        let subject = trace::about(Subject {
+            agent: Some(Arc::from(agent)),
+            task: Some(Arc::from(work.task_id.as_str())),
+            run: None,
+        });
+        let context = match span.place() {
+            Some(place) => subject.with_remote_span_context(place.clone()),
+            None => subject,
+        };
+        let failure = self.work(work).with_context(context).await;
+        if let Some(failure) = failure {
+            span.fail("task_failed", &failure);
+        }
+        self.meters
+            .worked(self.clock.monotonic().saturating_sub(started));
+    }
+
+    /// Works; what it failed of, if it did.
+    async fn work(&self, work: Work) -> Option<String> {
         let mut events = self.events(&work.task_id, &work.context_id);
         let id = work.task_id.clone();
         if !work.is_follow_up {
@@ -108,10 +153,11 @@ impl<A: Agent> Executor<A> {
             Ok(live) => live.follow(&self.tasks, &id, &mut events).await,
             Err(failure) => Some(Err(failure)),
         };
-        if let Some(result) = result {
-            let closing = events.closing(result);
-            self.tasks.settle(&id, closing).await;
-        }
+        let result = result?;
+        let failure = result.as_ref().err().map(ToString::to_string);
+        let closing = events.closing(result);
+        self.tasks.settle(&id, closing).await;
+        failure
     }
 
     fn prepare(&self, work: Work) -> Result<Live<impl Future<Output = Ended> + use<A>>, Failure> {

@@ -36,7 +36,7 @@ mod events;
 mod execution;
 mod http;
 mod input;
-mod metrics;
+pub mod metrics;
 mod opening;
 mod push;
 mod registration;

@@ -16,13 +16,14 @@ const LATENCY: &str = "a2a_message_latency_seconds";
 const REFUSED: &str = "agent_messages_refused_total";
 const TASKS: &str = "agent_tasks_total";
 const TAKEN_OVER: &str = "agent_tasks_taken_over_total";
+const WORKED: &str = "agent_task_duration_seconds";
 const PUSHED: &str = "agent_push_notifications_total";
 const RUNNING: &str = "agent_tasks_running";
 const LOAD: &str = "agent_load";
 const REGISTERED: &str = "agent_registered";
 
-/// Every metric of the SDK.
-pub(crate) const DEFINITIONS: &[Definition] = &[
+/// Every metric that every agent has.
+pub const DEFINITIONS: &[Definition] = &[
     Definition {
         name: RECEIVED,
         kind: Kind::Counter,
@@ -47,6 +48,11 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
         name: TAKEN_OVER,
         kind: Kind::Counter,
         help: "Tasks that this instance took over from instances that had died, where they share a store",
+    },
+    Definition {
+        name: WORKED,
+        kind: Kind::Histogram(&[0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0]),
+        help: "Seconds that a handler worked on one message of a task",
     },
     Definition {
         name: PUSHED,
@@ -153,6 +159,10 @@ impl Meters {
         }
         let labels = [("state", state_name(state).to_owned())];
         self.metrics.counter(TASKS, &labels).increment(1);
+    }
+
+    pub(crate) fn worked(&self, took: Duration) {
+        self.metrics.histogram(WORKED, &[]).record(took.as_secs_f64());
     }
 
     pub(crate) fn registered(&self, registered: bool) {

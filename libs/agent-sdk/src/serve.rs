@@ -12,6 +12,7 @@ use muster_api::registry::Instance;
 use muster_rpc::endpoint;
 use muster_rpc::outbound::Outbound;
 use muster_runtime::health::Kind;
+use muster_runtime::metrics::Definition;
 use muster_runtime::trust::Role;
 use muster_runtime::{Chassis, Error, Listeners, Shutdown, Surface};
 use uuid::Uuid;
@@ -46,8 +47,11 @@ pub async fn run<A: Agent, S: Section>(
 
     // Logs and metrics name the agent. The chassis wants the name for the process's life; it is a few bytes, once.
     let name: &'static str = card.id().to_owned().leak();
-    let mut chassis = Chassis::new(name, &config.server, DEFINITIONS, shutdown)?;
+    // So are the definitions: those of every agent, and its own.
+    let definitions: &'static [Definition] = [DEFINITIONS, agent.metrics()].concat().leak();
+    let mut chassis = Chassis::new(name, &config.server, definitions, shutdown)?;
     chassis.secure(&config.trust)?;
+    agent.measure(&chassis.metrics);
     let clock = Arc::clone(&chassis.clock);
     let running = Running::new(card.id(), config.agent.max_concurrent_tasks, Arc::clone(&clock));
     let meters = Meters::new(chassis.metrics.clone(), Arc::clone(&clock), running.clone());
@@ -122,6 +126,7 @@ pub async fn run<A: Agent, S: Section>(
         },
         clock,
         meters: meters.clone(),
+        tracer: chassis.tracer.clone(),
     };
     let desk = Arc::new(Desk {
         executor: Arc::new(executor),

@@ -17,6 +17,7 @@ use muster_a2a::{Answer, Events, Head, ProtocolError, Reply, Request, Service};
 use muster_api::error::{Error, Reason};
 use muster_api::extension;
 use muster_rpc::deadline;
+use muster_runtime::trace;
 use prost::Message as _;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -565,7 +566,27 @@ fn errand(head: &Head, request: &pb::SendMessageRequest) -> Errand {
         step_key: header(extension::STEP_KEY_METADATA),
         metadata: request.metadata.clone(),
         attempts: 0,
+        traceparent: traceparent(head, request),
     }
+}
+
+/// The span that a message was sent within: the current one, unless its sender can set no headers and names one in the
+/// metadata.
+fn traceparent(head: &Head, request: &pb::SendMessageRequest) -> String {
+    let text = |place: &trace::Place| trace::texts(place).map(|(parent, _)| parent);
+    let current = text(&trace::current());
+    if head.headers.contains_key(trace::TRACEPARENT) {
+        return current.unwrap_or_default();
+    }
+    let message = request.message.as_ref();
+    let places = [request.metadata.as_ref(), message.and_then(|message| message.metadata.as_ref())];
+    let named = places.into_iter().flatten().find_map(|metadata| {
+        match &metadata.fields.get(trace::TRACEPARENT)?.kind {
+            Some(prost_types::value::Kind::StringValue(parent)) => text(&trace::parsed(parent, None)),
+            _ => None,
+        }
+    });
+    named.or(current).unwrap_or_default()
 }
 
 /// How long the caller still waits, if it says so.

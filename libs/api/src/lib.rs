@@ -13,6 +13,12 @@ pub mod time;
 /// The A2A 1.0 wire types and its tonic client and server.
 pub use a2a_pb::proto as a2a;
 
+/// What an operator changes in a service while it runs.
+#[allow(missing_docs, reason = "generated; documented in proto/muster/admin/v1/admin.proto")]
+pub mod admin {
+    tonic::include_proto!("muster.admin.v1");
+}
+
 /// The registry's contract.
 #[allow(
     missing_docs,

@@ -21,17 +21,21 @@ use axum::response::IntoResponse as _;
 use axum::routing::get;
 use axum::{Json, Router};
 use futures::FutureExt as _;
-use http::{StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
+use muster_api::admin::admin_service_server::AdminServiceServer;
 use tokio::time::Instant;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
+use crate::admin::Admin;
 use crate::clock::{SharedClock, SystemClock};
 use crate::health::{self, Health, Question};
-use crate::http::{Contract, Layers, fallback, not_yet, serve};
+use crate::http::{Contract, Layers, Requests, fallback, not_yet, serve};
 use crate::machine::{self, Blocking};
 use crate::metrics::{Definition, Metrics};
 use crate::tasks::{Ended, Tasks, panic_message};
+use crate::trace::Tracer;
+use crate::trace::export::{Queue, Sender};
 use crate::transcode::Transcoder;
 use crate::trust::gate::Gate;
 use crate::trust::metrics::Meters;
@@ -85,10 +89,15 @@ pub struct Chassis {
     pub shutdown: Shutdown,
     /// How this service proves who it is, and knows who the others are.
     pub trust: Trust,
+    /// Makes this service's spans, where `telemetry.otlp` is on.
+    pub tracer: Tracer,
+    spans: Option<Queue>,
     name: &'static str,
     server: server::Config,
     ended: Ended,
     hooks: Vec<(String, Hook)>,
+    /// When everything has to be over, once it is known.
+    drained_by: Option<Instant>,
 }
 
 impl Chassis {
@@ -120,7 +129,10 @@ impl Chassis {
             move || memory.outcome(),
         );
         let (tasks, ended) = Tasks::new(shutdown.clone());
+        let (tracer, spans) = tracing_to(name, &clock, &metrics, &tasks)?;
         Ok(Self {
+            tracer,
+            spans,
             clock,
             metrics,
             health,
@@ -131,6 +143,7 @@ impl Chassis {
             server: server.clone(),
             ended,
             hooks: Vec::new(),
+            drained_by: None,
         })
     }
 
@@ -294,6 +307,9 @@ impl Chassis {
                 }
             }
         };
+        if let Some(spans) = &self.spans {
+            spans.flush(self.drained_by.unwrap_or_else(Instant::now)).await;
+        }
         stop.trigger();
         self.tasks.stop().await;
         tracing::info!(service = self.name, "stopped");
@@ -302,6 +318,12 @@ impl Chassis {
 
     /// The data port's routes, and who tells `grpc.health.v1`.
     fn router(&self, surface: Surface) -> Result<(GrpcHealth, Router), Error> {
+        let requests = Requests::new(self.metrics.clone(), Arc::clone(&self.clock), self.name);
+        let surface = surface.grpc(AdminServiceServer::new(Admin {
+            requests: requests.clone(),
+            clock: Arc::clone(&self.clock),
+            tasks: self.tasks.clone(),
+        }));
         let (reporter, health_service) = tonic_health::server::health_reporter();
         let sets = [surface.descriptor_set, tonic_health::pb::FILE_DESCRIPTOR_SET];
         // The contract describes every service; listed is what this one serves.
@@ -335,7 +357,8 @@ impl Chassis {
         )?;
         let gate = Gate::new(&self.trust, Meters::new(self.metrics.clone()));
         let layers = Layers::new(
-            self.metrics.clone(),
+            requests,
+            self.tracer.clone(),
             Arc::clone(&self.clock),
             Contract::new(
                 services.iter().copied().chain(OURS),
@@ -381,6 +404,7 @@ impl Chassis {
             () = shutdown.requested() => None,
         };
         let deadline = Instant::now() + server.drain_timeout();
+        self.drained_by = Some(deadline);
         // From here on tasks may end: it is no failure any more.
         shutdown.trigger();
         self.health.start_draining();
@@ -401,6 +425,23 @@ impl Chassis {
         self.tasks.finish(deadline).await;
         failure.map_or(Ok(()), Err)
     }
+}
+
+/// Who makes the spans of a service, and where they are put; what sends them is spawned.
+fn tracing_to(
+    name: &'static str,
+    clock: &SharedClock,
+    metrics: &Metrics,
+    tasks: &Tasks,
+) -> Result<(Tracer, Option<Queue>), Error> {
+    let Some(config) = telemetry::traced() else {
+        return Ok((Tracer::off(), None));
+    };
+    let (queue, spans) = Queue::new(config.max_queued_spans, metrics);
+    let sender = Sender::new(name, telemetry::environment(), config, spans, metrics)?;
+    tasks.spawn("trace export", sender.run());
+    let tracer = Tracer::new(config.sample_ratio, Arc::clone(clock), queue.clone());
+    Ok((tracer, Some(queue)))
 }
 
 async fn run_hooks(hooks: Vec<(String, Hook)>, deadline: Instant) {
@@ -496,12 +537,15 @@ fn health_router(health: Health) -> Router {
 }
 
 fn metrics_router(metrics: Metrics) -> Router {
-    let render = |State(metrics): State<Metrics>| async move {
-        (
-            [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
-            metrics.render(),
-        )
-            .into_response()
+    let render = |State(metrics): State<Metrics>, headers: HeaderMap| async move {
+        let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+        let (kind, text) = if accepted.is_some_and(|kinds| kinds.contains("application/openmetrics-text")) {
+            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            (kind, metrics.render_open())
+        } else {
+            ("text/plain; version=0.0.4", metrics.render())
+        };
+        ([(header::CONTENT_TYPE, kind)], text).into_response()
     };
     Router::new()
         .route("/metrics", get(render))

@@ -29,6 +29,14 @@ use serde_json::Value;
 use crate::{server, telemetry, trust};
 use overlay::Overlay;
 
+/// Keys that are secrets in every service.
+const ALWAYS_SECRET: [&str; 1] = ["telemetry.otlp.headers"];
+
+/// The keys of a configuration that are never printed.
+fn secrets<C: Settings>() -> Vec<&'static str> {
+    C::secrets().iter().copied().chain(ALWAYS_SECRET).collect()
+}
+
 /// Prefix of the environment variables: `MUSTER__SECTION__KEY`.
 pub(crate) const PREFIX: &str = "MUSTER__";
 
@@ -125,7 +133,8 @@ pub(crate) fn load_beside<C: Settings>(
             return Err(mistakes);
         }
     };
-    let mut overlay = Overlay::new(&base, C::secrets(), &mut mistakes);
+    let secrets = secrets::<C>();
+    let mut overlay = Overlay::new(&base, &secrets, &mut mistakes);
     let readable = file.is_none_or(|path| overlay.file(path));
     for (name, value) in environment {
         if let Some(path) = name.strip_prefix(PREFIX) {
@@ -136,7 +145,7 @@ pub(crate) fn load_beside<C: Settings>(
         overlay.text(key, value.clone());
     }
     let merged = overlay.merged();
-    if let Some(config) = typed::read::<C>(merged, &base, C::secrets(), &mut mistakes) {
+    if let Some(config) = typed::read::<C>(merged, &base, &secrets, &mut mistakes) {
         // Without its file the rules would complain of what the file says.
         if readable {
             ask_rules(&config, &mut mistakes);
@@ -173,9 +182,10 @@ fn secret_texts<C: Settings>(config: &C) -> Vec<(&'static str, String)> {
         Value::Null => None,
         Value::String(text) if text.is_empty() => None,
         Value::String(text) => Some((path, text.clone())),
+        Value::Object(map) if map.is_empty() => None,
         other => Some((path, other.to_string())),
     };
-    C::secrets().iter().copied().filter_map(text).collect()
+    self::secrets::<C>().into_iter().filter_map(text).collect()
 }
 
 fn without_secrets(key: &str, what: &str, secrets: &[(&'static str, String)]) -> String {
@@ -208,11 +218,12 @@ fn pointer(path: &str) -> String {
 #[must_use]
 pub fn redacted<C: Settings>(config: &C) -> Value {
     let mut value = serde_json::to_value(config).unwrap_or(Value::Null);
-    for path in C::secrets() {
-        if let Some(secret) = value
-            .pointer_mut(&pointer(path))
-            .filter(|secret| !secret.is_null())
-        {
+    for path in secrets::<C>() {
+        let is_set = |secret: &Value| match secret {
+            Value::Object(map) => !map.is_empty(),
+            other => !other.is_null(),
+        };
+        if let Some(secret) = value.pointer_mut(&pointer(path)).filter(|secret| is_set(secret)) {
             *secret = Value::String("(redacted)".to_owned());
         }
     }

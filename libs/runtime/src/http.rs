@@ -8,9 +8,11 @@ mod body;
 mod contract;
 mod idle;
 mod layers;
+mod requests;
 
 pub(crate) use accept::serve;
 pub(crate) use answers::{GRPC_STATUS, fallback, is_grpc, not_yet};
 pub(crate) use body::http_status;
 pub(crate) use contract::Contract;
 pub(crate) use layers::Layers;
+pub(crate) use requests::{Requests, error_type};

@@ -7,7 +7,7 @@
 //!
 //! Invariants:
 //! - Nothing here is global but what belongs to the process (the allocator, the log subscriber, the hook that logs
-//!   panics, the name of the environment): several services run in one process (`muster dev`), each with its own
+//!   panics, the name of the environment, where traces go): several services run in one process (`muster dev`), each with its own
 //!   metrics, health and shutdown.
 //! - Readiness is a latch and a set of checks; `grpc.health.v1` says the same as `/ready`.
 //! - No task is detached: what was spawned is named, its panic is caught and told, and an essential task's end
@@ -16,6 +16,8 @@
 //! Rejected: a global metrics recorder (two services in one process would share counters), `axum::serve` (no
 //! bound on headers and streams, no forced end of a drain).
 
+mod admin;
+pub mod background;
 pub mod chassis;
 pub mod clock;
 pub mod config;
@@ -32,6 +34,7 @@ mod shutdown;
 mod surface;
 mod tasks;
 pub mod telemetry;
+pub mod trace;
 mod transcode;
 pub mod trust;
 pub mod workers;

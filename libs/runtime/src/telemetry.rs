@@ -1,7 +1,11 @@
-//! The section `telemetry`: structured logs, for people on a terminal and as JSON otherwise.
+//! The section `telemetry`: structured logs, for people on a terminal and as JSON otherwise; and where traces go.
 //!
 //! What belongs to the process and not to a service is started here, once: the log subscriber, the hook that logs
-//! panics, and the name of the environment.
+//! panics, the name of the environment, and the collector of traces. What is logged can be changed while the process runs
+//! ([`logs`]).
+
+pub mod logs;
+pub mod otlp;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{IsTerminal as _, Write};
@@ -11,6 +15,7 @@ use std::sync::OnceLock;
 use muster_api::names::is_dns_label;
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format;
 
 use crate::config::Mistakes;
 use crate::tasks::panic_message;
@@ -20,6 +25,12 @@ const DEVELOPMENT: &str = "development";
 
 /// The environment of this process: several services in one process are in the same.
 static ENVIRONMENT: OnceLock<String> = OnceLock::new();
+
+/// Where this process sends its traces: several services in one process send them to the same place.
+static OTLP: OnceLock<otlp::Config> = OnceLock::new();
+
+/// Whether this process measures nothing.
+static UNMEASURED: OnceLock<bool> = OnceLock::new();
 
 /// How logs are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -35,7 +46,7 @@ pub enum Format {
 }
 
 /// The section `telemetry`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// `TRACE`, `DEBUG`, `INFO`, `WARN` or `ERROR`, or a filter such as `info,muster_router=debug`.
@@ -44,6 +55,10 @@ pub struct Config {
     pub log_format: Format,
     /// Which deployment this is, such as `production`: a label of the metric `agent_info`.
     pub environment: String,
+    /// Whether anything is measured. Off only to find out what that costs.
+    pub metrics: bool,
+    /// Where traces go.
+    pub otlp: otlp::Config,
 }
 
 impl Default for Config {
@@ -52,30 +67,19 @@ impl Default for Config {
             log_level: "INFO".to_owned(),
             log_format: Format::Auto,
             environment: DEVELOPMENT.to_owned(),
+            metrics: true,
+            otlp: otlp::Config::default(),
         }
     }
 }
 
 impl Config {
-    /// The filter: of a plain level, the embedded store's own start-up talk is left out.
-    fn filter(&self) -> String {
-        if self.log_level.contains(['=', ',']) {
-            return self.log_level.clone();
-        }
-        format!("{},fjall=warn,lsm_tree=warn", self.log_level)
-    }
-
     /// Adds what is wrong.
     pub fn validate(&self, mistakes: &mut Mistakes) {
-        if let Err(error) = EnvFilter::try_new(&self.log_level) {
-            mistakes.add(
-                "telemetry.log_level",
-                format!(
-                    "'{}': {error}; allowed: TRACE, DEBUG, INFO, WARN, ERROR, or a filter",
-                    self.log_level
-                ),
-            );
+        if let Err(what) = logs::parsed(&self.log_level) {
+            mistakes.add("telemetry.log_level", what);
         }
+        self.otlp.validate(mistakes);
         if !is_dns_label(&self.environment) {
             mistakes.add(
                 "telemetry.environment",
@@ -92,7 +96,7 @@ impl Config {
 /// wins: several services share one process.
 pub fn init(config: &Config) {
     // An invalid filter was refused by `validate`; a caller that skipped it gets INFO.
-    let filter = EnvFilter::try_new(config.filter()).unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = logs::parsed(&config.log_level).unwrap_or_else(|_| EnvFilter::new("info"));
     let human = match config.log_format {
         Format::Human => true,
         Format::Json => false,
@@ -103,14 +107,22 @@ pub fn init(config: &Config) {
         .log_internal_errors(false) // it would tell them on the same broken standard error, and panic
         .with_writer(|| LossyStderr);
     let outcome = if human {
-        builder.with_target(false).try_init()
-    } else {
+        let builder = builder.with_target(false).with_filter_reloading();
+        let handle = builder.reload_handle();
         builder
-            .json()
-            .flatten_event(true)
-            .with_current_span(true)
             .try_init()
+            .map(|()| logs::started(&config.log_level, move |filter| handle.reload(filter)))
+    } else {
+        let json = format().json().flatten_event(true).with_current_span(true);
+        let builder = builder.json().event_format(logs::Identified(json));
+        let builder = builder.with_filter_reloading();
+        let handle = builder.reload_handle();
+        builder
+            .try_init()
+            .map(|()| logs::started(&config.log_level, move |filter| handle.reload(filter)))
     };
+    let _first_wins = OTLP.set(config.otlp.clone());
+    let _first_wins = UNMEASURED.set(!config.metrics);
     let environment = ENVIRONMENT.get_or_init(|| config.environment.clone());
     if outcome.is_ok() {
         std::panic::set_hook(Box::new(log_panic));
@@ -137,6 +149,16 @@ impl Write for LossyStderr {
 /// The environment of this process.
 pub(crate) fn environment() -> &'static str {
     ENVIRONMENT.get().map_or(DEVELOPMENT, String::as_str)
+}
+
+/// Whether this process measures anything.
+pub(crate) fn measured() -> bool {
+    UNMEASURED.get() != Some(&true)
+}
+
+/// Where this process sends its traces, if it does.
+pub(crate) fn traced() -> Option<&'static otlp::Config> {
+    OTLP.get().filter(|otlp| otlp.is_on())
 }
 
 /// One event a panic, in place of the default hook's lines, which no log pipeline can read.

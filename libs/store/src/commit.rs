@@ -8,8 +8,10 @@ use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use fjall::PersistMode;
+use muster_runtime::clock::{Clock as _, SystemClock};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::batch::{Expectation, Expected, Write};
@@ -61,7 +63,12 @@ pub(crate) struct Writer {
     pub(crate) failure: Failure,
     /// A group is closed once it holds so many bytes.
     pub(crate) group_bytes: usize,
+    pub(crate) clock: SystemClock,
+    pub(crate) observer: Observer,
 }
+
+/// Told of each group: how many batches it had, and how long its write and sync took.
+pub(crate) type Observer = Arc<OnceLock<Box<dyn Fn(usize, Duration) + Send + Sync>>>;
 
 impl Writer {
     /// Serves until all senders are gone and the queue is empty.
@@ -110,6 +117,7 @@ impl Writer {
         if let Some(stopped) = self.failure.get() {
             return Err(stopped);
         }
+        let (start, count) = (self.clock.monotonic(), batches.len());
         let mut pending: HashMap<Key, Write> = HashMap::new();
         let mut results = Vec::with_capacity(batches.len());
         for batch in batches {
@@ -133,6 +141,9 @@ impl Writer {
                 .commit()
                 .map_err(|error| self.failure.set(&self.directory, error.to_string()))?;
             self.visible.advance(&self.engine);
+            if let Some(observe) = self.observer.get() {
+                observe(count, self.clock.monotonic().saturating_sub(start));
+            }
         }
         Ok(results)
     }

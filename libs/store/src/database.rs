@@ -8,10 +8,11 @@ use std::thread::JoinHandle;
 use fjall::compaction::Leveled;
 use fjall::config::PartitioningPolicy;
 use fjall::{KeyspaceCreateOptions, PersistMode};
+use muster_runtime::clock::SystemClock;
 use muster_runtime::data_directory::DataDirectory;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::commit::{Failure, LONGEST_KEY, Request, Writer};
+use crate::commit::{Failure, LONGEST_KEY, Observer, Request, Writer};
 use crate::visible::Visible;
 use crate::{Batch, CommitError, Error, Format, Keys, Keyspace, journal, layout, seal};
 
@@ -61,6 +62,7 @@ pub(crate) struct Shared {
     engine: fjall::Database,
     visible: Visible,
     failure: Failure,
+    observer: Observer,
     keys: Option<Keys>,
     format: Format,
     limits: Limits,
@@ -134,6 +136,7 @@ impl Database {
         let (requests, queue) = mpsc::channel(limits.queued_batches.max(1));
         let visible = Visible::of(&engine);
         let failure = Failure::default();
+        let observer = Observer::default();
         let writer = Writer {
             engine: engine.clone(),
             keys: keys.clone(),
@@ -142,6 +145,8 @@ impl Database {
             queue,
             failure: failure.clone(),
             group_bytes: limits.batch_bytes / 4,
+            clock: SystemClock::default(),
+            observer: Arc::clone(&observer),
         };
         let writer = std::thread::Builder::new()
             .name("store-writer".to_owned())
@@ -154,6 +159,7 @@ impl Database {
                 engine,
                 visible,
                 failure,
+                observer,
                 keys,
                 format,
                 limits,
@@ -161,6 +167,12 @@ impl Database {
                 _directory: directory,
             }),
         })
+    }
+
+    /// Has somebody told of each group of batches that is written from now on: how many batches it had, and how long writing and
+    /// syncing it took. On the writer's thread, which waits meanwhile. The first who asks is told.
+    pub fn observe(&self, observe: impl Fn(usize, std::time::Duration) + Send + Sync + 'static) {
+        let _first_wins = self.shared.observer.set(Box::new(observe));
     }
 
     /// The keyspace called `name`, made if it is not there. Meant for the few that a service knows by name.

@@ -332,6 +332,12 @@ impl Run {
         self.next_index
     }
 
+    /// The tasks that have started and not ended: the number of the start, the pointer, the start around it, and when it was.
+    pub fn open_tasks(&self) -> impl Iterator<Item = (u64, &Arc<str>, Option<u64>, Timestamp)> {
+        let open = self.activations.iter();
+        open.map(|(number, task)| (*number, &task.pointer, task.parent, task.started))
+    }
+
     /// How many tasks are in progress, those around others included.
     #[must_use]
     pub fn active_tasks(&self) -> usize {

@@ -13,12 +13,12 @@ use muster_workflow_dsl::document::policy::Priority;
 use crate::approval::{self, ApprovalCommand};
 use crate::bench::{self, BenchCommand};
 use crate::certs::{self, CertsCommand};
-use crate::connect::{self, Endpoints};
+use crate::connect::{self, Endpoints, Service};
 use crate::failure::Failure;
 use crate::inbox::{self, BroadcastArguments, InboxCommand};
 use crate::output::{Format, Output};
 use crate::sim::{self, SimArguments};
-use crate::{agents, backup, demo, dev, event, schedule, send, status, task, workflow};
+use crate::{agents, backup, demo, dev, event, log_level, optimize, schedule, send, status, task, workflow};
 
 /// A control plane for fleets of AI agents: registry, router, durable workflows.
 #[derive(Debug, Parser)]
@@ -106,10 +106,36 @@ enum Command {
     /// Make, replace and look at the certificates by which services know each other; needs no server.
     #[command(subcommand)]
     Certs(CertsCommand),
+    /// What is slow in workflows, and what would help.
+    #[command(subcommand)]
+    Optimize(OptimizeCommand),
+    /// Show or change what a service logs, while it runs.
+    LogLevel(LogLevelArguments),
     /// Copy the engine's store into a file, while it works.
     Backup(BackupArguments),
     /// Make a data directory of a backup, for an engine that is started on it.
     Restore(RestoreArguments),
+}
+
+/// `muster optimize …`.
+#[derive(Debug, Subcommand)]
+pub enum OptimizeCommand {
+    /// Show bottlenecks and improvements, each with its evidence.
+    Report,
+}
+
+/// Arguments of `muster log-level`.
+#[derive(Debug, Args)]
+pub struct LogLevelArguments {
+    /// Whose logs; in `muster dev` all services are one process, and share them.
+    #[arg(value_enum)]
+    pub service: Service,
+    /// TRACE, DEBUG, INFO, WARN or ERROR, or a filter such as `info,muster_router=debug`; empty for what is configured. Not given:
+    /// what is logged is shown.
+    pub filter: Option<String>,
+    /// After how many seconds what is configured is logged again.
+    #[arg(long, value_name = "SECONDS", requires = "filter")]
+    pub revert_after: Option<u64>,
 }
 
 /// Arguments of `muster backup`.
@@ -700,6 +726,8 @@ async fn dispatch(cli: Cli, output: &Output) -> Result<(), Failure> {
         Command::Event(command) => event::run(command, &endpoints, output).await,
         Command::Schedule(command) => schedule::run(command, &endpoints, output).await,
         Command::Certs(command) => certs::run(command, output),
+        Command::Optimize(command) => optimize::run(command, &endpoints, output).await,
+        Command::LogLevel(arguments) => log_level::run(arguments, &endpoints, output).await,
         Command::Backup(arguments) => backup::back_up(arguments, &endpoints, output).await,
         Command::Restore(arguments) => backup::restore(arguments, output).await,
     }

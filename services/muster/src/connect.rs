@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use clap::ValueEnum;
+use muster_api::admin::admin_service_client::AdminServiceClient;
 use muster_api::registry::registry_service_client::RegistryServiceClient;
 use muster_api::router::router_service_client::RouterServiceClient;
 use muster_api::workflow::approval_service_client::ApprovalServiceClient;
@@ -38,7 +40,7 @@ pub struct Endpoints {
 }
 
 /// Which service a call went to, for the error when it fails.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Service {
     /// The registry.
     Registry,
@@ -114,14 +116,25 @@ impl Endpoints {
         }
     }
 
+    /// A client of what every service lets its operator do.
+    pub fn admin(&self, service: Service) -> Result<AdminServiceClient<Channel>, Failure> {
+        Ok(AdminServiceClient::new(self.channel(service)?))
+    }
+
     /// Turns a failed call to `service` into the command's failure.
     pub fn failure(&self, service: Service, status: &Status) -> Failure {
-        let name = match service {
-            Service::Registry => "registry",
-            Service::Router => "router",
-            Service::Engine => "engine",
-        };
-        Failure::from_status(name, self.url(service), status)
+        Failure::from_status(service.name(), self.url(service), status)
+    }
+}
+
+impl Service {
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Registry => "registry",
+            Self::Router => "router",
+            Self::Engine => "engine",
+        }
     }
 }
 

@@ -15,6 +15,10 @@ mod failure;
 mod fleet;
 mod inbox;
 mod listing;
+mod log_level;
+#[cfg(test)]
+mod metrics_table;
+mod optimize;
 mod output;
 mod read;
 mod schedule;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use muster_api::admin::{GetTrafficRequest, MethodTraffic, Refused};
 use muster_api::registry::{Agent, GetStatisticsResponse};
 use muster_api::router::{
     GetStatusRequest as RouterStatusRequest, GetStatusResponse as RouterStatus, InboxStatistics,
@@ -39,7 +40,12 @@ pub struct Picture {
     registry: Answer<Registered>,
     router: Answer<RouterStatus>,
     engine: Answer<EngineStatus>,
+    /// What the three say of the calls that they got.
+    traffic: Vec<(Service, MethodTraffic)>,
 }
+
+/// Methods that are shown as the slowest.
+const SLOWEST: usize = 5;
 
 /// Runs `muster status`; fails with "unavailable" when a component does not answer.
 pub async fn run(endpoints: &Endpoints, output: &Output) -> Result<(), Failure> {
@@ -87,6 +93,7 @@ impl Picture {
             registry,
             router,
             engine,
+            traffic: traffic(endpoints).await,
         })
     }
 
@@ -170,6 +177,48 @@ impl Picture {
             }
             agents::table(&registered.agents, &self.latencies(), output);
         }
+        let slowest = self.slowest().map(|(service, method)| {
+            let name = method.endpoint.trim_start_matches('/').to_owned();
+            let took = format!("{:.1} ms", method.recent_seconds * 1e3);
+            [
+                service.name().to_owned(),
+                name,
+                took,
+                method.calls_total.to_string(),
+            ]
+        });
+        output.table(["SLOWEST AT", "METHOD", "RECENTLY", "CALLS"], slowest.collect());
+        let refused: Vec<[String; 4]> = self
+            .refused()
+            .map(|(service, method, refused)| {
+                let name = method.endpoint.trim_start_matches('/').to_owned();
+                let calls = refused.calls_total.to_string();
+                [service.name().to_owned(), name, refused.error_type.clone(), calls]
+            })
+            .collect();
+        if refused.is_empty() {
+            output.aside("nobody was refused since the start");
+        } else {
+            output.table(["REFUSED BY", "METHOD", "BECAUSE", "CALLS"], refused);
+        }
+    }
+
+    /// The methods that have lately taken the longest until their answers began.
+    fn slowest(&self) -> impl Iterator<Item = &(Service, MethodTraffic)> {
+        let mut all: Vec<&(Service, MethodTraffic)> = self.traffic.iter().collect();
+        all.sort_by(|(_, one), (_, other)| other.recent_seconds.total_cmp(&one.recent_seconds));
+        all.into_iter().take(SLOWEST)
+    }
+
+    /// Who was refused, by method and reason.
+    fn refused(&self) -> impl Iterator<Item = (Service, &MethodTraffic, &Refused)> {
+        let all = self.traffic.iter();
+        all.flat_map(|(service, method)| {
+            method
+                .refused
+                .iter()
+                .map(move |refused| (*service, method, refused))
+        })
     }
 
     fn json(&self, endpoints: &Endpoints) -> Value {
@@ -191,6 +240,19 @@ impl Picture {
                 "faultedTotal": status.faulted_total,
                 "cancelledTotal": status.cancelled_total,
             })),
+            "slowest": self.slowest().map(|(service, method)| json!({
+                "component": service.name(),
+                "endpoint": method.endpoint,
+                "recentSeconds": method.recent_seconds,
+                "callsTotal": method.calls_total,
+            })).collect::<Vec<_>>(),
+            "refused": self.refused().map(|(service, method, refused)| json!({
+                "component": service.name(),
+                "endpoint": method.endpoint,
+                "statusCode": refused.status_code,
+                "errorType": refused.error_type,
+                "callsTotal": refused.calls_total,
+            })).collect::<Vec<_>>(),
         })
     }
 }
@@ -280,6 +342,21 @@ fn inbox_json(inbox: &InboxStatistics) -> Value {
         "deadTotal": inbox.dead_total,
         "targets": targets,
     })
+}
+
+/// What each component says of the calls that it got; nothing of one that does not say.
+async fn traffic(endpoints: &Endpoints) -> Vec<(Service, MethodTraffic)> {
+    let ask = async |service: Service| {
+        let mut client = endpoints.admin(service).ok()?;
+        let asked = client.get_traffic(patient(GetTrafficRequest {}));
+        let answer = tokio::time::timeout(PATIENCE, asked).await.ok()?.ok()?;
+        Some((service, answer.into_inner().methods))
+    };
+    let (registry, router, engine) =
+        tokio::join!(ask(Service::Registry), ask(Service::Router), ask(Service::Engine));
+    let all = [registry, router, engine].into_iter().flatten();
+    all.flat_map(|(service, methods)| methods.into_iter().map(move |method| (service, method)))
+        .collect()
 }
 
 fn patient<T>(message: T) -> Request<T> {

@@ -31,6 +31,7 @@ use muster_api::a2a::{self, SendMessageRequest, SendMessageResponse, StreamRespo
 use muster_rpc::deadline::Deadline;
 use muster_rpc::retry_budget::RetryBudget;
 use muster_runtime::clock::SharedClock;
+use muster_runtime::trace::Tracer;
 use parking_lot::{Mutex, RwLock};
 use sha2::{Digest as _, Sha256};
 
@@ -192,6 +193,8 @@ pub struct Parts {
     pub budget: Mutex<RetryBudget>,
     /// What is counted.
     pub meters: Meters,
+    /// What is traced.
+    pub tracer: Tracer,
     /// A random number below its argument.
     pub random: Box<dyn Fn(usize) -> usize + Send + Sync>,
 }

@@ -36,6 +36,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream;
 use http::HeaderMap;
+use muster_runtime::trace;
 use muster_rpc::backoff::Backoff;
 use muster_runtime::{Shutdown, Tasks};
 use sha2::{Digest as _, Sha256};
@@ -252,6 +253,9 @@ impl Inbox {
         // Whom it is for is kept beside it, however it was said.
         let body: Bytes = sent.encoded.with_tenant("").0.concat().into();
         let target = target.to_string();
+        let mut headers = call::passed_on(&letter.headers);
+        // Its delivery is part of the trace, however much later it is.
+        trace::inject(&mut headers);
         Ok(Draft {
             id: message.message_id.clone(),
             fingerprint: fingerprint(&target, letter.delivery, &body),
@@ -259,7 +263,7 @@ impl Inbox {
             priority: letter.priority.unwrap_or(routing.priority),
             delivery: letter.delivery,
             caller: call::ANYBODY.to_owned(),
-            headers: text_headers(&call::passed_on(&letter.headers)),
+            headers: text_headers(&headers),
             ttl,
             delay: letter.delay,
             body,

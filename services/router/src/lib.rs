@@ -48,6 +48,7 @@ pub mod store;
 pub mod target;
 pub mod wire;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,6 +58,7 @@ use muster_a2a::card::sign::Signer;
 use muster_api::FILE_DESCRIPTOR_SET;
 use muster_api::router::inbox_service_server::InboxServiceServer;
 use muster_api::router::router_service_server::RouterServiceServer;
+use muster_rpc::breaker;
 use muster_rpc::endpoint::{self, Endpoint};
 use muster_rpc::outbound::Outbound;
 use muster_rpc::retry_budget::RetryBudget;
@@ -78,7 +80,7 @@ use flow::Flow;
 use forward::{Forwarder, Parts};
 use inbox::{Inbox, Letterbox};
 use link::Links;
-use metrics::Meters;
+use metrics::{AgentLoad, Meters};
 use opening::Opened;
 use ownership::Ownership;
 use quota::Quotas;
@@ -90,6 +92,9 @@ pub use opening::connect;
 
 /// How often the owners of old tasks and old answers are forgotten.
 const SWEEP: Duration = Duration::from_secs(60);
+
+/// How often what there is of every agent is shown in the metrics.
+const FLEET_SHOWN: Duration = Duration::from_secs(5);
 
 /// How often the inbox is counted for the metrics.
 const INBOX_COUNTED: Duration = Duration::from_secs(5);
@@ -143,6 +148,9 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
     chassis
         .tasks
         .essential_until_shutdown("queue", look_again(Arc::clone(&forwarder)));
+    chassis
+        .tasks
+        .essential_until_shutdown("fleet gauges", show_fleet(Arc::clone(&forwarder)));
     check_freshness(&chassis, &forwarder);
 
     let limit = config.server.max_message_bytes;
@@ -249,6 +257,7 @@ fn forwarder(
         ownership,
         budget: Mutex::new(RetryBudget::new(router.retry_budget(), chassis.clock.monotonic())),
         meters,
+        tracer: chassis.tracer.clone(),
         random: Box::new(|below| rand::random_range(0..below.max(1))),
     })
 }
@@ -358,6 +367,32 @@ async fn sweep(ownership: Arc<Ownership>, forwarder: Arc<Forwarder>) -> Result<(
         if let Err(error) = forwarder.parts().durable.sweep().await {
             tracing::warn!(%error, "old answers are not forgotten");
         }
+    }
+}
+
+/// Shows what there is of every agent.
+async fn show_fleet(forwarder: Arc<Forwarder>) -> Result<(), Error> {
+    let mut interval = tokio::time::interval(FLEET_SHOWN);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        let parts = forwarder.parts();
+        let now = parts.clock.monotonic();
+        let mut agents: BTreeMap<String, AgentLoad> = BTreeMap::new();
+        for instance in parts.view.read().instances() {
+            let link = parts.links.to(instance, now);
+            let (places, in_flight) = link.places();
+            let load = agents.entry(instance.id.agent.clone()).or_default();
+            load.in_flight += u64::from(in_flight);
+            load.places += u64::from(places);
+            let place = match link.measured().breaker(now) {
+                breaker::State::Closed => 0,
+                breaker::State::Open => 1,
+                breaker::State::HalfOpen => 2,
+            };
+            load.breakers[place] += 1;
+        }
+        parts.meters.fleet(&agents);
     }
 }
 

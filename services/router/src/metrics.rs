@@ -1,12 +1,13 @@
-//! What the router counts. Recipients are agents that the registry knows, so the label is bounded.
+//! What the router counts. Recipients are agents that the registry knows, and the first so many of them have a label.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use muster_rpc::breaker;
 use muster_runtime::Metrics;
-use muster_runtime::metrics::{Counter, Definition, Histogram, Kind};
+use muster_runtime::metrics::{Bounded, Counter, Definition, Histogram, Kind};
 use parking_lot::{Mutex, RwLock};
 
 use crate::calls::Calls;
@@ -18,7 +19,11 @@ const SENT: &str = "a2a_messages_sent_total";
 const REGION_SENT: &str = "router_region_sent_total";
 const LATENCY: &str = "a2a_message_latency_seconds";
 const QUEUE: &str = "router_queue_depth";
+const QUEUE_WAIT: &str = "router_queue_wait_seconds";
 const IN_FLIGHT: &str = "router_in_flight";
+const AGENT_IN_FLIGHT: &str = "router_agent_in_flight";
+const AGENT_PLACES: &str = "router_agent_places";
+const BREAKERS: &str = "router_breakers";
 const MOVED: &str = "router_moved_attempts_total";
 const HEDGED: &str = "router_hedged_calls_total";
 const EJECTED: &str = "router_breaker_openings_total";
@@ -37,6 +42,9 @@ const INBOX_RETURNED: &str = "router_inbox_leases_lost_total";
 const INBOX_DISPLACED: &str = "router_inbox_displaced_total";
 const BROADCASTS: &str = "router_broadcasts_total";
 const MATCHED: &str = "router_broadcast_agents_total";
+
+/// Agents with series of their own, at most; others are counted together.
+const AGENT_SERIES: usize = 200;
 
 /// Targets of the inbox with a series of their own, at most; others are counted together. Targets are what callers wrote.
 const TARGET_SERIES: usize = 50;
@@ -70,9 +78,29 @@ pub const DEFINITIONS: &[Definition] = &[
         help: "Calls that wait for a place.",
     },
     Definition {
+        name: QUEUE_WAIT,
+        kind: Kind::Histogram(&[0.001, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0]),
+        help: "Seconds that a message waited for a place; zero of most.",
+    },
+    Definition {
         name: IN_FLIGHT,
         kind: Kind::Gauge,
         help: "Calls that are with an agent.",
+    },
+    Definition {
+        name: AGENT_IN_FLIGHT,
+        kind: Kind::Gauge,
+        help: "Messages that are with an agent from this router, by recipient.",
+    },
+    Definition {
+        name: AGENT_PLACES,
+        kind: Kind::Gauge,
+        help: "Messages that an agent may have from this router at once, declared or learned, by recipient.",
+    },
+    Definition {
+        name: BREAKERS,
+        kind: Kind::Gauge,
+        help: "Instances by where their circuit breaker stands (closed, open, half-open) and recipient.",
     },
     Definition {
         name: MOVED,
@@ -229,6 +257,10 @@ pub struct Meters {
     /// Targets of the inbox with a series of their own.
     targets: Arc<Mutex<HashSet<String>>>,
     regions: Arc<RwLock<BTreeMap<String, Arc<ToRegion>>>>,
+    /// Agents with series of their own.
+    agents: Arc<Bounded>,
+    /// Those that were in the fleet when it was last looked at.
+    seen: Arc<Mutex<HashSet<String>>>,
     series: Arc<Series>,
 }
 
@@ -239,8 +271,20 @@ struct ToRegion {
     counter: Counter,
 }
 
+/// What there is of one agent, over its instances.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AgentLoad {
+    /// Messages that are with it.
+    pub in_flight: u64,
+    /// Messages that it may have.
+    pub places: u64,
+    /// Instances whose breakers are closed, open, half-open.
+    pub breakers: [u64; 3],
+}
+
 #[derive(Default)]
 struct Series {
+    waited: OnceLock<Histogram>,
     /// By operation, in the order of [`METHODS`].
     operations: [PerOperation; METHODS.len()],
     /// Calls that went well, by binding.
@@ -285,6 +329,8 @@ impl Meters {
             calls: Arc::default(),
             targets: Arc::default(),
             regions: Arc::default(),
+            agents: Arc::new(Bounded::new(AGENT_SERIES)),
+            seen: Arc::default(),
             series: Arc::default(),
         }
     }
@@ -299,7 +345,7 @@ impl Meters {
         }
         let labels = [
             ("message_type", method.label.to_owned()),
-            ("recipient", agent.to_owned()),
+            ("recipient", self.agents.label(agent).to_owned()),
         ];
         let counter = self.metrics.counter(SENT, &labels);
         counter.increment(1);
@@ -355,6 +401,46 @@ impl Meters {
         }
     }
 
+    /// A message has waited so long for its place.
+    pub fn waited(&self, waited: Duration) {
+        let find = || self.metrics.histogram(QUEUE_WAIT, &[]);
+        self.series
+            .waited
+            .get_or_init(find)
+            .record(waited.as_secs_f64());
+    }
+
+    /// What there is of every agent of the fleet. Those that have left are shown with nothing: a series that stays as it was
+    /// would say that they are there.
+    #[expect(clippy::cast_precision_loss, reason = "bounded counts")]
+    pub fn fleet(&self, agents: &BTreeMap<String, AgentLoad>) {
+        let mut seen = self.seen.lock();
+        let gone = seen.drain().map(|agent| (agent, AgentLoad::default()));
+        let mut shown: BTreeMap<String, AgentLoad> = gone.collect();
+        for (agent, load) in agents {
+            let label = self.agents.label(agent);
+            let sum = shown.entry(label.to_owned()).or_default();
+            sum.in_flight += load.in_flight;
+            sum.places += load.places;
+            for (all, own) in sum.breakers.iter_mut().zip(load.breakers) {
+                *all += own;
+            }
+            seen.insert(label.to_owned());
+        }
+        for (agent, load) in shown {
+            let set = |name, count: u64| {
+                let labels = [("recipient", agent.clone())];
+                self.metrics.gauge(name, &labels).set(count as f64);
+            };
+            set(AGENT_IN_FLIGHT, load.in_flight);
+            set(AGENT_PLACES, load.places);
+            for (state, count) in [breaker::State::Closed, breaker::State::Open, breaker::State::HalfOpen].into_iter().zip(load.breakers) {
+                let labels = [("recipient", agent.clone()), ("state", state.name().to_owned())];
+                self.metrics.gauge(BREAKERS, &labels).set(count as f64);
+            }
+        }
+    }
+
     /// So many calls of a queue (`messages` or `operations`) wait, and so many are in flight.
     pub fn load(&self, queue: &'static str, waiting: usize, in_flight: usize) {
         #[expect(clippy::cast_precision_loss, reason = "bounded counts")]
@@ -396,7 +482,7 @@ impl Meters {
     /// A breaker opened.
     pub fn ejected(&self, agent: &str) {
         self.metrics
-            .counter(EJECTED, &[("recipient", agent.to_owned())])
+            .counter(EJECTED, &[("recipient", self.agents.label(agent).to_owned())])
             .increment(1);
     }
 
@@ -539,5 +625,30 @@ impl Meters {
     #[must_use]
     pub fn failed_total(&self) -> u64 {
         self.totals.failed.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_that_left_has_nothing_and_too_many_share_a_series() {
+        let metrics = Metrics::new(DEFINITIONS).unwrap();
+        let meters = Meters::new(metrics.clone());
+        let load = AgentLoad {
+            in_flight: 1,
+            places: 4,
+            breakers: [1, 0, 0],
+        };
+        let all = |count: usize| (0..count).map(|number| (format!("agent-{number:03}"), load)).collect();
+        meters.fleet(&all(AGENT_SERIES + 3));
+        let has = |line: &str| assert!(metrics.render().contains(line), "{line}: {}", metrics.render());
+        has("router_agent_places{recipient=\"agent-000\"} 4\n");
+        has("router_agent_places{recipient=\"other\"} 12\n");
+        has("router_breakers{recipient=\"agent-000\",state=\"closed\"} 1\n");
+        meters.fleet(&BTreeMap::new());
+        has("router_agent_places{recipient=\"agent-000\"} 0\n");
+        has("router_agent_places{recipient=\"other\"} 0\n");
     }
 }

@@ -22,6 +22,7 @@ use crate::lifecycle;
 use crate::live::{self, Broken};
 use crate::run::{Forked, Marks, Record, RunId, Status, Summary};
 use crate::store::{self, Step};
+use crate::trail::Asked;
 
 /// A wish for a run that shares the beginning of another.
 #[derive(Debug, Clone, PartialEq)]
@@ -365,6 +366,7 @@ impl Engine {
             history_length: entries.len() as u64,
             chain: Some(live::extended(record.chain(), &entries, &record)?),
             marks: Marks {
+                asked: Asked::here(),
                 labels: source.marks.labels.clone(),
                 forked: Some(forked.clone()),
                 retries: run.generation(),

@@ -44,6 +44,8 @@ pub use progress::{Note, Progress};
 pub struct Call {
     /// What is called, with its arguments.
     pub request: Arc<Request>,
+    /// JSON pointer of the task that calls.
+    pub task: Arc<str>,
     /// Id of the message: the same when the same attempt is sent again.
     pub message_id: Uuid,
     /// Key of the step: the same for all its attempts.
@@ -77,6 +79,22 @@ pub enum Kind {
     Configuration,
     /// The agent worked on it and failed.
     Runtime,
+}
+
+impl Kind {
+    /// Its name in metrics and traces.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Communication => "communication",
+            Self::Timeout => "timeout",
+            Self::Authentication => "authentication",
+            Self::Authorization => "authorization",
+            Self::Validation => "validation",
+            Self::Configuration => "configuration",
+            Self::Runtime => "runtime",
+        }
+    }
 }
 
 /// Why a call has no answer.

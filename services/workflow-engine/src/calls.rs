@@ -13,7 +13,9 @@ use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
 use crate::caller::{Call, Caller, Failure, Kind, Note, Progress};
 use crate::metrics::Meter;
+use crate::trail::Places;
 use muster_runtime::clock::SharedClock;
+use muster_runtime::trace::{Context, FutureExt as _};
 use muster_workflow_dsl::run::{Blocker, BlockerKind};
 
 /// Identity of a call within its run: activation and attempt.
@@ -30,6 +32,10 @@ pub(crate) struct Calls {
     caller: Arc<dyn Caller>,
     clock: SharedClock,
     meter: Arc<Meter>,
+    /// Name of the workflow.
+    workflow: Arc<str>,
+    /// Where the spans of the run are, where anything is traced.
+    places: Option<Places>,
     tasks: JoinSet<Ended>,
     in_flight: BTreeMap<Key, InFlight>,
     farewells: JoinSet<()>,
@@ -47,10 +53,18 @@ impl Calls {
             caller,
             clock,
             meter,
+            workflow: Arc::from(""),
+            places: None,
             tasks: JoinSet::new(),
             in_flight: BTreeMap::new(),
             farewells: JoinSet::new(),
         }
+    }
+
+    /// The calls from now on are of this workflow, and traced there.
+    pub(crate) fn are_of(&mut self, workflow: &str, places: Option<Places>) {
+        self.workflow = Arc::from(workflow);
+        self.places = places;
     }
 
     /// Makes the calls in flight those that are wanted.
@@ -82,10 +96,28 @@ impl Calls {
         );
         let call = Arc::new(call);
         let (made, reported) = (Arc::clone(&call), Arc::clone(&progress));
+        let workflow = Arc::clone(&self.workflow);
+        let (context, calling) = match &self.places {
+            Some(places) => {
+                let (context, calling) = places.calling(key, &call, clock.now());
+                (context, Some(calling))
+            }
+            // Its logs say whose call it is.
+            None => (Context::current(), None),
+        };
         let task = self.tasks.spawn(async move {
             let start = clock.monotonic();
-            let outcome = caller.call(&made, &reported).await;
-            meter.call(&outcome, clock.monotonic().saturating_sub(start));
+            let outcome = caller.call(&made, &reported).with_context(context).await;
+            if let Some(calling) = calling {
+                calling.ended(&outcome, clock.now());
+            }
+            let step = (&*workflow, &*made.task);
+            meter.call(
+                step,
+                &made.request,
+                &outcome,
+                clock.monotonic().saturating_sub(start),
+            );
             (key, outcome)
         });
         self.in_flight.insert(key, InFlight { task, call, progress });
@@ -309,6 +341,7 @@ mod tests {
                 method: Method::SendMessage,
                 parameters: Arc::new(json!({})),
             })),
+            task: "/do/0/call".into(),
             message_id: Uuid::nil(),
             step_key: Uuid::nil(),
             epoch: None,

@@ -17,6 +17,7 @@ use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use jiff::{SignedDuration, Timestamp};
 use muster_api::json;
+use muster_runtime::trace::{Context, FutureExt as _};
 use muster_workflow_dsl::document::policy::Priority;
 use muster_workflow_dsl::journal::{Problem, Standard};
 use muster_workflow_dsl::request::{Child, Request};
@@ -34,6 +35,7 @@ use crate::error::Error;
 use crate::live::Live;
 use crate::run::{Origin, Parent, Position, RunId, Status, Summary};
 use crate::store;
+use crate::trail::Places;
 
 /// How deep runs may start runs that start runs.
 pub const MOST_NESTED: u32 = 16;
@@ -87,6 +89,8 @@ enum Seen {
 pub(crate) struct Children {
     engine: Arc<Engine>,
     parent: RunId,
+    /// Where the spans of the parent are, where anything is traced.
+    places: Option<Places>,
     /// How many runs are above those.
     depth: u32,
     /// Class of the parent.
@@ -114,6 +118,7 @@ impl Children {
         Self {
             engine,
             parent,
+            places: None,
             depth: 1,
             priority: Priority::default(),
             remembered: Vec::new(),
@@ -167,6 +172,9 @@ impl Children {
     pub(crate) fn follow(&mut self, parent: &Summary, wanted: Vec<Wanted>) {
         self.depth = parent.parent().map_or(0, |parent| parent.depth) + 1;
         self.priority = parent.claim.priority;
+        if self.places.is_none() {
+            self.places = Places::of(&self.engine.tracer, parent);
+        }
         self.dismiss_all_but(&wanted);
         self.remembered.clear();
         let now = self.engine.clock.now();
@@ -199,6 +207,7 @@ impl Children {
         self.again.remove(&child.key);
         let (engine, turns) = (Arc::clone(&self.engine), Arc::clone(&self.turns));
         let (run, depth, priority) = (self.parent.clone(), self.depth, self.priority);
+        let places = self.places.clone();
         let look = async move {
             // Closed only with this structure, which nobody would see.
             let _turn = turns.acquire_owned().await;
@@ -210,7 +219,12 @@ impl Children {
                         awaited: request.awaited,
                         depth,
                     };
-                    see(&engine, &child.id, request, origin, priority).await
+                    let within = match &places {
+                        Some(places) => places.context_of_step(child.key.0, &child.task),
+                        None => Context::current(),
+                    };
+                    let seen = see(&engine, &child.id, request, origin, priority);
+                    seen.with_context(within).await
                 }
                 _ => Seen::UnderWay,
             };

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use muster_runtime::background::Rhythm;
 use muster_runtime::config::{Mistakes, Settings};
 use muster_runtime::{server, telemetry, trust};
 use muster_workflow_dsl::run::approval::{LONGEST_NAME, MOST_ASSIGNEES};
@@ -96,6 +97,53 @@ pub struct Engine {
     pub run: process::Config,
     /// The log of events.
     pub events: Events,
+    /// What the engine does by itself again and again.
+    pub background: Backgrounds,
+    /// What it may do about what is slow.
+    pub optimize: Optimize,
+}
+
+/// How often the engine does what it does by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Backgrounds {
+    /// Looks at how much is taken of what there is.
+    pub collection: Rhythm,
+    /// Forgets runs past their retention, kept answers and old sums of what was used.
+    pub cleanup: Rhythm,
+    /// Looks for what is slow.
+    pub performance: Rhythm,
+}
+
+impl Default for Backgrounds {
+    fn default() -> Self {
+        Self {
+            collection: Rhythm::new(60, 30),
+            cleanup: Rhythm::new(300, 60),
+            performance: Rhythm::new(600, 300),
+        }
+    }
+}
+
+/// What may be done about what is slow.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Optimize {
+    /// Whether anything is done at all: more runs at the same time where the slots are taken, and fewer again.
+    pub apply: bool,
+    /// How many runs may work at the same time at most; 0: twice as many as are configured.
+    pub max_concurrent_workflows: usize,
+}
+
+impl Optimize {
+    /// How many slots there may be, of so many that are configured.
+    #[must_use]
+    pub fn most_slots(&self, configured: usize) -> usize {
+        match self.max_concurrent_workflows {
+            0 => configured.saturating_mul(2),
+            most => most.max(configured),
+        }
+    }
 }
 
 /// The log of events: what is taken, and what is kept.
@@ -267,6 +315,8 @@ impl Default for Engine {
             mcp_stdio_commands: Vec::new(),
             secrets: secrets::Config::default(),
             resource_directory: None,
+            background: Backgrounds::default(),
+            optimize: Optimize::default(),
             events: Events::default(),
             run: process::Config::default(),
         }
@@ -446,6 +496,13 @@ impl Engine {
             KIB as u64,
             largest as u64,
         );
+        for (name, rhythm) in [
+            ("collection", self.background.collection),
+            ("cleanup", self.background.cleanup),
+            ("performance", self.background.performance),
+        ] {
+            rhythm.validate(&format!("engine.background.{name}"), mistakes);
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use muster_runtime::trace::{self, FutureExt as _, Subject};
 use tokio::task::{Id, JoinError, JoinSet};
 
 use crate::engine::Engine;
@@ -19,6 +20,15 @@ const PORTION: usize = 500;
 /// How long executors may take to notice that the service stops.
 const LAST_MOMENTS: Duration = Duration::from_secs(5);
 
+/// An executor at work, whose logs say whose run it is.
+fn working(executor: Executor, id: &RunId) -> impl Future<Output = ()> + Send + use<> {
+    let subject = Subject {
+        run: Some(Arc::from(id.as_str())),
+        ..Subject::default()
+    };
+    executor.run().with_context(trace::about(subject))
+}
+
 /// Works until the service stops.
 pub(crate) async fn drive(engine: Arc<Engine>) {
     let mut work = Work::default();
@@ -27,7 +37,7 @@ pub(crate) async fn drive(engine: Arc<Engine>) {
             let id = job.id.clone();
             let task = work
                 .executors
-                .spawn(Executor::new(Arc::clone(&engine), job).run());
+                .spawn(working(Executor::new(Arc::clone(&engine), job), &id));
             work.ids.insert(task.id(), id);
         }
         engine.meter.counts(engine.floor.counts());

@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use muster_api::names::suggestion;
+use muster_runtime::background::Background;
 use muster_runtime::clock::SharedClock;
+use muster_runtime::trace::Tracer;
 use muster_runtime::{Shutdown, Tasks};
 use muster_workflow_dsl::document::policy::{Concurrency, Priority};
 use muster_workflow_dsl::expression::Variables;
@@ -35,6 +37,7 @@ use crate::labels;
 use crate::live::Broken;
 use crate::metrics::{Meter, Totals};
 use crate::off_thread::off_thread;
+use crate::optimize::monitor::Monitor;
 use crate::page::{self, List};
 use crate::placement::Placement;
 use crate::random::SharedRandom;
@@ -45,6 +48,7 @@ use crate::stalled::Stalled;
 use crate::starters::Starters;
 use crate::store::{self, Filter, Page, Step, Store, Stored, Workflow};
 use crate::timetable::{self, Timetable};
+use crate::trail::Asked;
 
 /// Runs that are looked at for ids near to one that is not there.
 const MOST_IDS: usize = 100;
@@ -72,6 +76,9 @@ pub struct Engine {
     pub(crate) timetable: Timetable,
     pub(crate) placement: Placement,
     pub(crate) shutdown: Shutdown,
+    pub(crate) tracer: Tracer,
+    pub(crate) monitor: Monitor,
+    pub(crate) background: Background,
     catalogue: Catalogue,
     pub(crate) tasks: Tasks,
 }
@@ -98,6 +105,8 @@ pub struct Parts {
     pub web: Arc<Web>,
     /// Counters.
     pub metrics: muster_runtime::Metrics,
+    /// What is traced.
+    pub tracer: Tracer,
     /// Background work.
     pub tasks: Tasks,
     /// The wish to stop.
@@ -171,6 +180,7 @@ impl Engine {
             secrets,
             web,
             metrics,
+            tracer,
             tasks,
             shutdown,
         } = parts;
@@ -183,6 +193,12 @@ impl Engine {
             starters: Starters::default(),
             stalled: Stalled::default(),
             floor: Floor::new(settings.bounds()),
+            background: Background::new(
+                tasks.clone(),
+                metrics.clone(),
+                Arc::clone(&clock),
+                shutdown.clone(),
+            ),
             meter: Arc::new(Meter::new(metrics)),
             budgets: Budgets::new(&settings),
             timetable: Timetable::default(),
@@ -194,6 +210,8 @@ impl Engine {
             settings,
             externals: Externals::new(web, Arc::clone(&secrets)),
             secrets,
+            tracer,
+            monitor: Monitor::default(),
             tasks,
             shutdown,
         }
@@ -388,7 +406,10 @@ impl Engine {
             chain: None,
             spent: Usage::default(),
             claim,
-            marks: Marks::default(),
+            marks: Marks {
+                asked: Asked::here(),
+                ..Marks::default()
+            },
             origin: None,
         }
     }

@@ -26,6 +26,8 @@ use crate::run::RunId;
 use crate::store::events::{Added, FIRST_POSITION, Logged};
 use crate::store::{self, Page, Store};
 use crate::subscriptions::Subscriptions;
+use crate::trail::Asked;
+use muster_runtime::trace::{TRACEPARENT, TRACESTATE};
 
 /// Events in one request at most.
 pub const MOST_AT_ONCE: usize = 1_000;
@@ -153,6 +155,10 @@ impl Events {
         if events.is_empty() {
             return Ok(Vec::new());
         }
+        let events = match Asked::here() {
+            None => events,
+            Some(here) => events.into_iter().map(|event| with_trace(event, &here)).collect(),
+        };
         let (answer, added) = oneshot::channel();
         let this = Arc::clone(self);
         self.tasks.spawn("add events", async move {
@@ -399,4 +405,19 @@ impl Watcher {
             }
         }
     }
+}
+/// The event with where it was published, after the extension for distributed tracing, unless it says that itself.
+fn with_trace(event: CloudEvent, here: &Asked) -> CloudEvent {
+    if event.get(TRACEPARENT).is_some() {
+        return event;
+    }
+    let mut value = event.to_value();
+    if let Some(attributes) = value.as_object_mut() {
+        attributes.insert(TRACEPARENT.to_owned(), here.parent.clone().into());
+        if let Some(state) = &here.state {
+            attributes.insert(TRACESTATE.to_owned(), state.clone().into());
+        }
+    }
+    // One with as many attributes as there may be goes as it is.
+    CloudEvent::check(value).unwrap_or(event)
 }

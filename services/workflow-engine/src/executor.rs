@@ -32,6 +32,7 @@ use crate::replicas::groups;
 use crate::run::RunId;
 use crate::schedule::Left;
 use crate::store::{self, Store};
+use crate::trail::Places;
 
 /// The longest sleep: wall-clock time may be set, so it is looked at again.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
@@ -277,7 +278,12 @@ impl Executor {
         };
         match live.map(|live| live.telling(self.engine.events.lifecycle())) {
             // Only a run that decides needs to know its secrets.
-            Some(live) => Ok(Some(live.with_secrets(&self.engine.secrets).await)),
+            Some(live) => {
+                let live = live.traced(&self.engine.tracer);
+                let places = Places::of(&self.engine.tracer, &live.summary);
+                self.calls.are_of(&live.summary.name, places);
+                Ok(Some(live.with_secrets(&self.engine.secrets).await))
+            }
             None => Ok(None),
         }
     }
@@ -328,6 +334,7 @@ impl Executor {
                     let key = (*activation, *attempt);
                     let call = Call {
                         request: Arc::clone(request),
+                        task: Arc::clone(task),
                         message_id: *message_id,
                         step_key: *step_key,
                         epoch,
@@ -464,7 +471,7 @@ impl Executor {
             let ended = live.summary.status.is_final();
             self.engine.feed.publish(&self.job.id, live.summary.reached());
             if ended {
-                self.engine.meter.ended(live.summary.status);
+                self.engine.meter.ended(&live.summary);
                 if let Some(replicas) = self.engine.placement.replicas() {
                     replicas.leave_groups(&live.summary).await;
                 }

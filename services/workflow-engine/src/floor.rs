@@ -361,6 +361,12 @@ impl Floor {
         self.state.lock().schedule.namespaces()
     }
 
+    /// From now on so many runs may work at the same time.
+    pub(crate) fn set_slots(&self, slots: usize) {
+        self.state.lock().schedule.set_slots(slots);
+        self.bell.notify_one();
+    }
+
     pub(crate) fn counts(&self) -> Counts {
         self.state.lock().schedule.counts()
     }

@@ -6,6 +6,7 @@ mod control;
 mod convert;
 mod elsewhere;
 mod events;
+mod optimization;
 mod schedules;
 mod status;
 
@@ -26,6 +27,7 @@ use crate::verify::Verified;
 pub use approvals::Approvals;
 pub use backups::Backups;
 pub use events::EventLog;
+pub use optimization::Optimization;
 pub use schedules::Schedules;
 
 /// `muster.workflow.v1.WorkflowService`.

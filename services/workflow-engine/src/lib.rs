@@ -42,6 +42,7 @@ mod live;
 mod news;
 mod off_thread;
 mod opening;
+pub mod optimize;
 mod pace;
 mod peers;
 mod placement;
@@ -79,6 +80,7 @@ pub mod secrets;
 pub mod simulation;
 pub mod store;
 pub mod timetable;
+mod trail;
 pub mod verify;
 pub mod version;
 pub mod watching;
@@ -89,6 +91,7 @@ use std::time::Duration;
 use muster_api::workflow::approval_service_server::ApprovalServiceServer;
 use muster_api::workflow::backup_service_server::BackupServiceServer;
 use muster_api::workflow::event_service_server::EventServiceServer;
+use muster_api::workflow::optimization_service_server::OptimizationServiceServer;
 use muster_api::workflow::schedule_service_server::ScheduleServiceServer;
 use muster_api::workflow::workflow_service_server::WorkflowServiceServer;
 use muster_runtime::clock::SharedClock;
@@ -168,6 +171,10 @@ pub async fn run_by(
             async move { bucket.keep_asking(shutdown).await },
         );
     }
+    if let Some(database) = &database {
+        let grouped = metrics::Grouped::new(&chassis.metrics);
+        database.observe(move |batches, took| grouped.written(batches, took));
+    }
     let backups = Backups::new(database, Arc::clone(&chassis.clock), chassis.shutdown.clone());
     let outbound = Outbound::new(&settings.outbound, crate::outbound::SETTING)
         .map_err(|error| Error::Other(error.to_string()))?;
@@ -226,6 +233,7 @@ pub async fn run_by(
         secrets,
         web,
         metrics: chassis.metrics.clone(),
+        tracer: chassis.tracer.clone(),
         tasks: chassis.tasks.clone(),
         shutdown: chassis.shutdown.clone(),
     }));
@@ -246,6 +254,7 @@ pub async fn run_by(
             async move { healthy }
         });
     chassis.check_disk(settings.data_directory.clone());
+    engine.background.check(&chassis.health);
     life::begin(&engine);
     if let Some(InRedis { replicas, .. }) = in_redis {
         tokio::select! {
@@ -266,6 +275,10 @@ pub async fn run_by(
         )
         .grpc(
             ScheduleServiceServer::new(grpc::Schedules::new(Arc::clone(&engine)))
+                .max_decoding_message_size(most_bytes),
+        )
+        .grpc(
+            OptimizationServiceServer::new(grpc::Optimization::new(Arc::clone(&engine)))
                 .max_decoding_message_size(most_bytes),
         )
         .grpc(BackupServiceServer::new(grpc::Backups::new(backups)).max_decoding_message_size(most_bytes))

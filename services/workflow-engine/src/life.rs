@@ -44,13 +44,27 @@ pub(crate) fn begin(engine: &Arc<Engine>) {
         }
         Some(replicas) => share(engine, replicas),
     }
-    let sweep = retention::keep_sweeping(
-        Arc::clone(&engine.store),
-        Arc::clone(&engine.clock),
-        Duration::from_secs(engine.settings.retention_seconds),
-        engine.shutdown.clone(),
-    );
-    tasks.spawn("retention", sweep);
+    let rhythms = &engine.settings.background;
+    let cleaned = Arc::clone(engine);
+    engine.background.spawn("cleanup", rhythms.cleanup, move || {
+        let engine = Arc::clone(&cleaned);
+        let retention = Duration::from_secs(engine.settings.retention_seconds);
+        async move { retention::clean_up(&*engine.store, &engine.clock, retention, &engine.shutdown).await }
+    });
+    let watched = Arc::clone(engine);
+    engine
+        .background
+        .spawn("collection", rhythms.collection, move || {
+            watched.look_at_load();
+            std::future::ready(Ok(()))
+        });
+    let watched = Arc::clone(engine);
+    engine
+        .background
+        .spawn("performance", rhythms.performance, move || {
+            watched.watch_performance();
+            std::future::ready(Ok(()))
+        });
 }
 
 /// What an engine does by itself that shares its store with others.

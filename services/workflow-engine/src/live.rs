@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use muster_runtime::clock::{Clock, SharedClock};
+use muster_runtime::trace::Tracer;
 use muster_workflow_dsl::Definition;
 use muster_workflow_dsl::cloud_event::CloudEvent;
 use muster_workflow_dsl::journal::chain::Chain;
@@ -34,6 +35,7 @@ use crate::secrets::{Grant, Secrets};
 use crate::snapshot::{self, Growth, Snapshot};
 use crate::store::spending::Spent;
 use crate::store::{self, Saved, Step, Store, Stored};
+use crate::trail::Trail;
 
 /// How many pointers of each list of compensations are kept with a summary.
 const MOST_POINTERS: usize = 100;
@@ -73,6 +75,7 @@ pub(crate) struct Live {
     state: Option<Vec<u8>>,
     /// Whether entries can be forgotten since the last write.
     was_cut: bool,
+    trail: Option<Box<Trail>>,
 }
 
 impl Live {
@@ -176,6 +179,7 @@ impl Live {
             growth,
             state: None,
             was_cut: false,
+            trail: None,
             unwritten: Vec::new(),
             used: Usage::default(),
             lifecycle: Lifecycle::None,
@@ -209,6 +213,12 @@ impl Live {
         if lifecycle != Lifecycle::None {
             self.run = self.run.observed();
         }
+        self
+    }
+
+    /// As this run, with its doings told as spans, where anything is traced.
+    pub(crate) fn traced(mut self, tracer: &Tracer) -> Self {
+        self.trail = Trail::of(tracer, &self.summary, &self.run).map(Box::new);
         self
     }
 
@@ -407,6 +417,9 @@ impl Live {
                 payloads: Vec::new(),
             })
             .await?;
+        if let Some(trail) = &mut self.trail {
+            trail.written(&self.summary);
+        }
         Ok((day, used))
     }
 
@@ -438,6 +451,9 @@ impl Live {
     fn record(&mut self, event: &Event, seen: &Observation) -> Result<(), Broken> {
         let bytes = serde_json::to_vec(event).map_err(|error| Broken::Interpreter(error.to_string()))?;
         self.unwritten.push(bytes);
+        if let Some(trail) = &mut self.trail {
+            trail.follow(event);
+        }
         if self.lifecycle != Lifecycle::None {
             let output = self.run.output();
             let told = lifecycle::observed(self.lifecycle, &self.summary, event, output, seen);

@@ -191,6 +191,7 @@ pub(crate) fn sent_on<T>(mut request: Request<T>) -> Request<T> {
     if !metadata.contains_key("grpc-timeout") {
         request.set_timeout(PATIENCE);
     }
+    muster_runtime::trace::inject_request(&mut request);
     request
 }
 

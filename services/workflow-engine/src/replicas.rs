@@ -253,6 +253,7 @@ impl Replicas {
             self.renew(engine).await?;
             looks.renewed = Some(now);
         }
+        engine.meter.partitions(self.held.read().len());
         let members = self.coordination.announce(&self.me, self.time_to_live).await?;
         let wanted = self.wanted(&members);
         let others = members.into_iter().filter(|member| *member != self.me);
@@ -314,15 +315,22 @@ impl Replicas {
             (*partition, renewed.await)
         });
         let (mut lost, mut failure) = (BTreeSet::new(), None);
+        let (mut well, mut failed) = (0, 0);
         for (partition, renewed) in join_all(renewals).await {
             match renewed {
-                Ok(true) => {}
+                Ok(true) => well += 1,
                 Ok(false) => {
                     lost.insert(partition);
                 }
-                Err(error) => failure = Some(error),
+                Err(error) => {
+                    failed += 1;
+                    failure = Some(error);
+                }
             }
         }
+        engine
+            .meter
+            .renewals([("renewed", well), ("lost", lost.len()), ("failed", failed)]);
         if !lost.is_empty() {
             tracing::warn!(count = lost.len(), "partitions were taken over by other engines");
             self.give_up(engine, lost).await;
@@ -373,6 +381,7 @@ impl Replicas {
         }
         if count > 0 {
             tracing::info!(count, "works on these partitions from now on");
+            engine.meter.takeovers(count);
             self.is_stale.store(true, Ordering::Release);
         }
         failure.map_or(Ok(()), Err)

@@ -1,6 +1,5 @@
 //! Forgetting runs that ended long ago.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -10,45 +9,42 @@ use muster_runtime::clock::SharedClock;
 use crate::store::answers::MOST_ANSWERS;
 use crate::store::{Error, Store};
 
-/// How often the store is swept.
-const EVERY: Duration = Duration::from_secs(60);
-
 /// What was used is kept for so many days: the longest budget is of a month.
 const KEPT_DAYS: i64 = 62;
 
 /// Runs forgotten between two looks at the clock.
 const AT_ONCE: usize = 100;
 
-/// Sweeps until the service stops. A sweep that fails is tried again with the next one.
-pub(crate) async fn keep_sweeping(
-    store: Arc<dyn Store>,
-    clock: SharedClock,
+/// Forgets what is past its time. What cannot be forgotten now is forgotten the next time.
+///
+/// # Errors
+/// What could not be forgotten, and why.
+pub(crate) async fn clean_up(
+    store: &dyn Store,
+    clock: &SharedClock,
     retention: Duration,
-    shutdown: Shutdown,
-) {
+    shutdown: &Shutdown,
+) -> Result<(), String> {
     let retention = SignedDuration::try_from(retention).unwrap_or(SignedDuration::MAX);
-    while !shutdown.is_requested() {
-        let horizon = clock.now().checked_sub(retention).unwrap_or(Timestamp::MIN);
-        match sweep(&*store, horizon, &shutdown).await {
-            Ok(0) => {}
-            Ok(count) => tracing::info!(count, "forgot runs that ended before {horizon}"),
-            Err(error) => tracing::warn!(%error, "cannot forget old runs"),
-        }
-        if let Err(error) = store
-            .forget_answers(clock.now(), MOST_ANSWERS, AT_ONCE * AT_ONCE)
-            .await
-        {
-            tracing::warn!(%error, "cannot forget kept answers");
-        }
-        let oldest = clock.now().as_second().div_euclid(24 * 60 * 60) - KEPT_DAYS;
-        if let Err(error) = store.forget_spending(oldest, AT_ONCE * AT_ONCE).await {
-            tracing::warn!(%error, "cannot forget what was used long ago");
-        }
-        tokio::select! {
-            biased;
-            () = shutdown.requested() => {}
-            () = tokio::time::sleep(EVERY) => {}
-        }
+    let horizon = clock.now().checked_sub(retention).unwrap_or(Timestamp::MIN);
+    let mut failures = Vec::new();
+    match sweep(store, horizon, shutdown).await {
+        Ok(0) => {}
+        Ok(count) => tracing::info!(count, "forgot runs that ended before {horizon}"),
+        Err(error) => failures.push(format!("old runs: {error}")),
+    }
+    let answers = store.forget_answers(clock.now(), MOST_ANSWERS, AT_ONCE * AT_ONCE);
+    if let Err(error) = answers.await {
+        failures.push(format!("kept answers: {error}"));
+    }
+    let oldest = clock.now().as_second().div_euclid(24 * 60 * 60) - KEPT_DAYS;
+    if let Err(error) = store.forget_spending(oldest, AT_ONCE * AT_ONCE).await {
+        failures.push(format!("what was used long ago: {error}"));
+    }
+    if failures.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("cannot forget {}", failures.join(", nor ")))
     }
 }
 

@@ -16,6 +16,7 @@ use muster_workflow_dsl::usage::Usage;
 
 use crate::feed::Reached;
 use crate::schedule::{Claim, Newcomer};
+use crate::trail::Asked;
 
 /// Longest run id.
 const LONGEST_ID: usize = 128;
@@ -274,6 +275,9 @@ pub struct Marks {
     /// That what people and agents have said in it was erased, or is being erased.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub erased: Option<Erased>,
+    /// Where in a trace it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asked: Option<Asked>,
 }
 
 /// That what people and agents have said in a run was erased.

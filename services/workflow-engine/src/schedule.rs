@@ -243,6 +243,11 @@ pub struct Schedule {
 }
 
 impl Schedule {
+    /// From now on so many runs may work at the same time, and at least one. Those that do already go on.
+    pub fn set_slots(&mut self, slots: usize) {
+        self.slots = slots.max(1);
+    }
+
     /// Nothing in it.
     #[must_use]
     pub fn new(bounds: Bounds) -> Self {

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use muster_runtime::trace::{self, Context, FutureExt as _, TraceContextExt as _};
 use muster_workflow_dsl::Definition;
 use muster_workflow_dsl::cloud_event::CloudEvent;
 use muster_workflow_dsl::document::{Consume, Strategy, Until};
@@ -332,6 +333,17 @@ impl Engine {
         let Ok(id) = id.to_string().parse::<RunId>() else {
             return true;
         };
+        // In the trace of the event that came last.
+        let text = |name| events.last().map(|event| event.text(name)).unwrap_or_default();
+        let told = trace::parsed(
+            text(trace::TRACEPARENT),
+            Some(text(trace::TRACESTATE)).filter(|text| !text.is_empty()),
+        );
+        let within = if self.tracer.is_on() {
+            Context::new().with_remote_span_context(told)
+        } else {
+            Context::new()
+        };
         let wish = StartRun {
             id: Some(id.clone()),
             source: Source::Catalogue(starter.reference.clone()),
@@ -342,8 +354,11 @@ impl Engine {
             origin: None,
         };
         let started = match self.placement.owner(&id).await {
-            Ok(Owner::Here) => self.start(wish).await.map(|_| ()),
-            Ok(Owner::Peer(address)) => return self.start_at(&address, starter, position, wish).await,
+            Ok(Owner::Here) => self.start(wish).with_context(within).await.map(|_| ()),
+            Ok(Owner::Peer(address)) => {
+                let started = self.start_at(&address, starter, position, wish);
+                return started.with_context(within).await;
+            }
             Ok(Owner::Nobody { partition }) => Err(Error::NotOwner { partition }),
             Err(error) => Err(error),
         };

@@ -44,6 +44,9 @@ pub(crate) struct Errand {
     /// How often the work was begun.
     #[prost(uint32, tag = "4")]
     pub(crate) attempts: u32,
+    /// The span that it was asked within, as in `traceparent`; empty for none.
+    #[prost(string, tag = "5")]
+    pub(crate) traceparent: String,
 }
 
 impl Record {

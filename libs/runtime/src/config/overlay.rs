@@ -11,16 +11,12 @@ use super::{Mistakes, file, related};
 pub(super) struct Overlay<'a> {
     defaults: &'a Value,
     merged: Value,
-    secrets: &'static [&'static str],
+    secrets: &'a [&'static str],
     mistakes: &'a mut Mistakes,
 }
 
 impl<'a> Overlay<'a> {
-    pub(super) fn new(
-        defaults: &'a Value,
-        secrets: &'static [&'static str],
-        mistakes: &'a mut Mistakes,
-    ) -> Self {
+    pub(super) fn new(defaults: &'a Value, secrets: &'a [&'static str], mistakes: &'a mut Mistakes) -> Self {
         Self {
             defaults,
             merged: defaults.clone(),

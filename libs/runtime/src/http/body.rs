@@ -21,8 +21,9 @@ use tokio::time::Sleep;
 use tonic::{Code, Status};
 
 use super::answers;
-use crate::metrics::Metrics;
+use super::requests::{Count, Ending, Route};
 use crate::tasks::panic_message;
+use crate::trace::Span;
 
 /// Whether a body turned out larger than its limit.
 #[derive(Clone, Default)]
@@ -110,40 +111,14 @@ fn too_slow(limit: Duration) -> Status {
     Error::new(Reason::DeadlineExceeded, message).into()
 }
 
-/// One request that is still to be counted.
-pub(super) struct Count {
-    metrics: Metrics,
-    method: &'static str,
-    endpoint: String,
-}
-
-impl Count {
-    pub(super) fn new(metrics: Metrics, method: &'static str, endpoint: String) -> Self {
-        Self {
-            metrics,
-            method,
-            endpoint,
-        }
-    }
-
-    pub(super) fn add(self, status: u16) {
-        let counter = self.metrics.counter(
-            "http_requests_total",
-            &[
-                ("method", self.method.to_owned()),
-                ("endpoint", self.endpoint),
-                ("status_code", status.to_string()),
-            ],
-        );
-        counter.increment(1);
-    }
-}
-
-/// The HTTP status of the gRPC status in these headers or trailers.
-pub(super) fn status_of(headers: &HeaderMap) -> Option<u16> {
+/// How a request ended whose gRPC status is in these headers or trailers.
+pub(super) fn ending_of(headers: &HeaderMap) -> Option<Ending> {
     // Not `Status::from_header_map`: it panics at details that are no Base64.
-    let code = headers.get(answers::GRPC_STATUS)?;
-    Some(http_status(Code::from_bytes(code.as_bytes())))
+    let code = Code::from_bytes(headers.get(answers::GRPC_STATUS)?.as_bytes());
+    Some(Ending {
+        status: http_status(code),
+        code: Some(code),
+    })
 }
 
 /// As `google.rpc.Code` names them.
@@ -167,37 +142,61 @@ pub(crate) fn http_status(code: Code) -> u16 {
 const CLIENT_LEFT: u16 = 499;
 const NO_STATUS: u16 = 500;
 
+/// A gRPC answer without a status of its own.
+const fn without_status(status: u16) -> Ending {
+    let code = if status == CLIENT_LEFT {
+        Code::Cancelled
+    } else {
+        Code::Unknown
+    };
+    Ending {
+        status,
+        code: Some(code),
+    }
+}
+
 /// An answer's body.
 pub(super) struct Watched {
     /// Nothing after a panic: what panicked is not asked again.
     body: Option<Body>,
-    endpoint: String,
+    route: Arc<Route>,
     grpc: bool,
-    /// A gRPC request whose status is still to come.
-    count: Option<Count>,
+    later: Option<Later>,
+}
+
+/// What is still to be done when an answer has ended.
+pub(super) enum Later {
+    /// A gRPC request whose status is still to come is counted.
+    Count(Count),
+    /// The span of a request that was counted ends.
+    Span(#[expect(dead_code, reason = "ends when it is dropped")] Span),
 }
 
 impl Watched {
-    pub(super) fn new(body: Body, endpoint: String, grpc: bool, count: Option<Count>) -> Self {
+    pub(super) fn new(body: Body, route: Arc<Route>, grpc: bool, later: Option<Later>) -> Self {
         Self {
             body: Some(body),
-            endpoint,
+            route,
             grpc,
-            count,
+            later,
         }
     }
 
-    fn ends_with(&mut self, status: u16) {
-        if let Some(count) = self.count.take() {
-            count.add(status);
+    fn ends_with(&mut self, ending: Ending) {
+        if let Some(Later::Count(count)) = self.later.take() {
+            let _span = count.add(ending);
         }
     }
 
     fn panicked(&mut self, panic: &(dyn std::any::Any + Send)) -> Result<Frame<Bytes>, axum::Error> {
         let reason = panic_message(panic);
-        tracing::error!(endpoint = self.endpoint, reason, "an answer's body panicked");
+        tracing::error!(
+            endpoint = &*self.route.endpoint,
+            reason,
+            "an answer's body panicked"
+        );
         self.body = None;
-        self.ends_with(NO_STATUS);
+        self.ends_with(without_status(NO_STATUS));
         if self.grpc {
             Ok(Frame::trailers(answers::panicked_trailers()))
         } else {
@@ -225,10 +224,10 @@ impl hyper::body::Body for Watched {
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(trailers) = frame.trailers_ref() {
-                    this.ends_with(status_of(trailers).unwrap_or(NO_STATUS));
+                    this.ends_with(ending_of(trailers).unwrap_or(without_status(NO_STATUS)));
                 }
             }
-            Poll::Ready(Some(Err(_)) | None) => this.ends_with(NO_STATUS),
+            Poll::Ready(Some(Err(_)) | None) => this.ends_with(without_status(NO_STATUS)),
             Poll::Pending => {}
         }
         polled
@@ -246,17 +245,26 @@ impl hyper::body::Body for Watched {
 impl Drop for Watched {
     fn drop(&mut self) {
         let ended = self.is_end_stream();
-        self.ends_with(if ended { NO_STATUS } else { CLIENT_LEFT });
+        self.ends_with(without_status(if ended { NO_STATUS } else { CLIENT_LEFT }));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::ManualClock;
+    use crate::http::requests::Requests;
+    use crate::metrics::Metrics;
+
+    fn route(metrics: &Metrics) -> Arc<Route> {
+        let clock = Arc::new(ManualClock::default());
+        Requests::new(metrics.clone(), clock, "example").route("POST", "/p.S/M")
+    }
 
     fn counted(metrics: &Metrics, body: Body) -> Watched {
-        let count = Count::new(metrics.clone(), "POST", "/p.S/M".to_owned());
-        Watched::new(body, "/p.S/M".to_owned(), true, Some(count))
+        let route = route(metrics);
+        let count = Count::new(Arc::clone(&route), Duration::ZERO, Span::default());
+        Watched::new(body, route, true, Some(Later::Count(count)))
     }
 
     fn one(status: u16) -> String {
@@ -284,6 +292,20 @@ mod tests {
         let text = metrics.render();
         for status in [404, 499, 500] {
             assert!(text.contains(&one(status)), "{status}: {text}");
+        }
+        for (kind, code) in [
+            ("not_found", "NotFound"),
+            ("cancelled", "Cancelled"),
+            ("internal", "Unknown"),
+        ] {
+            let errors = format!(r#"errors_total{{error_type="{kind}",component="example"}} 1"#);
+            let handled = format!(
+                r#"grpc_server_handled_total{{grpc_service="p.S",grpc_method="M",grpc_code="{code}"}} 1"#
+            );
+            assert!(
+                text.contains(&errors) && text.contains(&handled),
+                "{kind}: {text}"
+            );
         }
     }
 
@@ -324,7 +346,7 @@ mod tests {
         let answer = counted(&metrics, panicking()).collect().await.unwrap();
         assert_eq!(answer.trailers().unwrap()[answers::GRPC_STATUS], "13");
         assert!(metrics.render().contains(&one(500)));
-        let broken = Watched::new(panicking(), "/x".to_owned(), false, None)
+        let broken = Watched::new(panicking(), route(&metrics), false, None)
             .collect()
             .await;
         assert!(broken.unwrap_err().to_string().contains("panicked"));

@@ -3,7 +3,9 @@
 //!
 //! What is gRPC is decided by the path for the bounds, so that a content type does not get around them.
 
+use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -13,18 +15,27 @@ use axum::response::Response;
 use futures::FutureExt as _;
 use http::{StatusCode, header};
 
-use super::body::{Count, Watched, limited, status_of, timed};
+use super::body::{Later, Watched, ending_of, limited, timed};
+use super::requests::{Count, Ending, Requests};
 use super::{Contract, answers};
 use crate::clock::SharedClock;
-use crate::metrics::Metrics;
 use crate::server::Config;
 use crate::tasks::panic_message;
+use crate::trace::{FutureExt as _, Kind, Span, Tracer};
 use crate::transcode::{Found, Transcoder};
+
+/// What is asked all the time and is part of nobody's work: a trace of each would drown the others.
+const UNTRACED: [&str; 3] = [
+    "/grpc.health.v1.Health/Check",
+    "/grpc.health.v1.Health/Watch",
+    "/muster.registry.v1.RegistryService/Heartbeat",
+];
 
 /// What the layers need.
 #[derive(Clone)]
 pub(crate) struct Layers {
-    metrics: Metrics,
+    requests: Requests,
+    tracer: Tracer,
     clock: SharedClock,
     contract: Contract,
     transcoder: Transcoder,
@@ -35,14 +46,16 @@ pub(crate) struct Layers {
 
 impl Layers {
     pub(crate) fn new(
-        metrics: Metrics,
+        requests: Requests,
+        tracer: Tracer,
         clock: SharedClock,
         contract: Contract,
         transcoder: Transcoder,
         server: &Config,
     ) -> Self {
         Self {
-            metrics,
+            requests,
+            tracer,
             clock,
             contract,
             transcoder,
@@ -57,38 +70,67 @@ impl Layers {
     pub(crate) async fn guard(State(layers): State<Self>, request: Request, next: Next) -> Response {
         let grpc = answers::is_grpc(request.headers());
         let method = method_label(request.method());
-        let endpoint = layers.endpoint(&request);
+        let route = layers.requests.route(method, &layers.endpoint(&request));
         let before = layers.clock.monotonic();
-        let response = match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+        let span = if layers.tracer.is_on() && !UNTRACED.contains(&&*route.endpoint) {
+            layers.span(&request, method, &route.endpoint, grpc)
+        } else {
+            Span::default()
+        };
+        let answer = AssertUnwindSafe(next.run(request));
+        let outcome = match span.context() {
+            None => answer.catch_unwind().await,
+            // On the heap, so that who does not trace does not carry it.
+            Some(context) => Box::pin(answer.catch_unwind().with_context(context)).await,
+        };
+        let response = match outcome {
             Ok(response) => response,
             Err(panic) => {
                 let reason = panic_message(panic.as_ref());
-                tracing::error!(endpoint, reason, "a request panicked");
+                tracing::error!(endpoint = &*route.endpoint, reason, "a request panicked");
+                layers.requests.panicked();
                 answers::panicked(grpc)
             }
         };
-        let took = layers.clock.monotonic().saturating_sub(before).as_secs_f64();
-        let labels = [("method", method.to_owned()), ("endpoint", endpoint.clone())];
-        layers
-            .metrics
-            .histogram("http_request_duration_seconds", &labels)
-            .record(took);
+        route.answered(layers.clock.monotonic().saturating_sub(before), &span);
 
-        let count = Count::new(layers.metrics, method, endpoint.clone());
         let (head, body) = response.into_parts();
         let known = if grpc && head.status == StatusCode::OK {
-            status_of(&head.headers)
+            ending_of(&head.headers)
         } else {
-            Some(head.status.as_u16())
+            let status = head.status.as_u16();
+            Some(Ending { status, code: None })
         };
+        let count = Count::new(Arc::clone(&route), before, span);
         let later = match known {
-            Some(status) => {
-                count.add(status);
-                None
-            }
-            None => Some(count),
+            Some(ending) => count.add(ending).map(Later::Span),
+            None => Some(Later::Count(count)),
         };
-        Response::from_parts(head, Body::new(Watched::new(body, endpoint, grpc, later)))
+        Response::from_parts(head, Body::new(Watched::new(body, route, grpc, later)))
+    }
+
+    /// The span of a request, as its caller's if that says so.
+    fn span(&self, request: &Request, method: &'static str, endpoint: &str, grpc: bool) -> Span {
+        let name = if grpc {
+            endpoint.trim_start_matches('/').to_owned()
+        } else {
+            format!("{method} {endpoint}")
+        };
+        let mut span = self.tracer.incoming(Kind::Server, name, request.headers());
+        if span.is_recorded() {
+            match endpoint.strip_prefix('/').and_then(|path| path.split_once('/')) {
+                Some((service, rpc)) if grpc => {
+                    span.set("rpc.system", "grpc");
+                    span.set("rpc.service", service.to_owned());
+                    span.set("rpc.method", rpc.to_owned());
+                }
+                _ => {
+                    span.set("http.request.method", method);
+                    span.set("http.route", endpoint.to_owned());
+                }
+            }
+        }
+        span
     }
 
     /// The inner middleware: bounds the bodies of plain HTTP and gives refusals that have none of their own a JSON
@@ -145,20 +187,20 @@ impl Layers {
         }
     }
 
-    fn endpoint(&self, request: &Request) -> String {
+    fn endpoint<'r>(&self, request: &'r Request) -> Cow<'r, str> {
         let path = request.uri().path();
         if self.contract.has_method(path) {
-            return path.to_owned();
+            return path.into();
         }
         request
             .extensions()
             .get::<MatchedPath>()
-            .map(|path| path.as_str().to_owned())
+            .map(|path| path.as_str().into())
             .or_else(|| match self.transcoder.find(request.method(), path)? {
-                Found::Call(call) => Some(call.label().to_owned()),
+                Found::Call(call) => Some(call.label().to_owned().into()),
                 Found::OtherMethod(_) => None,
             })
-            .unwrap_or_else(|| "unknown".to_owned())
+            .unwrap_or_else(|| "unknown".into())
     }
 }
 

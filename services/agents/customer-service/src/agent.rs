@@ -2,16 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use a2a::{Message, PartContent, Role};
 use muster_agent_sdk::{Agent, Card, Failure, Reply, Request, Section, Skill, Task};
 use muster_runtime::config::Mistakes;
+use muster_runtime::metrics::{Definition, Metrics};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::escalation::Teams;
 use crate::inquiry::{Desk, Inquiry, Outcome, Wish};
 use crate::knowledge;
+use crate::metrics::{DEFINITIONS, Meters};
 use crate::notification::{self, Notification};
 use crate::search::Library;
 
@@ -82,6 +85,7 @@ impl Section for Settings {
 /// Answers customers from documents.
 pub struct CustomerService {
     desk: Desk,
+    meters: OnceLock<Meters>,
 }
 
 impl CustomerService {
@@ -103,6 +107,7 @@ impl CustomerService {
         };
         Ok(Self {
             desk: Desk::new(library, teams),
+            meters: OnceLock::new(),
         })
     }
 }
@@ -127,6 +132,9 @@ struct Body {
     complexity: Option<u8>,
     #[serde(default)]
     elapsed_minutes: Option<f64>,
+    /// How satisfied the customer is, from 1 to 5.
+    #[serde(default)]
+    satisfaction: Option<f64>,
     #[serde(default)]
     compose: Option<Notification>,
 }
@@ -177,6 +185,14 @@ impl Agent for CustomerService {
             )
     }
 
+    fn metrics(&self) -> &'static [Definition] {
+        DEFINITIONS
+    }
+
+    fn measure(&self, metrics: &Metrics) {
+        let _once = self.meters.set(Meters::new(metrics.clone()));
+    }
+
     async fn handle(&self, request: Request, task: Task) -> Result<Reply, Failure> {
         let wish = match request.skill.as_deref() {
             Some(CUSTOMER_NOTIFICATION) => return notify(&notification(&request)?),
@@ -188,11 +204,27 @@ impl Agent for CustomerService {
         if let Some(compose) = &body.compose {
             return notify(compose);
         }
+        if let Some(satisfaction) = body.satisfaction {
+            if !(1.0..=5.0).contains(&satisfaction) {
+                return Err(Failure::invalid_field("satisfaction", "must lie within 1 and 5"));
+            }
+            if let Some(meters) = self.meters.get() {
+                meters.rated(satisfaction);
+            }
+            if body.question.is_none() {
+                return Ok(Reply::completed("Thank you.").data(json!({"status": "recorded"})));
+            }
+        }
+        let (complexity, elapsed) = (body.complexity, body.elapsed_minutes);
         let inquiry = inquiry(wish, body, request.text(), task.history())?;
         let outcome = self
             .desk
             .handle(&inquiry)
             .map_err(|error| Failure::failed(format!("the search failed: {error}")))?;
+        if let (Outcome::Done(..), Some(minutes), Some(meters)) = (&outcome, elapsed, self.meters.get()) {
+            let kind = request.skill.as_deref().unwrap_or(CUSTOMER_INQUIRY);
+            meters.resolved(kind, complexity, minutes * 60.0);
+        }
         Ok(match outcome {
             Outcome::Done(data, text) => Reply::completed(text).data(data),
             Outcome::Question(data, text) => Reply::input_required(text).data(data),

@@ -20,6 +20,7 @@ pub mod agent;
 pub mod escalation;
 pub mod inquiry;
 pub mod knowledge;
+pub mod metrics;
 pub mod notification;
 pub mod passage;
 pub mod search;

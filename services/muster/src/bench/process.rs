@@ -81,13 +81,22 @@ pub struct Memory {
 impl Process {
     /// Starts a service with these settings.
     pub async fn service(part: Part, settings: &[(&str, String)]) -> Result<Self, Failure> {
+        Self::service_called(part.name(), part, settings).await
+    }
+
+    /// The same under another name.
+    pub async fn service_called(
+        name: &'static str,
+        part: Part,
+        settings: &[(&str, String)],
+    ) -> Result<Self, Failure> {
         let mut arguments = ["part", part.name(), "--set", "telemetry.log_level=WARN"]
             .map(str::to_owned)
             .to_vec();
         for (key, value) in settings {
             arguments.extend(["--set".to_owned(), format!("{key}={value}")]);
         }
-        Self::start(part.name(), &arguments, End::Killed).await
+        Self::start(name, &arguments, End::Killed).await
     }
 
     /// Starts `muster bench` with these arguments, and waits until it says where it listens.

@@ -34,7 +34,7 @@ use crate::failure::Failure;
 use crate::output::Output;
 use client::{Call, Caller, Metadata, Sent};
 use closed::{Refusals, Times};
-use fleet::{Beside, Fleet};
+use fleet::{Beside, Fleet, SINK, Telemetry};
 use proxy::Proxy;
 use report::Row;
 
@@ -60,6 +60,10 @@ pub struct Arguments {
     /// Proxies to measure beside the router; may be a list. Their programs must be on the PATH or in $MUSTER_TEST_TOOLS.
     #[arg(long, value_enum, value_delimiter = ',')]
     with: Vec<Proxy>,
+    /// Further routers to measure, which measure and tell so much of themselves; may be a list. With `off` among them, the others are
+    /// compared with that.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    telemetry: Vec<Telemetry>,
     /// Clients that share a connection.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=256))]
     clients_per_connection: u32,
@@ -138,6 +142,17 @@ impl Arguments {
         Ok(proxies)
     }
 
+    /// The further routers that are asked for, each once.
+    fn telemetries(&self) -> Vec<Telemetry> {
+        let mut all: Vec<Telemetry> = Vec::new();
+        for telemetry in &self.telemetry {
+            if !all.contains(telemetry) {
+                all.push(*telemetry);
+            }
+        }
+        all
+    }
+
     fn directory(&self) -> Result<tempfile::TempDir, Failure> {
         let mut builder = tempfile::Builder::new();
         builder.prefix("muster-bench-");
@@ -176,7 +191,11 @@ async fn closed_loop(arguments: &Arguments, output: &Output) -> Result<(), Failu
     let proxies = arguments.proxies()?;
     let directory = arguments.directory()?;
     let fleet = Fleet::start(directory.path(), 1, None, &arguments.set).await?;
-    let beside = Beside::start(&fleet, &proxies, directory.path()).await?;
+    let mut beside = Beside::start(&fleet, &proxies, directory.path()).await?;
+    for telemetry in arguments.telemetries() {
+        let router = fleet.router_with(telemetry, directory.path(), &arguments.set);
+        beside.proxies.extend(router.await?);
+    }
     describe(arguments, output);
     let mut rows = Vec::new();
     for &call in &arguments.call {
@@ -268,7 +287,7 @@ async fn measure(
     let (agent, _) = fleet.agent()?;
     let hops = [&beside.forwarder, &fleet.router]
         .into_iter()
-        .chain(&beside.proxies);
+        .chain(beside.proxies.iter().filter(|process| process.name() != SINK));
     let ways = std::iter::once((DIRECT, agent, None))
         .chain(hops.map(|process| (process.name(), process.url(), Some(process))));
     let sent = Arc::new(arguments.sent(call));

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use muster_runtime::trace::Kind;
 use parking_lot::RwLock;
 use sha2::{Digest as _, Sha256};
 
@@ -76,6 +77,7 @@ impl Forwarder {
             if !flow.has(name)
                 && let Some(chosen) = chooser.with_room(flow, &able)
             {
+                self.parts.meters.waited(Duration::ZERO);
                 return Ok(Ok(chosen));
             }
             let waiting = Waiting {
@@ -94,10 +96,22 @@ impl Forwarder {
             Ok(chosen) => return Ok(chosen),
             Err(joined) => joined,
         };
+        let (since, mut span) = (self.now(), self.parts.tracer.span(Kind::Internal, "queue"));
         let placed = match joined {
             Ok(wait) => wait.place(self.patience(times)).await,
             Err(refused) => Err(refused),
         };
+        self.parts.meters.waited(self.now().saturating_sub(since));
+        if span.is_recorded() {
+            span.set("muster.target", scope.name());
+            match &placed {
+                Ok(_) => {}
+                Err(NoPlace::Refused(_)) => span.fail("resource_exhausted", "the queue takes no more"),
+                Err(NoPlace::Nobody(error)) => span.fail("unavailable", &error.to_string()),
+                Err(NoPlace::TimedOut) => span.fail("timeout", "no place came free in time"),
+            }
+        }
+        drop(span);
         placed.map_err(|why| match why {
             NoPlace::Refused(Refused::Full(waiting)) => Error::QueueFull { waiting },
             NoPlace::Refused(Refused::Overloaded(waiting, retry_after)) => Error::Overloaded {

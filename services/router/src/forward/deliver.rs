@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use muster_api::extension::SKILL_METADATA;
 use muster_rpc::deadline;
+use muster_runtime::trace::{self, Kind, Span};
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 use tonic::{Request, Response, Status};
 
@@ -195,7 +196,7 @@ impl Forwarder {
                 continue;
             }
             let (chosen, outcome) = match self.hedge_after::<A>(delivery, &chosen) {
-                None => self.run::<A>(delivery, chosen, left).await,
+                None => self.run::<A>(delivery, chosen, left, tried.len()).await,
                 Some(after) => {
                     let race = self.race::<A>(delivery, chosen, left, after, (&mut tried, &mut paid));
                     Box::pin(race).await
@@ -354,11 +355,64 @@ impl Forwarder {
         meters.sent_to(&instance.region, limits.regions.is_elsewhere(&instance.region));
     }
 
-    async fn run<A: Taken>(&self, delivery: &Delivery<'_>, chosen: Chosen, left: Option<Duration>) -> Run<A> {
+    /// One attempt, after so many others.
+    async fn run<A: Taken>(
+        &self,
+        delivery: &Delivery<'_>,
+        chosen: Chosen,
+        left: Option<Duration>,
+        others: usize,
+    ) -> Run<A> {
         self.sent(delivery, &chosen.instance);
-        let upstream = upstream(delivery, &chosen.instance, left);
+        let mut upstream = upstream(delivery, &chosen.instance, left);
+        let mut span = if self.parts.tracer.is_on() {
+            self.span(delivery, &chosen.instance, others)
+        } else {
+            Span::default()
+        };
+        if let Some(place) = span.place() {
+            let mut headers = std::mem::take(upstream.metadata_mut()).into_headers();
+            trace::inject_place(place, &mut headers);
+            *upstream.metadata_mut() = MetadataMap::from_headers(headers);
+        }
         let outcome = self.attempt::<A>(delivery.method, &chosen, upstream, left).await;
+        if span.is_recorded() {
+            match &outcome {
+                Ok(_) => {}
+                Err(Ended::TimedOut) => span.fail("timeout", "no answer in time"),
+                Err(Ended::Failed(failure)) => span.fail(failure.error_type(), ""),
+            }
+        }
         (chosen, outcome)
+    }
+
+    /// The span of an attempt: what `OpenTelemetry` has for calls of agents and for those over gRPC, and what tells slow ones apart.
+    fn span(&self, delivery: &Delivery<'_>, instance: &Instance, others: usize) -> Span {
+        let (method, agent) = (delivery.method, &instance.id.agent);
+        let is_message = method.about == About::Message;
+        let name = if is_message {
+            format!("invoke_agent {agent}")
+        } else {
+            format!("{} {agent}", method.name)
+        };
+        let mut span = self.parts.tracer.span(Kind::Client, name);
+        if !span.is_recorded() {
+            return span;
+        }
+        if is_message {
+            span.set("gen_ai.operation.name", "invoke_agent");
+        }
+        span.set("gen_ai.agent.id", agent.clone());
+        span.set("gen_ai.agent.name", instance.card.name.clone());
+        span.set("rpc.system", "grpc");
+        span.set("rpc.service", "lf.a2a.v1.A2AService");
+        span.set("rpc.method", method.name);
+        span.set("server.address", instance.endpoint.to_string());
+        span.set("muster.instance.id", instance.id.instance.clone());
+        span.set("muster.retry.count", i64::try_from(others).unwrap_or(i64::MAX));
+        let before = self.now().saturating_sub(delivery.call.received);
+        span.set("muster.before_attempt_seconds", before.as_secs_f64());
+        span
     }
 
     /// After how long without an answer a call is sent to a second instance as well: one that may be done twice, and whose
@@ -379,7 +433,7 @@ impl Forwarder {
         (tried, paid): (&mut BTreeSet<Key>, &mut BTreeSet<String>),
     ) -> Run<A> {
         let first = chosen.instance.key();
-        let mut alone = std::pin::pin!(self.run::<A>(delivery, chosen, left));
+        let mut alone = std::pin::pin!(self.run::<A>(delivery, chosen, left, tried.len()));
         if let Ok(run) = tokio::time::timeout(after, &mut alone).await {
             return run;
         }
@@ -393,7 +447,7 @@ impl Forwarder {
         tried.insert(second.instance.key());
         self.parts.meters.hedged();
         let left = left.map(|left| left.saturating_sub(after));
-        let mut company = std::pin::pin!(self.run::<A>(delivery, second, left));
+        let mut company = std::pin::pin!(self.run::<A>(delivery, second, left, tried.len() - 1));
         let ((chosen, outcome), is_first) = tokio::select! {
             run = &mut alone => (run, true),
             run = &mut company => (run, false),

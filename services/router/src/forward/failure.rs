@@ -38,6 +38,17 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// What it is called in traces.
+    pub(super) fn error_type(&self) -> String {
+        match self {
+            Self::NeverReached(_) => "unreachable".to_owned(),
+            Self::BrokeOff(_) => "broken_off".to_owned(),
+            Self::NotA2a(_) => "invalid_answer".to_owned(),
+            Self::Unauthorized(_) => "credentials_missing".to_owned(),
+            Self::Refused(status) | Self::Answered(status) => format!("{:?}", status.code()),
+        }
+    }
+
     /// Reads a status.
     #[must_use]
     pub fn of(status: Status) -> Self {

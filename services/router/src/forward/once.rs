@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderValue};
 use muster_a2a::ProtocolError;
 use muster_api::a2a::{GetTaskRequest, SubscribeToTaskRequest};
 use muster_rpc::deadline::Deadline;
+use muster_runtime::trace::FutureExt as _;
 use prost::encoding::{WireType, encode_key, encode_varint};
 use tokio::sync::oneshot;
 
@@ -95,6 +96,8 @@ impl Forwarder {
     /// Has the worker do it, so that it goes on when its caller leaves.
     async fn go_on<M: Send + 'static>(&self, work: impl Future<Output = Led<M>> + Send + 'static) -> Led<M> {
         let (told, outcome) = oneshot::channel();
+        // It goes on in the trace of who asked first.
+        let work = work.with_current_context();
         let work = async move {
             // A caller who has left asks again if the answer matters.
             let _told = told.send(work.await);

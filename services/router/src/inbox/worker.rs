@@ -20,6 +20,7 @@ use std::time::Duration;
 use futures::{StreamExt as _, stream};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use muster_rpc::deadline::Deadline;
+use muster_runtime::trace::{FutureExt as _, Kind};
 use tokio::task::{Id, JoinError, JoinSet};
 use tonic::Status as GrpcStatus;
 
@@ -302,7 +303,22 @@ impl Inbox {
             routing,
             passed_on: headers(&entry.headers),
         };
-        let reply = self.forwarder.send(&call, sent).await?;
+        let tracer = &self.forwarder.parts().tracer;
+        let mut span = tracer.incoming(Kind::Consumer, "deliver from inbox", &call.passed_on);
+        let sending = self.forwarder.send(&call, sent);
+        let reply = match span.context() {
+            None => sending.await,
+            Some(context) => {
+                span.set("messaging.operation.type", "process");
+                span.set("messaging.destination.name", entry.target.clone());
+                span.set("messaging.message.id", entry.id.clone());
+                let reply = Box::pin(sending.with_context(context)).await;
+                if let Err(error) = &reply {
+                    span.fail("undelivered", &error.to_string());
+                }
+                reply
+            }
+        }?;
         let instance = (reply.instance.agent.clone(), reply.instance.instance.clone());
         // What came over the network lies in a larger buffer, which would be kept with it.
         Ok((instance, bytes::Bytes::copy_from_slice(&reply.message)))

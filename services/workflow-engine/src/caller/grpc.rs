@@ -112,6 +112,7 @@ impl Grpc {
             metadata.insert(EPOCH_METADATA, epoch.into());
         }
         *asked.metadata_mut() = metadata;
+        muster_runtime::trace::inject_request(&mut asked);
         deadline.apply(&mut asked, self.clock.monotonic());
         self.answer(&method, &channel, asked, &target).await
     }

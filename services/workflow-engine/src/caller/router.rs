@@ -22,6 +22,7 @@ use muster_api::json;
 use muster_rpc::backoff::Backoff;
 use muster_rpc::deadline::{self, Deadline};
 use muster_runtime::clock::SharedClock;
+use muster_runtime::trace;
 use muster_workflow_dsl::document::{Endpoint, Method};
 use muster_workflow_dsl::request::A2a;
 use serde_json::Value;
@@ -87,6 +88,7 @@ impl Router {
             metadata.insert(EPOCH_METADATA, epoch.into());
         }
         deadline.apply(&mut request, self.clock.monotonic());
+        trace::inject_request(&mut request);
         request
     }
 

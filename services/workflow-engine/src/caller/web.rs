@@ -189,9 +189,11 @@ async fn exchange(
     most_bytes: usize,
 ) -> Result<Incoming, Failure> {
     let invalid = |what: String| Failure::new(Kind::Validation, 400, what);
+    let mut headers = outgoing.headers.clone();
+    muster_runtime::trace::inject(&mut headers);
     let mut request = outbound
         .request(outgoing.method.clone(), outgoing.url.clone())
-        .headers(outgoing.headers.clone());
+        .headers(headers);
     if let Some(authorization) = authorization {
         let mut value = HeaderValue::from_str(authorization)
             .map_err(|_| invalid("the credentials contain characters that no header may have".to_owned()))?;

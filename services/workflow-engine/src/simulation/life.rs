@@ -225,6 +225,7 @@ pub(crate) fn made_of(ingredients: Ingredients<'_>) -> Option<Arc<Engine>> {
         settings,
         secrets,
         web: Arc::new(web),
+        tracer: muster_runtime::trace::Tracer::off(),
         metrics,
         tasks,
         shutdown,

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use clap::ValueEnum;
 use muster_api::router::GetStatusRequest;
 use muster_api::router::router_service_client::RouterServiceClient;
 
@@ -22,6 +23,34 @@ pub struct Limit {
     /// Whether its card says how many calls it takes at once.
     pub is_declared: bool,
 }
+
+/// How much a router measures and tells of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Telemetry {
+    /// Nothing.
+    Off,
+    /// Metrics, as by default.
+    Metrics,
+    /// Metrics, and a span of everything, to a collector that drops them.
+    Traces,
+}
+
+impl Telemetry {
+    /// The name of the way.
+    pub const fn way(self) -> &'static str {
+        match self {
+            Self::Off => UNTOLD,
+            Self::Metrics => "router-metrics",
+            Self::Traces => "router-traces",
+        }
+    }
+}
+
+/// The router that tells nothing of itself.
+pub const UNTOLD: &str = "router-telemetry-off";
+
+/// The collector that drops what it gets.
+pub const SINK: &str = "collector";
 
 /// Registry, router and agents. They end with this value.
 pub struct Fleet {
@@ -69,6 +98,39 @@ impl Fleet {
         Ok(fleet)
     }
 
+    /// A further router that tells so much of itself, with the collector that it tells it to.
+    pub async fn router_with(
+        &self,
+        telemetry: Telemetry,
+        directory: &Path,
+        router_settings: &[(String, String)],
+    ) -> Result<Vec<Process>, Failure> {
+        let way = telemetry.way();
+        let mut started = Vec::new();
+        let mut settings = vec![
+            ("router.registry_url", self.registry.url()),
+            ("router.data_directory", directory.join(way).display().to_string()),
+            ("telemetry.metrics", (telemetry != Telemetry::Off).to_string()),
+        ];
+        if telemetry == Telemetry::Traces {
+            let sink = ["route-part", "sink"].map(str::to_owned);
+            let sink = Process::start(SINK, &sink, End::Killed).await?;
+            settings.push(("telemetry.otlp.endpoint", sink.url()));
+            started.push(sink);
+        }
+        settings.extend(
+            router_settings
+                .iter()
+                .map(|(key, value)| (key.as_str(), value.clone())),
+        );
+        let mut router = Process::service_called(way, Part::Router, &settings).await?;
+        router.ready().await?;
+        let known = knows(router.url(), self.agents.len());
+        within(known, "the agents' registration").await??;
+        started.push(router);
+        Ok(started)
+    }
+
     async fn known(&mut self) -> Result<(), Failure> {
         let mut client = RouterServiceClient::new(connect::channel(&self.router.url())?);
         loop {
@@ -100,6 +162,18 @@ impl Fleet {
         for process in self.agents.into_iter().chain([self.router, self.registry]) {
             process.stop().await;
         }
+    }
+}
+
+/// Waits until a router knows so many agents.
+async fn knows(router: String, agents: usize) -> Result<(), Failure> {
+    let mut client = RouterServiceClient::new(connect::channel(&router)?);
+    loop {
+        let status = client.get_status(GetStatusRequest {}).await;
+        if status.is_ok_and(|status| status.get_ref().instances.len() >= agents) {
+            return Ok(());
+        }
+        tokio::time::sleep(ASK_AGAIN).await;
     }
 }
 

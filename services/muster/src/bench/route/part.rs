@@ -19,6 +19,12 @@ use muster_api::extension::{MAX_CONCURRENCY, ROUTING};
 use muster_api::registry::registry_service_client::RegistryServiceClient;
 use muster_api::registry::{HeartbeatRequest, Instance, InstanceStatus, Lease, RegisterRequest};
 use muster_runtime::Shutdown;
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
+    TraceService, TraceServiceServer,
+};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
 use prost_types::value::Kind;
 use prost_types::{Struct, Value};
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -26,7 +32,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Server};
-use tonic::{Code, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::service::{Capacity, Echo, Forwarder, Messages, Served};
 use crate::bench::part::{self, AGENT, Addresses};
@@ -57,6 +63,8 @@ enum Role {
     Echo(EchoArguments),
     /// A server that forwards each call to an agent.
     Forwarder(ForwarderArguments),
+    /// A collector that drops the spans that it gets.
+    Sink,
     /// Starts a program, and ends it with itself.
     Keeper(KeeperArguments),
 }
@@ -109,7 +117,32 @@ pub async fn run(arguments: Arguments, output: &Output) -> Result<(), Failure> {
             say(address, output)?;
             serve(listener, agent, &shutdown).await
         }
+        Role::Sink => {
+            let (listener, address) = listen().await?;
+            say(address, output)?;
+            let serving = Server::builder()
+                .add_service(TraceServiceServer::new(Sink))
+                .serve_with_incoming(TcpIncoming::from(listener));
+            tokio::select! {
+                served = serving => served.map_err(|error| Failure::failed(error.to_string())),
+                () = shutdown.requested() => Ok(()),
+            }
+        }
         Role::Keeper(arguments) => keep(arguments, &shutdown, output).await,
+    }
+}
+
+/// A collector that drops the spans that it gets: what it costs to make and send them is measured, and not what others do
+/// with them.
+struct Sink;
+
+#[tonic::async_trait]
+impl TraceService for Sink {
+    async fn export(
+        &self,
+        _: Request<ExportTraceServiceRequest>,
+    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        Ok(Response::new(ExportTraceServiceResponse::default()))
     }
 }
 

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::client::Call;
 use super::closed::Measured;
+use super::fleet::{Telemetry, UNTOLD};
 use crate::bench::latency::{self, Latencies, latencies, merge, number};
 use crate::failure::Failure;
 use crate::output::Output;
@@ -72,7 +73,7 @@ impl Row {
         Some(sum / number(self.latencies.len().max(1)))
     }
 
-    fn json(&self, direct: Option<&Self>) -> Value {
+    fn json(&self, direct: Option<&Self>, untold: Option<&Self>) -> Value {
         let used = self
             .used
             .iter()
@@ -84,6 +85,8 @@ impl Row {
             "callsPerSecond": self.per_second(),
             "callsPerSecondOfRounds": self.per_second,
             "ratioToDirect": self.ratio(direct),
+            // Of a router that tells of itself, to one that does not, where that was measured.
+            "ratioToTelemetryOff": untold.map(|untold| self.ratio(Some(untold))),
             "millis": latency::quantiles(&self.latencies),
             "processorMicrosPerCall": used.collect::<serde_json::Map<_, _>>(),
             // An error ends the benchmark.
@@ -110,9 +113,22 @@ fn direct<'a>(row: &Row, rows: &'a [Row]) -> Option<&'a Row> {
         .find(|other| other.way == super::DIRECT && other.call == row.call && other.clients == row.clients)
 }
 
+/// What a router's row is compared with that tells of itself.
+fn untold<'a>(row: &Row, rows: &'a [Row]) -> Option<&'a Row> {
+    let is_told = |telemetry: Telemetry| telemetry != Telemetry::Off && telemetry.way() == row.way;
+    [Telemetry::Metrics, Telemetry::Traces]
+        .into_iter()
+        .any(is_told)
+        .then_some(())?;
+    rows.iter()
+        .find(|other| other.way == UNTOLD && other.call == row.call && other.clients == row.clients)
+}
+
 /// The rows as JSON.
 pub fn json(rows: &[Row]) -> Value {
-    rows.iter().map(|row| row.json(direct(row, rows))).collect()
+    rows.iter()
+        .map(|row| row.json(direct(row, rows), untold(row, rows)))
+        .collect()
 }
 
 /// Prints the rows for people.
@@ -150,6 +166,17 @@ pub fn print(rows: &[Row], output: &Output) {
     });
     output.heading("Calls, their latencies, and processor time per call");
     output.table(header, table.collect());
+    for row in rows {
+        if let Some(untold) = untold(row, rows) {
+            output.line(&format!(
+                "{} with {} clients, {}: {:.3} of the calls of a router that measures nothing",
+                row.way,
+                row.clients,
+                row.call.name(),
+                row.ratio(Some(untold))
+            ));
+        }
+    }
 }
 
 #[cfg(test)]

@@ -293,6 +293,7 @@ impl Line<'_> {
         }
         let mut request = tonic::Request::new(method.request(&given)?);
         *request.metadata_mut() = MetadataMap::from_headers(headers);
+        muster_runtime::trace::inject_request(&mut request);
         request.set_timeout(left);
         Ok(request)
     }

@@ -1,0 +1,656 @@
+//! Traces: spans of OpenTelemetry, from whoever calls through every service to the agent and back.
+//!
+//! A [`Tracer`] belongs to one service, so that several of them in one process are told apart by `service.name`. It is
+//! off unless `telemetry.otlp.endpoint` is set, and then costs one comparison per request: no span, no string, no context. On, it makes
+//! [`Span`]s, which end when they are dropped and go into a bounded queue ([`export`]).
+//!
+//! Who is called next learns of the trace by `traceparent` and `tracestate` (W3C): [`inject`] writes those of the current
+//! span into what goes out, and [`FutureExt::with_context`] says which span is the current one. Services that do not trace
+//! pass on what they got.
+//!
+//! The data types, the sampler, the identifiers and the propagation are the SDK's. Its spans and its processor are not used:
+//! a step of a run has a span whose identifiers follow from the run ([`Tracer::derived`]), so that it is the same span whichever
+//! engine works on it and however often that was killed, and the SDK's builder takes no identifiers; and its queue does
+//! not tell how many spans it has dropped. Rejected: spans of the crate `tracing`, whose layer for OpenTelemetry is one for
+//! the process and so knows one service only, and which every request would pay for.
+
+pub(crate) mod export;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use jiff::Timestamp;
+use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator as _};
+use opentelemetry::trace::{Link, SpanContext, SpanId, Status, TraceFlags, TraceState};
+use opentelemetry::{Array, InstrumentationScope, KeyValue, StringValue, Value};
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::trace::{
+    IdGenerator as _, RandomIdGenerator, Sampler, SamplingDecision, ShouldSample, SpanData, SpanEvents,
+    SpanLinks,
+};
+
+use crate::clock::SharedClock;
+
+pub use opentelemetry::Context;
+pub use opentelemetry::Value as Attribute;
+pub use opentelemetry::trace::{FutureExt, SpanContext as Place, SpanKind as Kind, TraceContextExt, TraceId};
+
+/// Headers of W3C's trace context; gRPC metadata, HTTP headers and the extension attributes of CloudEvents have the same names.
+pub const TRACEPARENT: &str = "traceparent";
+/// See [`TRACEPARENT`].
+pub const TRACESTATE: &str = "tracestate";
+
+/// The parent of a span without one.
+pub const NO_SPAN: SpanId = SpanId::INVALID;
+
+/// Most attributes of a span, and most characters of one.
+const MOST_ATTRIBUTES: usize = 32;
+const MOST_CHARACTERS: usize = 256;
+
+/// Makes the spans of one service. Clones make them for the same one.
+#[derive(Debug, Clone, Default)]
+pub struct Tracer(Option<Arc<Inner>>);
+
+#[derive(Debug)]
+struct Inner {
+    sampler: Sampler,
+    ids: RandomIdGenerator,
+    clock: SharedClockDebug,
+    scope: InstrumentationScope,
+    queue: export::Queue,
+}
+
+/// A clock that can be shown.
+struct SharedClockDebug(SharedClock);
+
+impl std::fmt::Debug for SharedClockDebug {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Clock")
+    }
+}
+
+/// Whom and what a piece of work is about, for its logs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Subject {
+    /// The run.
+    pub run: Option<Arc<str>>,
+    /// The task of a run, or of an agent.
+    pub task: Option<Arc<str>>,
+    /// The agent.
+    pub agent: Option<Arc<str>>,
+}
+
+/// Of a span: what happens, where it belongs, and when it began. Ends when it is dropped.
+///
+/// One that is not sampled has a place all the same, so that those who are called know not to sample either. The default is one of a
+/// tracer that is off.
+#[derive(Debug, Default)]
+pub struct Span(Option<Box<Open>>);
+
+#[derive(Debug)]
+struct Open {
+    tracer: Arc<Inner>,
+    place: SpanContext,
+    /// What is known of it; nothing of one that is not sampled.
+    data: Option<SpanData>,
+}
+
+/// A span whose identifiers follow from what it is about: see [`Tracer::derived`].
+#[derive(Debug, Clone)]
+pub struct Derived {
+    /// What kind it is.
+    pub kind: Kind,
+    /// Its name.
+    pub name: Cow<'static, str>,
+    /// What it is in the trace.
+    pub place: Place,
+    /// The span around it; invalid for none.
+    pub parent: SpanId,
+    /// When it began.
+    pub started: Timestamp,
+    /// When it ended.
+    pub ended: Timestamp,
+}
+
+impl Tracer {
+    /// One that is off.
+    #[must_use]
+    pub const fn off() -> Self {
+        Self(None)
+    }
+
+    pub(crate) fn new(ratio: f64, clock: SharedClock, queue: export::Queue) -> Self {
+        let scope = InstrumentationScope::builder("muster")
+            .with_version(env!("CARGO_PKG_VERSION"))
+            .build();
+        Self(Some(Arc::new(Inner {
+            sampler: Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(ratio))),
+            ids: RandomIdGenerator::default(),
+            clock: SharedClockDebug(clock),
+            scope,
+            queue,
+        })))
+    }
+
+    /// Whether it makes spans.
+    #[must_use]
+    pub const fn is_on(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// A span of a request that came in with these headers: part of its caller's trace, if it says so.
+    #[must_use]
+    pub fn incoming(&self, kind: Kind, name: impl Into<Cow<'static, str>>, headers: &HeaderMap) -> Span {
+        match &self.0 {
+            None => Span::default(),
+            Some(tracer) => tracer.span(kind, name.into(), &remote(headers)),
+        }
+    }
+
+    /// A span within the current one.
+    #[must_use]
+    pub fn span(&self, kind: Kind, name: impl Into<Cow<'static, str>>) -> Span {
+        match &self.0 {
+            None => Span::default(),
+            Some(tracer) => tracer.span(kind, name.into(), &current()),
+        }
+    }
+
+    /// A span within this one.
+    #[must_use]
+    pub fn within(&self, parent: &Place, kind: Kind, name: impl Into<Cow<'static, str>>) -> Span {
+        match &self.0 {
+            None => Span::default(),
+            Some(tracer) => tracer.span(kind, name.into(), parent),
+        }
+    }
+
+    /// The place of a span that follows from a seed: the same seed in the same trace gives the same place, here and in every other
+    /// process. In the trace of `parent`; without one, in a trace that follows from the seed as well, and that is sampled
+    /// as the ratio says. `None` if the tracer is off.
+    #[must_use]
+    pub fn derived(&self, parent: Option<&Place>, seed: &[&str]) -> Option<Place> {
+        let tracer = self.0.as_deref()?;
+        let digest = digest(seed);
+        let span_id = SpanId::from_bytes(first(&digest[16..]));
+        Some(match parent.filter(|parent| parent.is_valid()) {
+            Some(parent) => SpanContext::new(
+                parent.trace_id(),
+                span_id,
+                parent.trace_flags(),
+                false,
+                parent.trace_state().clone(),
+            ),
+            None => {
+                let trace_id = TraceId::from_bytes(first(&digest));
+                let flags = tracer.decide(None, trace_id, "", &Kind::Internal);
+                SpanContext::new(trace_id, span_id, flags, false, TraceState::NONE)
+            }
+        })
+    }
+
+    /// Records a span that has ended, with these attributes; `failed` is the type of the error and what it says.
+    pub fn record(
+        &self,
+        span: Derived,
+        attributes: impl IntoIterator<Item = (&'static str, Value)>,
+        failed: Option<(&str, &str)>,
+    ) {
+        let Some(tracer) = &self.0 else { return };
+        if !span.place.is_sampled() {
+            return;
+        }
+        let data = tracer.data(span.kind, span.name, span.place.clone(), span.parent);
+        let mut recorded = Span(Some(Box::new(Open {
+            tracer: Arc::clone(tracer),
+            place: span.place,
+            data: Some(SpanData {
+                start_time: system_time(span.started),
+                ..data
+            }),
+        })));
+        for (key, value) in attributes {
+            recorded.set(key, value);
+        }
+        if let Some((kind, what)) = failed {
+            recorded.fail(kind.to_owned(), what);
+        }
+        recorded.end_at(system_time(span.ended));
+    }
+}
+
+impl Inner {
+    fn span(self: &Arc<Self>, kind: Kind, name: Cow<'static, str>, parent: &SpanContext) -> Span {
+        let parent = Some(parent).filter(|parent| parent.is_valid());
+        let trace_id = parent.map_or_else(|| self.ids.new_trace_id(), SpanContext::trace_id);
+        let flags = self.decide(parent, trace_id, &name, &kind);
+        let state = parent.map_or(TraceState::NONE, |parent| parent.trace_state().clone());
+        let place = SpanContext::new(trace_id, self.ids.new_span_id(), flags, false, state);
+        let data = flags.is_sampled().then(|| SpanData {
+            parent_span_is_remote: parent.is_some_and(SpanContext::is_remote),
+            ..self.data(
+                kind,
+                name,
+                place.clone(),
+                parent.map_or(SpanId::INVALID, SpanContext::span_id),
+            )
+        });
+        Span(Some(Box::new(Open {
+            tracer: Arc::clone(self),
+            place,
+            data,
+        })))
+    }
+
+    fn data(&self, kind: Kind, name: Cow<'static, str>, place: SpanContext, parent: SpanId) -> SpanData {
+        let now = self.now();
+        SpanData {
+            span_context: place,
+            parent_span_id: parent,
+            parent_span_is_remote: false,
+            span_kind: kind,
+            name,
+            start_time: now,
+            end_time: now,
+            attributes: Vec::new(),
+            dropped_attributes_count: 0,
+            events: SpanEvents::default(),
+            links: SpanLinks::default(),
+            status: Status::Unset,
+            instrumentation_scope: self.scope.clone(),
+        }
+    }
+
+    /// Whether a span is sampled: as its parent, else as the ratio says.
+    fn decide(&self, parent: Option<&SpanContext>, trace: TraceId, name: &str, kind: &Kind) -> TraceFlags {
+        let parent = parent.map(|parent| Context::new().with_remote_span_context(parent.clone()));
+        let result = self
+            .sampler
+            .should_sample(parent.as_ref(), trace, name, kind, &[], &[]);
+        match result.decision {
+            SamplingDecision::RecordAndSample => TraceFlags::SAMPLED,
+            SamplingDecision::RecordOnly | SamplingDecision::Drop => TraceFlags::default(),
+        }
+    }
+
+    fn now(&self) -> SystemTime {
+        system_time(self.clock.0.now())
+    }
+}
+
+impl Span {
+    /// Whether what is set is kept. Ask before making an attribute that costs something.
+    #[must_use]
+    pub fn is_recorded(&self) -> bool {
+        self.0.as_ref().is_some_and(|open| open.data.is_some())
+    }
+
+    /// Sets an attribute. Texts are cut, and too many attributes are counted as dropped.
+    pub fn set(&mut self, key: &'static str, value: impl Into<Value>) {
+        let Some(data) = self.0.as_mut().and_then(|open| open.data.as_mut()) else {
+            return;
+        };
+        if data.attributes.len() >= MOST_ATTRIBUTES {
+            data.dropped_attributes_count = data.dropped_attributes_count.saturating_add(1);
+            return;
+        }
+        data.attributes.push(KeyValue::new(key, bounded(value.into())));
+    }
+
+    /// It fails: `error.type`, and what it says.
+    pub fn fail(&mut self, kind: impl Into<StringValue>, what: &str) {
+        self.set("error.type", Value::String(kind.into()));
+        if let Some(data) = self.0.as_mut().and_then(|open| open.data.as_mut()) {
+            data.status = Status::error(cut(what).into_owned());
+        }
+    }
+
+    /// It has to do with another one that is not around it.
+    pub fn link(&mut self, other: &Place) {
+        if let Some(data) = self.0.as_mut().and_then(|open| open.data.as_mut())
+            && other.is_valid()
+            && data.links.links.len() < MOST_ATTRIBUTES
+        {
+            data.links.links.push(Link::with_context(other.clone()));
+        }
+    }
+
+    /// Where it is in its trace.
+    #[must_use]
+    pub fn place(&self) -> Option<&Place> {
+        self.0.as_ref().map(|open| &open.place)
+    }
+
+    /// Its trace, if it is sampled.
+    #[must_use]
+    pub fn sampled_trace(&self) -> Option<TraceId> {
+        let place = self.place().filter(|place| place.is_sampled());
+        place.map(SpanContext::trace_id)
+    }
+
+    /// The current context with this span as the current one, for [`FutureExt::with_context`]; `None` where nothing is traced.
+    #[must_use]
+    pub fn context(&self) -> Option<Context> {
+        self.place()
+            .map(|place| Context::current().with_remote_span_context(place.clone()))
+    }
+
+    fn end_at(mut self, end: SystemTime) {
+        if let Some(open) = self.0.take() {
+            open.end(end);
+        }
+    }
+}
+
+impl Open {
+    fn end(self, end: SystemTime) {
+        if let Some(data) = self.data {
+            self.tracer.queue.put(SpanData {
+                end_time: end,
+                ..data
+            });
+        }
+    }
+}
+
+impl Drop for Span {
+    fn drop(&mut self) {
+        if let Some(open) = self.0.take() {
+            let now = open.tracer.now();
+            open.end(now);
+        }
+    }
+}
+
+/// The current span; an invalid one for none.
+#[must_use]
+pub fn current() -> Place {
+    Context::map_current(|context| context.span().span_context().clone())
+}
+
+/// What stands in `traceparent` and `tracestate`; an invalid place where nothing or nonsense does.
+#[must_use]
+pub fn remote(headers: &HeaderMap) -> Place {
+    if !headers.contains_key(TRACEPARENT) {
+        return SpanContext::NONE;
+    }
+    extract(&Headers(headers))
+}
+
+/// The same of texts, as events and metadata have them.
+#[must_use]
+pub fn parsed(traceparent: &str, tracestate: Option<&str>) -> Place {
+    extract(&Texts {
+        traceparent,
+        tracestate,
+    })
+}
+
+fn extract(from: &dyn Extractor) -> Place {
+    let context = TraceContextPropagator::new().extract_with_context(&Context::new(), from);
+    context.span().span_context().clone()
+}
+
+/// `traceparent` of a place, and `tracestate` if it has one; nothing of an invalid one.
+#[must_use]
+pub fn texts(place: &Place) -> Option<(String, Option<String>)> {
+    place.is_valid().then(|| {
+        let flags = place.trace_flags() & TraceFlags::SAMPLED;
+        let parent = format!("00-{}-{}-{flags:02x}", place.trace_id(), place.span_id());
+        let state = place.trace_state().header();
+        (parent, Some(state).filter(|state| !state.is_empty()))
+    })
+}
+
+/// Tells whoever gets these headers of the current span; leaves them as they are where there is none.
+pub fn inject(headers: &mut HeaderMap) {
+    Context::map_current(|context| {
+        if context.span().span_context().is_valid() {
+            TraceContextPropagator::new().inject_context(context, &mut HeadersMut(headers));
+        }
+    });
+}
+
+/// The same for a request over gRPC.
+pub fn inject_request<T>(request: &mut tonic::Request<T>) {
+    if current().is_valid() {
+        let mut headers = std::mem::take(request.metadata_mut()).into_headers();
+        inject(&mut headers);
+        *request.metadata_mut() = tonic::metadata::MetadataMap::from_headers(headers);
+    }
+}
+
+/// Tells whoever gets these headers of this span.
+pub fn inject_place(place: &Place, headers: &mut HeaderMap) {
+    let context = Context::new().with_remote_span_context(place.clone());
+    TraceContextPropagator::new().inject_context(&context, &mut HeadersMut(headers));
+}
+
+/// The current context with what a piece of work is about, for its logs.
+#[must_use]
+pub fn about(subject: Subject) -> Context {
+    Context::current_with_value(subject)
+}
+
+struct Headers<'h>(&'h HeaderMap);
+
+impl Extractor for Headers<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key).and_then(|value| value.to_str().ok())
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.0.keys().map(HeaderName::as_str).collect()
+    }
+}
+
+struct HeadersMut<'h>(&'h mut HeaderMap);
+
+impl Injector for HeadersMut<'_> {
+    fn set(&mut self, key: &str, value: String) {
+        let name = match key {
+            TRACEPARENT => HeaderName::from_static(TRACEPARENT),
+            TRACESTATE => HeaderName::from_static(TRACESTATE),
+            _ => return,
+        };
+        match HeaderValue::try_from(value) {
+            Ok(value) if !value.is_empty() => drop(self.0.insert(name, value)),
+            _ => drop(self.0.remove(name)),
+        }
+    }
+}
+
+struct Texts<'t> {
+    traceparent: &'t str,
+    tracestate: Option<&'t str>,
+}
+
+impl Extractor for Texts<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        match key {
+            TRACEPARENT => Some(self.traceparent),
+            TRACESTATE => self.tracestate,
+            _ => None,
+        }
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        vec![TRACEPARENT, TRACESTATE]
+    }
+}
+
+fn bounded(value: Value) -> Value {
+    match value {
+        Value::String(text) => match cut(text.as_str()) {
+            Cow::Borrowed(_) => Value::String(text),
+            Cow::Owned(text) => Value::String(text.into()),
+        },
+        Value::Array(Array::String(mut texts)) => {
+            texts.truncate(MOST_ATTRIBUTES);
+            Value::Array(Array::String(texts))
+        }
+        other => other,
+    }
+}
+
+fn cut(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(MOST_CHARACTERS) {
+        None => text.into(),
+        Some((end, _)) => text.get(..end).unwrap_or_default().to_owned().into(),
+    }
+}
+
+/// A digest of texts of which none runs into the next.
+fn digest(seed: &[&str]) -> [u8; 32] {
+    use sha2::{Digest as _, Sha256};
+    let mut digest = Sha256::new();
+    for part in seed {
+        digest.update((part.len() as u64).to_be_bytes());
+        digest.update(part.as_bytes());
+    }
+    digest.finalize().into()
+}
+
+/// The first bytes, which are never all zero: that would be no identifier.
+fn first<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    let mut taken = [0; N];
+    for (to, from) in taken.iter_mut().zip(bytes) {
+        *to = *from;
+    }
+    if taken.iter().all(|byte| *byte == 0) {
+        taken[0] = 1;
+    }
+    taken
+}
+
+/// Times before 1970 are none that anything here happens at.
+fn system_time(time: Timestamp) -> SystemTime {
+    let since = u64::try_from(time.as_nanosecond()).unwrap_or_default();
+    SystemTime::UNIX_EPOCH + Duration::from_nanos(since)
+}
+
+/// How long ago something was, as an instant: for spans of what was measured before they were made.
+#[must_use]
+pub fn ago(now: Timestamp, waited: Duration) -> Timestamp {
+    let waited = jiff::SignedDuration::try_from(waited).unwrap_or(jiff::SignedDuration::ZERO);
+    now.checked_sub(waited).unwrap_or(now)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::metrics::Metrics;
+
+    fn tracer(ratio: f64) -> (Tracer, mpsc::Receiver<export::Item>) {
+        let (queue, spans) = export::Queue::new(4, &Metrics::new(&[]).unwrap());
+        (Tracer::new(ratio, Arc::new(ManualClock::default()), queue), spans)
+    }
+
+    fn ended(spans: &mut mpsc::Receiver<export::Item>) -> SpanData {
+        match spans.try_recv().unwrap() {
+            export::Item::Span(data) => *data,
+            export::Item::Flush(_) => panic!("nobody flushes here"),
+        }
+    }
+
+    const CALLER: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+    fn headers(traceparent: &str) -> HeaderMap {
+        HeaderMap::from_iter([
+            (HeaderName::from_static(TRACEPARENT), traceparent.parse().unwrap()),
+            (HeaderName::from_static(TRACESTATE), "vendor=x".parse().unwrap()),
+        ])
+    }
+
+    #[tokio::test]
+    async fn a_trace_goes_from_the_caller_through_spans_to_whom_is_called() {
+        let (tracer, mut spans) = tracer(0.0); // the caller's word counts
+        let mut server = tracer.incoming(Kind::Server, "served", &headers(CALLER));
+        server.set("rpc.system", "grpc");
+        let mut out = HeaderMap::new();
+        async { inject(&mut out) }
+            .with_context(server.context().unwrap())
+            .await;
+        let place = server.place().unwrap().clone();
+        assert_eq!(
+            remote(&out),
+            SpanContext::new(
+                place.trace_id(),
+                place.span_id(),
+                TraceFlags::SAMPLED,
+                true,
+                place.trace_state().clone(),
+            )
+        );
+        assert_eq!(out[TRACESTATE], "vendor=x");
+        server.fail("unavailable", "nobody is there");
+        drop(server);
+        let data = ended(&mut spans);
+        assert_eq!(
+            data.span_context.trace_id().to_string(),
+            "0af7651916cd43dd8448eb211c80319c"
+        );
+        assert_eq!(data.parent_span_id.to_string(), "b7ad6b7169203331");
+        assert!(data.parent_span_is_remote);
+        assert_eq!(data.status, Status::error("nobody is there"));
+    }
+
+    #[test]
+    fn what_the_caller_does_not_sample_nobody_does_and_it_is_passed_on() {
+        let (tracer, mut spans) = tracer(1.0);
+        let span = tracer.incoming(Kind::Server, "served", &headers(&CALLER.replace("-01", "-00")));
+        assert!(!span.is_recorded());
+        let (parent, _) = texts(span.place().unwrap()).unwrap();
+        assert!(parent.starts_with("00-0af7651916cd43dd8448eb211c80319c-") && parent.ends_with("-00"));
+        drop(span);
+        assert!(spans.try_recv().is_err());
+        assert!(!Tracer::off().span(Kind::Client, "x").is_recorded());
+        assert!(Tracer::off().span(Kind::Client, "x").context().is_none());
+    }
+
+    #[test]
+    fn a_full_queue_drops_spans_and_attributes_are_bounded() {
+        let (tracer, mut spans) = tracer(1.0);
+        for _ in 0..10 {
+            let mut span = tracer.span(Kind::Internal, "x");
+            for _ in 0..100 {
+                span.set("long", "é".repeat(1_000));
+            }
+        }
+        let data = ended(&mut spans);
+        assert_eq!((data.attributes.len(), data.dropped_attributes_count), (32, 68));
+        assert_eq!(data.attributes[0].value.as_str().chars().count(), MOST_CHARACTERS);
+        assert_eq!(std::iter::from_fn(|| spans.try_recv().ok()).count(), 3);
+    }
+
+    proptest! {
+        #[test]
+        fn derived_places_follow_from_their_seeds(run in ".{0,20}", other in ".{0,20}", step in 0_u64..1000) {
+            let (here, there) = (tracer(1.0).0, tracer(1.0).0);
+            let root = here.derived(None, &[&run]).unwrap();
+            prop_assert_eq!(&root, &there.derived(None, &[&run]).unwrap());
+            let step = step.to_string();
+            let place = here.derived(Some(&root), &[&run, &step]).unwrap();
+            prop_assert_eq!(place.trace_id(), root.trace_id());
+            prop_assert!(place.is_valid() && place.span_id() != root.span_id());
+            prop_assert_eq!(&place, &there.derived(Some(&root), &[&run, &step]).unwrap());
+            if run != other {
+                prop_assert_ne!(here.derived(None, &[&other]).unwrap().trace_id(), root.trace_id());
+            }
+        }
+
+        #[test]
+        fn no_header_makes_it_panic(parent in "[ -~]{0,80}", state in "[ -~]{0,80}") {
+            let place = parsed(&parent, Some(&state));
+            if let Some((parent, state)) = texts(&place) {
+                prop_assert_eq!(parsed(&parent, state.as_deref()), place);
+            }
+        }
+    }
+}
