@@ -256,3 +256,173 @@ async fn lists_say_that_there_are_more_and_commands_name_what_is_wrong() {
     let unknown = dev.muster(&["workflow", "get", &long]).await;
     assert_eq!(unknown.code, 3, "{unknown:?}");
 }
+
+/// Tokens are wanted: who shows none is told what to do, callers see their own, each decision is in a log that shows when it was
+/// changed, the security monitor reads it, and no secret is anywhere.
+#[tokio::test]
+async fn callers_are_told_apart_by_their_tokens_and_the_log_says_what_they_tried() {
+    const CANARY: &str = "canary-0123456789-abcdefghijklmnopqrstuvwxyz";
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    std::fs::write(path("secret"), CANARY).unwrap();
+    std::fs::write(path("run.yaml"), WITH_A_PAUSE).unwrap();
+    let set = [
+        "trust.tokens.required=true".to_owned(),
+        format!("trust.tokens.jwt_secret_key_file={}", path("secret")),
+        format!("trust.audit.directory={}", path("audit")),
+    ];
+    let arguments: Vec<&str> = set.iter().flat_map(|set| ["--set", set]).collect();
+    let dev = Dev::start_with(&directory.path().join("data"), &arguments).await;
+
+    let refused = dev.muster(&["agents", "list"]).await;
+    assert_eq!(refused.code, 4, "{refused:?}");
+    assert!(refused.stderr.contains("--token"), "{refused:?}");
+    let secret = path("secret");
+    let issue = async |subject: &str, role: &str| {
+        let arguments = [
+            "token",
+            "issue",
+            "--subject",
+            subject,
+            "--role",
+            role,
+            "--secret-file",
+            &secret,
+        ];
+        let token = muster(&[], &arguments).await.success().stdout.trim().to_owned();
+        let file = path(&format!("{subject}.token"));
+        std::fs::write(&file, &token).unwrap();
+        (token, file)
+    };
+    let (ada, adas) = issue("ada", "agent-writer").await;
+    let (_, eves) = issue("eve", "agent-writer").await;
+    let (_, robs) = issue("rob", "agent-reader").await;
+    let inspected = muster(
+        &[],
+        &["token", "inspect", &format!("@{adas}"), "--secret-file", &secret],
+    )
+    .await;
+    assert!(inspected.success().stdout.contains("good"));
+    let forged = muster(
+        &[],
+        &["token", "inspect", &format!("{ada}x"), "--secret-file", &secret],
+    )
+    .await;
+    assert_eq!(forged.code, 4, "{forged:?}");
+
+    assert!(
+        dev.muster(&["--token", &ada, "agents", "list"])
+            .await
+            .success()
+            .stdout
+            .contains("weather")
+    );
+    let run = path("run.yaml");
+    let start = ["workflow", "run", &run, "--id", "adas", "--wait", "-o", "json"];
+    let by = |file: &str, arguments: &[&str]| {
+        let arguments: Vec<String> = ["--token-file", file]
+            .iter()
+            .chain(arguments)
+            .map(ToString::to_string)
+            .collect();
+        arguments
+    };
+    let muster_by = async |file: &str, arguments: &[&str]| {
+        let arguments = by(file, arguments);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        dev.muster(&arguments).await
+    };
+    assert_eq!(muster_by(&robs, &start).await.code, 4);
+    assert_eq!(
+        muster_by(&adas, &start).await.success().json()["status"],
+        "completed"
+    );
+    assert_eq!(muster_by(&eves, &["workflow", "show", "adas"]).await.code, 3);
+    let runs = muster_by(&eves, &["workflow", "runs", "-o", "json"])
+        .await
+        .success()
+        .stdout;
+    assert!(!runs.contains("adas"), "{runs}");
+    for _ in 0..5 {
+        assert_eq!(
+            dev.muster(&["--token", "nonsense", "task", "get", "x"])
+                .await
+                .code,
+            4
+        );
+    }
+
+    // What is in the log is found by the security monitor's own rules.
+    let (_, roots) = issue("root", "admin").await;
+    let export = format!(
+        "muster audit export {} --refused | muster --token-file {roots} send --skill threat_detection --file -",
+        path("audit")
+    );
+    let found = wait_for("the refusals to be in the log", PATIENCE, async || {
+        let found = dev.shell(directory.path(), &export).await;
+        if found.code == 0 && found.stdout.contains("Many refused logins to Muster") {
+            Ok(found)
+        } else {
+            Err(format!("{found:?}"))
+        }
+    })
+    .await;
+    let printed = {
+        let mut arguments = vec!["dev", "--ephemeral", "--print-config", "--set"];
+        let setting = format!("trust.tokens.jwt_secret_key={CANARY}");
+        arguments.push(&setting);
+        muster(&[], &arguments).await.success()
+    };
+    assert!(printed.stdout.contains("(redacted)"), "{printed:?}");
+    let published = muster(
+        &[],
+        &[
+            "dev",
+            "--ephemeral",
+            "--set",
+            "trust.tokens.jwt_secret_key=production-secret-key",
+        ],
+    )
+    .await;
+    assert_eq!(published.code, 2, "{published:?}");
+    assert!(
+        published.stderr.contains("trust.tokens.jwt_secret_key"),
+        "{published:?}"
+    );
+    assert!(
+        !published.stderr.contains("production-secret-key"),
+        "{published:?}"
+    );
+
+    let (said, log) = (dev.process.stderr() + &dev.process.stdout(), path("audit"));
+    dev.process.kill().await;
+    let verified = muster(&[], &["audit", "verify", &log, "-o", "json"]).await;
+    // What was killed may have left a torn line, which the next start would cut off.
+    if verified.code == 0 {
+        assert_eq!(verified.json()["ok"], true);
+    } else {
+        assert!(verified.stderr.contains("torn"), "{verified:?}");
+    }
+    let file = format!("{log}/router/audit-0000000001.jsonl");
+    let text = std::fs::read_to_string(&file).unwrap();
+    for (what, text) in [
+        ("log", &said),
+        ("audit", &text),
+        ("finding", &found.stdout),
+        ("config", &printed.stdout),
+    ] {
+        assert!(
+            !text.contains(CANARY) && !text.contains(&ada),
+            "a secret is in the {what}"
+        );
+    }
+    std::fs::write(
+        &file,
+        text.replacen("agent-reader", "agent-writer", 1)
+            .replacen("login_refused", "login_allowed", 1),
+    )
+    .unwrap();
+    let broken = muster(&[], &["audit", "verify", &log]).await;
+    assert_eq!(broken.code, 1, "{broken:?}");
+    assert!(broken.stderr.contains("audit-0000000001.jsonl:"), "{broken:?}");
+}

@@ -3,7 +3,6 @@
 //! [`canonical`] are the bytes that are signed, [`sign`] signs those that we serve, [`trust`] verifies those that we take in.
 
 pub mod canonical;
-mod key;
 pub mod sign;
 pub mod trust;
 

@@ -288,9 +288,14 @@ const fn number_of_reason(reason: Reason) -> i32 {
         Reason::TaskNotFound => error_code::TASK_NOT_FOUND,
         Reason::InvalidAgentResponse => error_code::INVALID_AGENT_RESPONSE,
         Reason::PathNotFound | Reason::MethodNotAllowed => error_code::UNSUPPORTED_OPERATION,
-        Reason::LeaseNotFound
+        // A2A leaves these to HTTP, and so to the status beside the number.
+        Reason::Unauthenticated
+        | Reason::PermissionDenied
         | Reason::PeerUnidentified
         | Reason::PeerRefused
+        | Reason::LoginLimited
+        | Reason::AuditUnavailable
+        | Reason::LeaseNotFound
         | Reason::OwnerUnavailable
         | Reason::NodeFull
         | Reason::RegistryFull

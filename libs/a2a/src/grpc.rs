@@ -52,11 +52,12 @@ impl<S: Service> Grpc<S> {
         wrap: fn(Q) -> Request,
         unwrap: fn(Answer) -> Option<T>,
     ) -> Answered<T> {
-        let (metadata, _, message) = request.into_parts();
+        let (metadata, extensions, message) = request.into_parts();
         let head = Head {
             binding: Binding::Grpc,
             headers: metadata.into_headers(),
             tenant: None,
+            extensions,
         };
         let Reply { answer, headers } = self.0.answer(head, wrap(message)).await?;
         let message = unwrap(answer)

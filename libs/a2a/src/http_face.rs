@@ -126,6 +126,7 @@ fn head(binding: Binding, parts: Parts, tenant: Option<String>) -> Head {
         binding,
         headers,
         tenant: tenant.filter(|tenant| !tenant.is_empty()),
+        extensions: parts.extensions,
     }
 }
 

@@ -6,7 +6,7 @@
 use std::future::Future;
 
 use futures::stream::BoxStream;
-use http::{HeaderMap, HeaderName};
+use http::{Extensions, HeaderMap, HeaderName};
 use muster_api::a2a;
 use tonic::Status;
 
@@ -39,6 +39,8 @@ pub struct Head {
     pub headers: HeaderMap,
     /// The tenant in the URL's path.
     pub tenant: Option<String>,
+    /// What whoever stands before the binding has found out about the request.
+    pub extensions: Extensions,
 }
 
 /// A request, whatever the binding.
@@ -66,6 +68,26 @@ pub enum Request {
     DeletePushConfig(a2a::DeleteTaskPushNotificationConfigRequest),
     /// Reads the extended card.
     GetExtendedAgentCard(a2a::GetExtendedAgentCardRequest),
+}
+
+impl Request {
+    /// The operation's name, as in the contract.
+    #[must_use]
+    pub const fn operation(&self) -> &'static str {
+        match self {
+            Self::SendMessage(_) => "SendMessage",
+            Self::SendStreamingMessage(_) => "SendStreamingMessage",
+            Self::GetTask(_) => "GetTask",
+            Self::ListTasks(_) => "ListTasks",
+            Self::CancelTask(_) => "CancelTask",
+            Self::SubscribeToTask(_) => "SubscribeToTask",
+            Self::CreatePushConfig(_) => "CreateTaskPushNotificationConfig",
+            Self::GetPushConfig(_) => "GetTaskPushNotificationConfig",
+            Self::ListPushConfigs(_) => "ListTaskPushNotificationConfigs",
+            Self::DeletePushConfig(_) => "DeleteTaskPushNotificationConfig",
+            Self::GetExtendedAgentCard(_) => "GetExtendedAgentCard",
+        }
+    }
 }
 
 /// A stream of answers; an error is its last item.
@@ -190,6 +212,7 @@ mod tests {
             binding: Binding::Grpc,
             headers,
             tenant: None,
+            extensions: Extensions::new(),
         }
     }
 

@@ -138,8 +138,7 @@ impl<A: Agent> Executor<A> {
         if let Some(failure) = failure {
             span.fail("task_failed", &failure);
         }
-        self.meters
-            .worked(self.clock.monotonic().saturating_sub(started));
+        self.meters.worked(self.clock.monotonic().saturating_sub(started));
     }
 
     /// Works; what it failed of, if it did.

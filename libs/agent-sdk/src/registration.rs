@@ -17,11 +17,10 @@ use muster_api::registry::{
 };
 use muster_api::time::duration_from_proto;
 use muster_rpc::backoff::Backoff;
-use muster_rpc::channel::{self, Security};
 use muster_rpc::endpoint::Endpoint;
+use muster_runtime::trust::identity::Channel;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use crate::metrics::Meters;
@@ -106,13 +105,13 @@ pub(crate) struct Handle {
 impl Registration {
     pub(crate) fn new(
         registry: Endpoint,
-        security: &Security,
+        channel: Channel,
         instance: Instance,
         running: Running,
         meters: Meters,
     ) -> (Self, Handle) {
         let registration = Self {
-            client: RegistryServiceClient::new(channel::connect_lazy_secured(&registry, security)),
+            client: RegistryServiceClient::new(channel),
             registry,
             instance,
             running,

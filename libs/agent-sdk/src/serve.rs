@@ -13,7 +13,7 @@ use muster_rpc::endpoint;
 use muster_rpc::outbound::Outbound;
 use muster_runtime::health::Kind;
 use muster_runtime::metrics::Definition;
-use muster_runtime::trust::Role;
+use muster_runtime::trust::{Identity, Workload};
 use muster_runtime::{Chassis, Error, Listeners, Shutdown, Surface};
 use uuid::Uuid;
 
@@ -49,8 +49,7 @@ pub async fn run<A: Agent, S: Section>(
     let name: &'static str = card.id().to_owned().leak();
     // So are the definitions: those of every agent, and its own.
     let definitions: &'static [Definition] = [DEFINITIONS, agent.metrics()].concat().leak();
-    let mut chassis = Chassis::new(name, &config.server, definitions, shutdown)?;
-    chassis.secure(&config.trust)?;
+    let mut chassis = Chassis::new(name, &config.server, &config.trust, definitions, shutdown)?;
     agent.measure(&chassis.metrics);
     let clock = Arc::clone(&chassis.clock);
     let running = Running::new(card.id(), config.agent.max_concurrent_tasks, Arc::clone(&clock));
@@ -139,9 +138,10 @@ pub async fn run<A: Agent, S: Section>(
     let instance = instance(&config.agent, &card, &official_card, base);
     let registry = endpoint::parse(&config.agent.registry_url)
         .map_err(|error| Error::Other(format!("agent.registry_url: {error}")))?;
-    let security = chassis.trust.to(Role::Registry);
+    let identity = Identity::new(&config.trust.tokens, name).map_err(Error::Other)?;
+    let channel = identity.channel(&registry, &chassis.trust.to(Workload::Registry));
     let (registration, handle) =
-        Registration::new(registry, &security, instance, running.clone(), meters.clone());
+        Registration::new(registry, channel, instance, running.clone(), meters.clone());
     attend(&mut chassis, registration, handle, running.clone(), meters);
     // The rest of the drain is for the answers of those that do not finish.
     let finish = config.server.drain_timeout() / 2;
@@ -159,6 +159,7 @@ pub async fn run<A: Agent, S: Section>(
         body_limit: decode_limit,
     };
     let surface = Surface::new(muster_api::FILE_DESCRIPTOR_SET)
+        .behind_router()
         .grpc(grpc)
         .http(muster_a2a::routes(face))
         .http(http::card_routes(&official_card, signer.as_ref())?);

@@ -18,6 +18,7 @@ use muster_api::error::{Error, Reason};
 use muster_api::extension;
 use muster_rpc::deadline;
 use muster_runtime::trace;
+use muster_runtime::trust::Access;
 use prost::Message as _;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -537,6 +538,7 @@ impl<A: Agent> Desk<A> {
 
 impl<A: Agent> Service for Desk<A> {
     async fn answer(&self, head: Head, request: Request) -> Result<Reply, Status> {
+        Access::in_extensions(&head.extensions).operation(request.operation())?;
         let answer = self.dispatch(&head, request).await?;
         let mut headers = self.used_extensions(&head);
         headers.insert(extension::LOAD_METADATA, self.load());
@@ -579,7 +581,10 @@ fn traceparent(head: &Head, request: &pb::SendMessageRequest) -> String {
         return current.unwrap_or_default();
     }
     let message = request.message.as_ref();
-    let places = [request.metadata.as_ref(), message.and_then(|message| message.metadata.as_ref())];
+    let places = [
+        request.metadata.as_ref(),
+        message.and_then(|message| message.metadata.as_ref()),
+    ];
     let named = places.into_iter().flatten().find_map(|metadata| {
         match &metadata.fields.get(trace::TRACEPARENT)?.kind {
             Some(prost_types::value::Kind::StringValue(parent)) => text(&trace::parsed(parent, None)),

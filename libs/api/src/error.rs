@@ -62,6 +62,14 @@ macro_rules! catalogue {
 catalogue! {
     /// A field of the request is missing or malformed.
     InvalidField = "INVALID_FIELD", InvalidArgument, 400, "correct the named field and send the request again";
+    /// The caller could not say who it is.
+    Unauthenticated = "UNAUTHENTICATED", Unauthenticated, 401, "send a bearer token that is valid here (`--token`, `MUSTER_TOKEN`); `muster token inspect` shows what a token says";
+    /// The caller may not do that.
+    PermissionDenied = "PERMISSION_DENIED", PermissionDenied, 403, "ask an operator for a role or a grant that allows it";
+    /// Too many tokens from one address were refused.
+    LoginLimited = "LOGIN_LIMITED", ResourceExhausted, 429, "correct the token and try again after the given delay, or raise `trust.tokens.max_failures_per_minute`";
+    /// What must be in the audit log cannot be written there.
+    AuditUnavailable = "AUDIT_UNAVAILABLE", Unavailable, 503, "make room on the disk of `trust.audit.directory`; changes are refused until the log can be written";
     /// Nothing is served at that path.
     PathNotFound = "PATH_NOT_FOUND", NotFound, 404, "list the methods by gRPC reflection; the paths of plain HTTP are in the `google.api.http` rules of `proto/`";
     /// The path has other methods.

@@ -14,7 +14,10 @@ pub mod time;
 pub use a2a_pb::proto as a2a;
 
 /// What an operator changes in a service while it runs.
-#[allow(missing_docs, reason = "generated; documented in proto/muster/admin/v1/admin.proto")]
+#[allow(
+    missing_docs,
+    reason = "generated; documented in proto/muster/admin/v1/admin.proto"
+)]
 pub mod admin {
     tonic::include_proto!("muster.admin.v1");
 }

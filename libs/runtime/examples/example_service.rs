@@ -79,8 +79,7 @@ async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Result
     let _directory = data_directory
         .map(|path| data_directory::open(&path))
         .transpose()?;
-    let mut chassis = Chassis::new("example", &config.server, &[], shutdown.clone())?;
-    chassis.secure(&config.trust)?;
+    let chassis = Chassis::new("example", &config.server, &config.trust, &[], shutdown.clone())?;
     chassis.tasks.essential("example work", async move {
         if let Some(reason) = fail_with {
             return Err(reason);

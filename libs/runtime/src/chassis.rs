@@ -37,9 +37,10 @@ use crate::tasks::{Ended, Tasks, panic_message};
 use crate::trace::Tracer;
 use crate::trace::export::{Queue, Sender};
 use crate::transcode::Transcoder;
+use crate::trust::entrance::Entrance;
 use crate::trust::gate::Gate;
 use crate::trust::metrics::Meters;
-use crate::trust::{self, Role, Trust};
+use crate::trust::{self, Trust, Workload, policy};
 use crate::{Error, Listeners, Shutdown, Surface, server, telemetry};
 
 /// How often readiness is told to `grpc.health.v1` when nothing is known to have changed.
@@ -94,6 +95,7 @@ pub struct Chassis {
     spans: Option<Queue>,
     name: &'static str,
     server: server::Config,
+    gate: Arc<Gate>,
     ended: Ended,
     hooks: Vec<(String, Hook)>,
     /// When everything has to be over, once it is known.
@@ -101,18 +103,20 @@ pub struct Chassis {
 }
 
 impl Chassis {
-    /// A chassis for the service `name` with its metric `definitions`.
+    /// A chassis for the service `name` with its metric `definitions`, which lets in whom `trust` says.
     ///
     /// # Errors
     ///
-    /// When a definition is wrong.
+    /// When a definition is wrong, or keys or the audit log cannot be used.
     pub fn new(
         name: &'static str,
         server: &server::Config,
+        trust: &trust::Config,
         definitions: &'static [Definition],
         shutdown: Shutdown,
     ) -> Result<Self, Error> {
         let clock: SharedClock = Arc::new(SystemClock::default());
+        let clock_of_gate = Arc::clone(&clock);
         let metrics = Metrics::new(definitions)?;
         let labels = [
             ("service", name.to_owned()),
@@ -130,7 +134,7 @@ impl Chassis {
         );
         let (tasks, ended) = Tasks::new(shutdown.clone());
         let (tracer, spans) = tracing_to(name, &clock, &metrics, &tasks)?;
-        Ok(Self {
+        let mut chassis = Self {
             tracer,
             spans,
             clock,
@@ -141,10 +145,13 @@ impl Chassis {
             trust: Trust::loopback(),
             name,
             server: server.clone(),
+            gate: Arc::new(Gate::new(trust, server, name, clock_of_gate)?),
             ended,
             hooks: Vec::new(),
             drained_by: None,
-        })
+        };
+        chassis.secure(trust)?;
+        Ok(chassis)
     }
 
     /// Secures the data port as the section `trust` says, by this chassis' clock, and keeps certificates fresh.
@@ -153,7 +160,7 @@ impl Chassis {
     ///
     /// The section is wrong, or a file of it is.
     pub fn secure(&mut self, config: &trust::Config) -> Result<(), Error> {
-        let role = Role::of_service(self.name);
+        let role = Workload::of_service(self.name);
         self.trust = Trust::open(config, &self.server, role, Arc::clone(&self.clock))?;
         self.trust.attend(self);
         Ok(())
@@ -267,6 +274,10 @@ impl Chassis {
     pub async fn serve(mut self, listeners: Listeners, surface: Surface) -> Result<(), Error> {
         let address = listeners.data_address();
         let [data, health, metrics] = listeners.into_tokio()?;
+        self.gate.set_behind_router(surface.is_behind_router);
+        if let Some(upkeep) = self.gate.upkeep() {
+            self.tasks.spawn("audit log", upkeep);
+        }
         let (grpc_health, router) = self.router(surface)?;
         // Before the first connection: tonic says SERVING for the empty name from the start.
         grpc_health.tell(ServingStatus::NotServing).await;
@@ -355,16 +366,23 @@ impl Chassis {
             grpc.clone(),
             self.server.max_message_bytes,
         )?;
-        let gate = Gate::new(&self.trust, Meters::new(self.metrics.clone()));
+        let entrance = Entrance::new(&self.trust, Meters::new(self.metrics.clone()));
+        let contract = Contract::new(
+            services.iter().copied().chain(OURS),
+            &[&sets[..], &REFLECTION].concat(),
+        );
+        if let Some(path) = contract.served().find(|path| policy::of_method(path).is_none()) {
+            return Err(Error::Serve(format!(
+                "{path} has no policy; say in the table of `trust::policy` who may call it"
+            )));
+        }
         let layers = Layers::new(
             requests,
             self.tracer.clone(),
             Arc::clone(&self.clock),
-            Contract::new(
-                services.iter().copied().chain(OURS),
-                &[&sets[..], &REFLECTION].concat(),
-            ),
+            contract,
             transcoder,
+            Arc::clone(&self.gate),
             &self.server,
         );
         let router = grpc
@@ -375,7 +393,11 @@ impl Chassis {
                 layers.clone(),
                 Layers::plain,
             ))
-            .layer(axum::middleware::from_fn_with_state(gate, Gate::pass))
+            .layer(axum::middleware::from_fn_with_state(
+                layers.clone(),
+                Layers::admit,
+            ))
+            .layer(axum::middleware::from_fn_with_state(entrance, Entrance::pass))
             .layer(axum::middleware::from_fn_with_state(layers, Layers::guard));
         Ok((GrpcHealth { reporter, services }, router))
     }

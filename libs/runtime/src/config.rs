@@ -34,7 +34,8 @@ const ALWAYS_SECRET: [&str; 1] = ["telemetry.otlp.headers"];
 
 /// The keys of a configuration that are never printed.
 fn secrets<C: Settings>() -> Vec<&'static str> {
-    C::secrets().iter().copied().chain(ALWAYS_SECRET).collect()
+    let own = C::secrets().iter().copied();
+    own.chain(ALWAYS_SECRET).chain(trust::SECRETS).collect()
 }
 
 /// Prefix of the environment variables: `MUSTER__SECTION__KEY`.

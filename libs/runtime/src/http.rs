@@ -8,6 +8,7 @@ mod body;
 mod contract;
 mod idle;
 mod layers;
+mod named;
 mod requests;
 
 pub(crate) use accept::serve;

@@ -13,6 +13,7 @@ use tower::Service;
 pub struct Surface {
     pub(crate) descriptor_set: &'static [u8],
     pub(crate) services: Vec<&'static str>,
+    pub(crate) is_behind_router: bool,
     routes: RoutesBuilder,
     http: Router,
 }
@@ -24,6 +25,7 @@ impl Surface {
         Self {
             descriptor_set,
             services: Vec::new(),
+            is_behind_router: false,
             routes: Routes::builder(),
             http: Router::new(),
         }
@@ -40,6 +42,13 @@ impl Surface {
     {
         self.services.push(S::NAME);
         self.routes.add_service(service);
+        self
+    }
+
+    /// Takes calls that come through the router alone, and those of admins: for what does not tell its callers apart.
+    #[must_use]
+    pub const fn behind_router(mut self) -> Self {
+        self.is_behind_router = true;
         self
     }
 

@@ -33,7 +33,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
-use prost_reflect::DescriptorPool;
+use prost_reflect::{DescriptorPool, MessageDescriptor};
 use tokio::time::Instant;
 use tower::ServiceExt as _;
 
@@ -46,6 +46,7 @@ use rule::Rule;
 #[derive(Clone)]
 pub(crate) struct Transcoder {
     rules: Arc<[Rule]>,
+    pool: DescriptorPool,
     services: Router,
     max_message_bytes: usize,
 }
@@ -89,9 +90,18 @@ impl Transcoder {
         rules.sort_by_key(|rule| std::cmp::Reverse(rule.template.literals()));
         Ok(Self {
             rules: rules.into(),
+            pool,
             services,
             max_message_bytes,
         })
+    }
+
+    /// The message that a method takes, by the method's path.
+    pub(crate) fn input_of(&self, path: &str) -> Option<MessageDescriptor> {
+        let (service, name) = path.strip_prefix('/')?.split_once('/')?;
+        let service = self.pool.get_service_by_name(service)?;
+        let method = service.methods().find(|method| method.name() == name)?;
+        Some(method.input())
     }
 
     /// What the request asks for; nothing when no rule has its path.
@@ -150,6 +160,11 @@ impl Transcoder {
 }
 
 impl Call<'_> {
+    /// Where gRPC reaches it.
+    pub(crate) fn grpc_path(&self) -> &str {
+        self.rule.grpc_path.path()
+    }
+
     /// The path as the rule writes it: bounded, for metrics.
     pub(crate) fn label(&self) -> &str {
         self.rule.template.text()

@@ -5,6 +5,9 @@
 //! ([`certificates`]). `mesh`: plaintext to a sidecar, which has done the same and says who calls ([`mesh`]). In the two latter, who
 //! may call is decided by [`roster`]; in all of them a request's extensions hold its [`Peer`].
 //!
+//! On whose behalf a request is made, and whether it may, is another question: the [`gate`] asks it of every request, by tokens
+//! ([`token`]), roles and grants ([`policy`], [`grants`]), and the handler gets the answer as its [`Access`].
+//!
 //! Invariants:
 //! - On an address beyond loopback the mode is `native` unless something else was asked for by name.
 //! - Health and metrics stay plain: kubelets and scrapers have no certificate, and nothing of anybody's data is there.
@@ -12,15 +15,24 @@
 //!
 //! Rejected: deriving the mode from whether there are certificates, because a missing file would then take the protection away.
 
+mod access;
+pub mod audit;
 pub mod authority;
+pub mod caller;
 mod certificates;
+pub(crate) mod entrance;
 pub(crate) mod gate;
+pub mod grants;
+pub mod identity;
 pub mod mesh;
 pub mod metrics;
 pub mod peer;
+pub mod policy;
 pub mod roster;
+pub mod secret;
 pub mod spiffe;
 mod tls;
+pub mod token;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -35,13 +47,18 @@ use crate::clock::SharedClock;
 use crate::config::Mistakes;
 use crate::{Chassis, Error, health, server};
 
+pub use access::Access;
+pub use caller::{Caller, Kind, Role, Roles};
+pub use grants::Grants;
+pub use identity::Identity;
 pub use peer::Peer;
-pub use roster::{Identities, Role, Roster};
+pub use roster::{Identities, Roster, Workload};
 pub use spiffe::SpiffeId;
+pub(crate) use token::SECRETS;
 
 use certificates::Files;
 use metrics::Meters;
-use tls::{Expected, Identity, Reread};
+use tls::{Expected, Identity as Certified, Reread};
 
 /// How long the look at an identity may take that a health check takes.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
@@ -94,7 +111,25 @@ pub struct Config {
     pub native: Native,
     /// Mesh mode.
     pub mesh: mesh::Config,
+    /// Roles of workloads that a certificate names, by service account or whole SPIFFE id.
+    pub services: BTreeMap<String, Vec<Role>>,
+    /// The tokens of callers.
+    pub tokens: token::Config,
+    /// The audit log.
+    pub audit: audit::Config,
 }
+
+/// Our own services, as they are called in certificates.
+const SERVICES: [&str; 8] = [
+    "registry",
+    "router",
+    "workflow-engine",
+    "weather",
+    "planning",
+    "customer-service",
+    "data-analysis",
+    "security-monitor",
+];
 
 impl Default for Config {
     fn default() -> Self {
@@ -109,6 +144,9 @@ impl Default for Config {
             callers: None,
             native: Native::default(),
             mesh: mesh::Config::default(),
+            services: SERVICES.map(|name| (name.to_owned(), vec![Role::Service])).into(),
+            tokens: token::Config::default(),
+            audit: audit::Config::default(),
         }
     }
 }
@@ -165,6 +203,8 @@ impl Config {
 
     /// Adds what is wrong.
     pub fn validate(&self, server: &server::Config, mistakes: &mut Mistakes) {
+        self.tokens.validate(mistakes);
+        self.audit.validate(mistakes);
         let mode = self.mode(server);
         match (self.mode, self.enable_mtls) {
             (Some(Mode::Loopback), Some(true)) => mistakes.add(
@@ -203,7 +243,7 @@ impl Config {
             );
             mistakes.add("trust.namespace", what);
         } else {
-            self.roster(Role::Agent, mistakes);
+            self.roster(Workload::Agent, mistakes);
         }
         self.mesh.networks(mistakes);
     }
@@ -254,7 +294,7 @@ impl Config {
         }
     }
 
-    fn roster(&self, role: Role, mistakes: &mut Mistakes) -> Roster {
+    fn roster(&self, role: Workload, mistakes: &mut Mistakes) -> Roster {
         Roster::new(
             role,
             &self.identities,
@@ -285,7 +325,7 @@ pub struct Trust {
 enum State {
     Loopback,
     Native {
-        identity: Arc<Identity>,
+        identity: Arc<Certified>,
         roster: Arc<Roster>,
         config: Native,
     },
@@ -312,7 +352,7 @@ impl Trust {
     pub fn open(
         config: &Config,
         server: &server::Config,
-        role: Role,
+        role: Workload,
         clock: SharedClock,
     ) -> Result<Self, Error> {
         let mode = config.mode(server);
@@ -337,7 +377,7 @@ impl Trust {
                 demanded,
             }
         } else {
-            let identity = Identity::open(
+            let identity = Certified::open(
                 config.files(),
                 Arc::clone(&roster),
                 demanded,
@@ -380,16 +420,16 @@ impl Trust {
 
     /// The role that a workload plays; `None` where roles are not told apart, and for strangers.
     #[must_use]
-    pub fn role_of(&self, id: &SpiffeId) -> Option<Role> {
+    pub fn workload_of(&self, id: &SpiffeId) -> Option<Workload> {
         match &*self.state {
             State::Loopback => None,
-            State::Native { roster, .. } | State::Mesh { roster, .. } => roster.role_of(id),
+            State::Native { roster, .. } | State::Mesh { roster, .. } => roster.workload_of(id),
         }
     }
 
     /// How those are called who play this role.
     #[must_use]
-    pub fn to(&self, role: Role) -> Security {
+    pub fn to(&self, role: Workload) -> Security {
         self.dial(Expected::Plays(role))
     }
 
@@ -474,7 +514,7 @@ impl Trust {
 }
 
 /// Reads the files again and again.
-async fn keep_fresh(identity: Arc<Identity>, every: Duration, meters: Meters) {
+async fn keep_fresh(identity: Arc<Certified>, every: Duration, meters: Meters) {
     let mut interval = tokio::time::interval(every);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -500,7 +540,7 @@ async fn keep_fresh(identity: Arc<Identity>, every: Duration, meters: Meters) {
 /// How the connections of a data port are accepted over TLS.
 #[derive(Clone)]
 pub(crate) struct Handshakes {
-    identity: Arc<Identity>,
+    identity: Arc<Certified>,
     /// How long one may take.
     pub(crate) timeout: Duration,
     /// How many may be under way.

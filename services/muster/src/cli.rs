@@ -11,13 +11,15 @@ use muster_runtime::trust::Trust;
 use muster_workflow_dsl::document::policy::Priority;
 
 use crate::approval::{self, ApprovalCommand};
+use crate::audit::{self, AuditCommand};
 use crate::bench::{self, BenchCommand};
 use crate::certs::{self, CertsCommand};
-use crate::connect::{self, Endpoints, Service};
+use crate::connect::{self, Endpoints, Service, Token};
 use crate::failure::Failure;
 use crate::inbox::{self, BroadcastArguments, InboxCommand};
 use crate::output::{Format, Output};
 use crate::sim::{self, SimArguments};
+use crate::token::{self, TokenCommand};
 use crate::{agents, backup, demo, dev, event, log_level, optimize, schedule, send, status, task, workflow};
 
 /// A control plane for fleets of AI agents: registry, router, durable workflows.
@@ -63,6 +65,18 @@ struct Global {
     /// made.
     #[arg(long, global = true, env = "MUSTER_CERTIFICATES", value_name = "DIR")]
     certificates: Option<PathBuf>,
+    /// The bearer token that says who you are.
+    #[arg(
+        long,
+        global = true,
+        env = "MUSTER_TOKEN",
+        hide_env_values = true,
+        value_name = "TOKEN"
+    )]
+    token: Option<String>,
+    /// The same in a file.
+    #[arg(long, global = true, env = "MUSTER_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -115,6 +129,12 @@ enum Command {
     Backup(BackupArguments),
     /// Make a data directory of a backup, for an engine that is started on it.
     Restore(RestoreArguments),
+    /// Make keys and tokens for development, and see what a token says.
+    #[command(subcommand, name = "token")]
+    Tokens(TokenCommand),
+    /// Print audit logs, and check that nothing in them was changed.
+    #[command(subcommand)]
+    Audit(AuditCommand),
 }
 
 /// `muster optimize …`.
@@ -701,6 +721,7 @@ pub fn main() -> ExitCode {
 }
 
 async fn dispatch(cli: Cli, output: &Output) -> Result<(), Failure> {
+    let token = Token::read(cli.global.token.as_deref(), cli.global.token_file.as_deref())?;
     let endpoints = Endpoints {
         registry: cli.global.registry,
         router: cli.global.router,
@@ -709,6 +730,7 @@ async fn dispatch(cli: Cli, output: &Output) -> Result<(), Failure> {
             None => Trust::loopback(),
             Some(directory) => connect::identity(directory)?,
         },
+        token,
     };
     match cli.command {
         Command::Dev(arguments) => dev::run(arguments, output).await,
@@ -730,6 +752,8 @@ async fn dispatch(cli: Cli, output: &Output) -> Result<(), Failure> {
         Command::LogLevel(arguments) => log_level::run(arguments, &endpoints, output).await,
         Command::Backup(arguments) => backup::back_up(arguments, &endpoints, output).await,
         Command::Restore(arguments) => backup::restore(arguments, output).await,
+        Command::Tokens(command) => token::run(command, output),
+        Command::Audit(command) => audit::run(&command, output),
     }
 }
 

@@ -4,27 +4,105 @@ use std::path::Path;
 use std::sync::Arc;
 
 use clap::ValueEnum;
+use muster_api::a2a::a2a_service_client::A2aServiceClient;
 use muster_api::admin::admin_service_client::AdminServiceClient;
 use muster_api::registry::registry_service_client::RegistryServiceClient;
 use muster_api::router::router_service_client::RouterServiceClient;
 use muster_api::workflow::approval_service_client::ApprovalServiceClient;
 use muster_api::workflow::schedule_service_client::ScheduleServiceClient;
 use muster_api::workflow::workflow_service_client::WorkflowServiceClient;
+use muster_rpc::channel::Security;
+use muster_rpc::endpoint::Endpoint;
 use muster_runtime::clock::SystemClock;
 use muster_runtime::server;
 use muster_runtime::trust::authority::describe;
-use muster_runtime::trust::{self, Mode, Native, Role, SpiffeId, Trust};
-use tonic::Status;
-use tonic::transport::Channel;
+use muster_runtime::trust::{self, Identity, Mode, Native, SpiffeId, Trust, Workload};
+use tonic::metadata::AsciiMetadataValue;
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::{Request, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 use crate::certs::{self, BUNDLE, OPERATOR};
 use crate::failure::Failure;
+use crate::read;
 
 /// Largest answer the command line takes: a chart or a large output, not a flood.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
+
+/// A channel on which each call says who calls.
+pub type Channel = InterceptedService<tonic::transport::Channel, Token>;
+
+/// Who calls, if that is said; and the version of A2A that is spoken.
+#[derive(Clone, Default)]
+pub struct Token(Shown);
+
+#[derive(Clone, Default)]
+enum Shown {
+    #[default]
+    Nothing,
+    /// The bearer token of whoever types.
+    Given(AsciiMetadataValue),
+    /// That of the services of this process.
+    Own(Identity),
+}
+
+impl std::fmt::Debug for Token {
+    /// Without the token.
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self.0 {
+            Shown::Nothing => "Token(none)",
+            Shown::Given(_) | Shown::Own(_) => "Token(redacted)",
+        })
+    }
+}
+
+impl Token {
+    /// The token as it was given, or as a file has it.
+    pub fn read(token: Option<&str>, file: Option<&Path>) -> Result<Self, Failure> {
+        /// Largest file.
+        const LARGEST: u64 = 64 << 10;
+        let text = match (token, file) {
+            (None, None) => return Ok(Self::default()),
+            (Some(token), _) => token.to_owned(),
+            (None, Some(path)) => {
+                read::bounded_text(&format!("--token-file {}", path.display()), path, LARGEST)?
+            }
+        };
+        let text = text.trim();
+        if text.is_empty() {
+            return Ok(Self::default());
+        }
+        let mut value = AsciiMetadataValue::try_from(format!("Bearer {text}"))
+            .map_err(|_| Failure::usage("the token is none: it is not plain ASCII"))?;
+        value.set_sensitive(true);
+        Ok(Self(Shown::Given(value)))
+    }
+
+    /// That of the services of this process.
+    pub const fn own(identity: Identity) -> Self {
+        Self(Shown::Own(identity))
+    }
+}
+
+impl Interceptor for Token {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        match &mut self.0 {
+            Shown::Nothing => {}
+            Shown::Given(token) => {
+                request.metadata_mut().insert("authorization", token.clone());
+            }
+            Shown::Own(identity) => request = identity.call(request)?,
+        }
+        request.metadata_mut().insert(
+            "a2a-version",
+            AsciiMetadataValue::from_static(muster_a2a::SUPPORTED_VERSION),
+        );
+        Ok(request)
+    }
+}
 
 /// Where the services answer.
 #[derive(Debug, Clone)]
@@ -37,6 +115,8 @@ pub struct Endpoints {
     pub engine: String,
     /// Who we are to them, and who they have to be.
     pub trust: Trust,
+    /// Who asks.
+    pub token: Token,
 }
 
 /// Which service a call went to, for the error when it fails.
@@ -64,9 +144,8 @@ impl Endpoints {
     }
 
     /// A client of the agents, through the router.
-    pub fn agents(&self) -> Result<muster_a2a::grpc::Client, Failure> {
-        Ok(muster_a2a::grpc::client(self.channel(Service::Router)?)
-            .max_decoding_message_size(MAX_ANSWER_BYTES))
+    pub fn agents(&self) -> Result<A2aServiceClient<Channel>, Failure> {
+        Ok(A2aServiceClient::new(self.channel(Service::Router)?).max_decoding_message_size(MAX_ANSWER_BYTES))
     }
 
     /// A client of the workflow engine.
@@ -92,11 +171,12 @@ impl Endpoints {
         let endpoint = muster_rpc::endpoint::parse(self.url(service))
             .map_err(|error| Failure::usage(error.to_string()))?;
         let security = self.trust.to(match service {
-            Service::Registry => Role::Registry,
-            Service::Router => Role::Router,
-            Service::Engine => Role::Engine,
+            Service::Registry => Workload::Registry,
+            Service::Router => Workload::Router,
+            Service::Engine => Workload::Engine,
         });
-        Ok(muster_rpc::channel::connect_lazy_secured(&endpoint, &security))
+        let channel = muster_rpc::channel::connect_lazy_secured(&endpoint, &security);
+        Ok(InterceptedService::new(channel, self.token.clone()))
     }
 
     /// Where a service answers.
@@ -138,14 +218,21 @@ impl Service {
     }
 }
 
-/// A lazy channel to `url`.
+/// A lazy channel to `url`, without a token.
 pub fn channel(url: &str) -> Result<Channel, Failure> {
     let endpoint = muster_rpc::endpoint::parse(url).map_err(|error| Failure::usage(error.to_string()))?;
-    Ok(muster_rpc::channel::connect_lazy(&endpoint))
+    Ok(unnamed(&endpoint, &Security::by_scheme()))
+}
+
+/// A lazy channel whose connections are secured like this, without a token.
+pub fn unnamed(endpoint: &Endpoint, security: &Security) -> Channel {
+    let channel = muster_rpc::channel::connect_lazy_secured(endpoint, security);
+    InterceptedService::new(channel, Token::default())
 }
 
 /// Whether the service at `url` says of itself, by `grpc.health.v1`, that it can do its work.
 pub async fn is_serving(url: &str) -> bool {
+    // Everybody may ask.
     match channel(url) {
         Ok(channel) => says_serving(channel).await,
         Err(_) => false,
@@ -172,7 +259,7 @@ pub fn identity(directory: &Path) -> Result<Trust, Failure> {
     Trust::open(
         &config,
         &server::Config::default(),
-        Role::Operator,
+        Workload::Operator,
         Arc::new(SystemClock::default()),
     )
     .map_err(|error| Failure::usage(format!("--certificates: {error}")))

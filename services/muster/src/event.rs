@@ -3,10 +3,9 @@
 use muster_api::workflow as proto;
 use muster_api::workflow::event_service_client::EventServiceClient;
 use serde_json::{Map, Value, json};
-use tonic::transport::Channel;
 
 use crate::cli::{EventCommand, EventFilterArguments, PublishArguments};
-use crate::connect::{Endpoints, Service};
+use crate::connect::{Channel, Endpoints, Service};
 use crate::failure::Failure;
 use crate::listing::Listing;
 use crate::output::Output;

@@ -12,13 +12,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use muster_runtime::clock::{Clock as _, SystemClock};
-use muster_runtime::trust::{Role, Trust};
+use muster_runtime::trust::{Identity, Trust, Workload};
 use muster_runtime::{Error, Listeners, Shutdown};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::cli::Ports;
-use crate::connect::{self, Endpoints};
+use crate::connect::{self, Endpoints, Token};
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
 use crate::{agents, certs};
@@ -46,6 +46,7 @@ pub struct Fleet {
     services: JoinSet<(&'static str, Result<(), Error>)>,
     shutdowns: Vec<(&'static Member, Shutdown)>,
     clock: SystemClock,
+    token: Token,
     ready_in: Option<Duration>,
     /// Where the certificates are by which the services know each other, and who we are to them.
     tls: Option<(PathBuf, Trust)>,
@@ -57,6 +58,7 @@ impl Fleet {
     pub fn start(config: Config, directory: &Path, ports: Ports, tls: bool) -> Result<Self, Failure> {
         let clock = SystemClock::default();
         let tls = tls.then(|| certificates(directory, &clock)).transpose()?;
+        let identity = Identity::new(&config.trust.tokens, "muster-dev").map_err(Failure::usage)?;
         let mut places = Vec::new();
         let mut bound = Vec::new();
         for member in MEMBERS {
@@ -76,6 +78,7 @@ impl Fleet {
             services: JoinSet::new(),
             shutdowns: Vec::new(),
             clock,
+            token: Token::own(identity),
             ready_in: None,
             tls,
         };
@@ -110,6 +113,7 @@ impl Fleet {
             router: url("router"),
             engine: url("workflow-engine"),
             trust: self.trust(),
+            token: self.token.clone(),
         }
     }
 
@@ -316,10 +320,10 @@ async fn serving(url: String, trust: Trust, name: &str) {
     let Ok(endpoint) = muster_rpc::endpoint::parse(&url) else {
         return std::future::pending().await;
     };
-    let security = trust.to(Role::of_service(name));
+    let security = trust.to(Workload::of_service(name));
     let mut interval = tokio::time::interval(ASK_AGAIN);
     // Each time anew: a channel that could not connect waits before it tries again.
-    while !connect::says_serving(muster_rpc::channel::connect_lazy_secured(&endpoint, &security)).await {
+    while !connect::says_serving(connect::unnamed(&endpoint, &security)).await {
         interval.tick().await;
     }
 }

@@ -10,9 +10,8 @@ use muster_api::extension::SKILL_TARGET_PREFIX;
 use muster_api::router::inbox_service_client::InboxServiceClient;
 use muster_api::{router as proto, time};
 use serde_json::{Value, json};
-use tonic::transport::Channel;
 
-use crate::connect::{Endpoints, Service};
+use crate::connect::{Channel, Endpoints, Service};
 use crate::failure::Failure;
 use crate::listing::Listing;
 use crate::output::Output;

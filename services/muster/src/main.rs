@@ -2,6 +2,7 @@
 
 mod agents;
 mod approval;
+mod audit;
 mod backup;
 mod bench;
 mod certs;
@@ -26,6 +27,7 @@ mod send;
 mod sim;
 mod status;
 mod task;
+mod token;
 mod workflow;
 
 fn main() -> std::process::ExitCode {

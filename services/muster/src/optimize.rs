@@ -5,7 +5,7 @@ use muster_api::workflow::optimization_service_client::OptimizationServiceClient
 use serde_json::{Value, json};
 
 use crate::cli::OptimizeCommand;
-use crate::connect::{Endpoints, Service, channel};
+use crate::connect::{Endpoints, Service};
 use crate::failure::Failure;
 use crate::output::Output;
 
@@ -17,7 +17,7 @@ pub async fn run(command: OptimizeCommand, endpoints: &Endpoints, output: &Outpu
 }
 
 async fn report(endpoints: &Endpoints, output: &Output) -> Result<(), Failure> {
-    let report = OptimizationServiceClient::new(channel(&endpoints.engine)?)
+    let report = OptimizationServiceClient::new(endpoints.channel(Service::Engine)?)
         .get_optimization_report(GetOptimizationReportRequest {})
         .await
         .map_err(|status| endpoints.failure(Service::Engine, &status))?

@@ -12,7 +12,7 @@ use muster_api::error::{Error as ApiError, Reason};
 use muster_api::registry::registry_service_server::RegistryService;
 use muster_api::{registry as proto, time};
 use muster_runtime::Shutdown;
-use muster_runtime::trust::{Peer, Role, Trust};
+use muster_runtime::trust::{Peer, Trust, Workload};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
@@ -63,7 +63,7 @@ impl Service {
             .extensions()
             .get::<Peer>()
             .and_then(Peer::id)
-            .filter(|id| self.trust.role_of(id) == Some(Role::Agent))
+            .filter(|id| self.trust.workload_of(id) == Some(Workload::Agent))
             .map_or_else(String::new, ToString::to_string)
     }
 

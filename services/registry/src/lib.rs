@@ -63,8 +63,13 @@ const STORE_PATIENCE: Duration = Duration::from_secs(3);
 /// Serves until the shutdown is requested and everything in flight has ended.
 pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Result<(), Error> {
     let settings = &config.registry;
-    let mut chassis = Chassis::new("registry", &config.server, metrics::DEFINITIONS, shutdown)?;
-    chassis.secure(&config.trust)?;
+    let mut chassis = Chassis::new(
+        "registry",
+        &config.server,
+        &config.trust,
+        metrics::DEFINITIONS,
+        shutdown,
+    )?;
     let clock = Arc::clone(&chassis.clock);
     let Some(opened) = opening::open(settings, &mut chassis, &listeners).await? else {
         return Ok(());

@@ -2,13 +2,15 @@
 //!
 //! Both bindings bring it as headers (gRPC metadata are HTTP/2 headers), so it is read once, here.
 
-use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use muster_a2a::service::check_version;
 use muster_api::extension::{EPOCH_METADATA, ROUTING, STEP_KEY_METADATA, TARGET_METADATA};
 use muster_rpc::deadline::{self, Deadline};
+use muster_runtime::trust::Access;
+use muster_runtime::trust::caller::ON_BEHALF_OF;
 use prost_types::Struct;
 
 use crate::error::Error;
@@ -18,40 +20,43 @@ use crate::target::Target;
 pub use muster_a2a::SUPPORTED_VERSION;
 pub use muster_a2a::service::{EXTENSIONS, VERSION};
 
-/// Headers that reach the agent as the caller sent them.
-const PASSED_ON: [HeaderName; 5] = [
+/// Headers that reach the agent as the caller sent them, and the one that names the caller as the gate has understood it.
+const PASSED_ON: [HeaderName; 6] = [
     EXTENSIONS,
+    ON_BEHALF_OF,
     HeaderName::from_static("traceparent"),
     HeaderName::from_static("tracestate"),
     HeaderName::from_static(STEP_KEY_METADATA),
     HeaderName::from_static(EPOCH_METADATA),
 ];
 
-/// Who calls, where callers are not told apart: on a machine's own loopback.
-pub(crate) const ANYBODY: &str = "anybody";
-
 /// Who makes a request, as it is limited.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Who {
     /// The caller's name, which is the same for all its requests and nobody else's.
-    pub caller: Cow<'static, str>,
+    pub caller: Arc<str>,
     /// Whether it comes from one of our own services, which stand behind the edge.
     pub is_service: bool,
 }
 
 impl Who {
-    /// Nobody in particular.
-    pub const ANYBODY: Self = Self {
-        caller: Cow::Borrowed(ANYBODY),
-        is_service: false,
-    };
+    /// Whoever a request's access says.
+    #[must_use]
+    pub fn of(access: &Access) -> Self {
+        Self {
+            caller: access.caller().key(),
+            is_service: access.is_service(),
+        }
+    }
 }
 
 /// What a caller says around its message.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// Who calls.
+    /// Who calls: the key that no two callers share.
     pub caller: String,
+    /// What the caller may reach and see.
+    pub access: Access,
     /// Whom the call is for, if it says so.
     pub target: Option<Target>,
     /// When it came in, on the monotonic clock.
@@ -75,9 +80,10 @@ impl Call {
         path: Option<&str>,
         tenant: &str,
         metadata: impl IntoIterator<Item = Option<&'a Struct>>,
+        access: Access,
         now: Duration,
     ) -> Result<Self, Error> {
-        Self::read_with(headers, path, tenant, || Routing::read(metadata), now)
+        Self::read_with(headers, path, tenant, || Routing::read(metadata), access, now)
     }
 
     /// The same where the routing extension's value is at hand, encoded.
@@ -88,10 +94,11 @@ impl Call {
         headers: &HeaderMap,
         tenant: &str,
         routing: Option<&[u8]>,
+        access: Access,
         now: Duration,
     ) -> Result<Self, Error> {
         let routing = || routing.map_or_else(|| Ok(Routing::default()), Routing::decode);
-        Self::read_with(headers, None, tenant, routing, now)
+        Self::read_with(headers, None, tenant, routing, access, now)
     }
 
     fn read_with(
@@ -99,6 +106,7 @@ impl Call {
         path: Option<&str>,
         tenant: &str,
         routing: impl FnOnce() -> Result<Routing, Error>,
+        access: Access,
         now: Duration,
     ) -> Result<Self, Error> {
         check_version(headers).map_err(|version| Error::VersionNotSupported { version })?;
@@ -114,7 +122,8 @@ impl Call {
             )?);
         }
         Ok(Self {
-            caller: ANYBODY.to_owned(),
+            caller: access.caller().key().as_ref().to_owned(),
+            access,
             target,
             received: now,
             deadline: deadline_in(headers, now)?,
@@ -175,6 +184,8 @@ pub(crate) fn passed_on(headers: &HeaderMap) -> HeaderMap {
 
 #[cfg(test)]
 mod tests {
+    use muster_runtime::trust::Caller;
+
     use super::*;
 
     const NOW: Duration = Duration::from_secs(1000);
@@ -187,7 +198,7 @@ mod tests {
         headers
             .entry(VERSION)
             .or_insert(HeaderValue::from_static(SUPPORTED_VERSION));
-        Call::read(&headers, None, "", [], NOW)
+        Call::read(&headers, None, "", [], Access::of(Caller::anybody()), NOW)
     }
 
     #[test]

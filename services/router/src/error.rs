@@ -258,6 +258,9 @@ pub enum Error {
     /// The router is shutting down.
     #[error("the router is shutting down")]
     ShuttingDown,
+    /// The caller may not do that.
+    #[error(transparent)]
+    Refused(Box<muster_api::error::Error>),
     /// The agent's own answer, passed on unchanged.
     #[error("{}", _0.message())]
     Agent(Box<Status>),

@@ -75,6 +75,12 @@ pub struct View {
 }
 
 impl View {
+    /// Whose agents these are.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
     /// An empty view of the agents of one namespace.
     #[must_use]
     pub fn new(namespace: impl Into<String>, grace: Duration) -> Self {

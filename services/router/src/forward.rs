@@ -348,7 +348,10 @@ impl Forwarder {
             )
             .await?;
         match held {
-            Held::Task { id, has_ended } => self.own(&id, &reply.instance, has_ended).await?,
+            Held::Task { id, has_ended } => {
+                let caller = scope.begun_by().unwrap_or(&call.caller);
+                self.own(&id, &reply.instance, caller, has_ended).await?;
+            }
             Held::Other => {}
             Held::Nothing => return Err(empty_answer(&reply.instance)),
         }
@@ -442,11 +445,15 @@ impl Forwarder {
         if *method == *ListTasks::METHOD
             && let Some(listing) = self.listing(&scope, &request.encoded)?
         {
-            return self.list(call, &scope, listing, times).await;
+            let reply = self.list(call, &scope, listing, times).await?;
+            return self.own_tasks(call, reply).await;
         }
         let (reply, _) = self
             .deliver_single(method, call, &scope, &request.encoded, times, None)
             .await?;
+        if *method == *ListTasks::METHOD {
+            return self.own_tasks(call, reply).await;
+        }
         Ok(reply)
     }
 
@@ -467,14 +474,20 @@ impl Forwarder {
             .deliver_stream(method, call, scope, request, times, first)
             .await?;
         let instance = Arc::clone(&reply.instance);
+        let caller = scope.begun_by().unwrap_or(&call.caller).to_owned();
         Ok(reply.map(|inbound| {
-            let relay = Relay::new(self, method, inbound, instance, flight, permit, times.deadline);
+            let of = relay::Of {
+                method,
+                instance,
+                caller,
+            };
+            let relay = Relay::new(self, of, inbound, flight, permit, times.deadline);
             relay::events(relay)
         }))
     }
 
     /// The task's owner is durable before its caller hears of it, or soon if the task has ended.
-    async fn own(&self, task: &str, instance: &Key, has_ended: bool) -> Result<(), Error> {
+    async fn own(&self, task: &str, instance: &Key, caller: &str, has_ended: bool) -> Result<(), Error> {
         if task.is_empty() {
             return Err(Error::InvalidAnswer {
                 agent: instance.agent.clone(),
@@ -483,9 +496,9 @@ impl Forwarder {
         }
         let (ownership, now) = (&self.parts.ownership, self.parts.clock.now());
         if has_ended {
-            ownership.record_ended(task, instance, now).await
+            ownership.record_ended(task, instance, caller, now).await
         } else {
-            ownership.record(task, instance, now).await
+            ownership.record(task, instance, caller, now).await
         }
     }
 

@@ -19,6 +19,7 @@ use muster_api::error::{Error as ApiError, Reason};
 use muster_api::extension::INSTANCE_METADATA;
 use muster_api::router::router_service_server::RouterService;
 use muster_api::router::{GetStatusRequest, GetStatusResponse};
+use muster_runtime::trust::Access;
 use prost_types::Struct;
 use tonic::body::Body;
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
@@ -91,14 +92,15 @@ impl A2a {
     ) -> Result<Response<Pieces>, Status> {
         let mut target = None;
         let outcome = async {
-            self.forwarder.charge(&Who::ANYBODY).await?;
-            let (metadata, _, bytes) = request.into_parts();
+            let (metadata, extensions, bytes) = request.into_parts();
+            let access = Access::in_extensions(&extensions);
+            self.forwarder.charge(&Who::of(&access)).await?;
             if method.about == About::Message {
-                let (call, sent) = self.read_message(metadata, bytes)?;
+                let (call, sent) = self.read_message(metadata, access, bytes)?;
                 target.clone_from(&call.target);
                 self.forwarder.send(&call, sent).await
             } else {
-                let (call, asked) = self.read(method, metadata, bytes)?;
+                let (call, asked) = self.read(method, metadata, access, bytes)?;
                 target.clone_from(&call.target);
                 self.forwarder.ask(method, &call, asked).await
             }
@@ -114,14 +116,15 @@ impl A2a {
     ) -> Result<Response<EventStream>, Status> {
         let mut target = None;
         let outcome = async {
-            self.forwarder.charge(&Who::ANYBODY).await?;
-            let (metadata, _, bytes) = request.into_parts();
+            let (metadata, extensions, bytes) = request.into_parts();
+            let access = Access::in_extensions(&extensions);
+            self.forwarder.charge(&Who::of(&access)).await?;
             if method.about == About::Message {
-                let (call, sent) = self.read_message(metadata, bytes)?;
+                let (call, sent) = self.read_message(metadata, access, bytes)?;
                 target.clone_from(&call.target);
                 self.forwarder.send_and_follow(&call, sent).await
             } else {
-                let (call, asked) = self.read(method, metadata, bytes)?;
+                let (call, asked) = self.read(method, metadata, access, bytes)?;
                 target.clone_from(&call.target);
                 self.forwarder.follow(method, &call, asked).await
             }
@@ -135,11 +138,17 @@ impl A2a {
     }
 
     /// What a request to send a message says in and around it.
-    fn read_message(&self, metadata: MetadataMap, bytes: Bytes) -> Result<(Call, Sent), Error> {
+    fn read_message(
+        &self,
+        metadata: MetadataMap,
+        access: Access,
+        bytes: Bytes,
+    ) -> Result<(Call, Sent), Error> {
         let sent = Sent::read(bytes)?;
         let routing = sent.routing.as_deref();
         let now = self.forwarder.parts().clock.monotonic();
-        let call = Call::read_encoded(&metadata.into_headers(), sent.encoded.tenant(), routing, now)?;
+        let headers = metadata.into_headers();
+        let call = Call::read_encoded(&headers, sent.encoded.tenant(), routing, access, now)?;
         Ok((call, sent))
     }
 
@@ -148,11 +157,13 @@ impl A2a {
         &self,
         method: &'static Method,
         metadata: MetadataMap,
+        access: Access,
         bytes: Bytes,
     ) -> Result<(Call, Asked), Error> {
         let asked = Asked::read(method, bytes)?;
         let now = self.forwarder.parts().clock.monotonic();
-        let call = Call::read_encoded(&metadata.into_headers(), asked.encoded.tenant(), None, now)?;
+        let headers = metadata.into_headers();
+        let call = Call::read_encoded(&headers, asked.encoded.tenant(), None, access, now)?;
         Ok((call, asked))
     }
 
@@ -341,6 +352,7 @@ impl From<Error> for Status {
             }
             Error::ShuttingDown => of(Reason::ShuttingDown).with_retry_after(STORE_RETRY),
             Error::Agent(status) => return *status,
+            Error::Refused(refusal) => return (*refusal).into(),
         };
         status.into()
     }

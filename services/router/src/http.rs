@@ -18,6 +18,7 @@ use muster_a2a::card::{self, Served};
 use muster_a2a::{Answer, Head, Reply as Answered, Request, Service};
 use muster_api::extension::INSTANCE_METADATA;
 use muster_rpc::endpoint::Endpoint;
+use muster_runtime::trust::Access;
 use prost_types::Struct;
 use tonic::Status;
 
@@ -111,7 +112,11 @@ impl Http {
 
     async fn forward(&self, head: &Head, request: Request, seen: &mut Seen) -> Result<Answered, Error> {
         let forwarder = &self.forwarder;
-        forwarder.charge(&Who::ANYBODY).await?;
+        let access = Access::in_extensions(&head.extensions);
+        forwarder.charge(&Who::of(&access)).await?;
+        access
+            .operation(request.operation())
+            .map_err(|refusal| Error::Refused(Box::new(refusal)))?;
         Ok(match request {
             Request::SendMessage(message) => {
                 let call = self.call(head, &message, routing_of(&message), seen)?;
@@ -196,6 +201,7 @@ impl Http {
             head.tenant.as_deref(),
             request.tenant(),
             routing,
+            Access::in_extensions(&head.extensions),
             now,
         )?;
         seen.target.clone_from(&call.target);

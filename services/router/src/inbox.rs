@@ -36,8 +36,10 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream;
 use http::HeaderMap;
-use muster_runtime::trace;
 use muster_rpc::backoff::Backoff;
+use muster_runtime::trace;
+use muster_runtime::trust::Access;
+use muster_runtime::trust::caller::ANYBODY;
 use muster_runtime::{Shutdown, Tasks};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
@@ -140,6 +142,8 @@ pub struct Letter {
     pub delivery: Delivery,
     /// Headers of the call that brought it.
     pub headers: HeaderMap,
+    /// What its sender may reach.
+    pub access: Access,
 }
 
 /// What this router has done since it started.
@@ -256,13 +260,18 @@ impl Inbox {
         let mut headers = call::passed_on(&letter.headers);
         // Its delivery is part of the trace, however much later it is.
         trace::inject(&mut headers);
+        let refused = |refusal| crate::error::Error::Refused(Box::new(refusal));
+        let namespace = self.forwarder.parts().view.read().namespace().to_owned();
+        letter.access.namespace(&namespace).map_err(refused)?;
+        letter.access.target(&target).map_err(refused)?;
+        let caller = letter.access.caller().key();
         Ok(Draft {
             id: message.message_id.clone(),
-            fingerprint: fingerprint(&target, letter.delivery, &body),
+            fingerprint: fingerprint(&caller, &target, letter.delivery, &body),
             target,
             priority: letter.priority.unwrap_or(routing.priority),
             delivery: letter.delivery,
-            caller: call::ANYBODY.to_owned(),
+            caller: caller.as_ref().to_owned(),
             headers: text_headers(&headers),
             ttl,
             delay: letter.delay,
@@ -277,6 +286,19 @@ impl Inbox {
     pub async fn read(&self, id: &str) -> Result<Kept, Error> {
         let kept = self.store.read(id).await?;
         kept.ok_or_else(|| store::Error::Unknown(id.to_owned()).into())
+    }
+
+    /// All of an entry that the caller may see.
+    ///
+    /// # Errors
+    /// There is none of that id, or it is another caller's, who is not told of either.
+    pub async fn read_for(&self, access: &Access, id: &str) -> Result<Kept, Error> {
+        let kept = self.read(id).await?;
+        if access.sees(Some(&kept.entry.caller), id) {
+            Ok(kept)
+        } else {
+            Err(store::Error::Unknown(id.to_owned()).into())
+        }
     }
 
     /// Entries after a place of the list, by sequence.
@@ -311,10 +333,16 @@ impl Inbox {
     ///
     /// # Errors
     /// None could be put back.
-    pub async fn replay_all(&self, target: Option<String>, most: usize) -> Result<(usize, bool), Error> {
+    pub async fn replay_all(
+        &self,
+        target: Option<String>,
+        caller: Option<String>,
+        most: usize,
+    ) -> Result<(usize, bool), Error> {
         let filter = Filter {
             status: Some(Status::Dead),
             target,
+            caller,
         };
         self.each(&filter, most, |id| async move { self.replay(&id).await })
             .await
@@ -475,9 +503,14 @@ fn target_of(field: &str, tenant: &str) -> Result<Target, Error> {
     }
 }
 
-/// What makes two messages the same.
-fn fingerprint(target: &str, delivery: Delivery, body: &[u8]) -> String {
+/// What makes two messages the same: those of two callers are never.
+fn fingerprint(caller: &str, target: &str, delivery: Delivery, body: &[u8]) -> String {
     let mut hash = Sha256::new();
+    // Entries of an earlier release, which told no callers apart, stay what they are.
+    if caller != ANYBODY {
+        hash.update(caller);
+        hash.update([0]);
+    }
     hash.update(target);
     hash.update([0]);
     hash.update(delivery.name());

@@ -62,11 +62,11 @@ use muster_rpc::breaker;
 use muster_rpc::endpoint::{self, Endpoint};
 use muster_rpc::outbound::Outbound;
 use muster_rpc::retry_budget::RetryBudget;
-use muster_runtime::trust::{Role, Trust};
+use muster_runtime::trust::identity::Channel;
+use muster_runtime::trust::{Identity, Trust, Workload};
 use muster_runtime::{Chassis, Error, Latch, Listeners, Shutdown, Surface, health};
 use parking_lot::{Mutex, RwLock};
 use tokio::time::MissedTickBehavior;
-use tonic::transport::Channel;
 
 pub use config::Config;
 
@@ -107,8 +107,13 @@ const REDIS_WATCH: Duration = Duration::from_secs(2);
 /// # Errors
 /// When the configuration makes no sense, the data directory cannot be used, or serving fails.
 pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Result<(), Error> {
-    let mut chassis = Chassis::new("router", &config.server, metrics::DEFINITIONS, shutdown)?;
-    chassis.secure(&config.trust)?;
+    let mut chassis = Chassis::new(
+        "router",
+        &config.server,
+        &config.trust,
+        metrics::DEFINITIONS,
+        shutdown,
+    )?;
     let Some(opened) = opening::open(&config.router, &mut chassis, &listeners).await? else {
         return Ok(());
     };
@@ -137,8 +142,9 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
         grants,
     );
     let latch = chassis.health.latch("fleet");
+    let identity = Identity::new(&config.trust.tokens, "router").map_err(Error::Other)?;
+    let registry = identity.channel(&registry, &chassis.trust.to(Workload::Registry));
     let inbox = inbox(&config, &chassis, letterbox, &forwarder);
-    let registry = muster_rpc::channel::connect_lazy_secured(&registry, &chassis.trust.to(Role::Registry));
     chassis
         .tasks
         .essential_until_shutdown("fleet watch", watch(Arc::clone(&forwarder), registry, latch));

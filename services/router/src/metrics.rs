@@ -404,10 +404,7 @@ impl Meters {
     /// A message has waited so long for its place.
     pub fn waited(&self, waited: Duration) {
         let find = || self.metrics.histogram(QUEUE_WAIT, &[]);
-        self.series
-            .waited
-            .get_or_init(find)
-            .record(waited.as_secs_f64());
+        self.series.waited.get_or_init(find).record(waited.as_secs_f64());
     }
 
     /// What there is of every agent of the fleet. Those that have left are shown with nothing: a series that stays as it was
@@ -434,7 +431,14 @@ impl Meters {
             };
             set(AGENT_IN_FLIGHT, load.in_flight);
             set(AGENT_PLACES, load.places);
-            for (state, count) in [breaker::State::Closed, breaker::State::Open, breaker::State::HalfOpen].into_iter().zip(load.breakers) {
+            for (state, count) in [
+                breaker::State::Closed,
+                breaker::State::Open,
+                breaker::State::HalfOpen,
+            ]
+            .into_iter()
+            .zip(load.breakers)
+            {
                 let labels = [("recipient", agent.clone()), ("state", state.name().to_owned())];
                 self.metrics.gauge(BREAKERS, &labels).set(count as f64);
             }
@@ -641,7 +645,11 @@ mod tests {
             places: 4,
             breakers: [1, 0, 0],
         };
-        let all = |count: usize| (0..count).map(|number| (format!("agent-{number:03}"), load)).collect();
+        let all = |count: usize| {
+            (0..count)
+                .map(|number| (format!("agent-{number:03}"), load))
+                .collect()
+        };
         meters.fleet(&all(AGENT_SERIES + 3));
         let has = |line: &str| assert!(metrics.render().contains(line), "{line}: {}", metrics.render());
         has("router_agent_places{recipient=\"agent-000\"} 4\n");

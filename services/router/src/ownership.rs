@@ -180,8 +180,8 @@ impl Ownership {
     ///
     /// # Errors
     /// When the task belongs to another agent, or the store cannot write.
-    pub async fn record(&self, task: &str, key: &Key, now: Timestamp) -> Result<(), Error> {
-        let Some(owner) = self.new_owner(task, key, now)? else {
+    pub async fn record(&self, task: &str, key: &Key, caller: &str, now: Timestamp) -> Result<(), Error> {
+        let Some(owner) = self.new_owner(task, key, caller, now)? else {
             return Ok(());
         };
         self.put(task, &owner).await
@@ -191,8 +191,14 @@ impl Ownership {
     ///
     /// # Errors
     /// When the task is known to belong to another agent, or the store cannot be written while many wait for it.
-    pub async fn record_ended(&self, task: &str, key: &Key, now: Timestamp) -> Result<(), Error> {
-        let Some(owner) = self.new_owner(task, key, now)? else {
+    pub async fn record_ended(
+        &self,
+        task: &str,
+        key: &Key,
+        caller: &str,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let Some(owner) = self.new_owner(task, key, caller, now)? else {
             return Ok(());
         };
         let later = self.later.as_ref();
@@ -221,9 +227,13 @@ impl Ownership {
 
     /// The owner to be kept; none if it is kept already. The store has the last word: it looks at the owner that it has in
     /// the moment in which it keeps another.
-    fn new_owner(&self, task: &str, key: &Key, now: Timestamp) -> Result<Option<Owner>, Error> {
+    ///
+    /// Whoever began a task has it to its end: an answer to another caller does not change that.
+    fn new_owner(&self, task: &str, key: &Key, caller: &str, now: Timestamp) -> Result<Option<Owner>, Error> {
         let known = self.cache.lock().owners.get(task).cloned();
-        match known.filter(|owner| now.duration_since(owner.since) < self.retention) {
+        let known = known.filter(|owner| now.duration_since(owner.since) < self.retention);
+        let begun_by = known.as_ref().and_then(|owner| owner.caller.clone());
+        match known {
             Some(owner) if owner.agent != key.agent => return Err(claimed(task, &key.agent)),
             Some(owner) if owner.instance == key.instance => return Ok(None),
             Some(_) | None => {}
@@ -232,6 +242,7 @@ impl Ownership {
             agent: key.agent.clone(),
             instance: key.instance.clone(),
             since: now,
+            caller: Some(begun_by.unwrap_or_else(|| caller.to_owned())),
         }))
     }
 
@@ -283,10 +294,16 @@ mod tests {
     #[tokio::test]
     async fn the_owner_may_change_within_an_agent_and_not_beyond() {
         let ownership = ownership();
-        ownership.record("t", &key("weather", "w1"), at(1)).await.unwrap();
-        ownership.record("t", &key("weather", "w2"), at(2)).await.unwrap();
+        ownership
+            .record("t", &key("weather", "w1"), "ada", at(1))
+            .await
+            .unwrap();
+        ownership
+            .record("t", &key("weather", "w2"), "ada", at(2))
+            .await
+            .unwrap();
         assert_eq!(ownership.of("t", at(3)).await.unwrap().unwrap().instance, "w2");
-        let stolen = ownership.record("t", &key("planning", "p1"), at(3)).await;
+        let stolen = ownership.record("t", &key("planning", "p1"), "ada", at(3)).await;
         assert!(matches!(stolen, Err(Error::InvalidAnswer { .. })));
         assert_eq!(ownership.of("t", at(3)).await.unwrap().unwrap().agent, "weather");
     }
@@ -298,13 +315,15 @@ mod tests {
         for number in 0..600 {
             let task = number.to_string();
             ownership
-                .record_ended(&task, &key("weather", "w1"), at(1))
+                .record_ended(&task, &key("weather", "w1"), "ada", at(1))
                 .await
                 .unwrap();
             assert_eq!(ownership.of(&task, at(2)).await.unwrap().unwrap().instance, "w1");
         }
         assert_eq!(store.get("0").await.unwrap(), None, "nobody has written yet");
-        let stolen = ownership.record_ended("0", &key("planning", "p1"), at(3)).await;
+        let stolen = ownership
+            .record_ended("0", &key("planning", "p1"), "ada", at(3))
+            .await;
         assert!(matches!(stolen, Err(Error::InvalidAnswer { .. })));
         let shutdown = Shutdown::new();
         shutdown.trigger();
@@ -317,7 +336,7 @@ mod tests {
         }
         // Nobody writes later any more: the next one is kept before it is known.
         ownership
-            .record_ended("late", &key("weather", "w1"), at(4))
+            .record_ended("late", &key("weather", "w1"), "ada", at(4))
             .await
             .unwrap();
         assert!(store.get("late").await.unwrap().is_some());
@@ -326,7 +345,10 @@ mod tests {
     #[tokio::test]
     async fn after_its_retention_a_task_is_unknown_and_swept() {
         let ownership = ownership();
-        ownership.record("t", &key("weather", "w1"), at(1)).await.unwrap();
+        ownership
+            .record("t", &key("weather", "w1"), "ada", at(1))
+            .await
+            .unwrap();
         assert!(ownership.of("t", at(100)).await.unwrap().is_some());
         assert!(ownership.of("t", at(101)).await.unwrap().is_none());
         ownership.sweep(at(200)).await.unwrap();
@@ -340,6 +362,7 @@ mod tests {
             agent: "a".to_owned(),
             instance: "i".to_owned(),
             since: at(1),
+            caller: None,
         };
         for number in 0..CACHED + 100 {
             cache.keep(&number.to_string(), &owner);

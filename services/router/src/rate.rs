@@ -37,6 +37,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use muster_runtime::clock::SharedClock;
+use muster_runtime::trust::caller::ANYBODY;
 use parking_lot::Mutex;
 
 use crate::call::Who;
@@ -299,7 +300,7 @@ impl Callers {
     /// Callers are charged where their requests come in from outside. Our own services are not charged again for what they
     /// pass on.
     fn is_limited(&self, who: &Who) -> bool {
-        !who.is_service && (self.is_for_anybody || who.caller != Who::ANYBODY.caller)
+        !who.is_service && (self.is_for_anybody || &*who.caller != ANYBODY)
     }
 }
 

@@ -30,6 +30,9 @@ pub struct Owner {
     pub instance: String,
     /// When the router learnt of it.
     pub since: Timestamp,
+    /// On whose behalf the task was begun; none of tasks that an earlier release has seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caller: Option<String>,
 }
 
 impl Owner {
@@ -85,6 +88,7 @@ pub(crate) mod conformance {
             agent: "weather".to_owned(),
             instance: instance.to_owned(),
             since: at(second),
+            caller: (second % 2 == 0).then(|| format!("user::{second}")),
         }
     }
 

@@ -345,6 +345,7 @@ impl Engine {
                 labels: source.marks.labels.clone(),
                 hears_from: None,
                 origin: None,
+                caller: None,
             };
             claim = self.claim(&past.definition, &start).await?;
         }
@@ -368,6 +369,7 @@ impl Engine {
             marks: Marks {
                 asked: Asked::here(),
                 labels: source.marks.labels.clone(),
+                behalf: source.marks.behalf.clone(),
                 forked: Some(forked.clone()),
                 retries: run.generation(),
                 ..Marks::default()

@@ -34,6 +34,7 @@ use muster_workflow_dsl::usage::Usage;
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::behalf::Behalf;
 use crate::secrets::Grant;
 pub use caching::Kept;
 pub use callers::Callers;
@@ -60,6 +61,8 @@ pub struct Call {
     pub grant: Grant,
     /// Which kept answer may stand for its own.
     pub kept: Option<Kept>,
+    /// On whose behalf, where callers are told apart.
+    pub behalf: Option<Behalf>,
 }
 
 /// What kind of thing went wrong, after the DSL's standard error types.

@@ -349,6 +349,7 @@ mod tests {
             resent: false,
             grant: Grant::default(),
             kept: None,
+            behalf: None,
         }
     }
 

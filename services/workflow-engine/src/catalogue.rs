@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use muster_api::names::{DEFAULT_NAMESPACE, suggestion};
 use muster_runtime::clock::SharedClock;
+use muster_runtime::trust::Caller;
 use muster_workflow_dsl::Problems;
 
+use crate::behalf::{self, Behalf};
 use crate::error::Error;
 use crate::off_thread::off_thread;
 use crate::page::{self, List};
@@ -87,7 +89,11 @@ impl Catalogue {
     ///
     /// # Errors
     /// It is not valid, or its version has other content.
-    pub async fn apply(&self, document: &str) -> Result<(Workflow, Problems), Error> {
+    pub async fn apply(
+        &self,
+        document: &str,
+        caller: Option<&Arc<Caller>>,
+    ) -> Result<(Workflow, Problems), Error> {
         let problems = self.validate(document).await?;
         if problems.has_errors() {
             return Err(Error::InvalidWorkflow(problems));
@@ -96,6 +102,7 @@ impl Catalogue {
         let parsed = off_thread(move || muster_workflow_dsl::parse(&text)).await;
         let definition = parsed.map_err(Error::InvalidWorkflow)?;
         let header = &definition.workflow.header;
+        behalf::check_namespace(caller, &header.namespace)?;
         let key = WorkflowKey {
             namespace: header.namespace.clone(),
             name: header.name.clone(),
@@ -106,6 +113,7 @@ impl Catalogue {
             digest: definition.digest.clone(),
             applied_at: self.clock.now(),
             title: header.title.clone().unwrap_or_default(),
+            behalf: caller.and_then(|caller| Behalf::of(caller)),
         };
         match self.store.add_workflow(&workflow, document).await {
             Ok(()) => Ok((workflow, problems)),

@@ -18,6 +18,7 @@ use futures::stream::{FuturesUnordered, StreamExt as _};
 use jiff::{SignedDuration, Timestamp};
 use muster_api::json;
 use muster_runtime::trace::{Context, FutureExt as _};
+use muster_runtime::trust::Caller;
 use muster_workflow_dsl::document::policy::Priority;
 use muster_workflow_dsl::journal::{Problem, Standard};
 use muster_workflow_dsl::request::{Child, Request};
@@ -27,6 +28,7 @@ use muster_workflow_dsl::usage::Usage;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
+use crate::behalf;
 use crate::calls::Key;
 use crate::catalogue::Reference;
 use crate::controls::Wish;
@@ -383,6 +385,8 @@ async fn create(
         let message = format!("has {bytes} bytes, and at most {most} are taken ('engine.max_payload_bytes')");
         return Err(Error::field("input", message));
     }
+    let parent = engine.store.summary(&origin.run).await?;
+    let behalf = parent.as_ref().and_then(|parent| parent.marks.behalf.as_ref());
     let wish = StartRun {
         id: Some(id.clone()),
         source: Source::Catalogue(Reference {
@@ -396,6 +400,7 @@ async fn create(
         labels: BTreeMap::new(),
         hears_from: None,
         origin: Some(Origin::Run(origin)),
+        caller: Some(behalf.map_or_else(Caller::anybody, behalf::caller)),
     };
     Ok(engine.start(wish).await?.summary)
 }
@@ -414,6 +419,7 @@ fn refused(engine: &Engine, error: Error, child: &Child) -> Seen {
         Error::WorkflowNotFound { .. } => (Standard::Configuration, 404),
         Error::InvalidWorkflow(_) => (Standard::Configuration, 400),
         Error::Field { .. } => (Standard::Validation, 400),
+        Error::Forbidden { .. } => (Standard::Authorization, 403),
         Error::RunExists { .. } => (Standard::Runtime, 409),
         _ => (Standard::Runtime, 500),
     };

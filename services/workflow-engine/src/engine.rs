@@ -12,6 +12,7 @@ use muster_api::names::suggestion;
 use muster_runtime::background::Background;
 use muster_runtime::clock::SharedClock;
 use muster_runtime::trace::Tracer;
+use muster_runtime::trust::Caller as Identified;
 use muster_runtime::{Shutdown, Tasks};
 use muster_workflow_dsl::document::policy::{Concurrency, Priority};
 use muster_workflow_dsl::expression::Variables;
@@ -22,6 +23,7 @@ use muster_workflow_dsl::{Definition, Problems};
 use serde_json::Value;
 use tokio::sync::oneshot;
 
+use crate::behalf::{self, Behalf};
 use crate::budget::Budgets;
 use crate::caller::Caller;
 use crate::caller::web::Web;
@@ -139,6 +141,8 @@ pub struct StartRun {
     pub hears_from: Option<u64>,
     /// What it comes of, where no caller asks for it.
     pub origin: Option<Origin>,
+    /// On whose behalf, if that is known.
+    pub caller: Option<Arc<Identified>>,
 }
 
 /// A run with everything that can be told of it.
@@ -222,9 +226,21 @@ impl Engine {
     /// # Errors
     /// It is not valid, or its version has other content.
     pub async fn apply(&self, document: &str) -> Result<(Workflow, Problems), Error> {
+        self.apply_for(document, None).await
+    }
+
+    /// The same on behalf of a caller.
+    ///
+    /// # Errors
+    /// See [`Self::apply`]; or the caller may not reach the document's namespace.
+    pub async fn apply_for(
+        &self,
+        document: &str,
+        caller: Option<&Arc<Identified>>,
+    ) -> Result<(Workflow, Problems), Error> {
         self.bound_new_schedule(document).await?;
         let position = self.events.next_position().await?;
-        let (workflow, warnings) = self.catalogue.apply(document).await?;
+        let (workflow, warnings) = self.catalogue.apply(document, caller).await?;
         self.watch_for_starts(&workflow, position).await?;
         let name = timetable::Name {
             namespace: workflow.key.namespace.clone(),
@@ -264,6 +280,7 @@ impl Engine {
             return self.same_run(known, &wish).await;
         }
         let (document, definition) = self.resolve(&wish.source).await?;
+        behalf::check_namespace(wish.caller.as_ref(), &definition.workflow.header.namespace)?;
         let (resources, definition) = self
             .externals
             .obtain(&self.definitions, &document, definition)
@@ -272,6 +289,7 @@ impl Engine {
         let claim = self.claim(&definition, &wish).await?;
         let mut summary = self.new_summary(&id, &definition, claim);
         summary.marks.labels = labels::all(&definition.workflow.header.tags, &wish.labels)?;
+        summary.marks.behalf = wish.caller.as_deref().and_then(Behalf::of);
         let hears_from = match wish.hears_from {
             Some(position) => position,
             None => self.events.next_position().await?,
@@ -417,6 +435,15 @@ impl Engine {
     /// The run that has the wished id, if it is what is wished. A reference to the newest version matches whatever
     /// version was the newest when the run was accepted.
     async fn same_run(&self, known: Summary, wish: &StartRun) -> Result<View, Error> {
+        // Of another caller's run nothing is said but that its id is taken.
+        if let Some(caller) = &wish.caller
+            && !caller.may_see(known.caller_key())
+        {
+            return Err(Error::RunExists {
+                id: known.id,
+                difference: "caller",
+            });
+        }
         let same_document = match &wish.source {
             Source::Catalogue(reference) => {
                 reference.namespace() == known.namespace

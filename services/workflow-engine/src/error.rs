@@ -58,6 +58,14 @@ pub enum Error {
         /// The nearest ids, ready to append.
         suggestion: String,
     },
+    /// The caller has no grant for the namespace.
+    #[error("'{who}' may not reach the namespace '{namespace}'")]
+    Forbidden {
+        /// Who.
+        who: String,
+        /// Which namespace.
+        namespace: String,
+    },
     /// A run with this id exists and is not what was asked for.
     #[error("run '{id}' exists with another {difference}")]
     RunExists {

@@ -342,6 +342,7 @@ impl Executor {
                         resent: self.inherited.contains(&key),
                         grant: live.grant(),
                         kept: live.kept(task, request),
+                        behalf: live.summary.marks.behalf.clone(),
                     };
                     wanted.push((key, call));
                 }

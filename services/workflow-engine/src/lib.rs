@@ -24,6 +24,7 @@
 
 mod activity;
 mod approving;
+pub mod behalf;
 mod budget;
 mod calls;
 mod children;
@@ -95,7 +96,7 @@ use muster_api::workflow::optimization_service_server::OptimizationServiceServer
 use muster_api::workflow::schedule_service_server::ScheduleServiceServer;
 use muster_api::workflow::workflow_service_server::WorkflowServiceServer;
 use muster_runtime::clock::SharedClock;
-use muster_runtime::trust::Role;
+use muster_runtime::trust::{Identity, Workload};
 use muster_runtime::{Chassis, Error, Listeners, Shutdown, Surface, health};
 
 pub use config::Config;
@@ -140,12 +141,18 @@ pub async fn run_by(
     shutdown: Shutdown,
 ) -> Result<(), Error> {
     let settings = config.engine;
-    let mut chassis = Chassis::new("workflow-engine", &config.server, metrics::DEFINITIONS, shutdown)?;
+    let mut chassis = Chassis::new(
+        "workflow-engine",
+        &config.server,
+        &config.trust,
+        metrics::DEFINITIONS,
+        shutdown,
+    )?;
     if let Some(clock) = clock {
         chassis.clock = clock;
     }
-    chassis.secure(&config.trust)?;
-    let Some(opened) = opening::open(&settings, &mut chassis, &listeners).await? else {
+    let identity = Identity::new(&config.trust.tokens, "workflow-engine").map_err(Error::Other)?;
+    let Some(opened) = opening::open(&settings, &identity, &mut chassis, &listeners).await? else {
         return Ok(());
     };
     let Opened {
@@ -198,7 +205,7 @@ pub async fn run_by(
         events: Arc::clone(&events),
         caller: Arc::new(Caching {
             inner: Arc::new(Callers {
-                router: router(&settings, &chassis)?,
+                router: router(&settings, &identity, &chassis)?,
                 direct: Direct::new(
                     Arc::clone(&web),
                     Arc::clone(&chassis.clock),
@@ -287,11 +294,11 @@ pub async fn run_by(
     chassis.serve(listeners, surface).await
 }
 
-fn router(settings: &config::Engine, chassis: &Chassis) -> Result<Router, Error> {
+fn router(settings: &config::Engine, identity: &Identity, chassis: &Chassis) -> Result<Router, Error> {
     let endpoint = muster_rpc::endpoint::parse(&settings.router_url)
         .map_err(|error| Error::Other(format!("engine.router_url: {error}")))?;
     Ok(Router::new(
-        muster_rpc::channel::connect_lazy_secured(&endpoint, &chassis.trust.to(Role::Router)),
+        identity.channel(&endpoint, &chassis.trust.to(Workload::Router)),
         Arc::clone(&chassis.clock),
         settings.agent_wait(),
         settings.max_payload_bytes,

@@ -9,7 +9,7 @@ use muster_api::workflow::event_service_server::SERVICE_NAME as EVENTS;
 use muster_api::workflow::schedule_service_server::SERVICE_NAME as SCHEDULES;
 use muster_api::workflow::workflow_service_server::SERVICE_NAME as WORKFLOWS;
 use muster_runtime::data_directory::{self, DataDirectory};
-use muster_runtime::trust::Role;
+use muster_runtime::trust::{Identity, Workload};
 use muster_runtime::{Chassis, Error, Listeners};
 use muster_store::redis::members::Member;
 use muster_store::redis::{opening, settings as sections};
@@ -48,9 +48,10 @@ pub(crate) struct InRedis {
     pub(crate) _directory: DataDirectory,
 }
 
-/// Opens the store; `None` where the shutdown was asked for while Redis was away.
+/// Opens the store; `None` where the shutdown was asked for while Redis was away. To other engines this one is `identity`.
 pub(crate) async fn open(
     settings: &config::Engine,
+    identity: &Identity,
     chassis: &mut Chassis,
     listeners: &Listeners,
 ) -> Result<Option<Opened>, Error> {
@@ -60,7 +61,8 @@ pub(crate) async fn open(
     let opened = match &settings.redis_cluster_endpoint {
         None => open_embedded(settings).await?,
         Some(endpoint) => {
-            let Some(opened) = open_redis(settings, endpoint, chassis, listeners).await? else {
+            let opened = open_redis(settings, identity, endpoint, chassis, listeners).await?;
+            let Some(opened) = opened else {
                 return Ok(None);
             };
             opened
@@ -112,6 +114,7 @@ fn keys(path: &Path) -> Result<Keys, Error> {
 
 async fn open_redis(
     settings: &config::Engine,
+    identity: &Identity,
     endpoint: &str,
     chassis: &mut Chassis,
     listeners: &Listeners,
@@ -140,7 +143,7 @@ async fn open_redis(
     };
     let replicas = Replicas::new(
         Arc::new(coordination::InRedis::new(redis.clone())),
-        Arc::new(Network::new(chassis.trust.to(Role::Engine))),
+        Arc::new(Network::new(identity.clone(), chassis.trust.to(Workload::Engine))),
         me,
         settings.redis.lease(),
     );

@@ -13,9 +13,11 @@ use muster_api::workflow::approval_service_client::ApprovalServiceClient;
 use muster_api::workflow::schedule_service_client::ScheduleServiceClient;
 use muster_api::workflow::workflow_service_client::WorkflowServiceClient;
 use muster_rpc::channel::Security;
+use muster_runtime::trust::Grants;
+use muster_runtime::trust::caller::{Caller, Kind, ON_BEHALF_OF_METADATA, Role};
+use muster_runtime::trust::identity::{Channel, Identity};
 use parking_lot::Mutex;
 use tonic::metadata::MetadataValue;
-use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 
 use crate::engine::{Engine, Source, StartRun};
@@ -66,14 +68,17 @@ pub(crate) struct Network {
     security: Security,
     /// Connections, by address.
     channels: Mutex<HashMap<String, Channel>>,
+    /// Who this engine is to the others.
+    identity: Identity,
 }
 
 impl Network {
-    /// Nobody is connected yet; connections are secured like this.
-    pub(crate) fn new(security: Security) -> Self {
+    /// Nobody is connected yet. To others this engine is `identity`, and connections are secured like this.
+    pub(crate) fn new(identity: Identity, security: Security) -> Self {
         Self {
             security,
             channels: Mutex::default(),
+            identity,
         }
     }
 }
@@ -104,7 +109,7 @@ impl Peers for Network {
         }
         match muster_rpc::endpoint::parse(&format!("http://{address}")) {
             Ok(endpoint) => {
-                let channel = muster_rpc::channel::connect_lazy_secured(&endpoint, &self.security);
+                let channel = self.identity.channel(&endpoint, &self.security);
                 channels.insert(address.to_owned(), channel.clone());
                 Some(channel)
             }
@@ -188,10 +193,23 @@ impl Peer {
 pub(crate) fn sent_on<T>(mut request: Request<T>) -> Request<T> {
     let metadata = request.metadata_mut();
     metadata.insert(SENT_ON, MetadataValue::from_static("1"));
+    // Who asked is in a header of the gate's; the other engine is to know this one by itself.
+    metadata.remove("authorization");
     if !metadata.contains_key("grpc-timeout") {
         request.set_timeout(PATIENCE);
     }
     muster_runtime::trace::inject_request(&mut request);
+    request
+}
+
+/// The call as it is sent on for this engine itself, which has decided that it may be made.
+pub(crate) fn on_our_own<T>(message: T) -> Request<T> {
+    let roles = [Role::Service, Role::Admin].into_iter().collect();
+    let engine = Caller::new(Kind::Service, None, "workflow-engine", roles, Grants::default());
+    let mut request = sent_on(Request::new(message));
+    if let Ok(value) = engine.to_text().parse() {
+        request.metadata_mut().insert(ON_BEHALF_OF_METADATA, value);
+    }
     request
 }
 
@@ -298,8 +316,13 @@ async fn start(channel: Channel, wish: StartRun) -> Result<(), Status> {
         hears_from: wish.hears_from,
         ..proto::StartRunRequest::default()
     };
+    let mut request = sent_on(Request::new(request));
+    let caller = wish.caller.filter(|caller| !caller.is_anybody());
+    if let Some(value) = caller.and_then(|caller| caller.to_text().parse().ok()) {
+        request.metadata_mut().insert(ON_BEHALF_OF_METADATA, value);
+    }
     let mut client = WorkflowServiceClient::new(channel).max_decoding_message_size(usize::MAX);
-    client.start_run(sent_on(Request::new(request))).await.map(|_| ())
+    client.start_run(request).await.map(|_| ())
 }
 
 /// What all other engines that are alive are doing; those that do not answer in time are left out.
@@ -310,7 +333,7 @@ pub(crate) async fn doings(replicas: &Replicas) -> Vec<proto::GetStatusResponse>
     let channels = others.filter_map(|address| replicas.peers.channel(&address));
     let questions = channels.map(|channel| async move {
         let mut client = WorkflowServiceClient::new(channel);
-        let question = client.get_status(sent_on(Request::new(proto::GetStatusRequest {})));
+        let question = client.get_status(on_our_own(proto::GetStatusRequest {}));
         tokio::time::timeout(WITHIN, question).await.ok()?.ok()
     });
     let answers = futures::future::join_all(questions).await;

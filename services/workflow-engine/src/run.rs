@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use muster_workflow_dsl::usage::Usage;
 
+use crate::behalf::Behalf;
 use crate::feed::Reached;
 use crate::schedule::{Claim, Newcomer};
 use crate::trail::Asked;
@@ -278,6 +279,9 @@ pub struct Marks {
     /// Where in a trace it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub asked: Option<Asked>,
+    /// On whose behalf it works, where callers are told apart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub behalf: Option<Behalf>,
 }
 
 /// That what people and agents have said in a run was erased.

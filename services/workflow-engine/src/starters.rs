@@ -352,7 +352,9 @@ impl Engine {
             labels: BTreeMap::new(),
             hears_from: Some(position.saturating_add(1)),
             origin: None,
+            caller: None,
         };
+        let wish = self.for_applier(wish).await;
         let started = match self.placement.owner(&id).await {
             Ok(Owner::Here) => self.start(wish).with_context(within).await.map(|_| ()),
             Ok(Owner::Peer(address)) => {

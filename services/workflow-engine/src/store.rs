@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::approval::Approval;
+use crate::behalf::Behalf;
 use crate::run::{Entry, Position, Record, RunId, Summary};
 pub use again::Again;
 use answers::Answers;
@@ -87,6 +88,9 @@ pub struct Workflow {
     pub applied_at: Timestamp,
     /// `document.title`.
     pub title: String,
+    /// Who has applied it, where callers are told apart: its schedule and its events start runs on that caller's behalf.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub behalf: Option<Behalf>,
 }
 
 /// One atomic step of a run.

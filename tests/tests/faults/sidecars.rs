@@ -12,7 +12,7 @@ use muster_api::registry::{Instance, RegisterRequest};
 use muster_rpc::channel::{Config, direct};
 use muster_runtime::clock::SystemClock;
 use muster_runtime::server;
-use muster_runtime::trust::{self, Mode, Native, Role, Trust};
+use muster_runtime::trust::{self, Mode, Native, Trust, Workload};
 use muster_testkit::{Ports, Process, Program, http, wait_for};
 use muster_tests::{Finished, PATIENCE, muster, tool};
 use tempfile::TempDir;
@@ -158,11 +158,11 @@ impl Mesh {
         let trust = Trust::open(
             &config,
             &server::Config::default(),
-            Role::of_service(service),
+            Workload::of_service(service),
             clock,
         )
         .unwrap();
-        let client = direct(&Config::own_service(), &trust.to(Role::Agent));
+        let client = direct(&Config::own_service(), &trust.to(Workload::Agent));
         let mut request = hyper::Request::get(format!("https://{}{CARD}", self.inbound));
         if let Some(forged) = forged {
             request = request.header("x-forwarded-client-cert", forged);

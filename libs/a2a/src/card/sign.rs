@@ -14,12 +14,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderValue, header};
 use muster_api::a2a::{AgentCard, AgentCardSignature};
+use muster_jose::Private;
 use quick_cache::sync::Cache;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::key::Private;
 use super::{cache_control, canonical, parse};
 use crate::codec;
 
@@ -89,13 +89,9 @@ impl Signer {
         if !jwks_url.is_empty() {
             header["jku"] = json!(jwks_url);
         }
-        let mut jwk = key.jwk();
-        jwk["kid"] = json!(id);
-        jwk["alg"] = json!(key.algorithm());
-        jwk["use"] = json!("sig");
         Self {
             protected: URL_SAFE_NO_PAD.encode(header.to_string()),
-            key_set: json!({ "keys": [jwk] }),
+            key_set: key.key_set(&id),
             key,
             made: Cache::new(MOST_REMEMBERED),
         }

@@ -11,12 +11,12 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use muster_api::a2a::{AgentCard, AgentCardSignature};
+use muster_jose::key::{self, Public};
 use muster_rpc::reread::Reread;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::canonical;
-use super::key::Public;
 use super::sign::signing_input;
 
 /// Largest file of keys, in bytes.
@@ -81,20 +81,7 @@ impl Keys {
     /// # Errors
     /// It is none, or none of its keys can be used.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let set: Value = serde_json::from_str(text).map_err(|error| format!("it is no JSON: {error}"))?;
-        let keys = set
-            .get("keys")
-            .and_then(Value::as_array)
-            .ok_or("it is no JSON Web Key Set: it has no list 'keys'")?;
-        let mut found = Vec::new();
-        for (index, key) in keys.iter().enumerate() {
-            let key = Public::of_jwk(key).map_err(|what| format!("keys[{index}]: {what}"))?;
-            found.extend(key);
-        }
-        if found.is_empty() {
-            return Err("no key in it is for signatures of Ed25519, P-256 or RSA".to_owned());
-        }
-        Ok(Self(found))
+        key::key_set(text).map(Self)
     }
 
     /// The place of the first good signature of a card.

@@ -47,6 +47,14 @@ impl Contract {
             .is_some_and(|(service, _)| self.services.contains(service))
     }
 
+    /// The methods of the services that are served.
+    pub(crate) fn served(&self) -> impl Iterator<Item = &str> {
+        self.methods
+            .iter()
+            .map(String::as_str)
+            .filter(|path| self.serves(path))
+    }
+
     /// Whether the path is a method of the contract.
     pub(super) fn has_method(&self, path: &str) -> bool {
         self.methods.contains(path)

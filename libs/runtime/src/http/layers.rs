@@ -17,12 +17,14 @@ use http::{StatusCode, header};
 
 use super::body::{Later, Watched, ending_of, limited, timed};
 use super::requests::{Count, Ending, Requests};
-use super::{Contract, answers};
+use super::{Contract, answers, named};
 use crate::clock::SharedClock;
 use crate::server::Config;
 use crate::tasks::panic_message;
 use crate::trace::{FutureExt as _, Kind, Span, Tracer};
 use crate::transcode::{Found, Transcoder};
+use crate::trust::gate::{Asked, Gate};
+use crate::trust::policy::{self, Need, Record, Rule};
 
 /// What is asked all the time and is part of nobody's work: a trace of each would drown the others.
 const UNTRACED: [&str; 3] = [
@@ -39,6 +41,7 @@ pub(crate) struct Layers {
     clock: SharedClock,
     contract: Contract,
     transcoder: Transcoder,
+    gate: Arc<Gate>,
     max_body_bytes: usize,
     max_message_bytes: usize,
     body_timeout: Duration,
@@ -51,6 +54,7 @@ impl Layers {
         clock: SharedClock,
         contract: Contract,
         transcoder: Transcoder,
+        gate: Arc<Gate>,
         server: &Config,
     ) -> Self {
         Self {
@@ -59,6 +63,7 @@ impl Layers {
             clock,
             contract,
             transcoder,
+            gate,
             max_body_bytes: server.max_body_bytes(),
             max_message_bytes: server.max_message_bytes,
             body_timeout: server.body_timeout(),
@@ -131,6 +136,69 @@ impl Layers {
             }
         }
         span
+    }
+
+    /// The middle one: lets through who may, and knows who it is.
+    pub(crate) async fn admit(State(layers): State<Self>, request: Request, next: Next) -> Response {
+        let (rule, action) = layers.rule(&request);
+        let grpc = answers::is_grpc(request.headers());
+        let (request, object) = layers.about(request, rule, &action, grpc).await;
+        let asked = Asked {
+            rule,
+            action: &action,
+            object: &object,
+        };
+        match layers.gate.admit(request, asked, grpc).await {
+            Ok(request) => next.run(request).await,
+            Err(response) => *response,
+        }
+    }
+
+    /// What the request is about, where the audit log is to say so.
+    async fn about(&self, request: Request, rule: Rule, action: &str, grpc: bool) -> (Request, String) {
+        if !self.gate.is_audited() {
+            return (request, String::new());
+        }
+        if !grpc {
+            let path = request.uri().path().to_owned();
+            return (request, path);
+        }
+        match self.transcoder.input_of(action) {
+            Some(input) if rule.record == Record::Change => {
+                named::read(timed(request, self.body_timeout), &input).await
+            }
+            _ => (request, String::new()),
+        }
+    }
+
+    /// What the request needs, and what it is called in the audit log.
+    fn rule(&self, request: &Request) -> (Rule, String) {
+        let (method, path) = (request.method(), request.uri().path());
+        if self.contract.serves(path) {
+            let rule = policy::of_method(path).unwrap_or(policy::DEFAULT);
+            return (rule, path.to_owned());
+        }
+        if let Some(route) = request.extensions().get::<MatchedPath>() {
+            let rule = policy::of_route(route.as_str()).unwrap_or(policy::DEFAULT);
+            return (rule, format!("{method} {}", route.as_str()));
+        }
+        match self.transcoder.find(method, path) {
+            Some(Found::Call(call)) => {
+                let path = call.grpc_path();
+                (
+                    policy::of_method(path).unwrap_or(policy::DEFAULT),
+                    path.to_owned(),
+                )
+            }
+            // Nothing is served there, and whoever asks hears so.
+            Some(Found::OtherMethod(_)) | None => {
+                let rule = Rule {
+                    need: Need::Nothing,
+                    ..policy::DEFAULT
+                };
+                (rule, "nothing".to_owned())
+            }
+        }
     }
 
     /// The inner middleware: bounds the bodies of plain HTTP and gives refusals that have none of their own a JSON

@@ -11,7 +11,7 @@ use crate::config::Mistakes;
 
 /// What a workload is to the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Role {
+pub enum Workload {
     /// Knows which agents there are.
     Registry,
     /// Forwards messages.
@@ -25,27 +25,32 @@ pub enum Role {
 }
 
 /// For each service, who may call it.
-pub const MAY_CALL: &[(Role, &[Role])] = &[
+pub const MAY_CALL: &[(Workload, &[Workload])] = &[
     (
-        Role::Registry,
+        Workload::Registry,
         &[
             // Registries of other regions.
-            Role::Registry,
-            Role::Router,
-            Role::Engine,
-            Role::Agent,
-            Role::Operator,
+            Workload::Registry,
+            Workload::Router,
+            Workload::Engine,
+            Workload::Agent,
+            Workload::Operator,
         ],
     ),
     (
-        Role::Router,
-        &[Role::Router, Role::Engine, Role::Agent, Role::Operator],
+        Workload::Router,
+        &[
+            Workload::Router,
+            Workload::Engine,
+            Workload::Agent,
+            Workload::Operator,
+        ],
     ),
-    (Role::Engine, &[Role::Engine, Role::Operator]),
-    (Role::Agent, &[Role::Router, Role::Operator]),
+    (Workload::Engine, &[Workload::Engine, Workload::Operator]),
+    (Workload::Agent, &[Workload::Router, Workload::Operator]),
 ];
 
-impl Role {
+impl Workload {
     /// The role of the service with this name; whatever is none of the control plane is an agent.
     #[must_use]
     pub fn of_service(name: &str) -> Self {
@@ -115,14 +120,14 @@ impl Default for Identities {
 }
 
 impl Identities {
-    fn lists(&self) -> [(Role, &[String]); 5] {
+    fn lists(&self) -> [(Workload, &[String]); 5] {
         // Agents last: who plays another role is none.
         [
-            (Role::Registry, &self.registry),
-            (Role::Router, &self.router),
-            (Role::Engine, &self.workflow_engine),
-            (Role::Operator, &self.operators),
-            (Role::Agent, &self.agents),
+            (Workload::Registry, &self.registry),
+            (Workload::Router, &self.router),
+            (Workload::Engine, &self.workflow_engine),
+            (Workload::Operator, &self.operators),
+            (Workload::Agent, &self.agents),
         ]
     }
 }
@@ -182,8 +187,8 @@ impl Pattern {
 /// Who plays which role, and who may call this service.
 #[derive(Debug, Clone)]
 pub struct Roster {
-    role: Role,
-    plays: Vec<(Role, Vec<Pattern>)>,
+    role: Workload,
+    plays: Vec<(Workload, Vec<Pattern>)>,
     /// In the place of the table, where the operator names the callers.
     callers: Option<Vec<Pattern>>,
 }
@@ -194,7 +199,7 @@ impl Roster {
     /// # Errors
     /// All entries that are none, with their keys.
     pub(super) fn new(
-        role: Role,
+        role: Workload,
         identities: &Identities,
         callers: Option<&[String]>,
         trust_domain: &str,
@@ -221,13 +226,13 @@ impl Roster {
 
     /// The role of this service.
     #[must_use]
-    pub const fn role(&self) -> Role {
+    pub const fn role(&self) -> Workload {
         self.role
     }
 
     /// The role that a workload plays.
     #[must_use]
-    pub fn role_of(&self, id: &SpiffeId) -> Option<Role> {
+    pub fn workload_of(&self, id: &SpiffeId) -> Option<Workload> {
         self.plays
             .iter()
             .find(|(_, patterns)| patterns.iter().any(|pattern| pattern.matches(id)))
@@ -241,12 +246,14 @@ impl Roster {
     pub fn admit(&self, id: &SpiffeId) -> Result<(), String> {
         let admitted = match &self.callers {
             Some(callers) => callers.iter().any(|pattern| pattern.matches(id)),
-            None => self.role_of(id).is_some_and(|caller| self.role.admits(caller)),
+            None => self
+                .workload_of(id)
+                .is_some_and(|caller| self.role.admits(caller)),
         };
         if admitted {
             return Ok(());
         }
-        Err(match (&self.callers, self.role_of(id)) {
+        Err(match (&self.callers, self.workload_of(id)) {
             (Some(_), _) => format!("{id} is not among `trust.callers`"),
             (None, None) => format!("{id} is in no list of `trust.identities`"),
             (None, Some(caller)) => format!(
@@ -262,7 +269,7 @@ impl Roster {
 mod tests {
     use super::*;
 
-    fn roster(role: Role, callers: Option<&[String]>, change: impl FnOnce(&mut Identities)) -> Roster {
+    fn roster(role: Workload, callers: Option<&[String]>, change: impl FnOnce(&mut Identities)) -> Roster {
         let mut identities = Identities::default();
         change(&mut identities);
         let mut mistakes = Mistakes::default();
@@ -286,14 +293,14 @@ mod tests {
                 .filter(|name| roster.admit(&id("ours", name)).is_ok())
                 .collect()
         };
-        assert_eq!(admitted(Role::Registry), callers);
+        assert_eq!(admitted(Workload::Registry), callers);
         assert_eq!(
-            admitted(Role::Router),
+            admitted(Workload::Router),
             ["router", "workflow-engine", "muster", "weather"]
         );
-        assert_eq!(admitted(Role::Engine), ["workflow-engine", "muster"]);
-        assert_eq!(admitted(Role::Agent), ["router", "muster"]);
-        let registry = roster(Role::Registry, None, |_| ());
+        assert_eq!(admitted(Workload::Engine), ["workflow-engine", "muster"]);
+        assert_eq!(admitted(Workload::Agent), ["router", "muster"]);
+        let registry = roster(Workload::Registry, None, |_| ());
         for stranger in [
             id("theirs", "router"),
             SpiffeId::parse("spiffe://other/ns/ours/sa/router").unwrap(),
@@ -310,16 +317,16 @@ mod tests {
     fn lists_name_others_and_callers_take_the_place_of_the_table() {
         let federated = "spiffe://other/ns/*/sa/registry";
         let roster_of = |callers| {
-            roster(Role::Registry, callers, |identities| {
+            roster(Workload::Registry, callers, |identities| {
                 identities.registry.push(federated.to_owned());
                 identities.agents = vec!["tenants/*".to_owned()];
             })
         };
         let far = SpiffeId::parse("spiffe://other/ns/eu/sa/registry").unwrap();
         let registry = roster_of(None);
-        assert_eq!(registry.role_of(&far), Some(Role::Registry));
-        assert_eq!(registry.role_of(&id("tenants", "x")), Some(Role::Agent));
-        assert_eq!(registry.role_of(&id("ours", "weather")), None);
+        assert_eq!(registry.workload_of(&far), Some(Workload::Registry));
+        assert_eq!(registry.workload_of(&id("tenants", "x")), Some(Workload::Agent));
+        assert_eq!(registry.workload_of(&id("ours", "weather")), None);
         assert!(registry.admit(&far).is_ok());
         let only = ["router".to_owned()];
         let strict = roster_of(Some(&only));
@@ -337,7 +344,7 @@ mod tests {
         let mut mistakes = Mistakes::default();
         let callers = ["a b".to_owned()];
         Roster::new(
-            Role::Agent,
+            Workload::Agent,
             &identities,
             Some(&callers),
             "d",

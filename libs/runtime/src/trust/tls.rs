@@ -31,7 +31,7 @@ use rustls::{
 };
 
 use super::certificates::{Contents, Error, Files, Material, Validity, unix_time, workload};
-use super::roster::{Role, Roster};
+use super::roster::{Roster, Workload};
 use super::spiffe::SpiffeId;
 use crate::clock::SharedClock;
 
@@ -216,7 +216,7 @@ impl Identity {
 #[derive(Debug, Clone)]
 pub(super) enum Expected {
     /// Whoever plays this role.
-    Plays(Role),
+    Plays(Workload),
     /// This one.
     Is(SpiffeId),
 }
@@ -437,7 +437,7 @@ impl ServerCertVerifier for Servers {
         )?;
         let (is_expected, wanted) = match &self.expected {
             Expected::Plays(role) => (
-                self.roster.role_of(&id) == Some(*role),
+                self.roster.workload_of(&id) == Some(*role),
                 format!("one of `trust.identities.{}`", role.name()),
             ),
             Expected::Is(expected) => (id == *expected, expected.to_string()),

@@ -13,7 +13,7 @@ use muster_rpc::channel::{Config as ChannelConfig, Direct, Security, direct};
 use muster_runtime::clock::{Clock as _, ManualClock, SystemClock};
 use muster_runtime::server;
 use muster_runtime::trust::authority::{Authority, Scope, Wish};
-use muster_runtime::trust::{self, Demand, Mode, Native, Role, SpiffeId, Trust};
+use muster_runtime::trust::{self, Demand, Mode, Native, SpiffeId, Trust, Workload};
 use muster_testkit::{http as plain, wait_for};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -87,7 +87,7 @@ impl Workloads {
         Trust::open(
             &config,
             &server::Config::default(),
-            Role::of_service(service),
+            Workload::of_service(service),
             clock,
         )
         .unwrap()
@@ -95,7 +95,7 @@ impl Workloads {
 
     /// Connects anew as this service, expecting an agent, and asks who it is.
     async fn asks(&self, service: &str, address: SocketAddr) -> Result<String, String> {
-        ask(&client(&self.trust(service).to(Role::Agent)), address).await
+        ask(&client(&self.trust(service).to(Workload::Agent)), address).await
     }
 }
 
@@ -167,7 +167,7 @@ async fn those_get_in_whom_the_table_admits_and_nobody_else() {
     let nobody = Security::by_scheme_with(Arc::new(Fixed::http2(&settings)));
     ask(&client(&nobody), address).await.unwrap_err();
     // Who answers is not whom the caller wants.
-    let other = client(&ours.trust("router").to(Role::Registry));
+    let other = client(&ours.trust("router").to(Workload::Registry));
     let told = ask(&other, address).await.unwrap_err();
     assert!(
         told.contains("spiffe://d/ns/n/sa/weather answers there"),
@@ -284,7 +284,7 @@ async fn the_end_of_a_certificate_is_told_before_and_refused_after() {
     assert_eq!(running.readiness().await.0, 503);
     // Its clients' certificates have ended by its clock, as its own has by theirs.
     workloads.asks("router", running.data).await.unwrap_err();
-    let late = Trust::open(&config, &server::Config::default(), Role::Agent, clock).unwrap_err();
+    let late = Trust::open(&config, &server::Config::default(), Workload::Agent, clock).unwrap_err();
     assert!(late.to_string().contains("weather.pem"), "{late}");
     running.stop().await;
 }

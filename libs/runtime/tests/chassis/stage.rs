@@ -9,7 +9,7 @@ use axum::routing::{get, post};
 use axum::{Extension, Router};
 use http_body_util::BodyExt as _;
 use muster_runtime::trust::{Peer, mesh};
-use muster_runtime::{Chassis, Error, Latch, Listeners, Shutdown, Surface, server};
+use muster_runtime::{Chassis, Error, Latch, Listeners, Shutdown, Surface, server, trust};
 use muster_testkit::http as plain;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -41,7 +41,14 @@ pub fn start(config: &server::Config, prepare: impl FnOnce(&mut Chassis)) -> Run
         listeners.metrics_address(),
     );
     let shutdown = Shutdown::new();
-    let mut chassis = Chassis::new("example", config, &[], shutdown.clone()).unwrap();
+    let mut chassis = Chassis::new(
+        "example",
+        config,
+        &trust::Config::default(),
+        &[],
+        shutdown.clone(),
+    )
+    .unwrap();
     let latch = chassis.health.latch("store");
     prepare(&mut chassis);
     let (held, arrived) = (Arc::new(Notify::new()), Arc::new(Notify::new()));

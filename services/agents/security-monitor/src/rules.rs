@@ -26,7 +26,7 @@ const MAX_STATE: usize = 20_000;
 const MAX_WINDOW: usize = 1_000;
 
 /// The built-in rules: name and text of each file.
-const BUILT_IN: [(&str, &str); 10] = [
+const BUILT_IN: [(&str, &str); 11] = [
     (
         "ssh-brute-force.yml",
         include_str!("../rules/ssh-brute-force.yml"),
@@ -39,6 +39,7 @@ const BUILT_IN: [(&str, &str); 10] = [
         "ssh-user-enumeration.yml",
         include_str!("../rules/ssh-user-enumeration.yml"),
     ),
+    ("muster-audit.yml", include_str!("../rules/muster-audit.yml")),
     ("ssh-root-login.yml", include_str!("../rules/ssh-root-login.yml")),
     ("sudo-refused.yml", include_str!("../rules/sudo-refused.yml")),
     (

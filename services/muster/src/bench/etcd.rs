@@ -17,13 +17,12 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
-use tonic::transport::Channel;
 use tonic::{IntoRequest as _, Status};
 use tonic_prost::ProstCodec;
 
 use super::process::{End, Process};
 use super::registry::{AT_ONCE, PATIENCE, TICK};
-use crate::connect;
+use crate::connect::{self, Channel};
 use crate::failure::Failure;
 
 const NAME: &str = "etcd";

@@ -17,9 +17,8 @@ use muster_api::workflow::{
 use muster_runtime::{Listeners, Shutdown};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
-use tonic::transport::Channel;
 
-use crate::connect;
+use crate::connect::{self, Channel};
 use crate::failure::Failure;
 use crate::output::Output;
 

@@ -22,13 +22,12 @@ use muster_api::registry::{
 use muster_runtime::clock::{Clock as _, SystemClock};
 use prost::Message as _;
 use serde_json::{Value, json};
-use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
 use crate::bench::etcd;
 use crate::bench::part::Part;
 use crate::bench::process::Process;
-use crate::connect;
+use crate::connect::{self, Channel};
 use crate::failure::Failure;
 use crate::output::Output;
 

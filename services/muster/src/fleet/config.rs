@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use muster_runtime::config::{self, Mistakes, Settings};
-use muster_runtime::{server, telemetry};
+use muster_runtime::{server, telemetry, trust};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
@@ -15,6 +15,9 @@ use crate::failure::Failure;
 pub struct Config {
     /// Logs.
     pub telemetry: telemetry::Config,
+    /// Who is let in: tokens and the audit log. Agents let in whoever reaches the loopback, because nothing but the router is to
+    /// call them.
+    pub trust: trust::Config,
     /// Bounds of every service's data port; the ports in it are not used.
     pub server: server::Config,
     /// The registry.
@@ -52,6 +55,10 @@ impl Settings for Config {
         &self.telemetry
     }
 
+    fn trust(&self) -> Option<&trust::Config> {
+        Some(&self.trust)
+    }
+
     fn secrets() -> &'static [&'static str] {
         static ALL: LazyLock<Vec<&str>> = LazyLock::new(|| {
             [
@@ -69,6 +76,15 @@ impl Settings for Config {
     fn validate(&self, mistakes: &mut Mistakes) {
         self.telemetry.validate(mistakes);
         self.server.validate(mistakes);
+        self.trust.validate(&self.server, mistakes);
+        let tokens = &self.trust.tokens;
+        if tokens.required && !tokens.has_identity() {
+            mistakes.add(
+                "trust.tokens.service_token_file",
+                "is needed where tokens are required, for the services to call each other: `muster token issue --role service`, \
+                 or set trust.tokens.jwt_secret_key_file",
+            );
+        }
         if !self.server.host.is_loopback() {
             mistakes.add(
                 "server.host",

@@ -29,11 +29,17 @@ pub struct Settings {
 impl Settings {
     /// How one of them is to trust the others.
     fn trust(&self, name: &str) -> trust::Config {
-        self.certificates
-            .as_deref()
-            .map_or_else(trust::Config::default, |directory| {
-                connect::trust_of(directory, name, certs::TRUST_DOMAIN, certs::NAMESPACE)
-            })
+        let configured = self.config.trust.clone();
+        let Some(directory) = &self.certificates else {
+            return configured;
+        };
+        let certified = connect::trust_of(directory, name, certs::TRUST_DOMAIN, certs::NAMESPACE);
+        trust::Config {
+            services: configured.services,
+            tokens: configured.tokens,
+            audit: configured.audit,
+            ..certified
+        }
     }
 }
 
@@ -129,9 +135,8 @@ fn registry(settings: &Settings, listeners: Listeners, shutdown: Shutdown) -> Ru
     let mut config = muster_registry::Config {
         server: settings.config.server.clone(),
         telemetry: settings.config.telemetry.clone(),
-        registry: settings.config.registry.clone(),
         trust: settings.trust("registry"),
-        ..muster_registry::Config::default()
+        registry: settings.config.registry.clone(),
     };
     config.registry.data_directory = settings.directory.join("registry");
     Box::pin(async move { muster_registry::run(checked(config)?, listeners, shutdown).await })
@@ -141,9 +146,8 @@ fn router(settings: &Settings, listeners: Listeners, shutdown: Shutdown) -> Run 
     let mut config = muster_router::Config {
         server: settings.config.server.clone(),
         telemetry: settings.config.telemetry.clone(),
-        router: settings.config.router.clone(),
         trust: settings.trust("router"),
-        ..muster_router::Config::default()
+        router: settings.config.router.clone(),
     };
     config
         .router
@@ -157,9 +161,8 @@ fn engine(settings: &Settings, listeners: Listeners, shutdown: Shutdown) -> Run 
     let mut config = muster_workflow_engine::Config {
         server: settings.config.server.clone(),
         telemetry: settings.config.telemetry.clone(),
-        engine: settings.config.engine.clone(),
         trust: settings.trust("workflow-engine"),
-        ..muster_workflow_engine::Config::default()
+        engine: settings.config.engine.clone(),
     };
     config.engine.router_url.clone_from(&settings.endpoints.router);
     config.engine.data_directory = settings.directory.join("workflow-engine");
@@ -170,13 +173,14 @@ fn agent<S: Section + Clone>(settings: &Settings, name: &str, own: &S) -> Result
     let mut agent = settings.config.agent.clone();
     agent.registry_url.clone_from(&settings.endpoints.registry);
     agent.data_directory = settings.directory.join("agents");
+    let mut trust = settings.trust(name);
+    trust.tokens.required = false;
     checked(AgentConfig {
         server: settings.config.server.clone(),
         telemetry: settings.config.telemetry.clone(),
+        trust,
         agent,
         settings: own.clone(),
-        trust: settings.trust(name),
-        ..AgentConfig::default()
     })
 }
 

@@ -19,7 +19,6 @@ use tonic::body::Body;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::server::{Grpc, NamedService};
 use tonic::{Request, Response, Status};
-use tower::Service as _;
 
 use super::{Service, status};
 use crate::discovery::Found;

@@ -11,9 +11,9 @@ use muster_api::registry::{self, RemovalReason, WatchAgentsRequest, WatchAgentsR
 use muster_rpc::backoff::Backoff;
 use muster_rpc::following::{self, Gap, Step};
 use muster_runtime::clock::SharedClock;
+use muster_runtime::trust::identity::Channel;
 use parking_lot::RwLock;
 use tokio::time::MissedTickBehavior;
-use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
 use super::instance::{self, Card};

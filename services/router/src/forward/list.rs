@@ -274,6 +274,38 @@ impl Forwarder {
     }
 }
 
+impl Forwarder {
+    /// A page without the tasks that the caller may not see: those of others, and those of which nobody knows whose they are. It may
+    /// be shorter than its size then; what is left out is not counted either, as far as this page knows.
+    pub(super) async fn own_tasks(&self, call: &Call, reply: Reply<Bytes>) -> Result<Reply<Bytes>, Error> {
+        if call.access.sees_all() {
+            return Ok(reply);
+        }
+        let mut page = decode::<ListTasksResponse>(&reply.message, &reply.instance)?;
+        let now = self.parts.clock.now();
+        let questions: Vec<_> = page
+            .tasks
+            .iter()
+            .map(|task| self.parts.ownership.of(&task.id, now))
+            .collect();
+        let owners: Vec<_> = stream::iter(questions).buffered(AT_ONCE).try_collect().await?;
+        let all = page.tasks.len();
+        let mut owners = owners.into_iter();
+        page.tasks.retain(|_| {
+            let owner = owners.next().flatten();
+            call.access
+                .caller()
+                .may_see(owner.as_ref().and_then(|owner| owner.caller.as_deref()))
+        });
+        let hidden = i32::try_from(all - page.tasks.len()).unwrap_or(i32::MAX);
+        page.total_size = page.total_size.saturating_sub(hidden);
+        Ok(Reply {
+            message: encode(&page),
+            ..reply
+        })
+    }
+}
+
 /// What all instances are asked for.
 struct Inquiry<'i> {
     forwarder: &'i Forwarder,

@@ -38,6 +38,8 @@ pub(super) struct Relay {
     method: &'static Method,
     inbound: Inbound,
     instance: Arc<Key>,
+    /// On whose behalf its task is.
+    caller: String,
     /// Resolves when the instance is lost.
     lost: CancellationToken,
     /// `None` once the verdict is given.
@@ -47,6 +49,16 @@ pub(super) struct Relay {
     deadline: Option<Deadline>,
     /// Of a stream that is no message's.
     _permit: Option<Permit>,
+}
+
+/// What a relay is of.
+pub(super) struct Of {
+    /// The operation.
+    pub(super) method: &'static Method,
+    /// Who answers.
+    pub(super) instance: Arc<Key>,
+    /// On whose behalf its task is.
+    pub(super) caller: String,
 }
 
 /// What becomes of a relay between two events.
@@ -132,18 +144,23 @@ async fn give_up(rest: Weak<Mutex<Rest>>, forwarder: Arc<Forwarder>, stall: Dura
 impl Relay {
     pub(super) fn new(
         forwarder: &Arc<Forwarder>,
-        method: &'static Method,
+        of: Of,
         inbound: Inbound,
-        instance: Arc<Key>,
         flight: Option<Flight>,
         permit: Option<Permit>,
         deadline: Option<Deadline>,
     ) -> Self {
+        let Of {
+            method,
+            instance,
+            caller,
+        } = of;
         Self {
             forwarder: Arc::clone(forwarder),
             method,
             inbound,
             instance,
+            caller,
             lost: flight.as_ref().map(Flight::lost).unwrap_or_default(),
             flight,
             owned: None,
@@ -199,7 +216,9 @@ impl Relay {
         match Held::read(self.method, &event) {
             Ok(Held::Task { id, .. }) => {
                 if self.owned.as_ref() != Some(&id) {
-                    self.forwarder.own(&id, &self.instance, false).await?;
+                    self.forwarder
+                        .own(&id, &self.instance, &self.caller, false)
+                        .await?;
                     self.owned = Some(id);
                 }
             }

@@ -1,5 +1,7 @@
 //! Who may take a call: whoever serves its target, or the owner of its task.
 
+use muster_api::extension::SKILL_TARGET_PREFIX;
+
 use super::Forwarder;
 use crate::call::Call;
 use crate::error::Error;
@@ -37,6 +39,30 @@ impl Scope {
     }
 }
 
+/// Refuses a caller who has no grant for the target, for one of the skills that the agent must have, or for the namespace.
+pub(crate) fn may_reach(call: &Call, namespace: &str) -> Result<(), Error> {
+    let refused = |refusal| Error::Refused(Box::new(refusal));
+    call.access.namespace(namespace).map_err(refused)?;
+    if let Some(target) = &call.target {
+        return call.access.target(&target.to_string()).map_err(refused);
+    }
+    for skill in &call.routing.skills {
+        let target = format!("{SKILL_TARGET_PREFIX}{skill}");
+        call.access.target(&target).map_err(refused)?;
+    }
+    Ok(())
+}
+
+impl Scope {
+    /// On whose behalf the task was begun that the call is about.
+    pub(super) fn begun_by(&self) -> Option<&str> {
+        match self {
+            Self::Serving { .. } => None,
+            Self::Owner(owner) => owner.caller.as_deref(),
+        }
+    }
+}
+
 impl Forwarder {
     pub(super) async fn scope_of_message(
         &self,
@@ -64,6 +90,7 @@ impl Forwarder {
         if call.target.is_none() && call.routing.skills.is_empty() {
             return Err(Error::TargetMissing);
         }
+        may_reach(call, self.parts.view.read().namespace())?;
         // Whom nobody knows is refused here, before it takes a place in the queue.
         self.parts
             .view
@@ -84,6 +111,13 @@ impl Forwarder {
         };
         let (ownership, now) = (&self.parts.ownership, self.parts.clock.now());
         let mut owner = ownership.of(task, now).await?;
+        let begun_by = owner.as_ref().and_then(|owner| owner.caller.clone());
+        // Who may not see it hears what he would if there were none; and of what the router has not seen begin it knows
+        // nobody whose it is.
+        if !call.access.sees(begun_by.as_deref(), task) {
+            return Err(unknown());
+        }
+        let begun_by = begun_by.unwrap_or_else(|| call.caller.clone());
         if owner.as_ref().is_some_and(|owner| self.is_gone(owner)) {
             // Another router may have seen the task go to another instance.
             owner = ownership.of_now(task, now).await?;
@@ -95,10 +129,13 @@ impl Forwarder {
                     target: Some(Target::Agent(owner.agent.clone())),
                     skills: Vec::new(),
                 };
-                self.locate(call, scope, task).await
+                self.locate(call, scope, task, &begun_by).await
             }
             (Some(owner), _) => Ok(Scope::Owner(owner)),
-            (None, Some(_)) => self.locate(call, self.scope_of_target(call)?, task).await,
+            (None, Some(_)) => {
+                self.locate(call, self.scope_of_target(call)?, task, &begun_by)
+                    .await
+            }
             (None, None) => Err(unknown()),
         }
     }

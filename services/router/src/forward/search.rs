@@ -64,7 +64,14 @@ pub(super) enum Spoken {
 
 impl Forwarder {
     /// The owner of a task among those in the scope; the scope itself where there is at most one, who answers for itself.
-    pub(super) async fn locate(&self, call: &Call, scope: Scope, task: &str) -> Result<Scope, Error> {
+    /// `caller` is on whose behalf the task was begun.
+    pub(super) async fn locate(
+        &self,
+        call: &Call,
+        scope: Scope,
+        task: &str,
+        caller: &str,
+    ) -> Result<Scope, Error> {
         let Scope::Serving { target, skills } = &scope else {
             return Ok(scope);
         };
@@ -104,8 +111,8 @@ impl Forwarder {
             match said {
                 Said::Has => {
                     let now = self.parts.clock.now();
-                    self.parts.ownership.record(task, &key, now).await?;
-                    return Ok(self.owned_by(&key));
+                    self.parts.ownership.record(task, &key, caller, now).await?;
+                    return Ok(self.owned_by(&key, caller));
                 }
                 Said::HasNot => {}
                 Said::Other => other = Some(key),
@@ -114,7 +121,7 @@ impl Forwarder {
         }
         match other {
             // Its answer to the request itself says more than the router could.
-            Some(key) => Ok(self.owned_by(&key)),
+            Some(key) => Ok(self.owned_by(&key, caller)),
             None if unasked > 0 => Err(Error::TaskUnlocated {
                 task: task.to_owned(),
                 target: scope.name(),
@@ -126,11 +133,12 @@ impl Forwarder {
         }
     }
 
-    fn owned_by(&self, key: &Key) -> Scope {
+    fn owned_by(&self, key: &Key, caller: &str) -> Scope {
         Scope::Owner(Owner {
             agent: key.agent.clone(),
             instance: key.instance.clone(),
             since: self.parts.clock.now(),
+            caller: Some(caller.to_owned()),
         })
     }
 

@@ -15,6 +15,7 @@ use futures::stream;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use muster_api::extension::SKILL_METADATA;
 use muster_rpc::deadline::Deadline;
+use muster_runtime::trust::Access;
 use tonic::Status;
 
 use super::entry::Failure;
@@ -49,6 +50,7 @@ impl Inbox {
         request: Bytes,
         timeout: Option<Duration>,
         headers: &HeaderMap,
+        access: &Access,
     ) -> Result<Vec<Said>, Error> {
         let parts = self.forwarder.parts();
         let sent = Sent::read(request).map_err(crate::error::Error::from)?;
@@ -64,6 +66,9 @@ impl Inbox {
             ));
         }
         let target = Target::parse(&format!("skill:{skill}"), "skill")?;
+        // Of those who have the skill each is called by its id, for which a grant of the skill is enough.
+        let refused = |refusal| crate::error::Error::Refused(Box::new(refusal));
+        access.target(&target.to_string()).map_err(refused)?;
         let routing = sent.routing.as_deref();
         let mut routing = routing.map_or_else(|| Ok(Routing::default()), Routing::decode)?;
         if !routing.skills.iter().any(|one| one == skill) {
@@ -95,7 +100,8 @@ impl Inbox {
         }
         let calls = agents.into_iter().map(|agent| {
             let call = Call {
-                caller: call::ANYBODY.to_owned(),
+                caller: access.caller().key().as_ref().to_owned(),
+                access: access.beyond_grants(),
                 target: Some(Target::Agent(agent.clone())),
                 received: now,
                 deadline: Some(deadline),

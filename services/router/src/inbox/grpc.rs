@@ -11,6 +11,7 @@ use muster_api::error::{Error as ApiError, Reason};
 use muster_api::router as proto;
 use muster_api::router::inbox_service_server::InboxService;
 use muster_api::time;
+use muster_runtime::trust::Access;
 use prost::Message as _;
 use tonic::{Request, Response, Status};
 
@@ -64,8 +65,9 @@ type Answer<T> = Result<Response<T>, Status>;
 #[tonic::async_trait]
 impl InboxService for Service {
     async fn enqueue(&self, request: Request<proto::EnqueueRequest>) -> Answer<proto::EnqueueResponse> {
-        let (metadata, _, request) = request.into_parts();
+        let (metadata, extensions, request) = request.into_parts();
         let letter = Letter {
+            access: Access::in_extensions(&extensions),
             priority: priority(request.priority)?,
             delivery: delivery(request.delivery)?,
             ttl: span("ttl", request.ttl.as_ref())?,
@@ -80,8 +82,9 @@ impl InboxService for Service {
     }
 
     async fn get_entry(&self, request: Request<proto::GetEntryRequest>) -> Answer<proto::GetEntryResponse> {
+        let access = Access::in_extensions(request.extensions());
         let id = id(request.get_ref().entry_id.as_str())?;
-        let kept = self.inbox.read(id).await?;
+        let kept = self.inbox.read_for(&access, id).await?;
         let entry = proto::Entry {
             message: kept.body.map(|body| message(&kept.entry, &body)).transpose()?,
             answer: kept.answer.map(|answer| read_answer(&answer)).transpose()?,
@@ -94,8 +97,9 @@ impl InboxService for Service {
         &self,
         request: Request<proto::ListEntriesRequest>,
     ) -> Answer<proto::ListEntriesResponse> {
+        let access = Access::in_extensions(request.extensions());
         let request = request.into_inner();
-        let filter = filter(request.filter.as_ref())?;
+        let filter = filter(request.filter.as_ref(), &access)?;
         let after = after(&filter, &request.page_token)?;
         let size = limit(request.page_size, PAGE, MOST_OF_PAGE);
         let page = self.inbox.list(&filter, after, size).await?;
@@ -109,7 +113,10 @@ impl InboxService for Service {
         &self,
         request: Request<proto::CancelEntryRequest>,
     ) -> Answer<proto::CancelEntryResponse> {
-        let entry = self.inbox.cancel(id(&request.get_ref().entry_id)?).await?;
+        let access = Access::in_extensions(request.extensions());
+        let id = id(&request.get_ref().entry_id)?;
+        self.inbox.read_for(&access, id).await?;
+        let entry = self.inbox.cancel(id).await?;
         let entry = Some(entry_to_proto(&entry));
         Ok(Response::new(proto::CancelEntryResponse { entry }))
     }
@@ -118,12 +125,14 @@ impl InboxService for Service {
         &self,
         request: Request<proto::ReplayEntriesRequest>,
     ) -> Answer<proto::ReplayEntriesResponse> {
+        let access = Access::in_extensions(request.extensions());
         let request = request.into_inner();
         let target = target("target", &request.target)?;
         let (count, more) = if request.entry_id.is_empty() {
             let most = limit(request.limit, BULK, MOST_OF_BULK);
-            self.inbox.replay_all(target, most).await?
+            self.inbox.replay_all(target, only(&access), most).await?
         } else {
+            self.inbox.read_for(&access, &request.entry_id).await?;
             self.inbox.replay(&request.entry_id).await?;
             (1, false)
         };
@@ -135,9 +144,10 @@ impl InboxService for Service {
         &self,
         request: Request<proto::PurgeEntriesRequest>,
     ) -> Answer<proto::PurgeEntriesResponse> {
+        let access = Access::in_extensions(request.extensions());
         let request = request.into_inner();
         let (count, more) = if request.entry_id.is_empty() {
-            let filter = filter(request.filter.as_ref())?;
+            let filter = filter(request.filter.as_ref(), &access)?;
             if !filter.status.is_some_and(entry::Status::has_ended) {
                 let message = "must be ENTRY_STATUS_DONE or ENTRY_STATUS_DEAD: only what has ended is purged";
                 return Err(Error::field("filter.status", message).into());
@@ -145,6 +155,7 @@ impl InboxService for Service {
             let most = limit(request.limit, BULK, MOST_OF_BULK);
             self.inbox.purge_all(&filter, most).await?
         } else {
+            self.inbox.read_for(&access, &request.entry_id).await?;
             self.inbox.purge(&request.entry_id).await?;
             (1, false)
         };
@@ -225,13 +236,14 @@ impl InboxService for Service {
     }
 
     async fn broadcast(&self, request: Request<proto::BroadcastRequest>) -> Answer<proto::BroadcastResponse> {
-        let (metadata, _, request) = request.into_parts();
+        let (metadata, extensions, request) = request.into_parts();
+        let access = Access::in_extensions(&extensions);
         let timeout = span("timeout", request.timeout.as_ref())?;
         let message = encoded(request.message.as_ref())?;
         let headers = metadata.into_headers();
         let said = self
             .inbox
-            .broadcast(&request.skill, message, timeout, &headers)
+            .broadcast(&request.skill, message, timeout, &headers, &access)
             .await?;
         let answers: Vec<_> = said.into_iter().map(said_to_proto).collect::<Result<_, _>>()?;
         let is_answer = |answer: &&proto::BroadcastAnswer| {
@@ -304,9 +316,18 @@ fn target(field: &str, text: &str) -> Result<Option<String>, Error> {
     Ok(Some(Target::parse(text, field)?.to_string()))
 }
 
-fn filter(filter: Option<&proto::EntryFilter>) -> Result<Filter, Error> {
+/// Whose entries are meant; everybody's for those who see them.
+fn only(access: &Access) -> Option<String> {
+    (!access.sees_all()).then(|| access.caller().key().as_ref().to_owned())
+}
+
+fn filter(filter: Option<&proto::EntryFilter>, access: &Access) -> Result<Filter, Error> {
+    let caller = only(access);
     let Some(filter) = filter else {
-        return Ok(Filter::default());
+        return Ok(Filter {
+            caller,
+            ..Filter::default()
+        });
     };
     let status = match proto::EntryStatus::try_from(filter.status) {
         Ok(proto::EntryStatus::Unspecified) => None,
@@ -322,7 +343,11 @@ fn filter(filter: Option<&proto::EntryFilter>) -> Result<Filter, Error> {
         }
     };
     let target = target("filter.target", &filter.target)?;
-    Ok(Filter { status, target })
+    Ok(Filter {
+        status,
+        target,
+        caller,
+    })
 }
 
 fn priority(priority: i32) -> Result<Option<Priority>, Error> {
@@ -518,6 +543,7 @@ mod tests {
         let dead = Filter {
             status: Some(entry::Status::Dead),
             target: Some("skill:a\u{fc}".to_owned()),
+            caller: None,
         };
         let made = token(&dead, 77);
         assert_eq!(after(&dead, &made).unwrap(), 77);

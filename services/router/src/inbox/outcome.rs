@@ -69,6 +69,7 @@ pub fn next(error: &Error) -> Next {
         | Error::PageTooLarge { .. }
         | Error::VersionNotSupported { .. }
         | Error::Expired { .. } => Next::Never,
+        Error::Refused(_) => Next::Never,
         Error::Agent(status) => match status.code() {
             Code::Unavailable | Code::ResourceExhausted => {
                 busy(status.get_details_retry_info().and_then(|it| it.retry_delay))

@@ -47,6 +47,8 @@ pub struct Filter {
     pub status: Option<Status>,
     /// For this target.
     pub target: Option<String>,
+    /// Of this caller.
+    pub caller: Option<String>,
 }
 
 impl Filter {
@@ -55,6 +57,7 @@ impl Filter {
     pub fn takes(&self, entry: &Entry) -> bool {
         self.status.is_none_or(|status| status == entry.status())
             && self.target.as_ref().is_none_or(|target| *target == entry.target)
+            && self.caller.as_ref().is_none_or(|caller| *caller == entry.caller)
     }
 }
 

@@ -465,13 +465,19 @@ pub(crate) mod conformance {
         let pending = Filter {
             status: Some(Status::Pending),
             target: Some("weather".to_owned()),
+            ..Filter::default()
         };
         assert_eq!(names(&store.list(&pending, 0, 10).await.unwrap()), ["m2", "m4"]);
         let dead = Filter {
             status: Some(Status::Dead),
-            target: None,
+            ..Filter::default()
         };
         assert_eq!(names(&store.list(&dead, 0, 10).await.unwrap()), ["m0"]);
+        let of_nobody = Filter {
+            caller: Some("nobody".to_owned()),
+            ..Filter::default()
+        };
+        assert!(store.list(&of_nobody, 0, 10).await.unwrap().entries.is_empty());
     }
 
     async fn strange_names(store: &dyn Store) {

@@ -21,6 +21,8 @@ use futures::{StreamExt as _, stream};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use muster_rpc::deadline::Deadline;
 use muster_runtime::trace::{FutureExt as _, Kind};
+use muster_runtime::trust::caller::{ANYBODY, ON_BEHALF_OF};
+use muster_runtime::trust::{Access, Caller};
 use tokio::task::{Id, JoinError, JoinSet};
 use tonic::Status as GrpcStatus;
 
@@ -297,6 +299,7 @@ impl Inbox {
         let now = self.forwarder.parts().clock.monotonic();
         let call = Call {
             caller: entry.caller.clone(),
+            access: access(entry),
             target: Some(Target::parse(&entry.target, "target")?),
             received: now,
             deadline: Some(Deadline::after(now, self.limits.delivery)),
@@ -430,6 +433,20 @@ impl Inbox {
         self.forwarder.parts().meters.inbox(&counts);
         Ok(())
     }
+}
+
+/// What the sender of an entry may reach: it was written down with it, in the header that names the caller.
+fn access(entry: &Entry) -> Access {
+    let written = entry
+        .headers
+        .iter()
+        .find(|(name, _)| name == ON_BEHALF_OF.as_str());
+    let caller = match written {
+        Some((_, text)) => Caller::from_text(text).unwrap_or_else(|_| Caller::unknown()),
+        None if entry.caller == ANYBODY => Caller::anybody(),
+        None => Caller::unknown(),
+    };
+    Access::of(caller)
 }
 
 /// Headers as they were kept. They were headers once, so that none is left out.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::{Request, Response};
+use muster_runtime::trust::Access;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::server::NamedService;
@@ -52,7 +53,8 @@ where
         // The one that was found ready.
         let mut inner = std::mem::replace(&mut self.inner, another);
         Box::pin(async move {
-            match forwarder.charge(&Who::ANYBODY).await {
+            let who = Who::of(&Access::in_extensions(request.extensions()));
+            match forwarder.charge(&who).await {
                 Ok(()) => inner.call(request).await,
                 Err(error) => Ok(Status::from(error).into_http()),
             }

@@ -207,6 +207,7 @@ mod tests {
             agent: "weather".to_owned(),
             instance: "w1".to_owned(),
             since: Timestamp::from_second(1).unwrap(),
+            caller: None,
         };
         let store = Embedded::open(directory.path()).unwrap();
         for task in ["t1", "t2"] {

@@ -19,3 +19,4 @@ mod rates;
 mod refusals;
 mod streams;
 mod tasks;
+mod trust;

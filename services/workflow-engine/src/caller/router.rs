@@ -23,11 +23,15 @@ use muster_rpc::backoff::Backoff;
 use muster_rpc::deadline::{self, Deadline};
 use muster_runtime::clock::SharedClock;
 use muster_runtime::trace;
+use muster_runtime::trust::caller::ON_BEHALF_OF_METADATA;
+use muster_runtime::trust::identity::Channel;
 use muster_workflow_dsl::document::{Endpoint, Method};
 use muster_workflow_dsl::request::A2a;
 use serde_json::Value;
-use tonic::transport::Channel;
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Status, Streaming};
+
+use crate::behalf::Behalf;
 
 use super::judgement::{failure, obstacle, unreached};
 use super::stream::Stream;
@@ -87,6 +91,7 @@ impl Router {
         if let Some(epoch) = call.epoch {
             metadata.insert(EPOCH_METADATA, epoch.into());
         }
+        name_caller(metadata, call.behalf.as_ref());
         deadline.apply(&mut request, self.clock.monotonic());
         trace::inject_request(&mut request);
         request
@@ -331,7 +336,7 @@ impl Router {
             let tasks = match progress.task_id() {
                 Some(task) if !call.resent => vec![task],
                 _ => {
-                    self.tasks_of(target, &message_id(&request.parameters, call))
+                    self.tasks_of(target, &message_id(&request.parameters, call), call)
                         .await?
                 }
             };
@@ -342,7 +347,7 @@ impl Router {
                     ..CancelTaskRequest::default()
                 };
                 let mut client = self.client.clone();
-                client.cancel_task(self.farewell(message)).await?;
+                client.cancel_task(self.farewell(message, call)).await?;
             }
             Ok(())
         };
@@ -356,7 +361,7 @@ impl Router {
     }
 
     /// The tasks that grew out of the message with this id, as far as the agent keeps their history and they are not over.
-    async fn tasks_of(&self, target: &str, message: &str) -> Result<Vec<String>, Status> {
+    async fn tasks_of(&self, target: &str, message: &str, call: &Call) -> Result<Vec<String>, Status> {
         let mut page_token = String::new();
         let mut tasks = Vec::new();
         for _ in 0..answer::MOST_PAGES {
@@ -367,7 +372,7 @@ impl Router {
                 ..ListTasksRequest::default()
             };
             let mut client = self.client.clone();
-            let page = client.list_tasks(self.farewell(asked)).await?.into_inner();
+            let page = client.list_tasks(self.farewell(asked, call)).await?.into_inner();
             tasks.extend(answer::grown_from(&page.tasks, message));
             if page.next_page_token.is_empty() {
                 break;
@@ -377,13 +382,21 @@ impl Router {
         Ok(tasks)
     }
 
-    fn farewell<T>(&self, message: T) -> Request<T> {
+    fn farewell<T>(&self, message: T, call: &Call) -> Request<T> {
         let mut request = Request::new(message);
         let version = tonic::metadata::MetadataValue::from_static(A2A_VERSION.1);
         request.metadata_mut().insert(A2A_VERSION.0, version);
+        name_caller(request.metadata_mut(), call.behalf.as_ref());
         let now = self.clock.monotonic();
         Deadline::after(now, CANCEL_TIMEOUT).apply(&mut request, now);
         request
+    }
+}
+
+/// Says on whose behalf the call is.
+fn name_caller(metadata: &mut MetadataMap, behalf: Option<&Behalf>) {
+    if let Some(value) = behalf.and_then(|behalf| behalf.text.parse().ok()) {
+        metadata.insert(ON_BEHALF_OF_METADATA, value);
     }
 }
 

@@ -6,12 +6,14 @@ use jiff::Timestamp;
 use muster_api::time::to_proto;
 use muster_api::workflow as proto;
 use muster_api::workflow::approval_service_server::ApprovalService;
+use muster_runtime::trust::Access;
 use muster_workflow_dsl::journal::Verdict;
 use muster_workflow_dsl::run::approval::LONGEST_NAME;
 use muster_workflow_dsl::usage::{self, Limits};
 use tonic::{Request, Response, Status};
 
 use super::convert::run_id;
+use super::said_by;
 use crate::approval::{Approval, ApprovalId, Filter, InvalidApprovalId, State};
 use crate::engine::Engine;
 use crate::error::Error;
@@ -30,6 +32,15 @@ impl Approvals {
     #[must_use]
     pub fn new(engine: Arc<Engine>) -> Self {
         Self { engine }
+    }
+
+    /// Whoever may reach the namespace of a run may decide what it asks: that is seldom whoever has started it.
+    async fn may_decide(&self, access: &Access, id: &ApprovalId) -> Result<(), Status> {
+        if access.sees_all() {
+            return Ok(());
+        }
+        let found = self.engine.approval(id).await?;
+        Ok(access.namespace(&found.namespace)?)
     }
 
     async fn decide(
@@ -67,6 +78,7 @@ impl ApprovalService for Approvals {
         &self,
         request: Request<proto::ListApprovalsRequest>,
     ) -> Result<Response<proto::ListApprovalsResponse>, Status> {
+        let access = Access::in_extensions(request.extensions());
         let proto::ListApprovalsRequest {
             states,
             assignee,
@@ -76,7 +88,8 @@ impl ApprovalService for Approvals {
             page_token,
         } = request.into_inner();
         let filter = filter(&states, assignee, &run_id, namespace)?;
-        let (approvals, next_page_token) = self.engine.approvals(&filter, page_size, &page_token).await?;
+        let (mut approvals, next_page_token) = self.engine.approvals(&filter, page_size, &page_token).await?;
+        approvals.retain(|approval| access.reaches_namespace(&approval.namespace));
         Ok(Response::new(proto::ListApprovalsResponse {
             approvals: approvals.into_iter().map(approval).collect(),
             next_page_token,
@@ -87,8 +100,10 @@ impl ApprovalService for Approvals {
         &self,
         request: Request<proto::GetApprovalRequest>,
     ) -> Result<Response<proto::GetApprovalResponse>, Status> {
-        let id = approval_id(&request.into_inner().approval_id)?;
-        let approval = Some(approval(self.engine.approval(&id).await?));
+        let id = approval_id(&request.get_ref().approval_id)?;
+        let found = self.engine.approval(&id).await?;
+        Access::in_extensions(request.extensions()).namespace(&found.namespace)?;
+        let approval = Some(approval(found));
         Ok(Response::new(proto::GetApprovalResponse { approval }))
     }
 
@@ -97,6 +112,8 @@ impl ApprovalService for Approvals {
         request: Request<proto::ApproveRequest>,
     ) -> Result<Response<proto::ApproveResponse>, Status> {
         let id = approval_id(&request.get_ref().approval_id)?;
+        let access = Access::in_extensions(request.extensions());
+        self.may_decide(&access, &id).await?;
         if let Some(peer) = self.engine.peer_of(&id.run, &request).await? {
             return peer.answer(peer.approvals().approve(sent_on(request))).await;
         }
@@ -108,6 +125,7 @@ impl ApprovalService for Approvals {
             ..
         } = request.into_inner();
         let raise = raise(raise_tokens, raise_cost)?;
+        let by = said_by(&access, by);
         let approval = Some(self.decide(true, &id, by, comment, raise).await?);
         Ok(Response::new(proto::ApproveResponse { approval }))
     }
@@ -117,10 +135,13 @@ impl ApprovalService for Approvals {
         request: Request<proto::RejectRequest>,
     ) -> Result<Response<proto::RejectResponse>, Status> {
         let id = approval_id(&request.get_ref().approval_id)?;
+        let access = Access::in_extensions(request.extensions());
+        self.may_decide(&access, &id).await?;
         if let Some(peer) = self.engine.peer_of(&id.run, &request).await? {
             return peer.answer(peer.approvals().reject(sent_on(request))).await;
         }
         let proto::RejectRequest { by, comment, .. } = request.into_inner();
+        let by = said_by(&access, by);
         let approval = Some(self.decide(false, &id, by, comment, None).await?);
         Ok(Response::new(proto::RejectResponse { approval }))
     }

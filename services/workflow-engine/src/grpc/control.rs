@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use muster_api::error::Error as ApiError;
 use muster_api::time::from_proto;
 use muster_api::workflow as proto;
+use muster_runtime::trust::Access;
 
 use super::convert;
 use crate::again::ForkRun;
@@ -41,6 +42,7 @@ pub(super) fn search(request: proto::ListRunsRequest) -> Result<(Filter, u32, St
             .map(|label| labels::selector(label))
             .collect::<Result<_, _>>()?,
         error_type: given(error_type),
+        caller: None,
         created: Span {
             from: time("created_after", created_after)?,
             to: time("created_before", created_before)?,
@@ -51,6 +53,17 @@ pub(super) fn search(request: proto::ListRunsRequest) -> Result<(Filter, u32, St
         },
     };
     Ok((filter, page_size, page_token))
+}
+
+/// The same search among the runs that the caller may see.
+pub(super) fn only_own(filter: Filter, access: &Access) -> Filter {
+    if access.sees_all() {
+        return filter;
+    }
+    Filter {
+        caller: Some(access.caller().key().as_ref().to_owned()),
+        ..filter
+    }
 }
 
 fn time(field: &'static str, time: Option<prost_types::Timestamp>) -> Result<Option<Timestamp>, Error> {

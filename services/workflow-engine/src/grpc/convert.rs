@@ -66,6 +66,7 @@ pub(super) fn start(request: proto::StartRunRequest, most_bytes: usize) -> Resul
         labels: labels.into_iter().collect(),
         hears_from,
         origin: None,
+        caller: None,
     })
 }
 

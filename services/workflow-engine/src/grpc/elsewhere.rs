@@ -9,7 +9,7 @@ use super::control;
 use crate::bulk::Action;
 use crate::controls::Wish;
 use crate::engine::Engine;
-use crate::peers::{Peer, sent_on};
+use crate::peers::{Peer, on_our_own};
 use crate::run::{RunId, Status};
 
 /// Does it, and answers where the run stands then, unless it is gone.
@@ -30,7 +30,7 @@ async fn ask(peer: &Peer, action: Action, id: &RunId, wish: Wish) -> Result<Opti
     let (run_id, mut workflows) = (id.to_string(), peer.workflows());
     macro_rules! call {
         ($method:ident, $request:expr) => {{
-            let call = workflows.$method(sent_on(Request::new($request)));
+            let call = workflows.$method(on_our_own($request));
             peer.answer(call).await.map(Response::into_inner)?
         }};
     }

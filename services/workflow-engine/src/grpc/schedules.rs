@@ -5,6 +5,7 @@ use std::sync::Arc;
 use muster_api::time::{from_proto, to_proto};
 use muster_api::workflow as proto;
 use muster_api::workflow::schedule_service_server::ScheduleService;
+use muster_runtime::trust::Access;
 use muster_workflow_dsl::{document, duration};
 use serde_json::Value;
 use tonic::{Request, Response, Status};
@@ -34,11 +35,13 @@ impl ScheduleService for Schedules {
         &self,
         request: Request<proto::ListSchedulesRequest>,
     ) -> Result<Response<proto::ListSchedulesResponse>, Status> {
+        let access = Access::in_extensions(request.extensions());
         let proto::ListSchedulesRequest {
             page_size,
             page_token,
         } = request.into_inner();
-        let (schedules, next_page_token) = self.engine.schedules(page_size, &page_token).await?;
+        let (mut schedules, next_page_token) = self.engine.schedules(page_size, &page_token).await?;
+        schedules.retain(|schedule| access.reaches_namespace(&schedule.name.namespace));
         Ok(Response::new(proto::ListSchedulesResponse {
             schedules: schedules.into_iter().map(schedule).collect(),
             next_page_token,
@@ -49,6 +52,7 @@ impl ScheduleService for Schedules {
         &self,
         request: Request<proto::GetScheduleRequest>,
     ) -> Result<Response<proto::GetScheduleResponse>, Status> {
+        Access::in_extensions(request.extensions()).namespace(&request.get_ref().namespace)?;
         let proto::GetScheduleRequest { namespace, name } = request.into_inner();
         let found = self.engine.schedule(&named(namespace, name)?).await?;
         Ok(Response::new(proto::GetScheduleResponse {
@@ -60,6 +64,7 @@ impl ScheduleService for Schedules {
         &self,
         request: Request<proto::PauseScheduleRequest>,
     ) -> Result<Response<proto::PauseScheduleResponse>, Status> {
+        Access::in_extensions(request.extensions()).namespace(&request.get_ref().namespace)?;
         if let Some(peer) = self
             .keeper_of(&request, |asked| (&asked.namespace, &asked.name))
             .await?
@@ -86,6 +91,7 @@ impl ScheduleService for Schedules {
         &self,
         request: Request<proto::ResumeScheduleRequest>,
     ) -> Result<Response<proto::ResumeScheduleResponse>, Status> {
+        Access::in_extensions(request.extensions()).namespace(&request.get_ref().namespace)?;
         if let Some(peer) = self
             .keeper_of(&request, |asked| (&asked.namespace, &asked.name))
             .await?
@@ -105,6 +111,7 @@ impl ScheduleService for Schedules {
         &self,
         mut request: Request<proto::TriggerScheduleRequest>,
     ) -> Result<Response<proto::TriggerScheduleResponse>, Status> {
+        Access::in_extensions(request.extensions()).namespace(&request.get_ref().namespace)?;
         let peer = self.engine.peer_of_new(&mut request, |asked| &mut asked.run_id);
         if let Some(peer) = peer.await? {
             return peer
@@ -136,6 +143,7 @@ impl ScheduleService for Schedules {
         &self,
         request: Request<proto::BackfillScheduleRequest>,
     ) -> Result<Response<proto::BackfillScheduleResponse>, Status> {
+        Access::in_extensions(request.extensions()).namespace(&request.get_ref().namespace)?;
         if let Some(peer) = self
             .keeper_of(&request, |asked| (&asked.namespace, &asked.name))
             .await?

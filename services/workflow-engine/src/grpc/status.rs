@@ -39,6 +39,7 @@ impl From<Error> for Status {
                 .with_metadata("digest", digest)
                 .into(),
             Error::RunNotFound { .. } => ApiError::new(Reason::RunNotFound, message).into(),
+            Error::Forbidden { .. } => ApiError::new(Reason::PermissionDenied, message).into(),
             Error::RunExists { .. } => ApiError::new(Reason::RunExists, message)
                 .with_field("run_id")
                 .into(),

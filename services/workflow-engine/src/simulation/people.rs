@@ -202,6 +202,7 @@ async fn act_on(world: &World, desk: &Desk, clock: Virtual, run: &Planned, act: 
                     labels: std::collections::BTreeMap::new(),
                     hears_from: None,
                     origin: None,
+                    caller: None,
                 };
                 engine.start(start).await.map(Some)
             }

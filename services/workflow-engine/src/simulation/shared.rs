@@ -11,11 +11,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use muster_runtime::clock::Clock as _;
+use muster_runtime::trust::identity::Channel;
 use muster_store::redis::lease::Lease;
 use muster_store::redis::members::Member;
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use tonic::transport::Channel;
 
 use super::chance::decided;
 use super::clock::Virtual;

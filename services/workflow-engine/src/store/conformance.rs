@@ -105,6 +105,7 @@ async fn catalogue<S: Store>(open: &impl AsyncFn() -> S) {
         digest: format!("digest of {name} {version}"),
         applied_at: at(1),
         title: String::new(),
+        behalf: None,
     };
     let store = open().await;
     for (name, version) in [

@@ -19,6 +19,8 @@ pub struct Filter {
     pub labels: Vec<(String, Option<String>)>,
     /// Only with an error of this type: a URI, or its last part.
     pub error_type: Option<String>,
+    /// Only of this caller, by its key.
+    pub caller: Option<String>,
     /// Only created then.
     pub created: Span,
     /// Only ended then.
@@ -63,6 +65,7 @@ impl Filter {
             && is(&self.name, &run.name)
             && is(&self.namespace, &run.namespace)
             && is(&self.version, &run.version)
+            && (self.caller.is_none() || self.caller.as_deref() == run.caller_key())
             && self.labels.iter().all(labelled)
             && self.error_type.as_ref().is_none_or(|wanted| {
                 let found = run.failure.as_ref().map(|failure| failure.kind.as_str());

@@ -301,7 +301,9 @@ impl Engine {
             labels: BTreeMap::new(),
             hears_from: None,
             origin: Some(Origin::Schedule { scheduled_at }),
+            caller: None,
         };
+        let wish = self.for_applier(wish).await;
         Ok(self.start(wish).await?.summary)
     }
 

@@ -8,6 +8,7 @@ mod agents_by_url;
 mod approvals;
 mod authentication;
 mod backups;
+mod behalf;
 mod budgets;
 mod caching;
 mod calls;

@@ -12,11 +12,10 @@ use muster_api::workflow::{
 };
 use muster_runtime::clock::{Clock as _, SystemClock};
 use tokio::task::JoinSet;
-use tonic::transport::Channel;
 
 use super::steps::{NAMESPACE, is_step};
 use crate::bench::latency::{Latencies, add, latencies};
-use crate::connect::Endpoints;
+use crate::connect::{Channel, Endpoints};
 use crate::failure::Failure;
 
 /// Runs whose journals are read afterwards for how long their steps took.

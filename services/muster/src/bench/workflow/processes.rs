@@ -7,7 +7,7 @@ use muster_runtime::trust::Trust;
 
 use crate::bench::part::Part;
 use crate::bench::process::{ASK_AGAIN, Process, within};
-use crate::connect::Endpoints;
+use crate::connect::{Endpoints, Token};
 use crate::failure::Failure;
 
 /// How many runs the processes must be able to hold.
@@ -119,6 +119,7 @@ impl Processes {
             router: self.router.url(),
             engine: self.engine.url(),
             trust: Trust::loopback(),
+            token: Token::default(),
         }
     }
 

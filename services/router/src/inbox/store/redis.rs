@@ -172,7 +172,7 @@ impl Redis {
     async fn evict(&self) -> Result<usize, Error> {
         let filter = Filter {
             status: Some(Status::Done),
-            target: None,
+            ..Filter::default()
         };
         let page = self.list(&filter, 0, EVICTED_AT_ONCE).await?;
         let mut gone = 0;

@@ -30,6 +30,7 @@ fn owner(instance: &str) -> Owner {
         agent: "weather".to_owned(),
         instance: instance.to_owned(),
         since: Timestamp::UNIX_EPOCH,
+        caller: Some("user:us:ada".to_owned()),
     }
 }
 

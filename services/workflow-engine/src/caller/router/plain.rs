@@ -8,10 +8,10 @@ use muster_api::a2a::{
     ListTasksRequest, TaskPushNotificationConfig,
 };
 use muster_rpc::deadline::Deadline;
+use muster_runtime::trust::identity::Channel;
 use muster_workflow_dsl::document::Method;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 use super::{Addressed, Outcome, Router};

@@ -179,6 +179,7 @@ async fn act_on(
                 labels: BTreeMap::new(),
                 hears_from: None,
                 origin: None,
+                caller: None,
             };
             match engine.start(start).await {
                 Ok(view) => world.witness.acknowledged(clock.now(), &view.summary),

@@ -1,13 +1,14 @@
 //! Keys of signatures: private ones from PEM, public ones from and to JSON Web Keys.
 //!
-//! ES256 and EdDSA (Ed25519) are signed with, and RS256 is understood besides. The cryptography is *ring*, which TLS brings along.
-//! Rejected: `jsonwebtoken`, which has no *ring* any more and would bring a second library of cryptography, and which has no
-//! signatures apart from their payload.
+//! ES256 and EdDSA (Ed25519) are signed with, and RS256 is understood besides. A key has one algorithm, which follows from what
+//! it is: a signature cannot choose. Shared secrets are not keys of this kind ([`crate::token::Secret`]), so that a public key is
+//! never taken for one.
 
+use std::fmt;
 use std::path::Path;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use ring::rand::SystemRandom;
 use ring::rsa::PublicKeyComponents;
 use ring::signature::{
@@ -32,7 +33,25 @@ pub enum Private {
     Ed25519(Box<Ed25519KeyPair>),
 }
 
+impl fmt::Debug for Private {
+    /// Without the key.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Private({})", self.algorithm())
+    }
+}
+
 impl Private {
+    /// The key as a set of one public key under this id, or its thumbprint where the id is empty.
+    #[must_use]
+    pub fn key_set(&self, id: &str) -> Value {
+        let mut jwk = self.jwk();
+        let thumbprint = self.thumbprint();
+        jwk["kid"] = json!(if id.is_empty() { &thumbprint } else { id });
+        jwk["alg"] = json!(self.algorithm());
+        jwk["use"] = json!("sig");
+        json!({ "keys": [jwk] })
+    }
+
     /// Reads a key from a file with PKCS#8 in PEM.
     ///
     /// # Errors
@@ -52,7 +71,30 @@ impl Private {
         })
     }
 
-    fn of_pkcs8(der: &[u8]) -> Option<Self> {
+    /// A fresh key of Ed25519, and its PKCS#8 in PEM.
+    ///
+    /// # Errors
+    /// The system has no random numbers.
+    pub fn generate() -> Result<(Self, String), String> {
+        let none = || "the system has no random numbers".to_owned();
+        let der = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| none())?;
+        let key = Self::of_pkcs8(der.as_ref()).ok_or_else(none)?;
+        let lines: Vec<String> = STANDARD
+            .encode(der.as_ref())
+            .as_bytes()
+            .chunks(64)
+            .map(|line| String::from_utf8_lossy(line).into_owned())
+            .collect();
+        let text = lines.join("\n");
+        Ok((
+            key,
+            format!("-----BEGIN PRIVATE KEY-----\n{text}\n-----END PRIVATE KEY-----\n"),
+        ))
+    }
+
+    /// A key in PKCS#8, of Ed25519 or P-256.
+    #[must_use]
+    pub fn of_pkcs8(der: &[u8]) -> Option<Self> {
         // OpenSSL leaves the public key out, so that there is nothing to check it against.
         if let Ok(pair) = Ed25519KeyPair::from_pkcs8_maybe_unchecked(der) {
             return Some(Self::Ed25519(Box::new(pair)));
@@ -64,6 +106,7 @@ impl Private {
     }
 
     /// Its algorithm, as headers name it.
+    #[must_use]
     pub const fn algorithm(&self) -> &'static str {
         match self {
             Self::Es256(_) => "ES256",
@@ -86,6 +129,7 @@ impl Private {
     }
 
     /// The public key as a JSON Web Key, without its id.
+    #[must_use]
     pub fn jwk(&self) -> Value {
         let encoded = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
         match self {
@@ -105,6 +149,7 @@ impl Private {
     }
 
     /// The thumbprint of the public key (RFC 7638), which names it where nobody does.
+    #[must_use]
     pub fn thumbprint(&self) -> String {
         // The members of the key are those of the thumbprint; the canonical form has them in order.
         let members = serde_json_canonicalizer::to_vec(&self.jwk()).unwrap_or_default();
@@ -175,6 +220,7 @@ impl Public {
 
     /// Whether signatures of this algorithm can be its own. The algorithm follows from the key, and never from the signature
     /// alone.
+    #[must_use]
     pub fn has_algorithm(&self, algorithm: &str) -> bool {
         match self.material {
             Material::Es256(_) => algorithm == "ES256",
@@ -184,6 +230,7 @@ impl Public {
     }
 
     /// Whether it has signed these bytes.
+    #[must_use]
     pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         match &self.material {
             Material::Es256(point) => UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point)
@@ -197,4 +244,25 @@ impl Public {
                 .is_ok(),
         }
     }
+}
+
+/// Reads a JSON Web Key Set; keys of kinds that are not understood are left out.
+///
+/// # Errors
+/// It is none, or none of its keys can be used.
+pub fn key_set(text: &str) -> Result<Vec<Public>, String> {
+    let set: Value = serde_json::from_str(text).map_err(|error| format!("it is no JSON: {error}"))?;
+    let keys = set
+        .get("keys")
+        .and_then(Value::as_array)
+        .ok_or("it is no JSON Web Key Set: it has no list 'keys'")?;
+    let mut found = Vec::new();
+    for (index, key) in keys.iter().enumerate() {
+        let key = Public::of_jwk(key).map_err(|what| format!("keys[{index}]: {what}"))?;
+        found.extend(key);
+    }
+    if found.is_empty() {
+        return Err("no key in it is for signatures of Ed25519, P-256 or RSA".to_owned());
+    }
+    Ok(found)
 }

@@ -1,0 +1,94 @@
+//! What every request goes through before anything reads who sends it: the header in which proxies name clients is taken out, and
+//! in mesh mode the peer is who the local proxy says, if that may call.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use muster_api::error::{Error, Reason};
+use tonic::Status;
+
+use super::metrics::Meters;
+use super::{Peer, State as TrustState, Trust, mesh};
+use crate::transcode::refused;
+
+/// Decides about requests. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Entrance {
+    state: Arc<TrustState>,
+    meters: Meters,
+}
+
+impl Entrance {
+    pub(crate) fn new(trust: &Trust, meters: Meters) -> Self {
+        Self {
+            state: Arc::clone(&trust.state),
+            meters,
+        }
+    }
+
+    /// The middleware.
+    pub(crate) async fn pass(State(entrance): State<Self>, mut request: Request, next: Next) -> Response {
+        let header = mesh::take(request.headers_mut());
+        if let TrustState::Mesh { .. } = &*entrance.state {
+            match entrance.peer(&request, header.as_deref()) {
+                Ok(peer) => {
+                    request.extensions_mut().insert(peer);
+                }
+                Err(error) => {
+                    tracing::warn!(
+                        why = error.message,
+                        path = request.uri().path(),
+                        "a peer is refused"
+                    );
+                    return if crate::http::is_grpc(request.headers()) {
+                        Status::from(error).into_http()
+                    } else {
+                        refused(error.into(), None)
+                    };
+                }
+            }
+        }
+        next.run(request).await
+    }
+
+    fn peer(&self, request: &Request, header: Option<&str>) -> Result<Peer, Error> {
+        let TrustState::Mesh {
+            roster,
+            proxies,
+            demanded,
+        } = &*self.state
+        else {
+            return Err(Error::new(Reason::Internal, "only a mesh has proxies"));
+        };
+        let unidentified = |what: String| {
+            self.meters.refused("unidentified");
+            Error::new(Reason::PeerUnidentified, what)
+        };
+        let connected = request
+            .extensions()
+            .get::<Peer>()
+            .ok_or_else(|| unidentified("nobody knows where this request comes from".to_owned()))?;
+        let peer = mesh::identify(proxies, connected, header).map_err(|error| {
+            unidentified(format!(
+                "what the proxy says in {} names nobody: {error}",
+                mesh::HEADER
+            ))
+        })?;
+        match peer.id() {
+            Some(id) => roster.admit(id).map_err(|what| {
+                self.meters.refused("not_admitted");
+                Error::new(Reason::PeerRefused, what)
+            })?,
+            None if *demanded => {
+                return Err(unidentified(
+                    "no local proxy names the service that calls; in a mesh, calls come through the sidecar"
+                        .to_owned(),
+                ));
+            }
+            None => {}
+        }
+        Ok(peer)
+    }
+}

@@ -1,0 +1,413 @@
+//! Who may what at a router that tells its callers apart: an attacker gets nothing, on no binding, and leaves a line each time.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use muster_api::a2a::{GetTaskRequest, ListTasksRequest};
+use muster_api::error::Reason;
+use muster_api::router::inbox_service_client::InboxServiceClient;
+use muster_api::router::{EnqueueRequest, GetEntryRequest, ListEntriesRequest};
+use muster_jose::token::{Secret, Signer};
+use muster_jose::{Private, key};
+use muster_runtime::clock::{Clock as _, SystemClock};
+use muster_runtime::trust::audit::chain;
+use muster_runtime::trust::caller::ON_BEHALF_OF_METADATA;
+use muster_runtime::trust::{Caller, Grants, Kind, Role};
+use muster_testkit::http::{self, Method, Response};
+use muster_testkit::{FakeAgent, wait_for};
+use serde_json::{Value, json};
+use tonic::{Code, Request, Status};
+
+use crate::harness::{PATIENCE, Service, Stack, error_in, message};
+
+/// A router that wants tokens, with an agent, and who issues them.
+struct Guarded {
+    stack: Stack,
+    agent: FakeAgent,
+    signer: Signer,
+    directory: tempfile::TempDir,
+}
+
+impl Guarded {
+    async fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let (private, _) = Private::generate().unwrap();
+        let jwks = directory.path().join("jwks.json");
+        std::fs::write(&jwks, private.key_set("k1").to_string()).unwrap();
+        let audit = directory.path().join("audit");
+        let stack = Stack::over(Service::registry(0), |config| {
+            config.trust.tokens.required = true;
+            config.trust.tokens.jwks_file = Some(jwks);
+            config.trust.tokens.issuers = vec!["us".to_owned()];
+            config.trust.tokens.max_failures_per_minute = 1_000;
+            config.trust.audit.directory = Some(audit);
+        })
+        .await;
+        let agent = FakeAgent::start("weather").await;
+        let request = muster_api::registry::RegisterRequest {
+            instance: Some(agent.instance(&["forecasting"])),
+        };
+        wait_for("the registration", PATIENCE, async || {
+            stack.registry_client().register(request.clone()).await
+        })
+        .await;
+        let guarded = Self {
+            stack,
+            agent,
+            signer: Signer::Key(private, "k1".to_owned()),
+            directory,
+        };
+        let admin = guarded.token("root", &["admin"], json!({}));
+        wait_for("the router to see the agent", PATIENCE, async || {
+            let answer = guarded
+                .http(Method::GET, "/v1/status", Some(&admin), &[], None)
+                .await;
+            answer.status == 200 && !answer.json()["instances"].as_array().is_none_or(Vec::is_empty)
+        })
+        .await;
+        guarded
+    }
+
+    fn claims(subject: &str, roles: &[&str], more: Value) -> Value {
+        let now = SystemClock::default().now();
+        let mut claims = json!({
+            "sub": subject, "iss": "us", "aud": "muster", "exp": now.as_second() + 3_600, "roles": roles,
+        });
+        if let (Value::Object(claims), Value::Object(more)) = (&mut claims, more) {
+            claims.extend(more);
+        }
+        claims
+    }
+
+    fn token(&self, subject: &str, roles: &[&str], more: Value) -> String {
+        self.signer.sign(&Self::claims(subject, roles, more)).unwrap()
+    }
+
+    async fn http(
+        &self,
+        method: Method,
+        path: &str,
+        token: Option<&str>,
+        more: &[(&str, &str)],
+        body: Option<Value>,
+    ) -> Response {
+        let bearer = token.map(|token| format!("Bearer {token}"));
+        let mut headers = vec![("content-type", "application/json"), ("a2a-version", "1.0")];
+        headers.extend(bearer.as_deref().map(|bearer| ("authorization", bearer)));
+        headers.extend(more);
+        let body = body.map(|body| body.to_string()).unwrap_or_default();
+        http::send(self.stack.router.address, method, path, &headers, body.into())
+            .await
+            .expect("an answer")
+    }
+
+    async fn send(&self, token: Option<&str>, id: &str) -> Response {
+        let body = json!({"message": {"messageId": id, "role": "ROLE_USER", "parts": [{"text": "x"}]}});
+        self.http(Method::POST, "/weather/message:send", token, &[], Some(body))
+            .await
+    }
+
+    /// Stops the router; every line of its audit log.
+    async fn lines(self) -> Vec<Value> {
+        self.stack.router.stop().await;
+        let log = self.directory.path().join("audit").join("router");
+        chain::verify(&log).expect("the chain is whole");
+        let files = chain::files(&log).unwrap();
+        let texts = files.iter().map(|file| std::fs::read_to_string(file).unwrap());
+        texts
+            .flat_map(|text| {
+                text.lines()
+                    .map(|line| serde_json::from_str(line).unwrap())
+                    .collect::<Vec<Value>>()
+            })
+            .collect()
+    }
+}
+
+fn bearing<T>(token: &str, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    let value = format!("Bearer {token}").parse().unwrap();
+    request.metadata_mut().insert("authorization", value);
+    request
+}
+
+fn code<T>(answer: Result<T, Status>) -> Code {
+    answer.map_or_else(|status| status.code(), |_| Code::Ok)
+}
+
+#[tokio::test]
+async fn an_attacker_gets_nothing_and_leaves_a_line_each_time() {
+    let guarded = Guarded::start().await;
+    let ada = guarded.token("ada", &["agent-writer"], json!({}));
+    let eve = guarded.token("eve", &["agent-writer"], json!({}));
+    let reader = guarded.token("rob", &["agent-reader"], json!({}));
+    let narrow = guarded.token("ned", &["agent-writer"], json!({"muster_targets": ["planning"]}));
+
+    // Tokens that are none, on plain HTTP and on gRPC.
+    let good = Guarded::claims("ada", &["admin"], json!({}));
+    let (stranger, _) = Private::generate().unwrap();
+    let stranger = Signer::Key(stranger, "k1".to_owned());
+    let Signer::Key(own, _) = &guarded.signer else {
+        unreachable!()
+    };
+    let encoded = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let public = own.key_set("k1").to_string();
+    assert!(key::key_set(&public).is_ok());
+    let confused = Signer::sign_with(&Secret::new(&public).unwrap(), &good);
+    let tokens = [
+        ("expired", guarded.token("ada", &["admin"], json!({"exp": 1}))),
+        (
+            "unsigned",
+            format!("{}.{}.", encoded(&json!({"alg": "none"})), encoded(&good)),
+        ),
+        ("foreign", stranger.sign(&good).unwrap()),
+        (
+            "for another",
+            guarded.token("ada", &["admin"], json!({"aud": "other"})),
+        ),
+        (
+            "of another",
+            guarded.token("ada", &["admin"], json!({"iss": "them"})),
+        ),
+        (
+            "too early",
+            guarded.token("ada", &["admin"], json!({"nbf": 99_999_999_999_u64})),
+        ),
+        ("confused", confused),
+        ("no token", "nonsense".to_owned()),
+    ];
+    for (name, token) in &tokens {
+        let answer = guarded.send(Some(token), name).await;
+        assert_eq!(answer.status, 401, "{name}: {}", answer.text());
+        assert!(!answer.text().contains(token.as_str()), "{name}");
+        let status = guarded
+            .stack
+            .client()
+            .send_message(bearing(token, message("weather", "x")))
+            .await;
+        assert_eq!(code(status), Code::Unauthenticated, "{name}");
+    }
+    assert_eq!(guarded.send(None, "nobody").await.status, 401);
+    assert!(guarded.agent.calls().is_empty(), "nothing has reached the agent");
+    let refused_logins = tokens.len() * 2 + 1;
+
+    // A reader may not have agents work, on no binding.
+    assert_eq!(guarded.send(Some(&reader), "r").await.status, 403);
+    let body = json!({"jsonrpc": "2.0", "id": 1, "method": "SendMessage", "params": {
+        "message": {"messageId": "r", "role": "ROLE_USER", "parts": [{"text": "x"}]}}});
+    let answer = guarded
+        .http(Method::POST, "/weather", Some(&reader), &[], Some(body))
+        .await;
+    assert!(answer.text().contains("PERMISSION_DENIED"), "{}", answer.text());
+    let mut client = guarded.stack.client();
+    let answer = client
+        .send_message(bearing(&reader, message("weather", "x")))
+        .await;
+    assert_eq!(code(answer), Code::PermissionDenied);
+    // Nor has a writer an agent without a grant for it.
+    assert_eq!(guarded.send(Some(&narrow), "n").await.status, 403);
+    assert!(guarded.agent.calls().is_empty());
+
+    // Another caller's task is not there, on no binding, and neither is her message in the inbox.
+    let task = guarded.send(Some(&ada), "a1").await.json()["task"]["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let path = format!("/weather/tasks/{task}");
+    assert_eq!(
+        guarded
+            .http(Method::GET, &path, Some(&ada), &[], None)
+            .await
+            .status,
+        200
+    );
+    assert_eq!(
+        guarded
+            .http(Method::GET, &path, Some(&eve), &[], None)
+            .await
+            .status,
+        404
+    );
+    let cancel = format!("/tasks/{task}:cancel");
+    assert_eq!(
+        guarded
+            .http(Method::POST, &cancel, Some(&eve), &[], Some(json!({})))
+            .await
+            .status,
+        404
+    );
+    let get = GetTaskRequest {
+        id: task.clone(),
+        ..GetTaskRequest::default()
+    };
+    assert_eq!(
+        code(client.get_task(bearing(&eve, get.clone())).await),
+        Code::NotFound
+    );
+    let mut more = message("", "more");
+    more.message.as_mut().unwrap().task_id.clone_from(&task);
+    assert_eq!(
+        code(client.send_message(bearing(&eve, more)).await),
+        Code::NotFound
+    );
+    for (token, seen) in [(&ada, 1), (&eve, 0)] {
+        let list = ListTasksRequest {
+            tenant: "weather".to_owned(),
+            ..ListTasksRequest::default()
+        };
+        let page = client
+            .list_tasks(bearing(token, list))
+            .await
+            .unwrap()
+            .into_inner();
+        assert_eq!(page.tasks.len(), seen);
+    }
+    let mut inbox = InboxServiceClient::new(guarded.stack.channel.clone());
+    let enqueue = EnqueueRequest {
+        target: "nobody-yet".to_owned(),
+        message: Some(message("", "later")),
+        ..EnqueueRequest::default()
+    };
+    let entry = inbox
+        .enqueue(bearing(&ada, enqueue))
+        .await
+        .unwrap()
+        .into_inner()
+        .entry
+        .unwrap();
+    let get = GetEntryRequest {
+        entry_id: entry.entry_id.clone(),
+    };
+    assert_eq!(code(inbox.get_entry(bearing(&ada, get.clone())).await), Code::Ok);
+    assert_eq!(code(inbox.get_entry(bearing(&eve, get)).await), Code::NotFound);
+    let entries = inbox
+        .list_entries(bearing(&eve, ListEntriesRequest::default()))
+        .await;
+    assert!(entries.unwrap().into_inner().entries.is_empty());
+
+    // Nobody but our own services speaks for others.
+    let admin = Caller::new(
+        Kind::EndUser,
+        Some("us"),
+        "root",
+        [Role::Admin].into_iter().collect(),
+        Grants::default(),
+    );
+    let forged = admin.to_text();
+    let answer = guarded
+        .http(
+            Method::GET,
+            &path,
+            Some(&eve),
+            &[(ON_BEHALF_OF_METADATA, forged.as_str())],
+            None,
+        )
+        .await;
+    assert_eq!(answer.status, 403);
+
+    let lines = guarded.lines().await;
+    let count = |event: &str| lines.iter().filter(|line| line["event"] == event).count();
+    assert_eq!(count("login_refused"), refused_logins, "{lines:#?}");
+    assert_eq!(count("impersonation_refused"), 1);
+    // Four that have no role or grant, and five for what is another's.
+    assert_eq!(count("access_refused"), 9, "{lines:#?}");
+    let text = json!(lines).to_string();
+    for token in [&ada, &eve, &reader]
+        .into_iter()
+        .chain(tokens.iter().map(|(_, token)| token))
+    {
+        assert!(
+            token == "nonsense" || !text.contains(token.as_str()),
+            "a token is in the log"
+        );
+    }
+    assert!(
+        lines
+            .iter()
+            .any(|line| line["user"] == "ada" && line["event"] == "access_allowed")
+    );
+}
+
+#[tokio::test]
+async fn a_service_speaks_for_its_callers_who_are_told_apart() {
+    let guarded = Guarded::start().await;
+    let engine = guarded.token("workflow-engine", &["service"], json!({}));
+    let of = |name: &str| {
+        Caller::new(
+            Kind::EndUser,
+            Some("us"),
+            name,
+            [Role::AgentWriter].into_iter().collect(),
+            Grants::default(),
+        )
+    };
+    let (ada, eve) = (of("ada"), of("eve"));
+    let send = async |caller: &Arc<Caller>, text: &str| {
+        let mut request = bearing(&engine, message("weather", text));
+        request.get_mut().message.as_mut().unwrap().message_id = "the-same".to_owned();
+        let value = caller.to_text().parse().unwrap();
+        request.metadata_mut().insert(ON_BEHALF_OF_METADATA, value);
+        guarded.stack.client().send_message(request).await
+    };
+    send(&ada, "x").await.unwrap();
+    // Answered once for each caller; what another one has sent under that id is another message.
+    send(&ada, "x").await.unwrap();
+    send(&eve, "y").await.unwrap();
+    let reused = send(&ada, "z").await.unwrap_err();
+    assert_eq!(error_in(&reused).reason, Reason::MessageIdReused);
+    let calls = guarded.agent.calls();
+    let said: Vec<_> = calls
+        .iter()
+        .map(|call| {
+            let header = call
+                .metadata
+                .iter()
+                .find(|(name, _)| name == ON_BEHALF_OF_METADATA);
+            assert!(call.metadata.iter().all(|(name, _)| name != "authorization"));
+            Caller::from_text(&header.unwrap().1).unwrap()
+        })
+        .collect();
+    assert_eq!(said, [ada, eve]);
+}
+
+#[tokio::test]
+async fn too_many_refused_tokens_from_one_address_end_the_looking_and_known_ones_go_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let secret = directory.path().join("secret");
+    std::fs::write(&secret, "a canary that nobody may ever see, 0123456789").unwrap();
+    let stack = Stack::over(Service::registry(0), |config| {
+        config.trust.tokens.required = true;
+        config.trust.tokens.jwt_secret_key_file = Some(secret);
+        config.trust.tokens.max_failures_per_minute = 3;
+    })
+    .await;
+    let sign = |subject: &str| {
+        let secret = Secret::new("a canary that nobody may ever see, 0123456789").unwrap();
+        let mut claims = Guarded::claims(subject, &["agent-reader"], json!({}));
+        claims["iss"] = json!("muster");
+        Signer::sign_with(&secret, &claims)
+    };
+    let ask = async |token: &str| {
+        let bearer = format!("Bearer {token}");
+        let headers = [("authorization", bearer.as_str())];
+        let address = stack.router.address;
+        http::send(address, Method::GET, "/v1/status", &headers, Vec::new().into())
+            .await
+            .unwrap()
+    };
+    let known = sign("ada");
+    assert_eq!(ask(&known).await.status, 200);
+    for number in 0..3 {
+        assert_eq!(ask(&format!("no{number}")).await.status, 401);
+    }
+    let limited = ask("more").await;
+    assert_eq!(limited.status, 429, "{}", limited.text());
+    assert!(limited.text().contains("LOGIN_LIMITED"));
+    assert_eq!(
+        ask(&sign("eve")).await.status,
+        429,
+        "not even a good one, if it is new"
+    );
+    assert_eq!(ask(&known).await.status, 200);
+}
