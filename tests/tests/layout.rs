@@ -155,7 +155,6 @@ fn the_top_level_holds_only_what_belongs_there() {
         "rust-toolchain.toml",
         "rustfmt.toml",
         "clippy.toml",
-        "deny.toml",
         "target", // built
         "data",   // where services keep theirs by default
     ];

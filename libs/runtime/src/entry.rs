@@ -7,11 +7,12 @@ use std::process::ExitCode;
 use clap::{Arg, ArgAction, Command, value_parser};
 
 use crate::config::{self, Mistakes, Settings};
-use crate::{Error, Listeners, Shutdown, telemetry};
+use crate::{Error, Listeners, Shutdown, probe, telemetry};
 
 /// Runs a service to its end. Reads `--config FILE`, `--set section.key=value` (repeatable) and the environment;
-/// `--print-config` prints the result and stops. Exit codes: 0 stopped when asked, 1 failed, 2 configuration,
-/// port or data directory; failures print one line on standard error.
+/// `--print-config` prints the result and stops; `--check` asks a service that runs with it whether it is ready,
+/// and stops. Exit codes: 0 stopped when asked, 1 failed or not ready, 2 configuration, port or data directory;
+/// failures print one line on standard error.
 pub fn main<C, F, R>(name: &'static str, defaults: C, run: F) -> ExitCode
 where
     C: Settings,
@@ -41,6 +42,12 @@ where
                 .action(ArgAction::SetTrue)
                 .help("Print the configuration as it results and stop"),
         )
+        .arg(
+            Arg::new("check")
+                .long("check")
+                .action(ArgAction::SetTrue)
+                .help("Ask the service that runs with this configuration whether it is ready, and stop"),
+        )
         .get_matches();
     let file = matches.get_one::<PathBuf>("config");
     let overrides: Vec<String> = matches
@@ -57,6 +64,12 @@ where
             .unwrap_or_else(|error| error.to_string());
         let _closed = writeln!(std::io::stdout(), "{text}");
         return ExitCode::SUCCESS;
+    }
+    if matches.get_flag("check") {
+        return match probe::ready(config.server()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(what) => report(name, &Error::Other(what)),
+        };
     }
     match start(config, run) {
         Ok(()) => ExitCode::SUCCESS,

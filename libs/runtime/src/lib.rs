@@ -29,6 +29,7 @@ mod http;
 mod listeners;
 mod machine;
 pub mod metrics;
+mod probe;
 pub mod server;
 mod shutdown;
 mod surface;

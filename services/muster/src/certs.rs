@@ -100,9 +100,6 @@ pub struct InitArguments {
     /// A domain in which it may certify host names, besides localhost, svc and cluster.local; may be repeated.
     #[arg(long, value_name = "DOMAIN")]
     pub permit_dns: Vec<String>,
-    /// A network in which it may certify addresses, besides loopback and private ones; may be repeated.
-    #[arg(long, value_name = "NETWORK")]
-    pub permit_ip: Vec<ipnet::IpNet>,
 }
 
 impl InitArguments {
@@ -119,7 +116,6 @@ impl InitArguments {
             },
             authority_days: 1_825,
             permit_dns: Vec::new(),
-            permit_ip: Vec::new(),
         }
     }
 }
@@ -182,7 +178,6 @@ pub fn init(arguments: &InitArguments, now: Timestamp) -> Result<(), Failure> {
     let directory = Directory::create(&arguments.directory)?;
     let mut scope = Scope::private();
     scope.dns.extend(arguments.permit_dns.iter().cloned());
-    scope.networks.extend(arguments.permit_ip.iter().copied());
     // Before anything is written: a name that is none is told first.
     let wishes = EVERYBODY
         .into_iter()

@@ -228,13 +228,16 @@ impl Registry {
         let drained = self.store.drain(&namespace, &agent_id, instance_id).await;
         if let (Err(error), Some(hub)) = (&drained, &self.hub)
             && federation::is_unknown(error)
-            && let Some(home) = federation::store::home(hub, &namespace, &agent_id, instance_id)
         {
-            return Err(Error::Elsewhere {
-                agent_id,
-                region: home.region.clone(),
-                registry_url: home.registry_url.clone(),
-            });
+            if let Some(home) = federation::store::home(hub, &namespace, &agent_id, instance_id) {
+                return Err(Error::Elsewhere {
+                    agent_id,
+                    region: home.region.clone(),
+                    registry_url: home.registry_url.clone(),
+                });
+            }
+            // Names that are spelt like it may be of other regions.
+            self.store.agent(&namespace, &agent_id).await?;
         }
         Ok(drained?)
     }

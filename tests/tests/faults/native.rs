@@ -163,20 +163,20 @@ async fn certificates_and_their_authority_are_replaced_while_calls_go_on() {
         "{before}"
     );
 
-    system.certs(&["rotate", "--authority"]).await.success();
+    let _done = system.certs(&["rotate", "--authority"]).await.success();
     system.taken_up(1).await;
-    system.send(&certificates).await.success();
+    let _done = system.send(&certificates).await.success();
     let early = system.certs(&["rotate", "--retire"]).await;
     assert!(
         early.code == 1 && early.stderr.contains("of an authority before"),
         "{early:?}"
     );
-    system.certs(&["rotate"]).await.success();
+    let _done = system.certs(&["rotate"]).await.success();
     system.taken_up(2).await;
-    system.send(&certificates).await.success();
-    system.certs(&["rotate", "--retire"]).await.success();
+    let _done = system.send(&certificates).await.success();
+    let _done = system.certs(&["rotate", "--retire"]).await.success();
     system.taken_up(3).await;
-    system.send(&certificates).await.success();
+    let _done = system.send(&certificates).await.success();
     let after = muster(&[], &inspect).await.success().json()["certificates"][0].clone();
     assert_ne!(after["issuer"], before["issuer"]);
     assert_eq!(after["dns"], before["dns"]);
@@ -188,7 +188,7 @@ async fn certificates_and_their_authority_are_replaced_while_calls_go_on() {
         outside.code == 2 && outside.stderr.contains("--permit-dns"),
         "{outside:?}"
     );
-    system.certs(&["issue", "billing", "--days", "7"]).await.success();
+    let _done = system.certs(&["issue", "billing", "--days", "7"]).await.success();
     assert_eq!(mode(&file("billing-key.pem")), 0o600);
 }
 
@@ -211,13 +211,13 @@ async fn strangers_get_nothing() {
     // Of another authority.
     let foreign = tempfile::tempdir().unwrap();
     let path = foreign.path().join("certificates").display().to_string();
-    muster(&[], &["certs", "init", &path]).await.success();
+    let _done = muster(&[], &["certs", "init", &path]).await.success();
     assert_eq!(system.as_operator(&path, &status).await.code, 5);
     // Of the right one, under a name that nobody knows.
     let certificates = system.certificates();
     let stranger = foreign.path().join("stranger").display().to_string();
     std::fs::create_dir(&stranger).unwrap();
-    system
+    let _done = system
         .certs(&["issue", "stranger", "--namespace", "elsewhere"])
         .await
         .success();
@@ -230,7 +230,7 @@ async fn strangers_get_nothing() {
     }
     let refused = system.as_operator(&stranger, &status).await;
     assert_eq!(refused.code, 5, "{refused:?}");
-    system.send(&certificates).await.success();
+    let _done = system.send(&certificates).await.success();
 }
 
 #[tokio::test]
@@ -246,7 +246,7 @@ async fn one_process_speaks_tls_too_and_beyond_loopback_nothing_starts_without()
     ]
     .map(|(name, value)| (name.to_owned(), value));
     assert!(dev.url("weather").starts_with("https://"));
-    muster(&environment, &["status"]).await.success();
+    let _done = muster(&environment, &["status"]).await.success();
     let example = |ending: &str| repository_file(&format!("services/muster/examples/trip.{ending}"));
     let input = format!("@{}", example("json").display());
     let document = example("yaml").display().to_string();
@@ -271,7 +271,7 @@ async fn one_process_speaks_tls_too_and_beyond_loopback_nothing_starts_without()
 async fn agents_of_others_are_called_by_grpc_over_tls() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("certificates").display().to_string();
-    muster(&[], &["certs", "init", &path]).await.success();
+    let _done = muster(&[], &["certs", "init", &path]).await.success();
     let data = directory.path().display();
     let bundle = format!("{path}/bundle.pem");
     // One that takes callers without a certificate, and knows nothing of our registry.
@@ -319,7 +319,7 @@ async fn agents_of_others_are_called_by_grpc_over_tls() {
         "--id",
         "theirs",
     ];
-    muster(&environment(&trusting), &register).await.success();
+    let _done = muster(&environment(&trusting), &register).await.success();
     let ask = ["send", "--agent", "theirs", QUESTION, "-o", "json"];
     wait_for("an answer over TLS", PATIENCE, async || {
         let answer = muster(&environment(&trusting), &ask).await;

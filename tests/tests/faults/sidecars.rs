@@ -50,7 +50,7 @@ impl Mesh {
         let directory = tempfile::tempdir().unwrap();
         let certificates = directory.path().join("certificates");
         let made = certificates.to_str().unwrap();
-        muster(&[], &["certs", "init", made]).await.success();
+        let _done = muster(&[], &["certs", "init", made]).await.success();
         // Whom the test's own clients trust.
         std::fs::copy(certificates.join("bundle.pem"), certificates.join("trusted.pem")).unwrap();
         let ports = Ports::reserve();
@@ -167,8 +167,8 @@ impl Mesh {
         if let Some(forged) = forged {
             request = request.header("x-forwarded-client-cert", forged);
         }
-        let response = client
-            .request(request.body(Body::empty()).unwrap())
+        let request = request.body(Body::empty()).unwrap();
+        let response = tower::ServiceExt::oneshot(client, request)
             .await
             .map_err(|error| error.to_string())?;
         let status = response.status().as_u16();
@@ -245,7 +245,7 @@ async fn two_sidecars_carry_calls_and_streams_and_nobody_else_gets_through() {
     // In plaintext, and with a certificate of another authority.
     http::get(mesh.inbound, CARD).await.unwrap_err();
     let stranger = mesh.directory.path().join("elsewhere");
-    muster(&[], &["certs", "init", stranger.to_str().unwrap()])
+    let _done = muster(&[], &["certs", "init", stranger.to_str().unwrap()])
         .await
         .success();
     let ours = mesh.directory.path().join("certificates");

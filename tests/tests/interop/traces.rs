@@ -242,6 +242,7 @@ async fn told(rotel: &Rotel, agent: &str, step: &str, target: &str, has_ended: b
             attempt.attributes.contains_key("muster.instance.id"),
             "{attempt:?}"
         );
+        drop(by_id);
         Ok(spans)
     })
     .await
@@ -265,7 +266,7 @@ async fn scraped(dev: &Dev) {
             "Seattle 2014-03-01 to 2014-03-02",
         ],
     ] {
-        dev.muster(&arguments).await.success();
+        let _output = dev.muster(&arguments).await.success();
     }
     // Refused, and counted.
     assert_ne!(dev.muster(&["send", "--agent", "nobody", "x"]).await.code, 0);
@@ -365,7 +366,7 @@ async fn scraped(dev: &Dev) {
     .await;
     let open = [("accept", "application/openmetrics-text; version=1.0.0")];
     let address = dev.metrics_address("workflow-engine");
-    let none = Vec::new().into();
+    let none = Vec::<u8>::new().into();
     let text = http::send(address, http::Method::GET, "/metrics", &open, none)
         .await
         .unwrap()

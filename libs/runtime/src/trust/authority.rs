@@ -1,23 +1,23 @@
 //! An authority for development: makes certificates that name workloads, and says what is in those that there are.
 //!
-//! It may certify names inside of its scope alone (name constraints of X.509), so that a machine that trusts it for this trusts it
-//! for nothing of the world's. SPIFFE ids are not constrained by X.509 as it is verified here; services hold an authority to its
-//! own trust domain themselves. Production has an authority of its own (SPIRE, cert-manager, Istio).
+//! It may certify host names inside of its scope alone (name constraints of X.509), so that a machine that trusts it for this trusts
+//! it for no site of the world's. Addresses are not constrained: BoringSSL, and with it Envoy, refuses authorities that constrain
+//! them. Nor are SPIFFE ids, by X.509 as it is verified here; services hold an authority to its own trust domain themselves.
+//! Production has an authority of its own (SPIRE, cert-manager, Istio).
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{
-    BasicConstraints, CertificateParams, CidrSubnet, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
-    GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints, SanType, date_time_ymd,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, GeneralSubtree,
+    IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints, SanType, date_time_ymd,
 };
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::server::ParsedCertificate;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use x509_cert::Certificate;
 use x509_cert::ext::pkix::name::{DirectoryString, GeneralName};
 use x509_cert::ext::pkix::{BasicConstraints as IsAuthority, NameConstraints as Permitted};
@@ -45,36 +45,19 @@ pub enum Error {
     Unreadable(String),
 }
 
-/// What an authority may certify, besides SPIFFE ids.
+/// What an authority may certify, besides SPIFFE ids and addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scope {
-    /// Names, with all below them.
+    /// Host names, with all below them.
     pub dns: Vec<String>,
-    /// Networks of addresses.
-    pub networks: Vec<IpNet>,
 }
 
 impl Scope {
-    /// Names and addresses that are nobody's in the world: this machine, a cluster's services, private networks.
+    /// Names that are nobody's in the world: this machine, a cluster's services.
     #[must_use]
     pub fn private() -> Self {
-        let v4 = |a, b, length| IpNet::new(IpAddr::V4(Ipv4Addr::new(a, b, 0, 0)), length);
-        let v6 = |first, last, length| {
-            IpNet::new(IpAddr::V6(Ipv6Addr::new(first, 0, 0, 0, 0, 0, 0, last)), length)
-        };
         Self {
             dns: ["localhost", "svc", "cluster.local"].map(str::to_owned).to_vec(),
-            networks: [
-                v4(127, 0, 8),
-                v4(10, 0, 8),
-                v4(172, 16, 12),
-                v4(192, 168, 16),
-                v6(0, 1, 128),
-                v6(0xfc00, 0, 7),
-            ]
-            .into_iter()
-            .flatten()
-            .collect(),
         }
     }
 }
@@ -128,7 +111,7 @@ impl Authority {
         let broken = |error: rcgen::Error| Error::Authority(error.to_string());
         let key = KeyPair::generate().map_err(broken)?;
         // Several authorities of one domain are told apart by their names.
-        let name = format!("Muster authority of {trust_domain}, {now}");
+        let name = format!("Muster authority of {trust_domain} ({now})");
         let mut parameters = parameters(&name, lifetime, now)?;
         parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         parameters.key_usages = USAGES.to_vec();
@@ -257,13 +240,8 @@ fn name_of(pem: &str) -> Result<String, String> {
 }
 
 fn constraints(scope: &Scope) -> NameConstraints {
-    let names = scope.dns.iter().cloned().map(GeneralSubtree::DnsName);
-    let networks = scope.networks.iter().map(|network| {
-        let network = network.trunc();
-        GeneralSubtree::IpAddress(CidrSubnet::from_addr_prefix(network.addr(), network.prefix_len()))
-    });
     NameConstraints {
-        permitted_subtrees: names.chain(networks).collect(),
+        permitted_subtrees: scope.dns.iter().cloned().map(GeneralSubtree::DnsName).collect(),
         excluded_subtrees: Vec::new(),
     }
 }
@@ -293,13 +271,6 @@ pub struct Description {
     /// Of an authority: the host names that it may certify, each with all below it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub permitted_dns: Vec<String>,
-    /// Of an authority: the networks in which it may certify addresses.
-    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "as_texts")]
-    pub permitted_networks: Vec<IpNet>,
-}
-
-fn as_texts<S: Serializer>(networks: &[IpNet], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(networks.iter().map(ToString::to_string))
 }
 
 impl Description {
@@ -347,7 +318,6 @@ fn description(certificate: &CertificateDer<'_>) -> Result<Description, String> 
         not_after: validity.end,
         is_authority,
         permitted_dns: Vec::new(),
-        permitted_networks: Vec::new(),
     };
     for name in names(&certificate)? {
         match name {
@@ -371,17 +341,8 @@ fn permitted(certificate: &Certificate, description: &mut Description) -> Result
         .and_then(|(_, constraints)| constraints.permitted_subtrees)
         .unwrap_or_default();
     for subtree in subtrees {
-        match subtree.base {
-            GeneralName::DnsName(name) => description.permitted_dns.push(name.to_string()),
-            GeneralName::IpAddress(bytes) => {
-                let (network, mask) = bytes.as_bytes().split_at(bytes.as_bytes().len() / 2);
-                if let (Some(network), Some(mask)) = (address(network), address(mask))
-                    && let Ok(network) = IpNet::with_netmask(network, mask)
-                {
-                    description.permitted_networks.push(network);
-                }
-            }
-            _ => {}
+        if let GeneralName::DnsName(name) = subtree.base {
+            description.permitted_dns.push(name.to_string());
         }
     }
     Ok(())
@@ -438,22 +399,10 @@ mod tests {
         assert!(!told.is_authority && issued.key.contains("PRIVATE KEY"));
         let ca = describe(own.certificate.as_bytes()).unwrap();
         assert!(ca[0].is_authority && told.issuer == ca[0].subject, "{ca:?}");
-        let scope = Scope::private();
-        assert_eq!(
-            (&ca[0].permitted_dns, &ca[0].permitted_networks),
-            (&scope.dns, &scope.networks)
-        );
-        for (dns, addresses) in [
-            (vec!["example.com"], vec![]),
-            (vec!["svc.example.com"], vec![]),
-            (vec![], vec!["8.8.8.8"]),
-            (vec!["ä"], vec![]),
-        ] {
-            let refused = authority.issue(&wish(&dns, &addresses), now()).unwrap_err();
-            assert!(
-                matches!(refused, Error::Wish(_)),
-                "{dns:?} {addresses:?} {refused}"
-            );
+        assert_eq!(ca[0].permitted_dns, Scope::private().dns);
+        for name in ["example.com", "svc.example.com", "ä"] {
+            let refused = authority.issue(&wish(&[name], &[]), now()).unwrap_err();
+            assert!(matches!(refused, Error::Wish(_)), "{name} {refused}");
         }
         assert!(matches!(describe(b"x"), Err(Error::Unreadable(_))));
     }

@@ -175,6 +175,18 @@ const TABLE: &[(&str, Methods)] = &[
         ],
     ),
     (
+        "muster.admin.v1.AdminService",
+        &[
+            ("GetLogLevel", look(Need::Reader)),
+            ("GetTraffic", look(Need::Reader)),
+            ("SetLogLevel", change(Need::Admin)),
+        ],
+    ),
+    (
+        "muster.workflow.v1.OptimizationService",
+        &[("GetOptimizationReport", look(Need::Reader))],
+    ),
+    (
         "muster.workflow.v1.WorkflowService",
         &[
             ("ValidateWorkflow", look(Need::Reader)),

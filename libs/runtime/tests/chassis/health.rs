@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use muster_runtime::health::Kind;
-use muster_runtime::{Chassis, Listeners, Shutdown, server};
+use muster_runtime::{Chassis, Listeners, Shutdown, server, trust};
 use muster_testkit::{http, wait_for};
 use tonic_health::pb::health_check_response::ServingStatus;
 
@@ -152,7 +152,14 @@ async fn a_service_that_waits_for_its_store_says_so_on_all_ports_and_then_has_th
     let listeners = Listeners::ephemeral().unwrap();
     let (data, health) = (listeners.data_address(), listeners.health_address());
     let shutdown = Shutdown::new();
-    let mut chassis = Chassis::new("example", &server::Config::default(), &[], shutdown.clone()).unwrap();
+    let mut chassis = Chassis::new(
+        "example",
+        &server::Config::default(),
+        &trust::Config::default(),
+        &[],
+        shutdown.clone(),
+    )
+    .unwrap();
     let latch = chassis
         .health
         .latch_because("opening", || "Redis is away".to_owned());

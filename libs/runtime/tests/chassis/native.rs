@@ -18,6 +18,7 @@ use muster_testkit::{http as plain, wait_for};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tower::ServiceExt as _;
 
 use crate::stage::{PATIENCE, Running, start};
 
@@ -107,7 +108,11 @@ async fn ask(client: &Direct, address: SocketAddr) -> Result<String, String> {
     let request = http::Request::get(format!("https://{address}/peer"))
         .body(tonic::body::Body::empty())
         .unwrap();
-    let response = client.request(request).await.map_err(|error| told(&error))?;
+    let response = client
+        .clone()
+        .oneshot(request)
+        .await
+        .map_err(|error| told(&error))?;
     let body = response
         .into_body()
         .collect()

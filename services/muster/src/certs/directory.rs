@@ -37,10 +37,11 @@ pub fn key_file(service: &str) -> String {
 pub fn failed(error: &authority::Error) -> Failure {
     match error {
         authority::Error::Wish(_) => Failure::usage(error.to_string()).with_remedy(
-            "name hosts and addresses that the authority may certify; `muster certs init` takes more with --permit-dns and \
-             --permit-ip",
+            "name hosts that the authority may certify; `muster certs init` takes more with --permit-dns",
         ),
-        authority::Error::Authority(_) | authority::Error::Unreadable(_) => Failure::failed(error.to_string()),
+        authority::Error::Authority(_) | authority::Error::Unreadable(_) => {
+            Failure::failed(error.to_string())
+        }
     }
 }
 
@@ -164,7 +165,6 @@ impl Directory {
             })?;
         let scope = Scope {
             dns: old.permitted_dns,
-            networks: old.permitted_networks,
         };
         let authority =
             Authority::new(&trust_domain, &scope, lifetime, now).map_err(|error| failed(&error))?;
