@@ -116,7 +116,6 @@ impl Chassis {
         shutdown: Shutdown,
     ) -> Result<Self, Error> {
         let clock: SharedClock = Arc::new(SystemClock::default());
-        let clock_of_gate = Arc::clone(&clock);
         let metrics = Metrics::new(definitions)?;
         let labels = [
             ("service", name.to_owned()),
@@ -134,6 +133,8 @@ impl Chassis {
         );
         let (tasks, ended) = Tasks::new(shutdown.clone());
         let (tracer, spans) = tracing_to(name, &clock, &metrics, &tasks)?;
+        let open = Trust::loopback();
+        let gate = Gate::new(&trust::Config::default(), server, &open, name, Arc::clone(&clock))?;
         let mut chassis = Self {
             tracer,
             spans,
@@ -142,10 +143,10 @@ impl Chassis {
             health,
             tasks,
             shutdown,
-            trust: Trust::loopback(),
+            trust: open,
             name,
             server: server.clone(),
-            gate: Arc::new(Gate::new(trust, server, name, clock_of_gate)?),
+            gate: Arc::new(gate),
             ended,
             hooks: Vec::new(),
             drained_by: None,
@@ -154,14 +155,17 @@ impl Chassis {
         Ok(chassis)
     }
 
-    /// Secures the data port as the section `trust` says, by this chassis' clock, and keeps certificates fresh.
+    /// Secures the data port as the section `trust` says, by this chassis' clock, and keeps certificates fresh. [`Self::new`] has done
+    /// it by the machine's clock; this is for who has set another.
     ///
     /// # Errors
     ///
     /// The section is wrong, or a file of it is.
     pub fn secure(&mut self, config: &trust::Config) -> Result<(), Error> {
-        let role = Workload::of_service(self.name);
-        self.trust = Trust::open(config, &self.server, role, Arc::clone(&self.clock))?;
+        let (role, clock) = (Workload::of_service(self.name), &self.clock);
+        self.trust = Trust::open(config, &self.server, role, Arc::clone(clock))?;
+        let gate = Gate::new(config, &self.server, &self.trust, self.name, Arc::clone(clock))?;
+        self.gate = Arc::new(gate);
         self.trust.attend(self);
         Ok(())
     }
@@ -376,7 +380,7 @@ impl Chassis {
                 "{path} has no policy; say in the table of `trust::policy` who may call it"
             )));
         }
-        let layers = Layers::new(
+        let layers = Arc::new(Layers::new(
             requests,
             self.tracer.clone(),
             Arc::clone(&self.clock),
@@ -384,17 +388,17 @@ impl Chassis {
             transcoder,
             Arc::clone(&self.gate),
             &self.server,
-        );
+        ));
         let router = grpc
             .merge(http)
             .fallback(fallback)
             .layer(axum::extract::DefaultBodyLimit::disable()) // `Layers::plain` bounds every body
             .layer(axum::middleware::from_fn_with_state(
-                layers.clone(),
+                Arc::clone(&layers),
                 Layers::plain,
             ))
             .layer(axum::middleware::from_fn_with_state(
-                layers.clone(),
+                Arc::clone(&layers),
                 Layers::admit,
             ))
             .layer(axum::middleware::from_fn_with_state(entrance, Entrance::pass))

@@ -47,6 +47,7 @@ fn ask(address: SocketAddr) -> std::io::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead as _, BufReader};
     use std::net::TcpListener;
 
     use super::*;
@@ -57,9 +58,13 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
-            let mut question = [0; 512];
-            let length = stream.read(&mut question).unwrap();
-            assert!(question[..length].starts_with(b"GET /ready HTTP/1.1\r\n"));
+            // All of it: what is left unread resets the connection.
+            let question: Vec<_> = BufReader::new(&stream)
+                .lines()
+                .map(Result::unwrap)
+                .take_while(|line| !line.is_empty())
+                .collect();
+            assert_eq!(question[0], "GET /ready HTTP/1.1");
             stream.write_all(answer.as_bytes()).unwrap();
         });
         server::Config {

@@ -111,25 +111,14 @@ pub struct Config {
     pub native: Native,
     /// Mesh mode.
     pub mesh: mesh::Config,
-    /// Roles of workloads that a certificate names, by service account or whole SPIFFE id.
+    /// Roles of workloads that a certificate names, by service account or whole SPIFFE id, in the place of those that they have by
+    /// `identities`: our services `service`, operators `admin`.
     pub services: BTreeMap<String, Vec<Role>>,
     /// The tokens of callers.
     pub tokens: token::Config,
     /// The audit log.
     pub audit: audit::Config,
 }
-
-/// Our own services, as they are called in certificates.
-const SERVICES: [&str; 8] = [
-    "registry",
-    "router",
-    "workflow-engine",
-    "weather",
-    "planning",
-    "customer-service",
-    "data-analysis",
-    "security-monitor",
-];
 
 impl Default for Config {
     fn default() -> Self {
@@ -144,7 +133,7 @@ impl Default for Config {
             callers: None,
             native: Native::default(),
             mesh: mesh::Config::default(),
-            services: SERVICES.map(|name| (name.to_owned(), vec![Role::Service])).into(),
+            services: BTreeMap::new(),
             tokens: token::Config::default(),
             audit: audit::Config::default(),
         }

@@ -11,16 +11,19 @@ use muster_runtime::trust::Trust;
 use muster_workflow_dsl::document::policy::Priority;
 
 use crate::approval::{self, ApprovalCommand};
-use crate::audit::{self, AuditCommand};
 use crate::bench::{self, BenchCommand};
-use crate::certs::{self, CertsCommand};
 use crate::connect::{self, Endpoints, Service, Token};
 use crate::failure::Failure;
 use crate::inbox::{self, BroadcastArguments, InboxCommand};
+use crate::observe::log_level;
+use crate::observe::optimize;
+use crate::observe::status;
 use crate::output::{Format, Output};
 use crate::sim::{self, SimArguments};
-use crate::token::{self, TokenCommand};
-use crate::{agents, backup, demo, dev, event, log_level, optimize, schedule, send, status, task, workflow};
+use crate::trust::audit::{self, AuditCommand};
+use crate::trust::certs::{self, CertsCommand};
+use crate::trust::token::{self, TokenCommand};
+use crate::{agents, backup, demo, dev, event, schedule, send, task, workflow};
 
 /// A control plane for fleets of AI agents: registry, router, durable workflows.
 #[derive(Debug, Parser)]

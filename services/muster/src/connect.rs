@@ -25,9 +25,9 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::certs::{self, BUNDLE, OPERATOR};
 use crate::failure::Failure;
 use crate::read;
+use crate::trust::certs::{self, BUNDLE, OPERATOR};
 
 /// Largest answer the command line takes: a chart or a large output, not a flood.
 const MAX_ANSWER_BYTES: usize = 64 << 20;

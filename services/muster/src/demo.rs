@@ -18,8 +18,8 @@ use crate::dev::Directory;
 use crate::examples::{self, Example};
 use crate::failure::Failure;
 use crate::fleet::{self, Fleet};
+use crate::observe::status::Picture;
 use crate::output::Output;
-use crate::status::Picture;
 use crate::workflow;
 
 const BANNER: &str = r"

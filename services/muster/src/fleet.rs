@@ -17,11 +17,12 @@ use muster_runtime::{Error, Listeners, Shutdown};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
+use crate::agents;
 use crate::cli::Ports;
 use crate::connect::{self, Endpoints, Token};
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
-use crate::{agents, certs};
+use crate::trust::certs;
 
 pub use config::Config;
 use member::{MEMBERS, Member, Settings};

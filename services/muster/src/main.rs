@@ -2,10 +2,8 @@
 
 mod agents;
 mod approval;
-mod audit;
 mod backup;
 mod bench;
-mod certs;
 mod cli;
 mod connect;
 mod demo;
@@ -16,18 +14,14 @@ mod failure;
 mod fleet;
 mod inbox;
 mod listing;
-mod log_level;
-#[cfg(test)]
-mod metrics_table;
-mod optimize;
+mod observe;
 mod output;
 mod read;
 mod schedule;
 mod send;
 mod sim;
-mod status;
 mod task;
-mod token;
+mod trust;
 mod workflow;
 
 fn main() -> std::process::ExitCode {

@@ -36,10 +36,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use muster_rpc::channel;
 use muster_rpc::endpoint::Endpoint;
 use muster_runtime::clock::SharedClock;
 use muster_runtime::health::Kind;
+use muster_runtime::trust::{Identity, Workload};
 use muster_runtime::{Chassis, Error};
 use tokio::time::MissedTickBehavior;
 
@@ -103,9 +103,9 @@ pub async fn open(
 }
 
 impl Opened {
-    /// What is known from now on, with the tasks and the check that it needs.
+    /// What is known from now on, with the tasks and the check that it needs. To the others this registry is `identity`.
     #[must_use]
-    pub fn attended(self, observer: &Arc<Observer>, chassis: &Chassis) -> Arc<Hub> {
+    pub fn attended(self, observer: &Arc<Observer>, chassis: &Chassis, identity: &Identity) -> Arc<Hub> {
         let Self {
             hub,
             own,
@@ -120,8 +120,8 @@ impl Opened {
         });
         for (index, (origin, endpoint)) in peers.into_iter().enumerate() {
             let hub = Arc::clone(&hub);
+            let registry = identity.channel(&endpoint, &chassis.trust.to(Workload::Registry));
             tasks.essential_until_shutdown(format!("region {}", origin.region), async move {
-                let registry = channel::connect_lazy(&endpoint);
                 follower::follow(hub, index, origin, registry).await;
                 Ok::<(), Infallible>(())
             });

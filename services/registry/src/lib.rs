@@ -47,6 +47,7 @@ use std::time::Duration;
 
 use muster_rpc::outbound::Outbound;
 use muster_runtime::health::Kind;
+use muster_runtime::trust::Identity;
 use muster_runtime::{Chassis, Error, Listeners, Shutdown, Surface};
 
 pub use config::{Config, Settings};
@@ -80,8 +81,9 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
     };
     let store = opened.attended(&chassis);
     let observer = Arc::new(Observer::new(chassis.metrics.clone()));
+    let identity = Identity::new(&config.trust.tokens, "registry").map_err(Error::Other)?;
     let opened = federation::open(settings, &store, &clock).await?;
-    let hub = opened.map(|opened| opened.attended(&observer, &chassis));
+    let hub = opened.map(|opened| opened.attended(&observer, &chassis, &identity));
     let registry = Registry::new(
         Stores::new(Arc::clone(&store), hub),
         Arc::clone(&clock),

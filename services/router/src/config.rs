@@ -538,6 +538,7 @@ mod tests {
                 "router.redis.patience_seconds",
                 "router.registry_url",
                 "router.public_url",
+                "router.region_order",
                 "router.max_messages_in_flight",
                 "router.api_rate_limit",
                 "router.deduplication_durable_seconds",

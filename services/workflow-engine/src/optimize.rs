@@ -431,7 +431,8 @@ mod tests {
                 prop_assert!(next.abs_diff(now) <= (configured / 10).max(1));
                 now = next;
             }
-            let idle = Series { count: 20.0, ..Series::default() };
+            let mut idle = Series::default();
+            for _ in 0..20 { idle.add(0.0, true); }
             for _ in 0..3_000 { now = slots(now, configured, most, &idle); }
             prop_assert_eq!(now, configured);
         }

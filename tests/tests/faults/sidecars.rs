@@ -28,6 +28,8 @@ const CARD: &str = "/.well-known/agent-card.json";
 struct Mesh {
     directory: TempDir,
     router: Program,
+    /// Who asks.
+    token: String,
     /// Where the agent itself listens, and where its sidecar does.
     agent: SocketAddr,
     inbound: SocketAddr,
@@ -62,7 +64,23 @@ impl Mesh {
         let agent = in_mesh(Program::named("muster-agent-weather"))
             .env("MUSTER__AGENT__REGISTRY_URL", nowhere)
             .env("MUSTER__AGENT__DATA_DIRECTORY", format!("{data}/agents"));
+        // No sidecar speaks for callers from outside: they have tokens.
+        let tokens = directory.path().join("tokens").display().to_string();
+        let _done = muster(&[], &["token", "keys", &tokens]).await.success();
+        let key = format!("{tokens}/token-key.pem");
+        let issue = [
+            "token",
+            "issue",
+            "--key",
+            &key,
+            "--subject",
+            "ada",
+            "--role",
+            "agent-writer",
+        ];
+        let token = muster(&[], &issue).await.success().stdout.trim().to_owned();
         let router = in_mesh(Program::named("muster-router"))
+            .env("MUSTER__TRUST__TOKENS__JWKS_FILE", format!("{tokens}/jwks.json"))
             .env("MUSTER__ROUTER__REGISTRY_URL", registry.url())
             .env("MUSTER__ROUTER__DATA_DIRECTORY", format!("{data}/router"));
 
@@ -118,6 +136,7 @@ impl Mesh {
             agent: agent.data_address(),
             directory,
             router,
+            token,
             inbound,
             _ports: ports,
             _running: running,
@@ -135,7 +154,10 @@ impl Mesh {
     }
 
     async fn send(&self, more: &[&str]) -> Finished {
-        let environment = [("MUSTER_ROUTER_URL".to_owned(), self.router.url())];
+        let environment = [
+            ("MUSTER_ROUTER_URL".to_owned(), self.router.url()),
+            ("MUSTER_TOKEN".to_owned(), self.token.clone()),
+        ];
         let mut arguments = vec!["send", "--agent", "weather", QUESTION, "-o", "json"];
         arguments.extend(more);
         muster(&environment, &arguments).await

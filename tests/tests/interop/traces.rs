@@ -266,8 +266,12 @@ async fn scraped(dev: &Dev) {
             "Seattle 2014-03-01 to 2014-03-02",
         ],
     ] {
-        let _output = dev.muster(&arguments).await.success();
+        let _answered = dev.muster(&arguments).await.success();
     }
+    let registry = dev.url("registry");
+    let registry = registry.trim_start_matches("http://").parse().unwrap();
+    let found = http::get(registry, "/v1/instances?skills=weather_forecasting").await;
+    assert_eq!(found.unwrap().status, 200);
     // Refused, and counted.
     assert_ne!(dev.muster(&["send", "--agent", "nobody", "x"]).await.code, 0);
     let expected = [

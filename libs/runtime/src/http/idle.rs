@@ -8,6 +8,7 @@
 //! Rejected: a timer that each request resets (two locks of the timer for each request), and looking at the bytes that pass (pings
 //! are bytes, too). What is looked at is a counter, now and then, so that a connection ends after at most twice the time.
 
+use std::convert::Infallible;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -107,8 +108,15 @@ pub(super) async fn serve<C: GracefulConnection>(
         () = activity.idle(limit) => {}
         () = stop => {}
     }
-    let ((), outcome) = tokio::join!(graceful.shutdown(), served);
-    outcome
+    // It waits for the connection to be dropped, which it is when this returns.
+    let telling = async {
+        graceful.shutdown().await;
+        std::future::pending::<Infallible>().await
+    };
+    tokio::select! {
+        outcome = served => outcome,
+        never = telling => match never {},
+    }
 }
 
 #[cfg(test)]

@@ -33,8 +33,7 @@ const UNTRACED: [&str; 3] = [
     "/muster.registry.v1.RegistryService/Heartbeat",
 ];
 
-/// What the layers need.
-#[derive(Clone)]
+/// What the layers need. One for all requests: each of them holds it three times.
 pub(crate) struct Layers {
     requests: Requests,
     tracer: Tracer,
@@ -72,7 +71,7 @@ impl Layers {
 
     /// The outermost middleware: catches and counts. The duration is until the head, the count of a gRPC request
     /// when its status is known.
-    pub(crate) async fn guard(State(layers): State<Self>, request: Request, next: Next) -> Response {
+    pub(crate) async fn guard(State(layers): State<Arc<Self>>, request: Request, next: Next) -> Response {
         let grpc = answers::is_grpc(request.headers());
         let method = method_label(request.method());
         let route = layers.requests.route(method, &layers.endpoint(&request));
@@ -139,7 +138,7 @@ impl Layers {
     }
 
     /// The middle one: lets through who may, and knows who it is.
-    pub(crate) async fn admit(State(layers): State<Self>, request: Request, next: Next) -> Response {
+    pub(crate) async fn admit(State(layers): State<Arc<Self>>, request: Request, next: Next) -> Response {
         let (rule, action) = layers.rule(&request);
         let grpc = answers::is_grpc(request.headers());
         let (request, object) = layers.about(request, rule, &action, grpc).await;
@@ -203,7 +202,7 @@ impl Layers {
 
     /// The inner middleware: bounds the bodies of plain HTTP and gives refusals that have none of their own a JSON
     /// body; keeps everything but gRPC away from the gRPC services.
-    pub(crate) async fn plain(State(layers): State<Self>, request: Request, next: Next) -> Response {
+    pub(crate) async fn plain(State(layers): State<Arc<Self>>, request: Request, next: Next) -> Response {
         let request = timed(request, layers.body_timeout);
         let path = request.uri().path();
         if layers.contract.serves(path) {

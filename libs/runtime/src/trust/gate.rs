@@ -35,7 +35,7 @@ use super::peer::Peer;
 use super::policy::{self, Need, Rule};
 use super::spiffe::SpiffeId;
 use super::token::{Unverified, Verifier};
-use super::{Config, Mode};
+use super::{Config, Mode, Trust, Workload};
 use crate::clock::SharedClock;
 use crate::server;
 use crate::transcode::refused;
@@ -71,6 +71,8 @@ pub(crate) struct Gate {
     /// Whether callers are to come through the router.
     is_behind_router: AtomicBool,
     verifier: Option<Verifier>,
+    /// Which workload an id is of.
+    trust: Trust,
     services: BTreeMap<String, Roles>,
     failures: Failures,
     audit: Option<Arc<Log>>,
@@ -86,6 +88,7 @@ impl Gate {
     pub(crate) fn new(
         config: &Config,
         server: &server::Config,
+        trust: &Trust,
         name: &str,
         clock: SharedClock,
     ) -> Result<Self, crate::Error> {
@@ -97,6 +100,7 @@ impl Gate {
         Ok(Self {
             is_open: config.mode(server) == Mode::Loopback && !config.tokens.required,
             is_behind_router: AtomicBool::new(false),
+            trust: trust.clone(),
             verifier: Verifier::new(&config.tokens, Arc::clone(&clock)).map_err(other)?,
             services: config
                 .services
@@ -347,14 +351,21 @@ impl Gate {
         Box::new(Error::new(Reason::Unauthenticated, why))
     }
 
-    /// A workload as a caller, by its whole id or its service account.
+    /// A workload as a caller: with the roles that its whole id or its service account has by configuration, else with those of what
+    /// it is. The operator's command line is an admin; a stranger has none.
     fn workload(&self, id: &SpiffeId) -> Arc<Caller> {
         let account = id.service().map(|(_, account)| account);
-        let roles = self
+        let configured = self
             .services
             .get(id.as_str())
             .or_else(|| self.services.get(account?));
-        let roles = roles.copied().unwrap_or_default();
+        let roles = configured.copied().unwrap_or_else(|| {
+            let role = self.trust.workload_of(id).map(|workload| match workload {
+                Workload::Operator => Role::Admin,
+                Workload::Registry | Workload::Router | Workload::Engine | Workload::Agent => Role::Service,
+            });
+            role.into_iter().collect()
+        });
         Caller::new(Kind::Service, None, id.as_str(), roles, Grants::default())
     }
 }

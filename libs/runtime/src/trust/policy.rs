@@ -247,11 +247,7 @@ const TABLE: &[(&str, Methods)] = &[
     ),
     (
         "grpc.health.v1.Health",
-        &[
-            ("Check", look(Need::Nothing)),
-            ("List", look(Need::Nothing)),
-            ("Watch", look(Need::Nothing)),
-        ],
+        &[("Check", look(Need::Nothing)), ("Watch", look(Need::Nothing))],
     ),
     (
         "grpc.reflection.v1.ServerReflection",

@@ -29,7 +29,14 @@ async fn ask(running: &Running, said: &[&str]) -> (u16, String) {
         .iter()
         .map(|value| ("x-forwarded-client-cert", *value))
         .collect();
-    let answer = http::send(running.data, Method::GET, "/peer", &headers, Vec::new().into()).await;
+    let answer = http::send(
+        running.data,
+        Method::GET,
+        "/.well-known/agent-card.json",
+        &headers,
+        Vec::new().into(),
+    )
+    .await;
     let answer = answer.unwrap();
     (answer.status.as_u16(), answer.text())
 }

@@ -105,7 +105,7 @@ fn client(security: &Security) -> Direct {
 }
 
 async fn ask(client: &Direct, address: SocketAddr) -> Result<String, String> {
-    let request = http::Request::get(format!("https://{address}/peer"))
+    let request = http::Request::get(format!("https://{address}/.well-known/agent-card.json"))
         .body(tonic::body::Body::empty())
         .unwrap();
     let response = client
@@ -162,7 +162,9 @@ async fn those_get_in_whom_the_table_admits_and_nobody_else() {
     for refused in [
         ours.asks("planning", address).await,
         theirs.asks("router", address).await,
-        plain::get(address, "/peer").await.map(|answer| answer.text()),
+        plain::get(address, "/.well-known/agent-card.json")
+            .await
+            .map(|answer| answer.text()),
     ] {
         refused.unwrap_err();
     }

@@ -83,7 +83,8 @@ fn routes(held: &Arc<Notify>, arrived: &Arc<Notify>) -> Router {
             get(|| async { Body::from_stream(panics_after("begun")) }),
         )
         .route(
-            "/peer",
+            // A path that asks nobody who he is.
+            "/.well-known/agent-card.json",
             get(
                 |Extension(peer): Extension<Peer>, headers: http::HeaderMap| async move {
                     // What a proxy says is nobody's to read further in.

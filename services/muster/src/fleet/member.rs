@@ -8,9 +8,9 @@ use muster_runtime::config::Mistakes;
 use muster_runtime::{Error, Listeners, Shutdown, server, trust};
 
 use super::Config;
-use crate::certs;
 use crate::cli::Ports;
 use crate::connect::{self, Endpoints};
+use crate::trust::certs;
 
 type Run = Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
 

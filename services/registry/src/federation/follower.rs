@@ -13,7 +13,7 @@ use muster_api::registry::{self as proto, HeartbeatRequest, RemovalReason, Watch
 use muster_api::time;
 use muster_rpc::backoff::Backoff;
 use muster_rpc::following::{Position, Step};
-use tonic::transport::Channel;
+use muster_runtime::trust::identity::Channel;
 use tonic::{Status, Streaming};
 
 use super::hub::Hub;

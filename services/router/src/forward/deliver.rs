@@ -104,6 +104,27 @@ impl Taken for Inbound {
     }
 }
 
+/// The same, with why the last of those who were tried could not be reached.
+fn because(nobody: Error, unreached: Option<String>) -> Error {
+    match (nobody, unreached) {
+        (
+            Error::NoInstance {
+                target,
+                why,
+                cause,
+                retry_after,
+            },
+            Some(detail),
+        ) => Error::NoInstance {
+            target,
+            why: format!("{why}: {detail}"),
+            cause,
+            retry_after,
+        },
+        (nobody, _) => nobody,
+    }
+}
+
 impl Forwarder {
     /// Delivers a call that has one answer.
     pub(super) async fn deliver_single(
@@ -173,6 +194,7 @@ impl Forwarder {
         let mut tried = BTreeSet::new();
         let mut paid = BTreeSet::new();
         let mut last = None;
+        let mut unreached = None;
         for _ in 0..self.parts.limits.attempts.max(1) {
             let now = self.now();
             if times.expiry.is_some_and(|expiry| expiry.remaining(now).is_none()) {
@@ -182,7 +204,7 @@ impl Forwarder {
                 Some(chosen) => chosen,
                 None => match self.next(delivery, &tried) {
                     Ok(chosen) => chosen,
-                    Err(nobody) => return Err(last.unwrap_or(nobody)),
+                    Err(nobody) => return Err(last.unwrap_or_else(|| because(nobody, unreached))),
                 },
             };
             let left = match times.deadline.map(|deadline| deadline.remaining(now)) {
@@ -210,17 +232,23 @@ impl Forwarder {
                 Err(ended) => ended,
             };
             let instance = Arc::clone(&chosen.instance);
+            if let Ended::Failed(Failure::NeverReached(detail)) = &ended {
+                unreached = Some(detail.clone());
+            }
             match self.consider(delivery, chosen, ended, left) {
                 Next::Move(error) => last = error.or(last),
                 Next::Stop(error) => return Err(error),
             }
             tried.insert(instance.key());
         }
-        Err(last.unwrap_or_else(|| Error::NoInstance {
-            target: scope.name(),
-            why: format!("{} were tried and none could be reached", tried.len()),
-            cause: "unreachable",
-            retry_after: Duration::from_secs(1),
+        Err(last.unwrap_or_else(|| {
+            let nobody = Error::NoInstance {
+                target: scope.name(),
+                why: format!("{} were tried and none could be reached", tried.len()),
+                cause: "unreachable",
+                retry_after: Duration::from_secs(1),
+            };
+            because(nobody, unreached)
         }))
     }
 

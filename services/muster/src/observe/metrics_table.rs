@@ -3,9 +3,13 @@
 use muster_runtime::metrics::{Definition, STANDARD, rows};
 
 /// Who has them, and which.
-fn all() -> [(&'static str, &'static [Definition]); 6] {
+fn all() -> [(&'static str, &'static [Definition]); 7] {
     [
         ("Every service", STANDARD),
+        (
+            "Every service, of those it speaks with",
+            muster_runtime::trust::metrics::DEFINITIONS,
+        ),
         ("Registry", muster_registry::metrics::DEFINITIONS),
         ("Router", muster_router::metrics::DEFINITIONS),
         ("Workflow engine", muster_workflow_engine::metrics::DEFINITIONS),
