@@ -1,6 +1,8 @@
 //! Traces as a collector gets them that is not ours (`rotel`): one trace from a caller through the engine, the router and two agents,
 //! which goes on after a kill. And what a scraper sees of the same.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
