@@ -125,6 +125,9 @@ async fn keep_alive(etcd: &mut Process, leases: u32, rate: u32, seconds: u64) ->
     grpc.ready()
         .await
         .map_err(|error| Failure::failed(format!("{NAME}: {error}")))?;
+    // etcd answers the stream once something has come in it.
+    let ended = |_| Failure::failed(format!("{NAME} ended the stream"));
+    queue.send(KeepAlive { id: 1 }).await.map_err(ended)?;
     let request = ReceiverStream::new(keep_alives).into_request();
     let answers = grpc.streaming(
         request,
@@ -137,7 +140,7 @@ async fn keep_alive(etcd: &mut Process, leases: u32, rate: u32, seconds: u64) ->
     let (before, began) = (etcd.used(), clock.monotonic());
     let total = u64::from(rate) * seconds;
     let sending = async {
-        let mut sent = 0;
+        let mut sent = 1;
         let mut tick = tokio::time::interval(TICK);
         while sent < total {
             tick.tick().await;
@@ -148,7 +151,6 @@ async fn keep_alive(etcd: &mut Process, leases: u32, rate: u32, seconds: u64) ->
                 / 1_000;
             while sent < due.min(total) {
                 let id = 1 + i64::try_from(sent % u64::from(leases.max(1))).unwrap_or_default();
-                let ended = |_| Failure::failed(format!("{NAME} ended the stream"));
                 queue.send(KeepAlive { id }).await.map_err(ended)?;
                 sent += 1;
             }
