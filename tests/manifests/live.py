@@ -114,7 +114,8 @@ def main():
         wait_for("every target to be scraped", lambda: len(ask(prometheus, 'up{job="muster"} == 1')) == len(fleet["services"]))
         # Twice: a rate is the growth of a series that was seen before.
         work(fleet, folder, port)
-        wait_for("what was counted", lambda: ask(prometheus, "router_calls_total"))
+        worked = time.time()
+        wait_for("every target to be scraped after the work", lambda: scraped_since(prometheus, worked, len(fleet["services"])))
         work(fleet, folder, port)
         problems = wait_for_none(lambda: asked_for_what_is_not_there(prometheus))
         problems += rare_ones_that_are_no_metrics() + autoscaled_by_what_is_not_there(prometheus)
@@ -324,6 +325,13 @@ def api(prometheus, path, **parameters):
 
 def ask(prometheus, query):
     return api(prometheus, "query", query=query)["result"]
+
+
+def scraped_since(prometheus, moment, targets):
+    """Whether so many targets were scraped after a moment, in seconds since 1970."""
+    # Of a selector alone: of what is computed, it is the time of the query.
+    scrapes = ask(prometheus, 'timestamp(up{job="muster"})')
+    return sum(float(scrape["value"][1]) > moment for scrape in scrapes) == targets
 
 
 SELECTOR = re.compile(r"(?<![\w:$\"])([a-zA-Z_:][\w:]*)\s*(\{[^}]*\})?(?!\w)(?!\s*\()")
