@@ -133,9 +133,8 @@ impl Chassis {
         );
         let (tasks, ended) = Tasks::new(shutdown.clone());
         let (tracer, spans) = tracing_to(name, &clock, &metrics, &tasks)?;
-        let open = Trust::loopback();
-        let gate = Gate::new(&trust::Config::default(), server, &open, name, Arc::clone(&clock))?;
-        let mut chassis = Self {
+        let (trust, gate) = secured(trust, server, name, &clock)?;
+        let chassis = Self {
             tracer,
             spans,
             clock,
@@ -143,15 +142,15 @@ impl Chassis {
             health,
             tasks,
             shutdown,
-            trust: open,
+            trust,
             name,
             server: server.clone(),
-            gate: Arc::new(gate),
+            gate,
             ended,
             hooks: Vec::new(),
             drained_by: None,
         };
-        chassis.secure(trust)?;
+        chassis.trust.attend(&chassis);
         Ok(chassis)
     }
 
@@ -162,10 +161,7 @@ impl Chassis {
     ///
     /// The section is wrong, or a file of it is.
     pub fn secure(&mut self, config: &trust::Config) -> Result<(), Error> {
-        let (role, clock) = (Workload::of_service(self.name), &self.clock);
-        self.trust = Trust::open(config, &self.server, role, Arc::clone(clock))?;
-        let gate = Gate::new(config, &self.server, &self.trust, self.name, Arc::clone(clock))?;
-        self.gate = Arc::new(gate);
+        (self.trust, self.gate) = secured(config, &self.server, self.name, &self.clock)?;
         self.trust.attend(self);
         Ok(())
     }
@@ -468,6 +464,18 @@ fn tracing_to(
     tasks.spawn("trace export", sender.run());
     let tracer = Tracer::new(config.sample_ratio, Arc::clone(clock), queue.clone());
     Ok((tracer, Some(queue)))
+}
+
+/// How the service `name` knows peers and callers, as the section `trust` says.
+fn secured(
+    config: &trust::Config,
+    server: &server::Config,
+    name: &str,
+    clock: &SharedClock,
+) -> Result<(Trust, Arc<Gate>), Error> {
+    let trust = Trust::open(config, server, Workload::of_service(name), Arc::clone(clock))?;
+    let gate = Gate::new(config, server, &trust, name, Arc::clone(clock))?;
+    Ok((trust, Arc::new(gate)))
 }
 
 async fn run_hooks(hooks: Vec<(String, Hook)>, deadline: Instant) {

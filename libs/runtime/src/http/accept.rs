@@ -12,7 +12,6 @@ use axum::Router;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use muster_rpc::gather::{Gathered, Gathering};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -50,7 +49,6 @@ pub(crate) async fn serve(
 ) -> usize {
     let builder = Arc::new(protocol(config));
     let (head_timeout, idle_timeout) = (config.head_timeout(), config.idle_timeout());
-    let graceful = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(config.max_connections));
     let arrivals = handshakes.map(|handshakes| Arc::new(Arrivals::new(handshakes)));
     // Where hands are shaken first, a connection gets its place afterwards.
@@ -77,7 +75,6 @@ pub(crate) async fn serve(
             head_timeout,
             idle_timeout,
             stop: shutdown.clone(),
-            watcher: graceful.watcher(),
         };
         let seat = workers.as_ref().and_then(Workers::seat);
         let runtime = seat
@@ -108,8 +105,14 @@ pub(crate) async fn serve(
         connections.spawn_on(serving, &runtime);
     }
     drop(listener);
+    // Each has heard of the shutdown, and ends by itself.
+    let all_ended = async {
+        while let Some(ended) = connections.join_next().await {
+            tell_panic(ended);
+        }
+    };
     tokio::select! {
-        () = graceful.shutdown() => {}
+        () = all_ended => {}
         () = drain => {}
     }
     while connections.try_join_next().is_some() {} // those that ended are not cut
@@ -148,8 +151,6 @@ struct Connection {
     idle_timeout: Duration,
     /// When it is to finish.
     stop: Shutdown,
-    /// Who waits for all connections waits for this one.
-    watcher: Watcher,
 }
 
 impl Connection {
@@ -188,7 +189,6 @@ impl Connection {
         if let Err(error) = Gathering::new(served).await {
             tracing::debug!(%error, "a connection ended with an error");
         }
-        drop(self.watcher);
     }
 }
 

@@ -267,12 +267,7 @@ async fn a_registry_that_is_away_keeps_its_agents_here_for_the_grace_and_brings_
     us.granted(instance("weather", &["s"])).await;
     let here = [("weather", "us", Some("us"))];
     lists(&mut eu, &here).await;
-    let mut stream = eu
-        .client
-        .watch_agents(proto::WatchAgentsRequest::default())
-        .await
-        .unwrap()
-        .into_inner();
+    let mut stream = eu.watch().await;
     stream.message().await.unwrap().unwrap();
 
     let place = us.data;

@@ -17,7 +17,7 @@ use muster_runtime::{Listeners, Shutdown};
 use muster_testkit::{FakeAgent, http, wait_for};
 use tokio::task::JoinSet;
 use tonic::transport::Channel;
-use tonic::{Code, Status};
+use tonic::{Code, Status, Streaming};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -78,6 +78,12 @@ impl Server {
             .register(request)
             .await
             .map(tonic::Response::into_inner)
+    }
+
+    /// Watches all, from the beginning.
+    async fn watch(&mut self) -> Streaming<proto::WatchAgentsResponse> {
+        let stream = self.client.watch_agents(proto::WatchAgentsRequest::default());
+        stream.await.expect("watched").into_inner()
     }
 
     async fn granted(&mut self, instance: proto::Instance) -> proto::Lease {
@@ -387,12 +393,7 @@ async fn pages_go_through_all_agents_once() {
 async fn watchers_hear_of_arrivals_changes_and_farewells() {
     let mut server = Server::start_without_probe().await;
     let first = server.granted(instance("first", &["s"])).await;
-    let mut stream = server
-        .client
-        .watch_agents(proto::WatchAgentsRequest::default())
-        .await
-        .unwrap()
-        .into_inner();
+    let mut stream = server.watch().await;
     let snapshot = stream.message().await.unwrap().unwrap();
     let mut revision = snapshot.revision;
     assert!(matches!(snapshot.change, Some(Change::Snapshot(snapshot)) if snapshot.instances.len() == 1));
@@ -436,12 +437,7 @@ async fn an_agent_that_falls_silent_is_forgotten_and_watchers_are_told() {
         ..Settings::default()
     };
     let mut server = Server::start(quick).await;
-    let mut stream = server
-        .client
-        .watch_agents(proto::WatchAgentsRequest::default())
-        .await
-        .unwrap()
-        .into_inner();
+    let mut stream = server.watch().await;
     stream.message().await.unwrap().unwrap();
     let lease = server.granted(instance("silent", &["s"])).await;
     assert!(matches!(
@@ -474,12 +470,7 @@ async fn a_watcher_who_does_not_read_is_cut_off_and_starts_over() {
     let mut large = instance("weather", &["s"]);
     large.card.as_mut().unwrap().description = "x".repeat(60_000);
     let lease = server.granted(large).await;
-    let mut stream = server
-        .client
-        .watch_agents(proto::WatchAgentsRequest::default())
-        .await
-        .unwrap()
-        .into_inner();
+    let mut stream = server.watch().await;
     // Far more bytes than the connection's windows hold, so that the queue of 8 overflows.
     for step in 0..400_u32 {
         server.beat(&lease, f64::from(step % 100) / 100.0).await.unwrap();
@@ -492,12 +483,7 @@ async fn a_watcher_who_does_not_read_is_cut_off_and_starts_over() {
         }
     };
     assert_eq!(told(&ended).reason, Reason::WatchOverrun);
-    let mut again = server
-        .client
-        .watch_agents(proto::WatchAgentsRequest::default())
-        .await
-        .unwrap()
-        .into_inner();
+    let mut again = server.watch().await;
     assert!(matches!(
         again.message().await.unwrap().unwrap().change,
         Some(Change::Snapshot(_))
@@ -513,12 +499,7 @@ async fn a_shutdown_ends_streams_with_the_reason_and_the_service_with_success() 
             .is_ok_and(|answer| answer.status == 200)
     })
     .await;
-    let mut stream = server
-        .client
-        .watch_agents(proto::WatchAgentsRequest::default())
-        .await
-        .unwrap()
-        .into_inner();
+    let mut stream = server.watch().await;
     stream.message().await.unwrap().unwrap();
     server.shutdown.trigger();
     let ended = stream.message().await.unwrap_err();
