@@ -3,11 +3,13 @@
 //! Two kinds: that of one target (an agent, or the agents of a skill), and the router's own, which lists the skills
 //! of all. In a target's card the URLs of JSON-RPC and HTTP+JSON end in `/{target}`; the gRPC interface is the bare address with
 //! the target as its tenant. Everything else is as the agent says it, except signatures, which would no longer fit; where a key
-//! is configured the router's own takes their place (`http.rs`), and what the agent asks for from who calls it: that is the
-//! router ([`crate::credentials`]).
+//! is configured the router's own takes their place, and what the agent asks for from who calls it: that is the
+//! router ([`crate::credentials`]). So it is with the extended card, which the agent itself is asked for.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use muster_a2a::card::sign::Signer;
 use muster_api::a2a::{AgentCapabilities, AgentCard, AgentExtension, AgentInterface, AgentSkill};
 use muster_api::extension::ROUTING;
 use muster_rpc::endpoint::Endpoint;
@@ -16,6 +18,31 @@ use crate::call::SUPPORTED_VERSION;
 use crate::error::Error;
 use crate::fleet::View;
 use crate::target::Target;
+
+/// Where clients reach the router, and what its cards are signed with.
+#[derive(Clone)]
+pub struct Front {
+    /// Where clients reach the router.
+    pub public: Endpoint,
+    /// Signs the cards.
+    pub signer: Option<Arc<Signer>>,
+}
+
+impl Front {
+    /// The card with the router's signature, where it has a key. The agent's own are gone: they are of the card that the agent
+    /// serves itself, and the registry has checked them.
+    ///
+    /// # Errors
+    /// There is something in the card that cannot be signed.
+    pub fn signed(&self, mut card: AgentCard) -> Result<AgentCard, String> {
+        if let Some(signer) = &self.signer {
+            signer
+                .sign(&mut card)
+                .map_err(|what| format!("the card cannot be signed: {what}"))?;
+        }
+        Ok(card)
+    }
+}
 
 /// The card of a target, with the router at `public` as the way in.
 ///
@@ -31,7 +58,12 @@ pub fn of_target(view: &View, target: &Target, public: &Endpoint) -> Result<Agen
             retry_after: std::time::Duration::from_secs(1),
         });
     };
-    let mut card = AgentCard::clone(&first.card);
+    Ok(through_router(AgentCard::clone(&first.card), target, public))
+}
+
+/// An agent's card, with the router at `public` as the way in.
+#[must_use]
+pub fn through_router(mut card: AgentCard, target: &Target, public: &Endpoint) -> AgentCard {
     if let Target::Skill(skill) = target {
         card.skills.retain(|known| known.id == *skill);
     }
@@ -44,7 +76,7 @@ pub fn of_target(view: &View, target: &Target, public: &Endpoint) -> Result<Agen
         skill.security_requirements.clear();
     }
     declare_routing(&mut card);
-    Ok(card)
+    card
 }
 
 /// The router's own card: the skills of all agents, by id.

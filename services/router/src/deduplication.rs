@@ -3,7 +3,8 @@
 //! The first call with an id leads and does the work. While it is under way, others with the same id and body wait
 //! for its answer; for a while afterwards they get the same answer again. The same id with another body is refused.
 //! Only answers are kept: after a failure the next call with that id leads anew, and so does one of those who wait
-//! when the leader leaves without an answer.
+//! when the leader leaves without an answer. Where a message was given to an instance and nobody knows what became of it, the
+//! instance is kept, too: the next call goes there first, where an agent that knows its messages does not begin again.
 //!
 //! The window lives in memory and is bounded by entries, by bytes and by age; the oldest answers go first. What it
 //! promises is therefore "not twice in quick succession": a step key or an idempotent agent covers the rest.
@@ -16,6 +17,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::error::Error;
+use crate::fleet;
 
 /// Most calls that wait for one answer.
 const MOST_FOLLOWERS: usize = 64;
@@ -55,8 +57,8 @@ pub struct Window<A> {
 #[derive(Debug)]
 struct State<A> {
     entries: HashMap<Arc<Key>, Entry<A>>,
-    /// Answered keys in the order of their answers.
-    answered: VecDeque<Arc<Key>>,
+    /// Keys that nobody leads, in the order in which that began.
+    settled: VecDeque<Arc<Key>>,
     bytes: usize,
 }
 
@@ -75,6 +77,25 @@ enum Stage<A> {
         bytes: usize,
         at: Duration,
     },
+    /// What became of it is not known.
+    Lost(Lost),
+}
+
+/// Where a message was last seen, and when.
+#[derive(Debug, Clone)]
+struct Lost {
+    instance: Arc<fleet::Key>,
+    at: Duration,
+}
+
+impl<A> Stage<A> {
+    /// Since when nobody leads.
+    const fn settled(&self) -> Option<Duration> {
+        match self {
+            Self::UnderWay(_) => None,
+            Self::Answered { at, .. } | Self::Lost(Lost { at, .. }) => Some(*at),
+        }
+    }
 }
 
 /// What a leader passes to its followers.
@@ -83,9 +104,9 @@ type Sender<A> = watch::Sender<Option<Outcome<A>>>;
 
 /// What a call has to do.
 #[derive(Debug)]
-pub enum Role<'w, A> {
+pub enum Role<A> {
     /// Do the work and report.
-    Lead(Lead<'w, A>),
+    Lead(Lead<A>),
     /// Wait for the answer of another call.
     Follow(Follow<A>),
     /// Give this answer again.
@@ -100,7 +121,7 @@ impl<A> Window<A> {
             limits,
             state: Mutex::new(State {
                 entries: HashMap::new(),
-                answered: VecDeque::new(),
+                settled: VecDeque::new(),
                 bytes: 0,
             }),
         }
@@ -111,12 +132,13 @@ impl<A> Window<A> {
     /// # Errors
     /// When the id was used with another body, or too many calls wait for the same answer.
     pub fn enter(
-        &self,
+        self: &Arc<Self>,
         key: &Arc<Key>,
         fingerprint: Fingerprint,
         now: Duration,
-    ) -> Result<Role<'_, A>, Error> {
+    ) -> Result<Role<A>, Error> {
         let mut state = self.state.lock();
+        let mut before = None;
         state.expire(self.limits.age, now);
         if let Some(entry) = state.entries.get(key) {
             if entry.fingerprint != fingerprint {
@@ -137,16 +159,21 @@ impl<A> Window<A> {
                         };
                     }
                 }
+                Stage::Lost(lost) => before = Some(lost.clone()),
             }
+        }
+        if before.is_some() {
+            state.settled.retain(|settled| settled != key);
         }
         let sender = Arc::new(watch::Sender::new(None));
         let stage = Stage::UnderWay(Arc::downgrade(&sender));
         let entry = Entry { fingerprint, stage };
         state.entries.insert(Arc::clone(key), entry);
         Ok(Role::Lead(Lead {
-            window: self,
+            window: Arc::clone(self),
             key: Arc::clone(key),
             sender,
+            before,
         }))
     }
 
@@ -165,37 +192,33 @@ impl<A> Window<A> {
 
 impl<A> State<A> {
     fn expire(&mut self, age: Duration, now: Duration) {
-        while let Some(Entry {
-            stage: Stage::Answered { at, .. },
-            ..
-        }) = self.answered.front().and_then(|key| self.entries.get(key))
-            && now.saturating_sub(*at) >= age
+        let since = |entry: &Entry<A>| entry.stage.settled();
+        while let Some(at) = self
+            .settled
+            .front()
+            .and_then(|key| self.entries.get(key))
+            .and_then(since)
+            && now.saturating_sub(at) >= age
         {
             self.drop_oldest();
         }
     }
 
-    fn keep(&mut self, key: Arc<Key>, answer: Arc<A>, bytes: usize, limits: &Limits, now: Duration) {
+    /// Nobody leads any more; that many bytes are kept.
+    fn settle(&mut self, key: Arc<Key>, stage: Stage<A>, bytes: usize, limits: &Limits) {
         let Some(entry) = self.entries.get_mut(&key) else {
             return;
         };
-        entry.stage = Stage::Answered {
-            answer,
-            bytes,
-            at: now,
-        };
+        entry.stage = stage;
         self.bytes += bytes;
-        self.answered.push_back(key);
-        while self.answered.len() > limits.entries || self.bytes > limits.bytes {
+        self.settled.push_back(key);
+        while self.settled.len() > limits.entries || self.bytes > limits.bytes {
             self.drop_oldest();
         }
     }
 
     fn drop_oldest(&mut self) {
-        let oldest = self
-            .answered
-            .pop_front()
-            .and_then(|key| self.entries.remove(&key));
+        let oldest = self.settled.pop_front().and_then(|key| self.entries.remove(&key));
         if let Some(Entry {
             stage: Stage::Answered { bytes, .. },
             ..
@@ -208,30 +231,48 @@ impl<A> State<A> {
 
 /// The call that does the work for all with the same key.
 #[derive(Debug)]
-pub struct Lead<'w, A> {
-    window: &'w Window<A>,
+pub struct Lead<A> {
+    window: Arc<Window<A>>,
     key: Arc<Key>,
     sender: Arc<Sender<A>>,
+    /// Where an earlier call lost sight of the message.
+    before: Option<Lost>,
 }
 
-impl<A> Lead<'_, A> {
+impl<A> Lead<A> {
+    /// The instance that an earlier call gave the message to without learning what became of it.
+    #[must_use]
+    pub fn before(&self) -> Option<&Arc<fleet::Key>> {
+        self.before.as_ref().map(|lost| &lost.instance)
+    }
+
+    /// The message is with this instance, and no more is known. Those who wait enter again.
+    pub fn lose(self, instance: Arc<fleet::Key>, now: Duration) {
+        self.lost(Lost { instance, at: now });
+    }
+
+    fn lost(&self, lost: Lost) {
+        let mut state = self.window.state.lock();
+        let key = Arc::clone(&self.key);
+        state.settle(key, Stage::Lost(lost), 0, &self.window.limits);
+    }
+
     /// The work is done: keeps an answer of that many bytes and passes it, or the error, to those who wait.
     pub fn report(self, outcome: Outcome<A>, bytes: usize, now: Duration) {
         if let Ok(answer) = &outcome {
             let mut state = self.window.state.lock();
-            state.keep(
-                Arc::clone(&self.key),
-                Arc::clone(answer),
+            let stage = Stage::Answered {
+                answer: Arc::clone(answer),
                 bytes,
-                &self.window.limits,
-                now,
-            );
+                at: now,
+            };
+            state.settle(Arc::clone(&self.key), stage, bytes, &self.window.limits);
         }
         self.sender.send_replace(Some(outcome));
     }
 }
 
-impl<A> Drop for Lead<'_, A> {
+impl<A> Drop for Lead<A> {
     fn drop(&mut self) {
         let mut state = self.window.state.lock();
         let own = Arc::downgrade(&self.sender);
@@ -239,8 +280,17 @@ impl<A> Drop for Lead<'_, A> {
             .entries
             .get(&self.key)
             .is_some_and(|entry| matches!(&entry.stage, Stage::UnderWay(leader) if leader.ptr_eq(&own)));
-        if unanswered {
-            state.entries.remove(&self.key);
+        if !unanswered {
+            return;
+        }
+        match self.before.take() {
+            None => {
+                state.entries.remove(&self.key);
+            }
+            Some(before) => {
+                let key = Arc::clone(&self.key);
+                state.settle(key, Stage::Lost(before), 0, &self.window.limits);
+            }
         }
     }
 }
@@ -282,13 +332,13 @@ mod tests {
         })
     }
 
-    fn enter<'w>(window: &'w Window<u32>, message: &str, now: u64) -> Role<'w, u32> {
+    fn enter(window: &Arc<Window<u32>>, message: &str, now: u64) -> Role<u32> {
         window
             .enter(&key(message), [0; 32], Duration::from_secs(now))
             .unwrap()
     }
 
-    fn answer(window: &Window<u32>, message: &str, answer: u32, bytes: usize, now: u64) {
+    fn answer(window: &Arc<Window<u32>>, message: &str, answer: u32, bytes: usize, now: u64) {
         match enter(window, message, now) {
             Role::Lead(lead) => lead.report(Ok(Arc::new(answer)), bytes, Duration::from_secs(now)),
             other => panic!("{other:?}"),
@@ -297,7 +347,7 @@ mod tests {
 
     #[test]
     fn a_recent_answer_is_given_again_and_an_old_one_is_not() {
-        let window = Window::new(LIMITS);
+        let window = Arc::new(Window::new(LIMITS));
         answer(&window, "m", 1, 10, 0);
         assert!(matches!(enter(&window, "m", 599), Role::Repeat(answer) if *answer == 1));
         assert!(matches!(enter(&window, "m", 600), Role::Lead(_)));
@@ -305,7 +355,7 @@ mod tests {
 
     #[test]
     fn another_body_under_the_same_id_is_refused() {
-        let window = Window::new(LIMITS);
+        let window = Arc::new(Window::new(LIMITS));
         answer(&window, "m", 1, 10, 0);
         let refused = window.enter(&key("m"), [1; 32], Duration::ZERO);
         assert!(matches!(refused, Err(Error::MessageIdReused { message }) if message == "m"));
@@ -313,7 +363,7 @@ mod tests {
 
     #[tokio::test]
     async fn those_who_come_while_it_is_under_way_share_the_outcome() {
-        let window = Window::new(LIMITS);
+        let window = Arc::new(Window::new(LIMITS));
         let Role::Lead(lead) = enter(&window, "m", 0) else {
             panic!("nobody leads")
         };
@@ -326,7 +376,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_failure_is_shared_but_not_kept() {
-        let window = Window::<u32>::new(LIMITS);
+        let window = Arc::new(Window::<u32>::new(LIMITS));
         let Role::Lead(lead) = enter(&window, "m", 0) else {
             panic!("nobody leads")
         };
@@ -341,7 +391,7 @@ mod tests {
 
     #[tokio::test]
     async fn when_the_leader_leaves_another_takes_over() {
-        let window = Window::<u32>::new(LIMITS);
+        let window = Arc::new(Window::<u32>::new(LIMITS));
         let lead = enter(&window, "m", 0);
         let Role::Follow(follow) = enter(&window, "m", 0) else {
             panic!("it does not follow")
@@ -353,7 +403,7 @@ mod tests {
 
     #[test]
     fn followers_are_bounded() {
-        let window = Window::<u32>::new(LIMITS);
+        let window = Arc::new(Window::<u32>::new(LIMITS));
         let _lead = enter(&window, "m", 0);
         let followers: Vec<_> = (0..MOST_FOLLOWERS).map(|_| enter(&window, "m", 0)).collect();
         assert!(matches!(
@@ -364,21 +414,55 @@ mod tests {
         assert!(matches!(enter(&window, "m", 0), Role::Follow(_)));
     }
 
+    fn instance(name: &str) -> Arc<fleet::Key> {
+        Arc::new(fleet::Key {
+            agent: "weather".to_owned(),
+            instance: name.to_owned(),
+        })
+    }
+
+    #[test]
+    fn where_a_message_was_lost_sight_of_is_known_to_the_next() {
+        let window = Arc::new(Window::<u32>::new(LIMITS));
+        let Role::Lead(lead) = enter(&window, "m", 0) else {
+            panic!("nobody leads")
+        };
+        assert!(lead.before().is_none());
+        lead.lose(instance("w1"), Duration::ZERO);
+        let Role::Lead(lead) = enter(&window, "m", 1) else {
+            panic!("nobody leads")
+        };
+        assert_eq!(lead.before(), Some(&instance("w1")));
+        // One who leaves before it has sent it again changes nothing.
+        drop(lead);
+        let Role::Lead(lead) = enter(&window, "m", 2) else {
+            panic!("nobody leads")
+        };
+        assert_eq!(lead.before(), Some(&instance("w1")));
+        lead.report(Ok(Arc::new(1)), 1, Duration::from_secs(2));
+        assert!(matches!(enter(&window, "m", 3), Role::Repeat(_)));
+        assert!(matches!(enter(&window, "m", 602), Role::Lead(lead) if lead.before().is_none()));
+    }
+
     proptest! {
         #[test]
         fn memory_is_bounded_whatever_comes(
-            steps in proptest::collection::vec((0u8..10, 0usize..150, 0u64..400), 0..100),
+            steps in proptest::collection::vec((0u8..10, 0usize..150, 0u64..400, 0u8..4), 0..100),
         ) {
-            let window = Window::new(LIMITS);
+            let window = Arc::new(Window::new(LIMITS));
             let mut now = 0;
-            for (message, bytes, passed) in steps {
+            for (message, bytes, passed, end) in steps {
                 now += passed;
                 if let Role::Lead(lead) = enter(&window, &message.to_string(), now) {
-                    lead.report(Ok(Arc::new(1)), bytes, Duration::from_secs(now));
+                    match end {
+                        0 => lead.lose(instance("w1"), Duration::from_secs(now)),
+                        1 => drop(lead),
+                        _ => lead.report(Ok(Arc::new(1)), bytes, Duration::from_secs(now)),
+                    }
                 }
                 let state = window.state.lock();
                 prop_assert!(state.entries.len() <= LIMITS.entries && state.bytes <= LIMITS.bytes);
-                prop_assert_eq!(state.entries.len(), state.answered.len());
+                prop_assert_eq!(state.entries.len(), state.settled.len());
             }
         }
     }

@@ -109,7 +109,7 @@ impl Worker {
 
 fn report(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended {
-        tracing::error!(%error, "a durable message was given up");
+        tracing::error!(%error, "a message was given up");
     }
 }
 
@@ -225,6 +225,11 @@ impl Durable {
             .send(Box::pin(work))
             .await
             .map_err(|_| Error::ShuttingDown)
+    }
+
+    /// Has the worker go on with what its caller has left. Where it takes no more, it is given up, as it was before.
+    pub fn take_over(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let _full = self.work.try_send(Box::pin(work));
     }
 
     /// Forgets the answers that are too old. To be called now and then.

@@ -36,7 +36,7 @@ use tokio::sync::{Notify, oneshot, watch};
 
 use crate::error::Error;
 use crate::fleet::instance::Availability;
-use crate::fleet::{Instance, View};
+use crate::fleet::{Instance, Key, View};
 use crate::forward::{Chosen, Scope};
 use crate::link::{Flight, Link};
 use crate::priority::Priority;
@@ -85,6 +85,8 @@ pub struct Wish {
     pub region: Option<String>,
     /// The conversation that it belongs to; empty for none.
     pub context: String,
+    /// The instance that has had the same message before, if one has.
+    pub before: Option<Arc<Key>>,
 }
 
 /// A call that waits.

@@ -4,6 +4,9 @@
 //! the caller wants to rely on that), wait for a place, deliver it (`deliver`), keep the owner where the answer is a task, answer. Operations on a task
 //! go to its owner; they have places of their own, so that a task can be read and cancelled while messages queue.
 //!
+//! A message with one answer goes on when its caller leaves (`leading`): an agent that has begun goes on, too, and who sends it
+//! again gets what came of it.
+//!
 //! A stream (`relay`) keeps its place and its instance until it ends; what the caller does not read is not read
 //! from the agent either, and a caller who leaves cancels the call to the agent.
 //!
@@ -14,6 +17,7 @@
 mod choose;
 mod deliver;
 mod failure;
+mod leading;
 mod list;
 mod once;
 mod relay;
@@ -33,11 +37,13 @@ use muster_rpc::retry_budget::RetryBudget;
 use muster_runtime::clock::SharedClock;
 use muster_runtime::trace::Tracer;
 use parking_lot::{Mutex, RwLock};
+use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 
 use crate::admission::{self, Admission, Permit};
 use crate::balance::Preferences;
 use crate::call::{Call, Who};
+use crate::cards::{self, Front};
 use crate::credentials::Credentials;
 use crate::deduplication::{self, Role, Window};
 use crate::durable::Durable;
@@ -48,15 +54,19 @@ use crate::link::Links;
 use crate::message;
 use crate::metrics::Meters;
 use crate::operation::{
-    ListTasks, Method, Operation, SendMessage, SendStreamingMessage, Single, SubscribeToTask,
+    GetExtendedAgentCard, ListTasks, Method, Operation, SendMessage, SendStreamingMessage, Single,
+    SubscribeToTask,
 };
 use crate::ownership::Ownership;
 use crate::peek::{self, Asked, Encoded, Held, Sent};
 use crate::quota::Quotas;
 use crate::rate;
 use crate::regions::Regions;
+use crate::target::Target;
 pub use choose::{Chooser, Chosen, IsSpent};
+use deliver::Delivery;
 pub use failure::{Failure, verdict_on_silence};
+use leading::Way;
 use relay::Relay;
 pub use scope::Scope;
 
@@ -148,6 +158,13 @@ struct Times {
 }
 
 impl Times {
+    fn of_message(call: &Call, deadline: Deadline) -> Self {
+        Self {
+            deadline: Some(deadline),
+            expiry: call.expiry(),
+        }
+    }
+
     /// A stream may last for as long as its caller likes.
     fn of_stream(call: &Call) -> Self {
         Self {
@@ -165,6 +182,8 @@ enum Start {
 
 /// The parts of a [`Forwarder`].
 pub struct Parts {
+    /// What cards say of the router.
+    pub front: Front,
     /// Limits and preferences.
     pub limits: Limits,
     /// The clock.
@@ -184,7 +203,7 @@ pub struct Parts {
     /// Places for operations on tasks.
     pub operations: Admission,
     /// Answers that may be asked for again.
-    pub window: Window<Reply<Bytes>>,
+    pub window: Arc<Window<Reply<Bytes>>>,
     /// Answers that outlive the process, for those who ask for that.
     pub durable: Arc<Durable>,
     /// Owners of tasks.
@@ -232,7 +251,7 @@ impl Forwarder {
     /// See [`Error`].
     pub async fn send_message(
         self: &Arc<Self>,
-        call: &Call,
+        call: Call,
         request: SendMessageRequest,
     ) -> Result<Reply<SendMessageResponse>, Error> {
         self.send(call, Sent::read(encode(&request))?).await?.decode()
@@ -282,12 +301,12 @@ impl Forwarder {
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn send(self: &Arc<Self>, call: &Call, request: Sent) -> Result<Reply<Bytes>, Error> {
+    pub async fn send(self: &Arc<Self>, call: Call, request: Sent) -> Result<Reply<Bytes>, Error> {
         let message = message::check(&request, self.parts.limits.message_bytes)?;
-        let scope = self.scope_of_message(call, message).await?;
-        let key = Arc::new(message_key(call, &scope, message));
+        let scope = self.scope_of_message(&call, message).await?;
+        let key = Arc::new(message_key(&call, &scope, message));
         let fingerprint = fingerprint(&request);
-        let deadline = self.deadline(call);
+        let deadline = self.deadline(&call);
         loop {
             match self.parts.window.enter(&key, fingerprint, self.now())? {
                 Role::Repeat(reply) => return Ok(Reply::clone(&reply)),
@@ -298,28 +317,20 @@ impl Forwarder {
                         return outcome.map(|reply| Reply::clone(&reply));
                     }
                 }
-                Role::Lead(lead) => {
-                    let outcome = if call.routing.durable {
-                        let sent = self.send_durably(call, &scope, &request, &key, fingerprint, deadline);
-                        match Box::pin(sent).await {
-                            // The next one asks for the task again; so do those who wait.
-                            Ok((reply, false)) => return Ok(reply),
-                            sent => sent.map(|(reply, _)| reply),
+                Role::Lead(lead) if call.routing.durable => {
+                    let way = Arc::new(Way::of(&lead));
+                    let sent = self.send_durably(&call, &scope, &request, &key, deadline, &way);
+                    return match Box::pin(sent).await {
+                        // The next one asks for the task again; so do those who wait.
+                        Ok((reply, false)) => Ok(reply),
+                        sent => {
+                            let outcome = sent.map(|(reply, _)| reply);
+                            self.conclude(lead, &way, &outcome);
+                            outcome
                         }
-                    } else {
-                        self.send_once(call, &scope, &request, deadline).await
                     };
-                    // The leader's own haste says nothing to those who wait longer: they take over.
-                    if !matches!(
-                        outcome,
-                        Err(Error::DeadlineExceeded { .. } | Error::Expired { .. })
-                    ) {
-                        let bytes = outcome.as_ref().map_or(0, |reply| reply.message.len());
-                        let kept = outcome.clone().map(|reply| Arc::new(reply.map(own)));
-                        lead.report(kept, bytes, self.now());
-                    }
-                    return outcome;
                 }
+                Role::Lead(lead) => return self.lead(call, scope, request, deadline, lead).await,
             }
         }
     }
@@ -330,23 +341,29 @@ impl Forwarder {
         scope: &Scope,
         request: &Sent,
         deadline: Deadline,
+        way: &Way,
     ) -> Result<Reply<Bytes>, Error> {
-        let times = Times {
-            deadline: Some(deadline),
-            expiry: call.expiry(),
-        };
-        let context = request.message.as_ref().map_or("", |message| &message.context_id);
-        let first = self.admit(call, scope, context, times).await?;
-        let (reply, held) = self
-            .deliver_single(
-                SendMessage::METHOD,
-                call,
-                scope,
-                &request.encoded,
-                times,
-                Some(first),
-            )
+        let times = Times::of_message(call, deadline);
+        let first = self
+            .admit(call, scope, request.context(), way.before(), times)
             .await?;
+        self.send_to(call, scope, request, times, first, way).await
+    }
+
+    /// Sends a message whose first place is taken.
+    async fn send_to(
+        &self,
+        call: &Call,
+        scope: &Scope,
+        request: &Sent,
+        times: Times,
+        first: Chosen,
+        way: &Way,
+    ) -> Result<Reply<Bytes>, Error> {
+        let delivery = Delivery::new(SendMessage::METHOD, call, scope, &request.encoded, times);
+        let delivered = self.deliver_single(&delivery, Some(first)).await;
+        way.has_gone(delivery.unsettled.into_inner());
+        let (reply, held) = delivered?;
         match held {
             Held::Task { id, has_ended } => {
                 let caller = scope.begun_by().unwrap_or(&call.caller);
@@ -384,8 +401,7 @@ impl Forwarder {
         request: &Sent,
     ) -> Result<Reply<EncodedEvents>, Error> {
         let times = Times::of_stream(call);
-        let context = request.message.as_ref().map_or("", |message| &message.context_id);
-        let first = self.admit(call, scope, context, times).await?;
+        let first = self.admit(call, scope, request.context(), None, times).await?;
         let method = SendStreamingMessage::METHOD;
         self.stream(
             method,
@@ -448,13 +464,31 @@ impl Forwarder {
             let reply = self.list(call, &scope, listing, times).await?;
             return self.own_tasks(call, reply).await;
         }
-        let (reply, _) = self
-            .deliver_single(method, call, &scope, &request.encoded, times, None)
-            .await?;
+        let delivery = Delivery::new(method, call, &scope, &request.encoded, times);
+        let (reply, _) = self.deliver_single(&delivery, None).await?;
         if *method == *ListTasks::METHOD {
             return self.own_tasks(call, reply).await;
         }
+        if *method == *GetExtendedAgentCard::METHOD {
+            return self.own_card(call, reply);
+        }
         Ok(reply)
+    }
+
+    /// An agent's extended card, with this router as the way in: the agent's addresses are for those who route to it.
+    fn own_card(&self, call: &Call, reply: Reply<Bytes>) -> Result<Reply<Bytes>, Error> {
+        let agent = reply.instance.agent.clone();
+        let target = call
+            .target
+            .clone()
+            .unwrap_or_else(|| Target::Agent(agent.clone()));
+        let Reply { message, .. } = &reply;
+        let card = decode(message, &reply.instance)?;
+        let front = &self.parts.front;
+        let card = cards::through_router(card, &target, &front.public);
+        let card = front.signed(card);
+        let card = card.map_err(|detail| Error::InvalidAnswer { agent, detail })?;
+        Ok(reply.map(|_| encode(&card)))
     }
 
     async fn stream(
@@ -556,18 +590,25 @@ fn encode(request: &impl prost::Message) -> Bytes {
 
 /// A hash of all but the tenant, which may name the same target in different ways. SHA-256, for which processors have
 /// instructions: about a microsecond for a kilobyte, where a call takes some hundred.
-fn fingerprint(request: &Sent) -> deduplication::Fingerprint {
+///
+/// The entries of a map come in any order, another one each time in some languages. So a message with maps is hashed as it is
+/// encoded here, where they are sorted, together with its length, by which most fields differ that are not known here.
+#[must_use]
+pub fn fingerprint(request: &Sent) -> deduplication::Fingerprint {
     let mut hash = Sha256::new();
-    for piece in &request.encoded.with_tenant("").0 {
-        hash.update(piece);
+    let pieces = request.encoded.with_tenant("").0;
+    if request.has_maps
+        && let bytes = Bytes::from(pieces.concat())
+        && let Ok(known) = SendMessageRequest::decode(bytes.clone())
+    {
+        hash.update(bytes.len().to_be_bytes());
+        hash.update(known.encode_to_vec());
+    } else {
+        for piece in &pieces {
+            hash.update(piece);
+        }
     }
     hash.finalize().into()
-}
-
-/// A copy that holds no more than itself. What came over the network lies in a larger buffer, and what is kept in the
-/// window would keep that, too, while only the answer is counted.
-fn own(answer: Bytes) -> Bytes {
-    Bytes::copy_from_slice(&answer)
 }
 
 fn exceeded(what: &str) -> Error {

@@ -98,7 +98,7 @@ impl A2a {
             if method.about == About::Message {
                 let (call, sent) = self.read_message(metadata, access, bytes)?;
                 target.clone_from(&call.target);
-                self.forwarder.send(&call, sent).await
+                self.forwarder.send(call, sent).await
             } else {
                 let (call, asked) = self.read(method, metadata, access, bytes)?;
                 target.clone_from(&call.target);

@@ -17,14 +17,13 @@ use muster_a2a::card::sign::Signer;
 use muster_a2a::card::{self, Served};
 use muster_a2a::{Answer, Head, Reply as Answered, Request, Service};
 use muster_api::extension::INSTANCE_METADATA;
-use muster_rpc::endpoint::Endpoint;
 use muster_runtime::trust::Access;
 use prost_types::Struct;
 use tonic::Status;
 
 use crate::call::{Call, Who};
 use crate::calls;
-use crate::cards;
+use crate::cards::{self, Front};
 use crate::error::Error;
 use crate::forward::{Events, Forwarder, Reply};
 use crate::grpc::routing_of;
@@ -41,17 +40,20 @@ use crate::target::Target;
 pub struct Cards {
     /// The core.
     pub forwarder: Arc<Forwarder>,
-    /// Where clients reach the router.
-    pub public: Endpoint,
     /// How long a card may be used without asking again.
     pub max_age: Duration,
-    /// Signs the cards.
-    pub signer: Option<Arc<Signer>>,
+}
+
+impl Cards {
+    fn front(&self) -> &Front {
+        &self.forwarder.parts().front
+    }
 }
 
 /// The routes of cards.
 pub fn card_routes(cards: Cards) -> Router {
-    let key_set = cards.signer.as_deref().map(Signer::route).unwrap_or_default();
+    let signer = cards.front().signer.as_deref();
+    let key_set = signer.map(Signer::route).unwrap_or_default();
     Router::new()
         .merge(key_set)
         .route("/.well-known/agent-card.json", get(card_of_router))
@@ -60,7 +62,7 @@ pub fn card_routes(cards: Cards) -> Router {
 }
 
 async fn card_of_router(State(cards): State<Cards>, headers: HeaderMap) -> Response {
-    let card = cards::of_router(&cards.forwarder.parts().view.read(), &cards.public);
+    let card = cards::of_router(&cards.forwarder.parts().view.read(), &cards.front().public);
     respond(&cards, &headers, Ok(card))
 }
 
@@ -69,8 +71,13 @@ async fn card_of_target(
     Path(target): Path<String>,
     headers: HeaderMap,
 ) -> Response {
-    let card = Target::parse(&target, "path")
-        .and_then(|target| cards::of_target(&cards.forwarder.parts().view.read(), &target, &cards.public));
+    let card = Target::parse(&target, "path").and_then(|target| {
+        cards::of_target(
+            &cards.forwarder.parts().view.read(),
+            &target,
+            &cards.front().public,
+        )
+    });
     respond(&cards, &headers, card)
 }
 
@@ -78,24 +85,16 @@ fn respond(cards: &Cards, headers: &HeaderMap, card: Result<muster_api::a2a::Age
     let served = card
         .map_err(|error| Box::new(Status::from(error)))
         .and_then(|card| {
-            let card = signed(cards, card).map_err(|what| Box::new(Status::internal(what)))?;
+            let card = cards
+                .front()
+                .signed(card)
+                .map_err(|what| Box::new(Status::internal(what)))?;
             Served::new(&card)
         });
     match served {
         Ok(served) => served.respond(headers, cards.max_age),
         Err(status) => card::refused(&status),
     }
-}
-
-/// The card as it is served. The agent's own signatures are gone: they are of the card that the agent serves itself, and the
-/// registry has checked them.
-fn signed(cards: &Cards, mut card: muster_api::a2a::AgentCard) -> Result<muster_api::a2a::AgentCard, String> {
-    if let Some(signer) = &cards.signer {
-        signer
-            .sign(&mut card)
-            .map_err(|what| format!("the card cannot be signed: {what}"))?;
-    }
-    Ok(card)
 }
 
 /// The router as the JSON bindings have it.
@@ -120,7 +119,7 @@ impl Http {
         Ok(match request {
             Request::SendMessage(message) => {
                 let call = self.call(head, &message, routing_of(&message), seen)?;
-                answered(forwarder.send_message(&call, message).await?, seen, Answer::Sent)
+                answered(forwarder.send_message(call, message).await?, seen, Answer::Sent)
             }
             Request::SendStreamingMessage(message) => {
                 let call = self.call(head, &message, routing_of(&message), seen)?;

@@ -53,6 +53,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cards::Front;
 use jiff::SignedDuration;
 use muster_a2a::card::sign::Signer;
 use muster_api::FILE_DESCRIPTOR_SET;
@@ -119,7 +120,12 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
     };
     let letterbox = inbox::open(&config.router, &opened, Arc::clone(&chassis.clock)).await?;
     let registry = parsed("router.registry_url", &config.router.registry_url)?;
-    let public = public_address(&config, &chassis.trust, listeners.data_address())?;
+    let front = Front {
+        public: public_address(&config, &chassis.trust, listeners.data_address())?,
+        signer: Signer::load(&config.router.card_signing, "router.card_signing")
+            .map_err(Error::Other)?
+            .map(Arc::new),
+    };
     check_store(&config, &chassis, &opened);
     let ownership = ownership(&config, &chassis, &opened);
     let (durable, worker) = Durable::new(
@@ -140,6 +146,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
         durable,
         outbound,
         grants,
+        front,
     );
     let latch = chassis.health.latch("fleet");
     let identity = Identity::new(&config.trust.tokens, "router").map_err(Error::Other)?;
@@ -167,11 +174,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
     let charging = Arc::clone(&forwarder);
     let cards = http::Cards {
         forwarder: Arc::clone(&forwarder),
-        public,
         max_age: Duration::from_secs(config.router.card_max_age_seconds),
-        signer: Signer::load(&config.router.card_signing, "router.card_signing")
-            .map_err(Error::Other)?
-            .map(Arc::new),
     };
     let face = muster_a2a::Face {
         service: Arc::new(http::Http::new(forwarder)),
@@ -224,6 +227,7 @@ fn forwarder(
     durable: Arc<Durable>,
     outbound: Outbound,
     grants: Option<Arc<dyn rate::Grants>>,
+    front: Front,
 ) -> Arc<Forwarder> {
     let router = &config.router;
     let grace = Duration::from_secs(router.unconfirmed_grace_seconds);
@@ -240,6 +244,7 @@ fn forwarder(
     let callers = rate::Callers::new(limiter("callers"), router.api_rate_limit, router.api_rate_burst);
     let quotas = Quotas::new(router.quotas.clone(), limiter("agents"));
     Forwarder::new(Parts {
+        front,
         limits: router.limits(config.server.max_message_bytes),
         credentials: Credentials::new(&router.credentials, outbound.clone(), Arc::clone(&clock)),
         clock,
@@ -258,7 +263,7 @@ fn forwarder(
         quotas,
         flow,
         operations: Admission::new(router.max_operations_in_flight, router.message_queue_size),
-        window: Window::new(router.deduplication()),
+        window: Arc::new(Window::new(router.deduplication())),
         durable,
         ownership,
         budget: Mutex::new(RetryBudget::new(router.retry_budget(), chassis.clock.monotonic())),

@@ -123,6 +123,8 @@ pub struct Sent {
     pub encoded: Encoded,
     /// The message in it, if there is one.
     pub message: Option<Message>,
+    /// Whether there is a map in it, whose entries have no order.
+    pub has_maps: bool,
     /// The routing extension's value in the metadata of the request or else of its message: a `google.protobuf.Value`.
     pub routing: Option<Bytes>,
 }
@@ -145,13 +147,19 @@ pub struct Message {
 }
 
 impl Sent {
+    /// The conversation that the message belongs to; empty for none.
+    #[must_use]
+    pub fn context(&self) -> &str {
+        self.message.as_ref().map_or("", |message| &message.context_id)
+    }
+
     /// Reads a request to send a message.
     ///
     /// # Errors
     /// Names the field that is malformed or stands there twice.
     pub fn read(bytes: Bytes) -> Checked<Self> {
         let mut encoded = Encoded::new(bytes.clone(), 1);
-        let mut message = None;
+        let (mut message, mut has_maps) = (None, false);
         let (mut of_request, mut of_message) = (None, None);
         Schema::named("SendMessageRequest").read(&bytes, 0, |field| {
             let Value::Bytes(inner) = field.value else {
@@ -163,8 +171,11 @@ impl Sent {
                         encoded.found_tenant(field, text);
                     }
                 }
-                2 => message = Some(read_message(inner, &mut of_message)?),
-                4 => of_request = routing_in(inner, 1)?,
+                2 => message = Some(read_message(inner, &mut of_message, &mut has_maps)?),
+                4 => {
+                    of_request = routing_in(inner, 1)?;
+                    has_maps = true;
+                }
                 _ => return Ok(false),
             }
             Ok(true)
@@ -173,12 +184,17 @@ impl Sent {
         Ok(Self {
             encoded,
             message,
+            has_maps,
             routing,
         })
     }
 }
 
-fn read_message<'b>(bytes: &'b [u8], routing: &mut Option<&'b [u8]>) -> Checked<Message> {
+fn read_message<'b>(
+    bytes: &'b [u8],
+    routing: &mut Option<&'b [u8]>,
+    has_maps: &mut bool,
+) -> Checked<Message> {
     let mut message = Message::default();
     let part_schema = Schema::named("Part");
     Schema::named("Message").read(bytes, 1, |field| {
@@ -191,6 +207,8 @@ fn read_message<'b>(bytes: &'b [u8], routing: &mut Option<&'b [u8]>) -> Checked<
                 let mut has_content = false;
                 part_schema.read(part, 2, |field| {
                     has_content |= matches!(field.number, 1..=4);
+                    // Its data and its metadata.
+                    *has_maps |= matches!(field.number, 4 | 5);
                     Ok(false)
                 })?;
                 if !has_content && message.empty_part.is_none() {
@@ -198,7 +216,10 @@ fn read_message<'b>(bytes: &'b [u8], routing: &mut Option<&'b [u8]>) -> Checked<
                 }
                 message.parts += 1;
             }
-            (6, Value::Bytes(metadata)) => *routing = routing_in(metadata, 2)?,
+            (6, Value::Bytes(metadata)) => {
+                *routing = routing_in(metadata, 2)?;
+                *has_maps = true;
+            }
             _ => return Ok(false),
         }
         Ok(true)

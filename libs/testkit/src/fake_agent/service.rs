@@ -297,7 +297,24 @@ impl A2aService for Service {
         &self,
         _: Request<a2a::GetExtendedAgentCardRequest>,
     ) -> Result<Response<a2a::AgentCard>, Status> {
-        Err(Status::failed_precondition("the fake agent has no extended card"))
+        // As an agent says it to those who reach it directly.
+        Ok(Response::new(a2a::AgentCard {
+            name: "extended".to_owned(),
+            version: "1.0.0".to_owned(),
+            supported_interfaces: vec![a2a::AgentInterface {
+                url: "http://inside.example".to_owned(),
+                protocol_binding: "JSONRPC".to_owned(),
+                protocol_version: "1.0".to_owned(),
+                ..Default::default()
+            }],
+            skills: vec![a2a::AgentSkill {
+                id: "hidden".to_owned(),
+                name: "hidden".to_owned(),
+                ..Default::default()
+            }],
+            signatures: vec![a2a::AgentCardSignature::default()],
+            ..Default::default()
+        }))
     }
 
     async fn delete_task_push_notification_config(

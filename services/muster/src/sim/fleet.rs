@@ -302,6 +302,7 @@ impl Simulated {
             region: None,
             regions: &regions,
             context: "",
+            before: None,
             preferences: PREFERENCES,
             random: &random,
             spent: None,

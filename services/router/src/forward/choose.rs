@@ -21,6 +21,7 @@ use crate::flow::{self, Flow, NoPlace, Waiting, Wish};
 use crate::link::{Flight, Link, Links};
 use crate::quota::Spent;
 use crate::regions::Regions;
+use crate::store::Owner;
 use crate::target::Target;
 
 /// When to try again where nothing better is known: agents register and heartbeat within seconds.
@@ -43,6 +44,7 @@ impl Forwarder {
         &'a self,
         region: Option<&'a str>,
         context: &'a str,
+        before: Option<&'a Key>,
         spent: Option<&'a IsSpent<'a>>,
     ) -> Chooser<'a> {
         let limits = &self.parts.limits;
@@ -52,6 +54,7 @@ impl Forwarder {
             region,
             regions: &limits.regions,
             context,
+            before,
             preferences: limits.preferences,
             random: &self.parts.random,
             spent,
@@ -66,12 +69,18 @@ impl Forwarder {
         call: &Call,
         scope: &Scope,
         context: &str,
+        before: Option<&Arc<Key>>,
         times: Times,
     ) -> Result<Chosen, Error> {
         let flow = &self.parts.flow;
         let looked = || {
             let spent = |instance: &Instance| self.parts.quotas.spent(instance, &call.caller);
-            let chooser = self.chooser(call.routing.region.as_deref(), context, Some(&spent));
+            let chooser = self.chooser(
+                call.routing.region.as_deref(),
+                context,
+                before.map(|key| &**key),
+                Some(&spent),
+            );
             let able = chooser.able(scope, &BTreeSet::new())?;
             let name = || flow::line(scope, able.only());
             if !flow.has(name)
@@ -86,6 +95,7 @@ impl Forwarder {
                     caller: call.caller.as_str().into(),
                     region: call.routing.region.clone(),
                     context: context.to_owned(),
+                    before: before.cloned(),
                 },
                 priority: call.routing.priority,
                 pace: able.pace(),
@@ -133,7 +143,8 @@ impl Forwarder {
     /// There is nobody any more who could take it.
     pub(crate) fn look(&self, wish: &Wish) -> Result<Option<Chosen>, Error> {
         let spent = |instance: &Instance| self.parts.quotas.spent(instance, &wish.caller);
-        let chooser = self.chooser(wish.region.as_deref(), &wish.context, Some(&spent));
+        let before = wish.before.as_deref();
+        let chooser = self.chooser(wish.region.as_deref(), &wish.context, before, Some(&spent));
         let able = chooser.able(&wish.scope, &BTreeSet::new())?;
         Ok(chooser.with_room(&self.parts.flow, &able))
     }
@@ -154,6 +165,8 @@ pub struct Chooser<'a> {
     pub regions: &'a Regions,
     /// The conversation that the call belongs to; empty for none.
     pub context: &'a str,
+    /// The instance that has had the same message before, if one has.
+    pub before: Option<&'a Key>,
     /// What the balancer goes by.
     pub preferences: Preferences,
     /// A random number below its argument.
@@ -260,7 +273,7 @@ impl Chooser<'_> {
                 wait => passed.ejected(wait),
             }
         }
-        let mut is_bound = prefer_owner(scope, &mut untried);
+        let mut is_bound = prefer_owner(scope, &mut untried) || self.go_back(&mut untried);
         if !is_bound && !self.context.is_empty() {
             is_bound = self.stick(&mut untried);
         }
@@ -271,6 +284,18 @@ impl Chooser<'_> {
             instances: untried,
             is_bound,
         })
+    }
+
+    /// A message whose end nobody knows goes where it was, as long as that one can be asked. Whether it does.
+    fn go_back(&self, untried: &mut Vec<(Arc<Instance>, Arc<Link>)>) -> bool {
+        let Some(before) = self.before else {
+            return false;
+        };
+        let is_there = untried.iter().any(|(instance, _)| *instance.id == *before);
+        if is_there {
+            untried.retain(|(instance, _)| *instance.id == *before);
+        }
+        is_there
     }
 
     fn distance(&self, instance: &Instance) -> u32 {
@@ -360,7 +385,9 @@ impl Chooser<'_> {
         match scope {
             Scope::Serving { target, skills } => view.serving(target.as_ref(), skills),
             Scope::Owner(owner) if view.knows(&owner.agent) => {
-                view.serving(Some(&Target::Agent(owner.agent.clone())), &[])
+                let mut all = view.serving(Some(&Target::Agent(owner.agent.clone())), &[])?;
+                keep_who_may_have(owner, &mut all);
+                Ok(all)
             }
             // The owner's agent is gone for so long that it is forgotten; it may yet come back.
             Scope::Owner(_) if view.is_known() => Ok(Vec::new()),
@@ -382,6 +409,17 @@ fn score(context: &str, instance: &str) -> [u8; 32] {
 fn takes_work(scope: &Scope, instance: &Instance) -> bool {
     instance.availability != Availability::Leaving
         || matches!(scope, Scope::Owner(owner) if owner.instance == instance.id.instance)
+}
+
+/// As long as the owner is registered, its tasks are its own, however silent it is: of the others only those know them who share
+/// its store, and what the rest say of them would be believed.
+fn keep_who_may_have(owner: &Owner, instances: &mut Vec<Arc<Instance>>) {
+    let key = owner.key();
+    let Some(registered) = instances.iter().find(|instance| *instance.id == key) else {
+        return;
+    };
+    let store = registered.shared_tasks.clone();
+    instances.retain(|instance| *instance.id == key || (store.is_some() && instance.shared_tasks == store));
 }
 
 /// While the owner can be asked, nobody else is. Whether that is so.

@@ -13,6 +13,7 @@ use http::HeaderMap;
 use muster_api::extension::SKILL_METADATA;
 use muster_rpc::deadline;
 use muster_runtime::trace::{self, Kind, Span};
+use parking_lot::Mutex;
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 use tonic::{Request, Response, Status};
 
@@ -48,6 +49,14 @@ impl Ended {
         }
     }
 
+    /// Whether the instance may be at it still, or may have done it, with nothing to show for it.
+    fn leaves_open(&self) -> bool {
+        match self {
+            Self::TimedOut => true,
+            Self::Failed(failure) => failure.leaves_open(),
+        }
+    }
+
     fn of(status: Status) -> Self {
         if deadline::is_timer_of_tonic(&status) {
             Self::TimedOut
@@ -76,6 +85,27 @@ pub(super) struct Delivery<'d> {
     pub(super) scope: &'d Scope,
     pub(super) request: &'d Encoded,
     pub(super) times: Times,
+    /// Who has it, while nobody knows what became of it.
+    pub(super) unsettled: Mutex<Option<Arc<Key>>>,
+}
+
+impl<'d> Delivery<'d> {
+    pub(super) const fn new(
+        method: &'static Method,
+        call: &'d Call,
+        scope: &'d Scope,
+        request: &'d Encoded,
+        times: Times,
+    ) -> Self {
+        Self {
+            method,
+            call,
+            scope,
+            request,
+            times,
+            unsettled: Mutex::new(None),
+        }
+    }
 }
 
 /// An answer as the core takes it from an agent.
@@ -129,21 +159,10 @@ impl Forwarder {
     /// Delivers a call that has one answer.
     pub(super) async fn deliver_single(
         &self,
-        method: &'static Method,
-        call: &Call,
-        scope: &Scope,
-        request: &Encoded,
-        times: Times,
+        delivery: &Delivery<'_>,
         first: Option<Chosen>,
     ) -> Result<(Reply<Bytes>, Held), Error> {
-        let delivery = Delivery {
-            method,
-            call,
-            scope,
-            request,
-            times,
-        };
-        let (reply, held, _) = self.deliver::<Bytes>(&delivery, first).await?;
+        let (reply, held, _) = self.deliver::<Bytes>(delivery, first).await?;
         Ok((reply, held))
     }
 
@@ -157,13 +176,7 @@ impl Forwarder {
         times: Times,
         first: Option<Chosen>,
     ) -> Result<(Reply<Inbound>, Option<Flight>), Error> {
-        let delivery = Delivery {
-            method,
-            call,
-            scope,
-            request,
-            times,
-        };
+        let delivery = Delivery::new(method, call, scope, request, times);
         let (reply, (), flight) = self.deliver::<Inbound>(&delivery, first).await?;
         Ok((reply, flight))
     }
@@ -259,11 +272,11 @@ impl Forwarder {
         match delivery.method.about {
             About::Message => {
                 let spent = |instance: &Instance| self.parts.quotas.spent(instance, &call.caller);
-                let chooser = self.chooser(region, "", Some(&spent));
+                let chooser = self.chooser(region, "", None, Some(&spent));
                 chooser.move_on(&self.parts.flow, delivery.scope, tried)
             }
             About::Task { .. } | About::Target => {
-                self.chooser(region, "", None).choose(delivery.scope, tried)
+                self.chooser(region, "", None, None).choose(delivery.scope, tried)
             }
         }
     }
@@ -493,15 +506,16 @@ impl Forwarder {
         let is_message = delivery.method.about == About::Message;
         let spent = |instance: &Instance| self.parts.quotas.spent(instance, &call.caller);
         let spent: Option<&IsSpent<'_>> = if is_message { Some(&spent) } else { None };
-        let chooser = self.chooser(call.routing.region.as_deref(), "", spent);
-        let able = chooser.able(delivery.scope, tried).ok()?;
-        if !self.parts.budget.lock().withdraw(self.now()) {
-            return None;
-        }
-        match delivery.method.about {
-            About::Message => chooser.with_room(&self.parts.flow, &able),
+        let chooser = self.chooser(call.routing.region.as_deref(), "", None, spent);
+        let second = match delivery.method.about {
+            About::Message => {
+                let able = chooser.able(delivery.scope, tried).ok()?;
+                chooser.with_room(&self.parts.flow, &able)
+            }
             About::Task { .. } | About::Target => chooser.choose(delivery.scope, tried).ok(),
-        }
+        };
+        // Only a call that there is a place for takes from the budget.
+        second.filter(|_| self.parts.budget.lock().withdraw(self.now()))
     }
 
     fn accept<A: Taken>(&self, chosen: Chosen, response: Response<A>) -> (Reply<A>, Option<Flight>) {
@@ -542,6 +556,9 @@ impl Forwarder {
     ) -> Next {
         let id = &chosen.instance.id;
         self.end(chosen.flight, ended.verdict(left), &id.agent);
+        if ended.leaves_open() {
+            *delivery.unsettled.lock() = Some(Arc::clone(id));
+        }
         let failure = match ended {
             Ended::Failed(failure) => failure,
             Ended::TimedOut => return Next::Stop(exceeded(&format!("agent '{}'", id.agent))),

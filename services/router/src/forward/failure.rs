@@ -97,6 +97,15 @@ impl Failure {
         }
     }
 
+    /// Whether the agent may be at it still, or may have done it, with nothing to show for it.
+    pub(super) fn leaves_open(&self) -> bool {
+        match self {
+            Self::BrokeOff(_) => true,
+            Self::Answered(status) => matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled),
+            Self::NeverReached(_) | Self::Refused(_) | Self::NotA2a(_) | Self::Unauthorized(_) => false,
+        }
+    }
+
     /// Whether another instance may do better.
     #[must_use]
     pub const fn is_transient(&self) -> bool {

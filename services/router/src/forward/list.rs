@@ -330,13 +330,13 @@ impl Inquiry<'_> {
                 ..self.request.clone()
             }),
         )?;
-        let delivery = Delivery {
-            method: ListTasks::METHOD,
-            call: self.call,
-            scope: self.scope,
-            request: &asked.encoded,
-            times: self.times,
-        };
+        let delivery = Delivery::new(
+            ListTasks::METHOD,
+            self.call,
+            self.scope,
+            &asked.encoded,
+            self.times,
+        );
         let mut silent = None;
         for id in &source.instances {
             let key = Key {

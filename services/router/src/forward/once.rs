@@ -17,9 +17,11 @@ use muster_runtime::trace::FutureExt as _;
 use prost::encoding::{WireType, encode_key, encode_varint};
 use tokio::sync::oneshot;
 
+use super::deliver::Delivery;
+use super::leading::Way;
 use super::{EncodedEvents, Forwarder, Reply, Scope, Times, encode, fingerprint};
 use crate::call::{Call, EXTENSIONS};
-use crate::deduplication::{Fingerprint, Key as MessageKey};
+use crate::deduplication::Key as MessageKey;
 use crate::durable::{Entered, Lead};
 use crate::error::Error;
 use crate::fleet::Key;
@@ -42,20 +44,21 @@ impl Forwarder {
         scope: &Scope,
         request: &Sent,
         key: &MessageKey,
-        fingerprint: Fingerprint,
         deadline: Deadline,
+        way: &Arc<Way>,
     ) -> Result<(Reply<Bytes>, bool), Error> {
         let durable = &self.parts.durable;
         loop {
-            let lead = match durable.enter(key, fingerprint, deadline).await? {
+            let lead = match durable.enter(key, fingerprint(request), deadline).await? {
                 Entered::Known(answer) => return self.say_again(call, key, answer).await,
                 Entered::Lead(lead) => lead,
             };
             let forwarder = Arc::clone(self);
             let (call, scope, request) = (call.clone(), scope.clone(), request.clone());
+            let way = Arc::clone(way);
             let led = self
                 .go_on(async move {
-                    let sending = forwarder.send_once(&call, &scope, &request, deadline);
+                    let sending = forwarder.send_once(&call, &scope, &request, deadline, &way);
                     let reply = lead.working(sending).await?;
                     forwarder.keep(lead, SendMessage::METHOD, reply).await
                 })
@@ -218,9 +221,8 @@ impl Forwarder {
             expiry: None,
         };
         let _permit = self.place(call, times).await?;
-        let (reply, _) = self
-            .deliver_single(method, call, &scope, &asked.encoded, times, None)
-            .await?;
+        let delivery = Delivery::new(method, call, &scope, &asked.encoded, times);
+        let (reply, _) = self.deliver_single(&delivery, None).await?;
         Ok(reply)
     }
 

@@ -21,7 +21,7 @@ pub enum Scope {
         /// What they must be able to do.
         skills: Vec<String>,
     },
-    /// The instance that owns the task, or another of its agent when it is gone.
+    /// The instance that owns the task, or another of its agent that shares its store; any other of its agent when it is gone.
     Owner(Owner),
 }
 

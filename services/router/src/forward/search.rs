@@ -93,13 +93,7 @@ impl Forwarder {
             ..GetTaskRequest::default()
         };
         let asked = Asked::read(GetTask::METHOD, encode(&request))?;
-        let delivery = Delivery {
-            method: GetTask::METHOD,
-            call,
-            scope: &scope,
-            request: &asked.encoded,
-            times,
-        };
+        let delivery = Delivery::new(GetTask::METHOD, call, &scope, &asked.encoded, times);
         let questions: Vec<_> = stores
             .into_iter()
             .map(|store| self.question(&delivery, store))

@@ -118,7 +118,7 @@ impl Inbox {
     async fn ask(&self, agent: String, call: Call, sent: Sent) -> Said {
         let meters = &self.forwarder.parts().meters;
         meters.received();
-        let outcome = self.forwarder.send(&call, sent).await;
+        let outcome = self.forwarder.send(call, sent).await;
         meters.called(Binding::Broadcast, &agent, outcome.is_ok());
         let outcome = match outcome {
             Ok(reply) => {

@@ -308,7 +308,7 @@ impl Inbox {
         };
         let tracer = &self.forwarder.parts().tracer;
         let mut span = tracer.incoming(Kind::Consumer, "deliver from inbox", &call.passed_on);
-        let sending = self.forwarder.send(&call, sent);
+        let sending = self.forwarder.send(call, sent);
         let reply = match span.context() {
             None => sending.await,
             Some(context) => {

@@ -109,6 +109,18 @@ async fn cards_are_signed_by_the_key_that_is_served() {
         changed.supported_interfaces[0].url = "http://elsewhere.example/".to_owned();
         assert!(keys.verify(&changed).is_err(), "{path}");
     }
+    // So is what the agent itself says to those whom it knows, and the way to it leads through here.
+    let request = muster_api::a2a::GetExtendedAgentCardRequest {
+        tenant: "weather".to_owned(),
+    };
+    let extended = stack.client().get_extended_agent_card(request).await.unwrap();
+    let extended = extended.into_inner();
+    assert_eq!(keys.verify(&extended), Ok(0));
+    assert_eq!(extended.skills[0].id, "hidden");
+    let router = stack.router.address.to_string();
+    for way in &extended.supported_interfaces {
+        assert!(way.url.contains(&router), "{way:?}");
+    }
     let unsigned = Stack::start().await;
     let none = http::get(unsigned.router.address, "/.well-known/jwks.json").await;
     assert_ne!(none.unwrap().status, 200);

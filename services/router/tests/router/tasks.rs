@@ -97,6 +97,29 @@ async fn when_the_owner_is_gone_another_instance_of_the_agent_is_asked() {
 }
 
 #[tokio::test]
+async fn an_owner_that_cannot_be_reached_is_waited_for_and_nobody_speaks_for_it() {
+    let stack = Stack::start().await;
+    let owner = FakeAgent::start("weather").await;
+    let line = Line::to(&owner).await;
+    stack.register(line.instance(&owner, &["forecasting"])).await;
+    let task = stack.send(message("weather", "x")).await.unwrap().task();
+    let _other = stack.agent("weather", &["forecasting"]).await;
+    drop(line);
+    let status = stack.client().get_task(get(&task.id, "")).await.unwrap_err();
+    let error = error_in(&status);
+    assert_eq!(error.reason, Reason::NoInstanceAvailable, "{status:?}");
+    assert!(error.retry_after.is_some());
+    let mut more = message("", "Seattle");
+    more.message.as_mut().unwrap().task_id = task.id;
+    let status = stack.send(more).await.unwrap_err();
+    assert_eq!(
+        error_in(&status).reason,
+        Reason::NoInstanceAvailable,
+        "{status:?}"
+    );
+}
+
+#[tokio::test]
 async fn a_task_that_the_router_never_saw_is_found_at_the_instance_that_has_it() {
     let stack = Stack::start().await;
     let agents = [
