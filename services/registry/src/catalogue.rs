@@ -1,19 +1,25 @@
-//! The cards of live instances, each kept once, and which of them have a skill, a tag or a word.
+//! The cards of live instances, each kept once, which of them have a skill, a tag or a word, and who has them.
 //!
 //! A search by what agents can do reads cards, of which there are as many as versions of agents, and never instances, of
-//! which there are many more. The catalogue holds exactly the cards of live instances: it changes where instances come and
-//! go, in the lease table, and nowhere else. It has no expiry of its own, so a heartbeat cannot renew an instance and forget
-//! its skills.
+//! which there are many more: each term has the set of the cards with it, and the sets of a search are intersected. Of the
+//! instances with these cards the best are picked in the [`Columns`]. The catalogue holds exactly the cards of live instances:
+//! it changes where instances come, report and go, in the lease table, and nowhere else. It has no expiry of its own, so a
+//! heartbeat cannot renew an instance and forget its skills.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use muster_api::names;
+use muster_api::names::{self, Outline};
+use roaring::RoaringBitmap;
+use slab::Slab;
 
-use crate::instance::{Card, Key, Profile};
+use crate::columns::{Columns, Picked, Place, Slot, Wanted};
+use crate::discovery::Query;
+use crate::instance::{Card, Instance, Report};
 
-/// Which card of a namespace.
-pub type Place = u32;
+/// Instances are picked out one by one, from all over the columns, where that is less than this part of them; more are found
+/// faster by reading the columns from the best block on.
+const SCATTERED: usize = 32;
 
 /// What a card is found by.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,68 +38,42 @@ pub struct Catalogue {
     namespaces: BTreeMap<Arc<str>, Shelf>,
 }
 
-/// The cards of one namespace.
+/// The cards of one namespace, and its instances.
 #[derive(Debug, Default)]
 struct Shelf {
+    instances: Columns,
+    /// Of each slot, where it is among those with the same card.
+    positions: Vec<u32>,
     places: HashMap<Arc<Card>, Place>,
-    cards: BTreeMap<Place, Held>,
-    next: Place,
-    skills: BTreeMap<String, Listed>,
-    tags: BTreeMap<String, BTreeSet<Place>>,
-    words: BTreeMap<String, BTreeSet<Place>>,
+    cards: Slab<Held>,
+    skills: BTreeMap<Arc<str>, Listed>,
+    /// The names of the skills side by side, so that the nearest of thousands are found in a walk through memory.
+    names: Slab<(Outline, Arc<str>)>,
+    tags: BTreeMap<String, RoaringBitmap>,
+    words: BTreeMap<String, RoaringBitmap>,
 }
 
 #[derive(Debug)]
 struct Held {
     card: Arc<Card>,
-    members: BTreeSet<Key>,
+    members: Vec<Slot>,
 }
 
 /// The cards that have a skill, and how many instances have them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Listed {
-    cards: BTreeSet<Place>,
+    /// Where it is among the names.
+    name: usize,
+    cards: RoaringBitmap,
     instances: u64,
 }
 
-/// What fits the words of a search.
-pub enum Matching<'a> {
+/// What fits the terms of a search.
+enum Matching {
     /// The search names none, which is no filter.
     Everybody,
-    /// Nobody has all.
-    Nobody,
-    /// Those on some cards.
-    Some(Selection<'a>),
-}
-
-/// The cards that have all terms of a search.
-pub struct Selection<'a> {
-    shelf: &'a Shelf,
-    /// The term that the fewest cards have.
-    pub rarest: Term,
-    /// For each term the cards that have it, the fewest first.
-    sets: Vec<&'a BTreeSet<Place>>,
-}
-
-impl Selection<'_> {
-    /// Whether the instances on a card fit.
-    #[must_use]
-    pub fn contains(&self, place: Place) -> bool {
-        self.sets.iter().all(|set| set.contains(&place))
-    }
-
-    /// The instances that fit, by card.
-    pub fn keys(&self) -> impl Iterator<Item = &Key> {
-        let (rarest, others) = self
-            .sets
-            .split_first()
-            .map_or((None, &[][..]), |(first, rest)| (Some(first), rest));
-        let places = rarest.into_iter().flat_map(|set| set.iter());
-        places
-            .filter(move |place| others.iter().all(|set| set.contains(place)))
-            .filter_map(|place| self.shelf.cards.get(place))
-            .flat_map(|held| &held.members)
-    }
+    /// Those with these cards.
+    With(RoaringBitmap),
 }
 
 impl Catalogue {
@@ -105,80 +85,41 @@ impl Catalogue {
         Arc::clone(known.map_or(card, |(known, _)| known))
     }
 
-    /// Adds an instance under its card; says which card that is.
-    pub fn insert(&mut self, profile: &Profile) -> Place {
-        let namespace = Arc::clone(&profile.key.namespace);
-        let shelf = self.namespaces.entry(namespace).or_default();
-        let place = match shelf.places.get(&profile.card) {
-            Some(place) => *place,
-            None => shelf.put(&profile.card),
-        };
-        if let Some(held) = shelf.cards.get_mut(&place) {
-            held.members.insert(profile.key.clone());
-        }
-        for skill in profile.card.skills() {
-            if let Some(listed) = shelf.skills.get_mut(skill) {
-                listed.instances += 1;
-            }
-        }
-        place
+    /// The name of a namespace as it is kept already.
+    #[must_use]
+    pub fn namespace(&self, name: &str) -> Option<&Arc<str>> {
+        self.namespaces.get_key_value(name).map(|(known, _)| known)
+    }
+
+    /// Adds an instance; says its slot.
+    pub fn insert(&mut self, instance: &Instance) -> Slot {
+        let namespace = Arc::clone(&instance.key().namespace);
+        self.namespaces.entry(namespace).or_default().insert(instance)
     }
 
     /// Removes an instance; a card that nobody has any more is forgotten.
-    pub fn remove(&mut self, profile: &Profile, place: Place) {
-        let Some(shelf) = self.namespaces.get_mut(&profile.key.namespace) else {
+    pub fn remove(&mut self, namespace: &str, slot: Slot) {
+        let Some(shelf) = self.namespaces.get_mut(namespace) else {
             return;
         };
-        for skill in profile.card.skills() {
-            if let Some(listed) = shelf.skills.get_mut(skill) {
-                listed.instances -= 1;
-            }
-        }
-        if let Some(held) = shelf.cards.get_mut(&place) {
-            held.members.remove(&profile.key);
-            if held.members.is_empty() {
-                shelf.drop(place);
-            }
-        }
+        shelf.remove(slot);
         if shelf.cards.is_empty() {
-            self.namespaces.remove(&profile.key.namespace);
+            self.namespaces.remove(namespace);
         }
     }
 
-    /// What has all these terms.
-    #[must_use]
-    pub fn matching(&self, namespace: &str, terms: &[Term]) -> Matching<'_> {
-        if terms.is_empty() {
-            return Matching::Everybody;
+    /// An instance says something else of itself.
+    pub fn report(&mut self, namespace: &str, slot: Slot, report: &Report) {
+        if let Some(shelf) = self.namespaces.get_mut(namespace) {
+            shelf.instances.report(slot, report);
         }
-        let Some(shelf) = self.namespaces.get(namespace) else {
-            return Matching::Nobody;
-        };
-        let sets: Option<Vec<_>> = terms
-            .iter()
-            .map(|term| Some((shelf.having(term)?, term)))
-            .collect();
-        let Some(mut sets) = sets else {
-            return Matching::Nobody;
-        };
-        sets.sort_by_key(|(set, _)| set.len());
-        let Some((_, rarest)) = sets.first() else {
-            return Matching::Nobody;
-        };
-        Matching::Some(Selection {
-            shelf,
-            rarest: (*rarest).clone(),
-            sets: sets.iter().map(|(set, _)| *set).collect(),
-        })
     }
 
-    /// Whether a card of the namespace has the term.
+    /// The best instances for a question: one more than is asked for, where there are more.
     #[must_use]
-    pub fn has(&self, namespace: &str, place: Place, term: &Term) -> bool {
-        let shelf = self.namespaces.get(namespace);
-        shelf
-            .and_then(|shelf| shelf.having(term))
-            .is_some_and(|cards| cards.contains(&place))
+    pub fn best(&self, query: &Query) -> Picked<'_> {
+        let shelf = self.namespaces.get(&query.namespace);
+        shelf.map_or(Picked::NONE, |shelf| shelf.best(query))
     }
 
     /// Whether a live instance of the namespace has the skill.
@@ -194,9 +135,12 @@ impl Catalogue {
         let Some(shelf) = self.namespaces.get(namespace) else {
             return Vec::new();
         };
-        let missing = wanted.iter().filter(|skill| !shelf.skills.contains_key(*skill));
+        let missing = wanted
+            .iter()
+            .filter(|skill| !shelf.skills.contains_key(skill.as_str()));
+        let known = || shelf.names.iter().map(|(_, (outline, name))| (*outline, &**name));
         let mut nearest: Vec<String> = Vec::new();
-        for name in missing.flat_map(|skill| names::nearest(skill, shelf.skills.keys().map(String::as_str))) {
+        for name in missing.flat_map(|skill| names::nearest_outlined(skill, known())) {
             if !nearest.iter().any(|known| known == name) {
                 nearest.push(name.to_owned());
             }
@@ -214,35 +158,125 @@ impl Catalogue {
             .filter(move |(name, _)| namespace.is_none_or(|wanted| wanted == &***name))
             .flat_map(|(name, shelf)| {
                 let skills = shelf.skills.iter();
-                skills.map(move |(skill, listed)| (name, skill.as_str(), listed.instances))
+                skills.map(move |(skill, listed)| (name, &**skill, listed.instances))
             })
     }
 }
 
 impl Shelf {
-    fn having(&self, term: &Term) -> Option<&BTreeSet<Place>> {
+    fn having(&self, term: &Term) -> Option<&RoaringBitmap> {
         match term {
-            Term::Skill(skill) => self.skills.get(skill).map(|listed| &listed.cards),
+            Term::Skill(skill) => self.skills.get(skill.as_str()).map(|listed| &listed.cards),
             Term::Tag(tag) => self.tags.get(tag),
             Term::Word(word) => self.words.get(word),
         }
     }
 
-    fn put(&mut self, card: &Arc<Card>) -> Place {
-        // Wraps after four thousand million versions, past those that are still there.
-        while self.cards.contains_key(&self.next) {
-            self.next = self.next.wrapping_add(1);
-        }
-        let place = self.next;
-        self.next = self.next.wrapping_add(1);
-        self.places.insert(Arc::clone(card), place);
-        let held = Held {
-            card: Arc::clone(card),
-            members: BTreeSet::new(),
+    /// What has all these terms; `None` where no card has one of them.
+    fn matching(&self, terms: &[Term]) -> Option<Matching> {
+        let sets: Option<Vec<&RoaringBitmap>> = terms.iter().map(|term| self.having(term)).collect();
+        let mut sets = sets?;
+        sets.sort_by_key(|set| set.len());
+        let Some((rarest, others)) = sets.split_first() else {
+            return Some(Matching::Everybody);
         };
-        self.cards.insert(place, held);
+        let mut cards = (*rarest).clone();
+        for other in others {
+            cards &= *other;
+        }
+        Some(Matching::With(cards))
+    }
+
+    fn best(&self, query: &Query) -> Picked<'_> {
+        let cards = match self.matching(&query.terms()) {
+            None => return Picked::NONE,
+            Some(Matching::Everybody) => return self.instances.best(query, None),
+            Some(Matching::With(cards)) => cards,
+        };
+        if cards.len() == self.cards.len() as u64 {
+            return self.instances.best(query, None);
+        }
+        match self.few(&cards) {
+            Some(slots) => self.instances.best_of(query, slots),
+            None => self
+                .instances
+                .best(query, Some(&cards.iter().collect::<Wanted>())),
+        }
+    }
+
+    /// The instances with these cards, unless they are so many that they are not picked out one by one.
+    fn few(&self, cards: &RoaringBitmap) -> Option<Vec<Slot>> {
+        let most = self.instances.count() / SCATTERED;
+        let mut slots = Vec::new();
+        for held in cards.iter().filter_map(|place| self.cards.get(place as usize)) {
+            if slots.len() + held.members.len() > most.max(SCATTERED) {
+                return None;
+            }
+            slots.extend_from_slice(&held.members);
+        }
+        Some(slots)
+    }
+
+    fn insert(&mut self, instance: &Instance) -> Slot {
+        let card = &instance.profile.card;
+        let place = match self.places.get(card) {
+            Some(place) => *place,
+            None => self.put(card),
+        };
+        let slot = self.instances.insert(instance, place);
+        if let Some(held) = self.cards.get_mut(place as usize) {
+            if self.positions.len() <= slot as usize {
+                self.positions.resize(slot as usize + 1, 0);
+            }
+            self.positions[slot as usize] = count(held.members.len());
+            held.members.push(slot);
+        }
         for skill in card.skills() {
-            self.skills.entry(skill.clone()).or_default().cards.insert(place);
+            if let Some(listed) = self.skills.get_mut(skill.as_str()) {
+                listed.instances += 1;
+            }
+        }
+        slot
+    }
+
+    fn remove(&mut self, slot: Slot) {
+        let place = self.instances.remove(slot);
+        let Some(held) = self.cards.get_mut(place as usize) else {
+            return;
+        };
+        let position = self.positions[slot as usize] as usize;
+        held.members.swap_remove(position);
+        if let Some(moved) = held.members.get(position) {
+            self.positions[*moved as usize] = count(position);
+        }
+        for skill in held.card.skills() {
+            if let Some(listed) = self.skills.get_mut(skill.as_str()) {
+                listed.instances -= 1;
+            }
+        }
+        if held.members.is_empty() {
+            self.drop(place);
+        }
+    }
+
+    fn put(&mut self, card: &Arc<Card>) -> Place {
+        let place = count(self.cards.insert(Held {
+            card: Arc::clone(card),
+            members: Vec::new(),
+        }));
+        self.places.insert(Arc::clone(card), place);
+        for skill in card.skills() {
+            if let Some(listed) = self.skills.get_mut(skill.as_str()) {
+                listed.cards.insert(place);
+                continue;
+            }
+            let name: Arc<str> = skill.as_str().into();
+            let listed = Listed {
+                name: self.names.insert((Outline::of(skill), Arc::clone(&name))),
+                cards: std::iter::once(place).collect(),
+                instances: 0,
+            };
+            self.skills.insert(name, listed);
         }
         for tag in card.tags() {
             self.tags.entry(tag.clone()).or_default().insert(place);
@@ -254,15 +288,16 @@ impl Shelf {
     }
 
     fn drop(&mut self, place: Place) {
-        let Some(held) = self.cards.remove(&place) else {
+        let Some(held) = self.cards.try_remove(place as usize) else {
             return;
         };
         self.places.remove(&held.card);
         for skill in held.card.skills() {
-            if let Some(listed) = self.skills.get_mut(skill) {
-                listed.cards.remove(&place);
+            if let Some(listed) = self.skills.get_mut(skill.as_str()) {
+                listed.cards.remove(place);
                 if listed.cards.is_empty() {
-                    self.skills.remove(skill);
+                    self.names.remove(listed.name);
+                    self.skills.remove(skill.as_str());
                 }
             }
         }
@@ -275,11 +310,16 @@ impl Shelf {
     }
 }
 
-fn strike(index: &mut BTreeMap<String, BTreeSet<Place>>, term: &str, place: Place) {
+fn strike(index: &mut BTreeMap<String, RoaringBitmap>, term: &str, place: Place) {
     if let Some(cards) = index.get_mut(term) {
-        cards.remove(&place);
+        cards.remove(place);
         if cards.is_empty() {
             index.remove(term);
         }
     }
+}
+
+/// Cards and instances of a namespace are counted with 32 bits: more would not fit into memory.
+fn count(count: usize) -> u32 {
+    u32::try_from(count).expect("fewer than four thousand million")
 }

@@ -1,7 +1,7 @@
 //! Finding instances: what is asked, and the choice among candidates. Pure.
 //!
-//! The order is total (what is asked for, then a second measure, then the key), so that the same question about the same
-//! instances has one answer on every replica, and a page has a place at which it ends ([`Rank`]).
+//! The order is total (what is asked for, then a second measure, then the instance's id, then the agent's), so that the same
+//! question about the same instances has one answer on every replica, and a page has a place at which it ends ([`Rank`]).
 //!
 //! Reliability is what instances report of themselves: tasks that they completed and that failed since they started. It is
 //! the expected share of successes by the rule of succession, (completed + 1) / (ended + 2), so that one success out of one
@@ -12,9 +12,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use muster_api::registry;
+use uuid::Uuid;
 
 use crate::catalogue::Term;
-use crate::instance::{Card, Error, Instance, Key, Report, Status, card, wire};
+use crate::instance::{Card, Error, Instance, Profile, Report, Status, card, wire};
 use crate::page;
 
 /// Load up to which instances are found when nothing is said.
@@ -42,6 +43,9 @@ pub enum Sort {
 }
 
 impl Sort {
+    /// Every order.
+    pub const ALL: [Self; 4] = [Self::Load, Self::Latency, Self::Reliability, Self::Cost];
+
     /// Its name, in lower case.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -54,34 +58,85 @@ impl Sort {
     }
 }
 
-/// An instance's place in an order; the smallest is the best.
+/// The numbers that instances are sorted by; the smaller the better. Numbers that are not negative have the order of their bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Measures {
+    /// How loaded it is.
+    pub load: u64,
+    /// Its mean latency in nanoseconds; the largest number while there is none.
+    pub latency: u64,
+    /// How unreliable it is; see the module.
+    pub reliability: u64,
+    /// What a call costs; the largest number where the card does not say.
+    pub cost: u64,
+}
+
+impl Measures {
+    /// Those of an instance.
+    #[must_use]
+    pub fn of(instance: &Instance) -> Self {
+        let report = &instance.report;
+        Self {
+            load: Self::load(report),
+            latency: Self::latency(report),
+            reliability: Self::reliability(report),
+            cost: instance.profile.card.cost().map_or(u64::MAX, bits),
+        }
+    }
+
+    /// How loaded an instance is that says this.
+    #[must_use]
+    pub const fn load(report: &Report) -> u64 {
+        bits(report.load.get())
+    }
+
+    /// How slow it is.
+    #[must_use]
+    pub fn latency(report: &Report) -> u64 {
+        report.mean_latency.map_or(u64::MAX, nanoseconds)
+    }
+
+    /// How unreliable it is.
+    #[must_use]
+    pub fn reliability(report: &Report) -> u64 {
+        u64::MAX - bits(reliability(report))
+    }
+
+    /// What an order is by, and what decides between equals.
+    const fn by(&self, sort: Sort) -> (u64, u64) {
+        match sort {
+            Sort::Load => (self.load, self.latency),
+            Sort::Latency => (self.latency, self.load),
+            Sort::Reliability => (self.reliability, self.load),
+            Sort::Cost => (self.cost, self.load),
+        }
+    }
+}
+
+/// An instance's place in an order of its namespace; the smallest is the best.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rank {
     /// What the order is by.
     pub first: u64,
     /// What decides between equals.
     pub second: u64,
-    /// What decides at last.
-    pub key: Key,
+    /// What decides then. A number, because of thousands of idle instances nothing else may be different.
+    pub instance_id: Uuid,
+    /// What decides at last, where agents have chosen the same id for their instances.
+    pub agent_id: Arc<str>,
 }
 
 impl Rank {
     /// The place of an instance.
     #[must_use]
     pub fn of(sort: Sort, instance: &Instance) -> Self {
-        let report = &instance.report;
-        let load = bits(report.load.get());
-        let latency = report.mean_latency.map_or(u64::MAX, nanoseconds);
-        let (first, second) = match sort {
-            Sort::Load => (load, latency),
-            Sort::Latency => (latency, load),
-            Sort::Reliability => (u64::MAX - bits(reliability(report)), load),
-            Sort::Cost => (instance.profile.card.cost().map_or(u64::MAX, bits), load),
-        };
+        let (first, second) = Measures::of(instance).by(sort);
+        let key = instance.key();
         Self {
             first,
             second,
-            key: instance.key().clone(),
+            instance_id: key.instance_id,
+            agent_id: Arc::clone(&key.agent_id),
         }
     }
 }
@@ -93,7 +148,6 @@ pub fn reliability(report: &Report) -> f64 {
     (report.succeeded as f64 + 1.0) / (report.succeeded as f64 + report.failed as f64 + 2.0)
 }
 
-/// The bits of numbers that are not negative have the order of the numbers.
 const fn bits(number: f64) -> u64 {
     (number + 0.0).to_bits()
 }
@@ -161,12 +215,14 @@ impl Query {
     pub fn fits(&self, instance: &Instance) -> bool {
         let report = &instance.report;
         let is_loaded = report.status != Status::Offline && report.load.get() > self.max_load;
-        self.statuses.contains(&report.status)
-            && !is_loaded
-            && self
-                .region
-                .as_ref()
-                .is_none_or(|region| *region == instance.profile.region)
+        self.statuses.contains(&report.status) && !is_loaded && self.admits(&instance.profile)
+    }
+
+    /// Whether what an instance has said once is what is wanted, but for its card: what does not change with heartbeats.
+    #[must_use]
+    pub fn admits(&self, profile: &Profile) -> bool {
+        let region = self.region.as_ref();
+        region.is_none_or(|region| *region == profile.region)
     }
 }
 

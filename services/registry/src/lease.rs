@@ -4,8 +4,8 @@
 //!
 //! * An instance is in the table exactly as long as its lease lasts. Every operation first ends the leases that are
 //!   due at its `now`, so nobody sees or renews a dead one, however late a timer is.
-//! * The catalogue, the tally and the counts per node follow the entries; only `insert` and `take` touch them, and the tally
-//!   and the orders besides what a report changes.
+//! * The catalogue, the tally and the counts per node follow the entries; only `insert` and `take` touch them,
+//!   but for what a report changes in the catalogue and the tally.
 //! * Whose lease ended is offline for a while ([`Offline`](crate::offline::Offline)): not in the table, and in no limit.
 //! * The revision grows by one with every change that watchers see, and every change has an event. A heartbeat
 //!   that changes nothing but its time is no event: with thousands of agents it would be all that watchers read.

@@ -5,7 +5,7 @@
 //! registry.rs        use cases: parse, probe the endpoint, ask the store, count
 //! store.rs           the port;  store/memory.rs: the lease table behind a lock;  store/redis.rs: shared by replicas
 //! opening.rs         which of the two
-//! lease.rs  offline.rs  tally.rs  catalogue.rs  orders.rs  discovery.rs  instance.rs  page.rs  changes.rs
+//! lease.rs  offline.rs  tally.rs  catalogue.rs  columns.rs  discovery.rs  instance.rs  page.rs  changes.rs
 //!                    the rules, pure
 //! watching.rs        what a watcher is sent, in which pieces
 //! upkeep.rs          ends leases on time for those who watch
@@ -22,6 +22,7 @@
 
 pub mod catalogue;
 pub mod changes;
+pub mod columns;
 pub mod config;
 pub mod discovery;
 pub mod federation;
@@ -32,7 +33,6 @@ pub mod managed;
 pub mod metrics;
 pub mod offline;
 mod opening;
-pub mod orders;
 pub mod page;
 pub mod probe;
 pub mod registry;

@@ -9,7 +9,6 @@ use muster_api::names;
 use uuid::Uuid;
 
 use crate::discovery::{Rank, Sort};
-use crate::instance::Key;
 
 /// Entries per page when nothing is said.
 const DEFAULT_SIZE: u32 = 50;
@@ -18,7 +17,7 @@ const MAX_SIZE: u32 = 100;
 /// Says what the rest of a cursor is; changes with its form.
 const FORM: &str = "agents-1";
 /// The same, of cursors between instances.
-const INSTANCES: &str = "instances-1";
+const INSTANCES: &str = "instances-2";
 
 /// The same, of cursors between agents that are kept by their cards.
 const MANAGED: &str = "managed-1";
@@ -87,13 +86,14 @@ pub fn after_managed(namespace: &str, token: &str) -> Result<Option<(String, Str
 
 /// The token for the page after an instance.
 #[must_use]
-pub fn instance_token(sort: Sort, last: &Rank) -> String {
-    let Key {
-        namespace,
-        agent_id,
+pub fn instance_token(namespace: &str, sort: Sort, last: &Rank) -> String {
+    let Rank {
+        first,
+        second,
         instance_id,
-    } = &last.key;
-    let (sort, first, second) = (sort.name(), last.first, last.second);
+        agent_id,
+    } = last;
+    let sort = sort.name();
     URL_SAFE_NO_PAD.encode(format!(
         "{INSTANCES}\n{namespace}\n{sort}\n{first}\n{second}\n{agent_id}\n{instance_id}"
     ))
@@ -117,11 +117,8 @@ pub fn after_instance(namespace: &str, sort: Sort, token: &str) -> Result<Option
     Ok(Some(Rank {
         first: number(first)?,
         second: number(second)?,
-        key: Key {
-            namespace: namespace.into(),
-            agent_id: agent_id.into(),
-            instance_id: Uuid::try_parse(instance_id).map_err(|_| Error)?,
-        },
+        instance_id: Uuid::try_parse(instance_id).map_err(|_| Error)?,
+        agent_id: agent_id.into(),
     }))
 }
 
@@ -143,13 +140,10 @@ mod tests {
         let rank = Rank {
             first: 1,
             second: u64::MAX,
-            key: Key {
-                namespace: "default".into(),
-                agent_id: "weather".into(),
-                instance_id: Uuid::from_u128(7),
-            },
+            instance_id: Uuid::from_u128(7),
+            agent_id: "weather".into(),
         };
-        let made = instance_token(Sort::Load, &rank);
+        let made = instance_token("default", Sort::Load, &rank);
         assert_eq!(after_instance("default", Sort::Load, &made), Ok(Some(rank)));
         assert_eq!(after_instance("default", Sort::Cost, &made), Err(Error));
         assert_eq!(after_instance("other", Sort::Load, &made), Err(Error));

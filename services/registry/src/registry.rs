@@ -267,7 +267,9 @@ impl Registry {
         };
         self.observer.discovery(capability, !found.instances.is_empty());
         let next_page_token = match found.instances.last() {
-            Some(last) if found.more => page::instance_token(query.sort, &Rank::of(query.sort, last)),
+            Some(last) if found.more => {
+                page::instance_token(&query.namespace, query.sort, &Rank::of(query.sort, last))
+            }
             _ => String::new(),
         };
         Ok((found, next_page_token))

@@ -14,17 +14,14 @@ use uuid::Uuid;
 use super::{
     Agent, Census, Change, Departure, Error, Event, Grant, Moment, Renewal, Statistics, Terms, Wanted,
 };
-use crate::catalogue::{Catalogue, Matching, Place, Term};
-use crate::discovery::{self, Found, Query, Rank, Sort};
+use crate::catalogue::Catalogue;
+use crate::columns::Slot;
+use crate::discovery::{self, Found, Query};
 use crate::instance::{Card, Instance, Key, Profile, Report, Status};
 use crate::offline::Offline;
-use crate::orders::{Name, Orders};
 use crate::tally::{Counts, Tally};
 
 pub use follow::Told;
-
-/// So many candidates are looked through; among more, the best are read from an order that is kept.
-const LOOKED_THROUGH: usize = 1_024;
 
 /// Most namespaces in the statistics.
 const MOST_NAMESPACES: usize = 100;
@@ -34,14 +31,12 @@ const MOST_NAMESPACES: usize = 100;
 pub struct Table {
     terms: Terms,
     entries: BTreeMap<Key, Entry>,
-    leases: HashMap<Uuid, Key>,
+    leases: HashMap<Uuid, Arc<Profile>>,
     deadlines: BTreeSet<(Duration, Uuid)>,
     per_node: HashMap<String, usize>,
     catalogue: Catalogue,
     tally: Tally,
-    orders: Orders,
     offline: Offline,
-    looked_through: usize,
     revision: u64,
     expired: u64,
     events: Vec<Event>,
@@ -50,8 +45,8 @@ pub struct Table {
 #[derive(Debug)]
 struct Entry {
     instance: Instance,
-    /// Where its card is in the catalogue.
-    place: Place,
+    /// Where it is in the catalogue.
+    slot: Slot,
     lease: Uuid,
     deadline: Duration,
     drain_requested: bool,
@@ -69,20 +64,11 @@ impl Table {
             per_node: HashMap::new(),
             catalogue: Catalogue::default(),
             tally: Tally::default(),
-            orders: Orders::default(),
             offline: Offline::new(terms.offline),
-            looked_through: LOOKED_THROUGH,
             revision,
             expired: 0,
             events: Vec::new(),
         }
-    }
-
-    /// The same table, which keeps an order for every search, however few instances there are.
-    #[cfg(test)]
-    pub(crate) fn always_in_order(mut self) -> Self {
-        self.looked_through = 0;
-        self
     }
 
     /// Adds an instance, or replaces the one with the same key, whose lease ends silently. A drain that was asked
@@ -113,14 +99,9 @@ impl Table {
                 limit: self.terms.max_per_node,
             });
         }
-        let drain_requested = self
-            .take(&profile.key.clone())
-            .is_some_and(|entry| entry.drain_requested);
+        self.share(&mut profile);
+        let drain_requested = self.take(&profile.key).is_some_and(|entry| entry.drain_requested);
         self.offline.remove(&profile.key);
-        let card = self.catalogue.share(&profile.key.namespace, &profile.card);
-        if !Arc::ptr_eq(&card, &profile.card) {
-            Arc::make_mut(&mut profile).card = card;
-        }
         let instance = Instance {
             report: in_effect(report, drain_requested),
             registered_at: now.wall,
@@ -128,10 +109,10 @@ impl Table {
             epoch: self.revision + 1,
             profile,
         };
-        let place = self.catalogue.insert(&instance.profile);
+        let slot = self.catalogue.insert(&instance);
         self.insert(Entry {
             instance: instance.clone(),
-            place,
+            slot,
             lease,
             deadline: now.monotonic + self.terms.time_to_live,
             drain_requested,
@@ -143,7 +124,8 @@ impl Table {
     /// Renews a lease and takes the report.
     pub fn renew(&mut self, now: Moment, lease: Uuid, report: Report) -> Result<Renewal, Error> {
         self.expire(now);
-        let entry = self.leases.get(&lease).and_then(|key| self.entries.get_mut(key));
+        let profile = self.leases.get(&lease);
+        let entry = profile.and_then(|profile| self.entries.get_mut(&profile.key));
         let entry = entry.ok_or(Error::LeaseNotFound { lease })?;
         self.deadlines.remove(&(entry.deadline, lease));
         entry.deadline = now.monotonic + self.terms.time_to_live;
@@ -156,10 +138,10 @@ impl Table {
         };
         // Most say what they said before.
         if entry.instance.report != report {
-            let (before, place) = (entry.instance.clone(), entry.place);
+            let (before, slot) = (entry.instance.clone(), entry.slot);
             entry.instance.report = report;
             let after = entry.instance.clone();
-            self.reported(&before, after, place);
+            self.reported(&before, after, slot);
         }
         Ok(renewal)
     }
@@ -167,7 +149,7 @@ impl Table {
     /// Ends a lease; one that is gone already is no error.
     pub fn end(&mut self, now: Moment, lease: Uuid) {
         self.expire(now);
-        if let Some(key) = self.leases.get(&lease).cloned()
+        if let Some(key) = self.held_by(lease)
             && self.take(&key).is_some()
         {
             self.publish(Change::Removed(key, Departure::Deregistered));
@@ -193,10 +175,10 @@ impl Table {
             }
             draining += 1;
             entry.drain_requested = true;
-            let (before, place) = (entry.instance.clone(), entry.place);
+            let (before, slot) = (entry.instance.clone(), entry.slot);
             entry.instance.report = in_effect(before.report, true);
             let after = entry.instance.clone();
-            self.reported(&before, after, place);
+            self.reported(&before, after, slot);
         }
         match instance_id {
             Some(instance_id) if draining == 0 => Err(Error::InstanceNotFound {
@@ -216,7 +198,7 @@ impl Table {
             && deadline <= now.monotonic
         {
             self.deadlines.remove(&(deadline, lease));
-            if let Some(key) = self.leases.get(&lease).cloned()
+            if let Some(key) = self.held_by(lease)
                 && let Some(entry) = self.take(&key)
             {
                 self.expired += 1;
@@ -260,74 +242,17 @@ impl Table {
     }
 
     /// The best live instances: one more than is asked for, where there are more.
-    ///
-    /// Few candidates are looked through. Of many, the best are read from an order, until there are enough; what that
-    /// costs depends on how many are passed over because of their status, their region or a second term.
-    fn live(&mut self, query: &Query) -> Vec<Instance> {
-        let Self {
-            entries,
-            catalogue,
-            tally,
-            orders,
-            looked_through,
-            ..
-        } = self;
-        let (namespace, sort) = (&query.namespace, query.sort);
-        let counts = tally.namespace(namespace);
+    fn live(&self, query: &Query) -> Vec<Instance> {
+        let namespace = &query.namespace;
+        let counts = self.tally.namespace(namespace);
         let nobody = query.statuses.iter().all(|status| counts.of(*status) == 0);
-        let elsewhere = |region: &String| tally.in_region(namespace, region) == 0;
+        let elsewhere = |region: &String| self.tally.in_region(namespace, region) == 0;
         if nobody || query.region.as_ref().is_some_and(elsewhere) {
             return Vec::new();
         }
-        let (term, selection) = match catalogue.matching(namespace, &query.terms()) {
-            Matching::Nobody => return Vec::new(),
-            Matching::Everybody
-                if usize::try_from(counts.live()).is_ok_and(|live| live <= *looked_through) =>
-            {
-                return discovery::select(
-                    in_namespace(entries, namespace, None).map(|entry| &entry.instance),
-                    query,
-                );
-            }
-            Matching::Everybody => (None, None),
-            Matching::Some(selection) => {
-                let few = selection.keys().take(*looked_through + 1).count() <= *looked_through;
-                if few {
-                    let candidates = selection.keys().filter_map(|key| entries.get(key));
-                    return discovery::select(candidates.map(|entry| &entry.instance), query);
-                }
-                (Some(selection.rarest.clone()), Some(selection))
-            }
-        };
-        let name = Name {
-            namespace: Arc::clone(namespace),
-            term,
-            sort,
-        };
-        let has = |entry: &&Entry| {
-            name.term
-                .as_ref()
-                .is_none_or(|term| catalogue.has(namespace, entry.place, term))
-        };
-        let make = || {
-            in_namespace(entries, namespace, None)
-                .filter(has)
-                .map(|entry| Rank::of(sort, &entry.instance))
-        };
-        let most_loaded = query.max_load.to_bits();
-        let ranks = orders.after(&name, query.after.as_ref(), make);
-        ranks
-            .take_while(|rank| sort != Sort::Load || rank.first <= most_loaded)
-            .filter_map(|rank| entries.get(&rank.key))
-            .filter(|entry| {
-                selection
-                    .as_ref()
-                    .is_none_or(|selection| selection.contains(entry.place))
-            })
-            .map(|entry| &entry.instance)
-            .filter(|instance| query.fits(instance))
-            .take(query.limit.saturating_add(1))
-            .cloned()
+        let best = self.catalogue.best(query).profiles.into_iter();
+        best.filter_map(|profile| self.entries.get(&profile.key))
+            .map(|entry| entry.instance.clone())
             .collect()
     }
 
@@ -345,17 +270,16 @@ impl Table {
             agent_id: Arc::clone(agent_id),
             instance_id: Uuid::nil(),
         };
-        let instances = self.entries.range(first..).map(|(_, entry)| &entry.instance);
-        let same = |instance: &&Instance| {
-            instance.key().namespace == *namespace && instance.key().agent_id == *agent_id
-        };
-        let instances: Vec<Instance> = instances.take_while(same).cloned().collect();
+        let instances: Vec<Instance> = self.of_agent(&first).cloned().collect();
         if instances.is_empty() {
             let known = self
                 .namespace(namespace, None)
-                .map(|instance| &*instance.key().agent_id);
+                .map(|instance| &instance.key().agent_id);
+            // Instances of one agent stand beside each other and share its id.
+            let mut last: Option<&Arc<str>> = None;
+            let known = known.filter(|id| !last.replace(id).is_some_and(|last| Arc::ptr_eq(last, id)));
             return Err(Error::AgentNotFound {
-                nearest: names::nearest(agent_id, known)
+                nearest: names::nearest(agent_id, known.map(|id| &**id))
                     .into_iter()
                     .map(str::to_owned)
                     .collect(),
@@ -497,31 +421,54 @@ impl Table {
         in_namespace(&self.entries, namespace, after).map(|entry| &entry.instance)
     }
 
-    /// Whether an agent has a live instance.
-    fn lives(&self, key: &Key) -> bool {
+    /// The live instances of a key's agent.
+    fn of_agent<'a>(&'a self, key: &'a Key) -> impl Iterator<Item = &'a Instance> {
         let first = Key {
             instance_id: Uuid::nil(),
             ..key.clone()
         };
-        let next = self.entries.range(first..).next();
-        next.is_some_and(|(next, _)| next.namespace == key.namespace && next.agent_id == key.agent_id)
+        let instances = self.entries.range(first..).map(|(_, entry)| &entry.instance);
+        instances.take_while(|instance| {
+            instance.key().namespace == key.namespace && instance.key().agent_id == key.agent_id
+        })
+    }
+
+    /// Whether an agent has a live instance.
+    fn lives(&self, key: &Key) -> bool {
+        self.of_agent(key).next().is_some()
+    }
+
+    fn held_by(&self, lease: Uuid) -> Option<Key> {
+        self.leases.get(&lease).map(|profile| profile.key.clone())
+    }
+
+    /// Lets an instance that comes share its card and its names with those that have the same.
+    fn share(&self, profile: &mut Arc<Profile>) {
+        let card = self.catalogue.share(&profile.key.namespace, &profile.card);
+        let sibling = self.of_agent(&profile.key).next();
+        let agent_id = sibling.map_or(&profile.key.agent_id, |sibling| &sibling.key().agent_id);
+        let namespace = self.catalogue.namespace(&profile.key.namespace);
+        let namespace = namespace.unwrap_or(&profile.key.namespace);
+        let is_shared = Arc::ptr_eq(&card, &profile.card)
+            && Arc::ptr_eq(agent_id, &profile.key.agent_id)
+            && Arc::ptr_eq(namespace, &profile.key.namespace);
+        if !is_shared {
+            let (agent_id, namespace) = (Arc::clone(agent_id), Arc::clone(namespace));
+            let profile = Arc::make_mut(profile);
+            profile.card = card;
+            profile.key.agent_id = agent_id;
+            profile.key.namespace = namespace;
+        }
     }
 
     fn insert(&mut self, entry: Entry) {
         let (profile, instance) = (&entry.instance.profile, &entry.instance);
         self.tally.add(instance, !self.lives(&profile.key));
-        let has = |term: &Term| self.catalogue.has(&profile.key.namespace, entry.place, term);
-        self.orders.change(
-            &profile.key.namespace,
-            has,
-            None,
-            Some(&|sort| Rank::of(sort, instance)),
-        );
         if let Some(node) = &profile.node {
             *self.per_node.entry(node.clone()).or_default() += 1;
         }
         self.deadlines.insert((entry.deadline, entry.lease));
-        self.leases.insert(entry.lease, profile.key.clone());
+        self.leases.insert(entry.lease, Arc::clone(profile));
         self.entries.insert(profile.key.clone(), entry);
     }
 
@@ -531,10 +478,7 @@ impl Table {
         self.deadlines.remove(&(entry.deadline, entry.lease));
         let instance = &entry.instance;
         self.tally.remove(instance, !self.lives(key));
-        let has = |term: &Term| self.catalogue.has(&key.namespace, entry.place, term);
-        self.orders
-            .change(&key.namespace, has, Some(&|sort| Rank::of(sort, instance)), None);
-        self.catalogue.remove(&instance.profile, entry.place);
+        self.catalogue.remove(&key.namespace, entry.slot);
         if let Some(node) = &instance.profile.node
             && let Some(count) = self.per_node.get_mut(node)
         {
@@ -547,25 +491,18 @@ impl Table {
     }
 
     /// What an instance says of itself has been taken over; where it is the same as before, nobody hears of it.
-    fn reported(&mut self, before: &Instance, after: Instance, place: Place) {
+    fn reported(&mut self, before: &Instance, after: Instance, slot: Slot) {
         if before.report == after.report {
             return;
         }
-        self.count_report(before, &after, place);
+        self.count_report(before, &after, slot);
         self.publish(Change::Reported(after));
     }
 
-    /// Tally and orders follow what an instance says of itself.
-    fn count_report(&mut self, before: &Instance, after: &Instance, place: Place) {
+    /// Tally and catalogue follow what an instance says of itself.
+    fn count_report(&mut self, before: &Instance, after: &Instance, slot: Slot) {
         self.tally.change(before, after);
-        let namespace = &after.key().namespace;
-        let has = |term: &Term| self.catalogue.has(namespace, place, term);
-        self.orders.change(
-            namespace,
-            has,
-            Some(&|sort| Rank::of(sort, before)),
-            Some(&|sort| Rank::of(sort, after)),
-        );
+        self.catalogue.report(&after.key().namespace, slot, &after.report);
     }
 
     fn publish(&mut self, change: Change) {

@@ -70,6 +70,16 @@ impl Server {
         .await
     }
 
+    /// Waits until it takes calls.
+    async fn ready(&self) {
+        wait_for("readiness", SOON, async || {
+            http::get(self.health, "/ready")
+                .await
+                .is_ok_and(|answer| answer.status == 200)
+        })
+        .await;
+    }
+
     async fn register(&mut self, instance: proto::Instance) -> Result<proto::RegisterResponse, Status> {
         let request = proto::RegisterRequest {
             instance: Some(instance),
@@ -117,6 +127,12 @@ impl Server {
             .await
             .expect("an answer")
             .into_inner()
+    }
+
+    async fn statistics(&mut self) -> proto::GetStatisticsResponse {
+        let asked = proto::GetStatisticsRequest::default();
+        let counted = self.client.get_statistics(asked).await;
+        counted.expect("an answer").into_inner()
     }
 
     async fn metric(&self, line: &str) {
@@ -457,6 +473,9 @@ async fn an_agent_that_falls_silent_is_forgotten_and_watchers_are_told() {
         Reason::LeaseNotFound
     );
     server.metric("muster_registry_expirations_total 1").await;
+    let counted = server.statistics().await;
+    let total = counted.total.unwrap();
+    assert_eq!((total.instances, total.offline, counted.expired_total), (0, 1, 1));
 }
 
 #[tokio::test]
@@ -493,12 +512,7 @@ async fn a_watcher_who_does_not_read_is_cut_off_and_starts_over() {
 #[tokio::test]
 async fn a_shutdown_ends_streams_with_the_reason_and_the_service_with_success() {
     let mut server = Server::start_without_probe().await;
-    wait_for("readiness", SOON, async || {
-        http::get(server.health, "/ready")
-            .await
-            .is_ok_and(|answer| answer.status == 200)
-    })
-    .await;
+    server.ready().await;
     let mut stream = server.watch().await;
     stream.message().await.unwrap().unwrap();
     server.shutdown.trigger();
@@ -610,10 +624,11 @@ async fn a_watcher_takes_its_stream_up_again_and_gets_small_changes() {
 #[tokio::test]
 async fn instances_are_found_in_pages_and_counted() {
     let mut server = Server::start_without_probe().await;
+    let mut leases = Vec::new();
     for number in 0..5_u32 {
         let mut instance = instance(&format!("agent-{number}"), &["s"]);
         instance.weight = Some(number);
-        server.granted(instance).await;
+        leases.push(server.granted(instance).await);
     }
     let (mut seen, mut page_token) = (Vec::new(), String::new());
     loop {
@@ -637,17 +652,54 @@ async fn instances_are_found_in_pages_and_counted() {
     let all: Vec<_> = (0..5)
         .map(|number| (format!("agent-{number}"), Some(number), "GRPC".to_owned()))
         .collect();
+    seen.sort();
     assert_eq!(seen, all);
     let refused = server.client.discover(proto::DiscoverRequest {
         page_token: "x".to_owned(),
         ..Default::default()
     });
     assert_eq!(told(&refused.await.unwrap_err()).reason, Reason::InvalidPageToken);
-    let counted = server
-        .client
-        .get_statistics(proto::GetStatisticsRequest::default());
-    let counted = counted.await.unwrap().into_inner();
-    let total = counted.total.unwrap();
+    let total = server.statistics().await.total.unwrap();
     assert_eq!((total.agents, total.instances, total.active), (5, 5, 5));
-    assert_eq!(counted.skills[0].instances, 5);
+
+    // One in each status, and found in that alone.
+    let others = [
+        proto::InstanceStatus::Busy,
+        proto::InstanceStatus::Draining,
+        proto::InstanceStatus::Maintenance,
+    ];
+    for (lease, status) in leases.iter().zip(others) {
+        let says = proto::HeartbeatRequest {
+            lease_id: lease.lease_id.clone(),
+            status: status.into(),
+            load: 0.5,
+            ..Default::default()
+        };
+        server.client.heartbeat(says).await.unwrap();
+        let asked = proto::DiscoverRequest {
+            statuses: vec![status.into()],
+            ..Default::default()
+        };
+        let found = server
+            .client
+            .discover(asked)
+            .await
+            .unwrap()
+            .into_inner()
+            .instances;
+        assert_eq!((found.len(), found[0].status()), (1, status));
+    }
+    let counted = server.statistics().await;
+    let total = counted.total.unwrap();
+    assert_eq!(
+        (total.active, total.busy, total.draining, total.maintenance),
+        (2, 1, 1, 1)
+    );
+    assert_eq!((total.instances, total.offline), (5, 0));
+    assert!((total.mean_load - 0.3).abs() < 1e-6, "{total:?}");
+    assert_eq!(counted.namespaces[0].namespace, "default");
+    assert_eq!(
+        (counted.skills[0].skill.as_str(), counted.skills[0].instances),
+        ("s", 5)
+    );
 }

@@ -3,7 +3,6 @@
 //! Its leases never end by themselves: that they have is told like everything else, and until then an instance stays, however
 //! long nothing is told. Who is offline is forgotten by lease time, as in a table that decides.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -81,10 +80,10 @@ impl Table {
             return Change::Removed(key, Departure::Deregistered);
         };
         entry.instance.last_heartbeat_at = heard_at;
-        let (before, place) = (entry.instance.clone(), entry.place);
+        let (before, slot) = (entry.instance.clone(), entry.slot);
         entry.instance.report = report;
         let after = entry.instance.clone();
-        self.count_report(&before, &after, place);
+        self.count_report(&before, &after, slot);
         Change::Reported(after)
     }
 
@@ -105,24 +104,21 @@ impl Table {
 
     /// An instance was heard of at that time, with nothing new.
     pub fn heard(&mut self, lease: Uuid, at: Timestamp) {
-        let entry = self.leases.get(&lease).and_then(|key| self.entries.get_mut(key));
+        let profile = self.leases.get(&lease);
+        let entry = profile.and_then(|profile| self.entries.get_mut(&profile.key));
         if let Some(entry) = entry {
             entry.instance.last_heartbeat_at = entry.instance.last_heartbeat_at.max(at);
         }
     }
 
     fn put(&mut self, mut instance: Instance, lease: Uuid) -> Instance {
-        let key = instance.key().clone();
-        let _replaced = self.take(&key);
-        self.offline.remove(&key);
-        let card = self.catalogue.share(&key.namespace, &instance.profile.card);
-        if !Arc::ptr_eq(&card, &instance.profile.card) {
-            Arc::make_mut(&mut instance.profile).card = card;
-        }
-        let place = self.catalogue.insert(&instance.profile);
+        self.share(&mut instance.profile);
+        let _replaced = self.take(instance.key());
+        self.offline.remove(instance.key());
+        let slot = self.catalogue.insert(&instance);
         self.insert(Entry {
             instance: instance.clone(),
-            place,
+            slot,
             lease,
             deadline: NEVER,
             drain_requested: false,
@@ -133,6 +129,8 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
 
     use super::*;
