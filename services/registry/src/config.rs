@@ -83,7 +83,7 @@ pub struct Settings {
     /// How they are kept in Redis.
     pub redis: redis::Settings,
     /// Where the registry writes down which agents it keeps by their cards, so that it keeps them after a restart; in memory
-    /// where it is empty. Leases are never on disk. Where they are in Redis, so are those agents, and this is not used.
+    /// where it is empty. Leases are never on disk. Where they are in Redis, so are those agents: what is here already is taken over once.
     pub data_directory: PathBuf,
     /// Most agents that are kept by their cards. Each is asked for its card as often as instances send heartbeats.
     pub max_managed_agents: usize,

@@ -144,5 +144,13 @@ async fn entries(directory: PathBuf) -> Result<Arc<dyn Entries>, Error> {
     }
     let opened = tokio::task::spawn_blocking(move || Embedded::open(&directory)).await;
     let opened = opened.map_err(|error| Error::Other(format!("the store could not be opened: {error}")))?;
-    Ok(Arc::new(opened?))
+    let opened = opened?;
+    if opened.is_moved() {
+        tracing::warn!(
+            "this registry keeps the agents from `registry.data_directory` again that it kept when they were taken over into Redis; agents that were kept or forgotten there since are not known here"
+        );
+        let noted = opened.set_moved(false).await;
+        noted.map_err(|error| Error::Other(error.to_string()))?;
+    }
+    Ok(Arc::new(opened))
 }

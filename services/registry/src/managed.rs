@@ -5,6 +5,7 @@
 //! managed/entry.rs    one of them, and what a look at it changes: pure
 //! managed/keeping.rs  looks at each as often as instances send heartbeats
 //! managed/sharing.rs  which of several registries keeps them
+//! managed/moving.rs   from one registry's disk to a store that several share
 //! managed/store.rs    which are kept, written down: the port;  store/embedded.rs, store/memory.rs, store/redis.rs
 //! ```
 //!
@@ -28,6 +29,7 @@
 
 pub mod entry;
 mod keeping;
+pub mod moving;
 mod sharing;
 pub mod store;
 

@@ -7,9 +7,11 @@ use std::time::Duration;
 use muster_api::registry::registry_service_server::SERVICE_NAME;
 use muster_runtime::health::Kind;
 use muster_runtime::{Chassis, Error, Listeners};
-use muster_store::redis::{opening, settings};
+use muster_store::redis::opening::OpenError;
+use muster_store::redis::{Connection, opening, settings};
 
 use crate::config::Settings;
+use crate::managed::moving;
 use crate::managed::store::Shared;
 use crate::managed::store::redis::Redis as Entries;
 use crate::store::Store;
@@ -50,12 +52,17 @@ pub(crate) async fn open(
             terms: settings.terms(),
             feed: settings.watch_queue,
         };
-        Redis::open(
+        let opening = Redis::open(
             connection.clone(),
             options,
             settings.watch_limits(),
             Arc::clone(&clock),
-        )
+        );
+        async {
+            let opened = opening.await?;
+            move_entries(settings, &entries(settings, opened.0.connection())).await?;
+            Ok(opened)
+        }
     };
     let opening = opening::persist(&latch, attempt);
     let Some(opened) = chassis.hold(listeners, &[SERVICE_NAME], opening).await? else {
@@ -69,24 +76,37 @@ pub(crate) async fn open(
     Ok(Some(Opened::Redis(redis, work)))
 }
 
+/// Which agents are kept by their cards, in the Redis of a connection.
+fn entries(settings: &Settings, connection: &Connection) -> Entries {
+    let prefix = &settings.redis.key_prefix;
+    Entries::new(connection.clone(), prefix, settings.keeper_lease())
+}
+
+/// Takes over which agents this registry has kept from its disk before it was given a Redis.
+async fn move_entries(settings: &Settings, entries: &Entries) -> Result<(), OpenError> {
+    let directory = &settings.data_directory;
+    if directory.as_os_str().is_empty() {
+        return Ok(());
+    }
+    let moving::Moved { taken, known } = moving::take_over(directory, entries).await?;
+    if taken + known > 0 {
+        tracing::info!(
+            taken,
+            known,
+            directory = %directory.display(),
+            "agents that were kept by their cards from `registry.data_directory` are kept in Redis now; known were there already"
+        );
+    }
+    Ok(())
+}
+
 impl Opened {
     /// Where it is written down which agents are kept by their cards, where registries share that.
     pub(crate) fn shared_entries(&self, settings: &Settings) -> Option<Arc<dyn Shared>> {
         let Self::Redis(redis, _) = self else {
             return None;
         };
-        if !settings.data_directory.as_os_str().is_empty() {
-            tracing::warn!(
-                "`registry.data_directory` is not used where leases are in Redis: which agents are kept by their cards is there as well"
-            );
-        }
-        let connection = redis.connection().clone();
-        let prefix = &settings.redis.key_prefix;
-        Some(Arc::new(Entries::new(
-            connection,
-            prefix,
-            settings.keeper_lease(),
-        )))
+        Some(Arc::new(entries(settings, redis.connection())))
     }
 
     /// The store, with the tasks and checks that it needs.

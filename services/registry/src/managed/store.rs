@@ -73,6 +73,9 @@ pub trait Shared: Entries {
     /// What was found of these.
     async fn found(&self, keys: &[Key]) -> Result<Vec<Option<Found>>, Error>;
 
+    /// As [`Entries::put`], unless something is under the same key already; whether it was written down.
+    async fn put_new(&self, kept: &Kept) -> Result<bool, Error>;
+
     /// As [`Entries::put`], with what was found of the agent when it was admitted.
     async fn put_found(&self, kept: &Kept, found: &Found) -> Result<(), Error>;
 

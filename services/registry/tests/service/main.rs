@@ -4,6 +4,7 @@
 
 mod federation;
 mod following;
+mod managed;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -78,6 +79,15 @@ impl Server {
                 .is_ok_and(|answer| answer.status == 200)
         })
         .await;
+    }
+
+    /// Ends it as its operator does.
+    async fn stop(mut self) {
+        self.shutdown.trigger();
+        drop(self.client);
+        let ended = tokio::time::timeout(SOON, self.run.join_next());
+        let ended = ended.await.expect("it ends").expect("it runs");
+        ended.expect("no panic").expect("a clean end");
     }
 
     async fn register(&mut self, instance: proto::Instance) -> Result<proto::RegisterResponse, Status> {
@@ -519,10 +529,7 @@ async fn a_shutdown_ends_streams_with_the_reason_and_the_service_with_success() 
     let ended = stream.message().await.unwrap_err();
     assert_eq!(told(&ended).reason, Reason::ShuttingDown);
     drop(stream);
-    let ended = tokio::time::timeout(SOON, server.run.join_next())
-        .await
-        .expect("it ends");
-    ended.unwrap().unwrap().unwrap();
+    server.stop().await;
 }
 
 #[tokio::test]

@@ -1,7 +1,8 @@
 //! What is kept, on this machine's disk.
 //!
 //! One keyspace, `managed`: the key is namespace, agent id and address of the card, between them a byte that none of them
-//! can have; the value is JSON, so that fields can be added.
+//! can have; the value is JSON, so that fields can be added. Another one, `moved`, has one entry where a shared store has taken
+//! all of them over ([`moving`](super::super::moving)).
 
 use std::path::Path;
 
@@ -17,10 +18,15 @@ const FORMAT: Format = Format {
     oldest: 1,
 };
 
+/// The only key of `moved`.
+const TO_SHARED: &[u8] = b"to a shared store";
+
 /// See the module.
 pub struct Embedded {
     database: Database,
     managed: Keyspace,
+    moved: Keyspace,
+    is_moved: bool,
 }
 
 impl Embedded {
@@ -36,7 +42,34 @@ impl Embedded {
         };
         let database = Database::open(directory, FORMAT, Limits::default()).map_err(failed)?;
         let managed = database.keyspace("managed").map_err(failed)?;
-        Ok(Self { database, managed })
+        let moved = database.keyspace("moved").map_err(failed)?;
+        let is_moved = moved.get(TO_SHARED).map_err(failed)?.is_some();
+        Ok(Self {
+            database,
+            managed,
+            moved,
+            is_moved,
+        })
+    }
+
+    /// Whether a shared store had taken over what is in here when it was opened.
+    #[must_use]
+    pub const fn is_moved(&self) -> bool {
+        self.is_moved
+    }
+
+    /// Writes down whether a shared store has taken over what is in here.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub async fn set_moved(&self, is_moved: bool) -> Result<(), Error> {
+        let mut batch = Batch::new();
+        if is_moved {
+            batch.put(&self.moved, TO_SHARED, Vec::new());
+        } else {
+            batch.remove(&self.moved, TO_SHARED);
+        }
+        self.commit(batch).await
     }
 
     async fn commit(&self, batch: Batch) -> Result<(), Error> {

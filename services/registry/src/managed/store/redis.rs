@@ -30,6 +30,11 @@ static PUT: Script = Script::new(concat!(
     include_str!("redis/prelude.lua"),
     include_str!("redis/put.lua")
 ));
+static PUT_NEW: Script = Script::new(concat!(
+    "#!lua\n",
+    include_str!("redis/prelude.lua"),
+    include_str!("redis/put_new.lua")
+));
 static REMOVE: Script = Script::new(concat!(
     "#!lua flags=allow-oom\n",
     include_str!("redis/prelude.lua"),
@@ -153,6 +158,12 @@ impl Shared for Redis {
         let answer: Vec<Option<Vec<u8>>> = self.connection.run(&command).await.map_err(failed)?;
         let found = answer.into_iter();
         found.map(|found| read(&found.unwrap_or_default())).collect()
+    }
+
+    async fn put_new(&self, kept: &Kept) -> Result<bool, Error> {
+        let call = self.change(&PUT_NEW, &kept.key()).arg(encoded(kept)?);
+        let put: i64 = self.connection.call(&call).await.map_err(failed)?;
+        Ok(put == 1)
     }
 
     async fn put_found(&self, kept: &Kept, found: &Found) -> Result<(), Error> {

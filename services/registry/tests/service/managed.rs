@@ -1,29 +1,19 @@
 //! Agents that know nothing of the registry and are kept by their cards: a real registry, agents that only serve a card.
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
+use ::http::{HeaderMap, StatusCode, header};
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
-use http::{HeaderMap, StatusCode, header};
 use muster_a2a::card::sign::{self, Signer};
 use muster_a2a::card::trust::{self, Policy};
-use muster_api::error::{Error, Reason};
-use muster_api::registry as proto;
-use muster_api::registry::registry_service_client::RegistryServiceClient;
-use muster_registry::{Config, Settings};
 use muster_rpc::outbound;
-use muster_runtime::{Listeners, Shutdown};
-use muster_testkit::{FakeAgent, http as http_client, wait_for, write_signing_key};
+use muster_testkit::{RedisServer, write_signing_key};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
-use tonic::transport::Channel;
-use tonic::{Code, Status};
 
-const SOON: Duration = Duration::from_secs(30);
+use super::*;
 
 /// What an agent serves, and how often it was held already.
 #[derive(Default)]
@@ -105,13 +95,6 @@ impl CardServer {
     }
 }
 
-struct Server {
-    data: SocketAddr,
-    client: RegistryServiceClient<Channel>,
-    shutdown: Shutdown,
-    run: JoinSet<Result<(), muster_runtime::Error>>,
-}
-
 /// Leases as short as they can be, within reach of this machine.
 fn settings(directory: &Path) -> Settings {
     Settings {
@@ -127,34 +110,6 @@ fn settings(directory: &Path) -> Settings {
 }
 
 impl Server {
-    async fn start(settings: Settings) -> Self {
-        let listeners = Listeners::ephemeral().expect("free ports");
-        let data = listeners.data_address();
-        let shutdown = Shutdown::new();
-        let config = Config {
-            registry: settings,
-            ..Config::default()
-        };
-        let mut run = JoinSet::new();
-        run.spawn(muster_registry::run(config, listeners, shutdown.clone()));
-        let channel = Channel::from_shared(format!("http://{data}")).expect("a URL");
-        let channel = channel.connect().await.expect("the registry listens");
-        Self {
-            data,
-            client: RegistryServiceClient::new(channel),
-            shutdown,
-            run,
-        }
-    }
-
-    async fn stop(mut self) {
-        self.shutdown.trigger();
-        drop(self.client);
-        while let Some(ended) = self.run.join_next().await {
-            ended.expect("no panic").expect("a clean end");
-        }
-    }
-
     async fn keep(&self, request: proto::RegisterByCardRequest) -> Result<proto::ManagedAgent, Status> {
         let answer = self.client.clone().register_by_card(request).await?;
         Ok(answer.into_inner().agent.expect("every answer has an agent"))
@@ -206,10 +161,6 @@ fn forgets(card: &CardServer) -> proto::ForgetManagedAgentRequest {
         card_url: card.url(),
         ..Default::default()
     }
-}
-
-fn told(status: &Status) -> Error {
-    Error::from_status(status).unwrap_or_else(|| panic!("not one of our errors: {status:?}"))
 }
 
 #[tokio::test]
@@ -265,6 +216,56 @@ async fn an_agent_is_kept_through_changes_absence_and_a_restart() {
     server.stop().await;
     let server = Server::start(settings(directory.path())).await;
     assert_eq!(server.kept().await, []);
+}
+
+#[tokio::test]
+async fn agents_kept_from_disk_are_taken_over_once_by_a_redis() {
+    let directory = tempfile::tempdir().unwrap();
+    let redis = RedisServer::start().await;
+    let (one, other) = (CardServer::start().await, CardServer::start().await);
+    let server = Server::start(settings(directory.path())).await;
+    let asked = |card, agent_id: &str| proto::RegisterByCardRequest {
+        agent_id: agent_id.to_owned(),
+        ..by(card)
+    };
+    server.keep(asked(&one, "a-stranger")).await.unwrap();
+    server.keep(asked(&other, "another")).await.unwrap();
+    let before = server.kept().await;
+    server.stop().await;
+
+    let over_redis = || Settings {
+        redis_cluster_endpoint: Some(redis.url()),
+        ..settings(directory.path())
+    };
+    let server = Server::start(over_redis()).await;
+    server.ready().await;
+    server.wait_for_skill(Some("first")).await;
+    let asked_for = |agents: &[proto::ManagedAgent]| -> Vec<_> {
+        let agents = agents.iter();
+        agents
+            .map(|agent| (agent.agent_id.clone(), agent.card_url.clone(), agent.kept_since))
+            .collect()
+    };
+    assert_eq!(asked_for(&server.kept().await), asked_for(&before));
+
+    // Whoever is forgotten there is not brought back by a start anew from the same directory.
+    let forgotten = server.client.clone().forget_managed_agent(forgets(&one)).await;
+    forgotten.unwrap();
+    server.stop().await;
+    let server = Server::start(over_redis()).await;
+    server.ready().await;
+    wait_for("the other agent alone", SOON, async || {
+        match &server.kept().await[..] {
+            [agent] if agent.agent_id == "another" => Ok(()),
+            others => Err(format!("{others:?}")),
+        }
+    })
+    .await;
+    server.stop().await;
+
+    // Without Redis it keeps those of then.
+    let server = Server::start(settings(directory.path())).await;
+    assert_eq!(asked_for(&server.kept().await), asked_for(&before));
 }
 
 #[tokio::test]
@@ -352,15 +353,13 @@ async fn it_is_served_over_plain_http_page_by_page() {
     let server = Server::start(settings(directory.path())).await;
     for id in ["a", "b", "c"] {
         let body = json!({ "cardUrl": agent.url(), "agentId": id });
-        let answer = http_client::post(server.data, "/v1/managedAgents", &body)
-            .await
-            .unwrap();
+        let answer = http::post(server.data, "/v1/managedAgents", &body).await.unwrap();
         assert_eq!(answer.status, 200, "{}", answer.text());
     }
     let mut path = "/v1/managedAgents?pageSize=2".to_owned();
     let mut found = Vec::new();
     loop {
-        let page: Value = http_client::get(server.data, &path).await.unwrap().json();
+        let page: Value = http::get(server.data, &path).await.unwrap().json();
         found.extend(
             page["agents"]
                 .as_array()
@@ -375,7 +374,7 @@ async fn it_is_served_over_plain_http_page_by_page() {
     }
     assert_eq!(found, ["a", "b", "c"]);
     let body = json!({ "cardUrl": agent.url() });
-    let answer = http_client::post(server.data, "/v1/managedAgents:forget", &body)
+    let answer = http::post(server.data, "/v1/managedAgents:forget", &body)
         .await
         .unwrap();
     assert_eq!(answer.json()["agents"].as_array().map(Vec::len), Some(3));
