@@ -3,6 +3,7 @@
 mod etcd;
 mod fairness;
 mod latency;
+mod pace;
 mod part;
 mod process;
 mod registry;

@@ -20,8 +20,9 @@ use tonic::codegen::http::uri::PathAndQuery;
 use tonic::{IntoRequest as _, Status};
 use tonic_prost::ProstCodec;
 
+use super::pace;
 use super::process::{End, Process};
-use super::registry::{AT_ONCE, PATIENCE, TICK};
+use super::registry::{AT_ONCE, PATIENCE};
 use crate::connect::{self, Channel};
 use crate::failure::Failure;
 
@@ -139,24 +140,13 @@ async fn keep_alive(etcd: &mut Process, leases: u32, rate: u32, seconds: u64) ->
     let clock = SystemClock::default();
     let (before, began) = (etcd.used(), clock.monotonic());
     let total = u64::from(rate) * seconds;
-    let sending = async {
-        let mut sent = 1;
-        let mut tick = tokio::time::interval(TICK);
-        while sent < total {
-            tick.tick().await;
-            let passed = clock.monotonic().saturating_sub(began).as_millis();
-            let due = u64::try_from(passed)
-                .unwrap_or(u64::MAX)
-                .saturating_mul(rate.into())
-                / 1_000;
-            while sent < due.min(total) {
-                let id = 1 + i64::try_from(sent % u64::from(leases.max(1))).unwrap_or_default();
-                queue.send(KeepAlive { id }).await.map_err(ended)?;
-                sent += 1;
-            }
+    let sending = pace::evenly(rate, 1..total, async |numbers| {
+        for number in numbers {
+            let id = 1 + i64::try_from(number % u64::from(leases.max(1))).unwrap_or_default();
+            queue.send(KeepAlive { id }).await.map_err(ended)?;
         }
         Ok(())
-    };
+    });
     let reading = async {
         for _ in 0..total {
             let answer = tokio::time::timeout(PATIENCE, answers.message()).await;

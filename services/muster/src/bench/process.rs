@@ -78,6 +78,16 @@ pub struct Memory {
     pub anonymous: u64,
 }
 
+impl Memory {
+    /// What it holds together with another one.
+    fn and(self, other: Self) -> Self {
+        Self {
+            resident: self.resident.saturating_add(other.resident),
+            anonymous: self.anonymous.saturating_add(other.anonymous),
+        }
+    }
+}
+
 impl Process {
     /// Starts a service with these settings.
     pub async fn service(part: Part, settings: &[(&str, String)]) -> Result<Self, Failure> {
@@ -177,15 +187,13 @@ impl Process {
 
     /// What it holds.
     pub fn memory(&self) -> Memory {
-        let status = proc(&self.id().to_string(), "status");
-        let bytes = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
-            line.and_then(|rest| rest.split_whitespace().nth(1)?.parse::<u64>().ok())
-                .map_or(0, |kibibytes| kibibytes * 1024)
-        };
-        Memory {
-            resident: bytes("VmRSS"),
-            anonymous: bytes("RssAnon"),
+        match self.end {
+            End::Killed => memory(&self.id().to_string()),
+            End::WithInput => {
+                let held = started_by(self.id()).into_iter();
+                held.map(|id| memory(&id.to_string()))
+                    .fold(Memory::default(), Memory::and)
+            }
         }
     }
 
@@ -248,17 +256,36 @@ pub fn used(id: &str) -> Used {
     }
 }
 
+/// What a process holds.
+fn memory(id: &str) -> Memory {
+    let status = proc(id, "status");
+    let bytes = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|rest| rest.split_whitespace().nth(1)?.parse::<u64>().ok())
+            .map_or(0, |kibibytes| kibibytes * 1024)
+    };
+    Memory {
+        resident: bytes("VmRSS"),
+        anonymous: bytes("RssAnon"),
+    }
+}
+
 /// What the processes have used that this one has started, and those that they have.
 fn used_below(id: u32) -> Used {
+    started_by(id)
+        .iter()
+        .map(|id| used(&id.to_string()))
+        .fold(Used::default(), Used::and)
+}
+
+/// The processes that this one has started, and those that they have.
+fn started_by(id: u32) -> Vec<u32> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let parents: Vec<(u32, u32)> = entries
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .filter_map(|id: u32| Some((id, fields(&id.to_string()).get(1)?.parse().ok()?)))
         .collect();
     below(id, &parents)
-        .iter()
-        .map(|id| used(&id.to_string()))
-        .fold(Used::default(), Used::and)
 }
 
 /// Who descends from `ancestor`, of pairs of a process and its parent.
