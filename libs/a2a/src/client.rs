@@ -14,6 +14,8 @@ use std::time::Duration;
 use a2a_pb::protojson_conv::ProtoJsonPayload;
 use futures::StreamExt as _;
 use http::{HeaderMap, HeaderValue, header};
+use muster_api::a2a::TaskState;
+use muster_api::error::Error;
 use muster_rpc::outbound::{self, Outbound};
 use muster_rpc::sse::Parser;
 use reqwest::Response;
@@ -100,6 +102,7 @@ impl Client {
         query: &[(String, String)],
         timeout: Option<Duration>,
     ) -> Result<Reply, Failure> {
+        check(request)?;
         let streams = matches!(
             request,
             Request::SendStreamingMessage(_) | Request::SubscribeToTask(_)
@@ -216,6 +219,19 @@ impl Client {
         })
         .boxed();
         Ok(Answer::Events(events))
+    }
+}
+
+/// Refuses what JSON has no words for, as the agent would if it could be told: left out, it would ask for something else.
+fn check(request: &Request) -> Result<(), Failure> {
+    match request {
+        Request::ListTasks(request) if TaskState::try_from(request.status).is_err() => {
+            let message = format!("is {}, which is no state", request.status);
+            Err(Failure::Refused(Box::new(
+                Error::invalid_field("status", message).into(),
+            )))
+        }
+        _ => Ok(()),
     }
 }
 

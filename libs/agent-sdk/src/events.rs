@@ -74,6 +74,11 @@ impl Events {
                 Ok(update)
             }
             Update::Artifact(artifact) => self.artifact(&artifact.into_a2a()),
+            Update::Piece {
+                artifact,
+                is_first,
+                is_last,
+            } => self.piece(&artifact, !is_first, is_last),
         }
     }
 
@@ -119,6 +124,15 @@ impl Events {
     }
 
     fn artifact(&mut self, artifact: &a2a::Artifact) -> Result<pb::StreamResponse, Failure> {
+        self.piece(artifact, false, true)
+    }
+
+    fn piece(
+        &mut self,
+        artifact: &a2a::Artifact,
+        append: bool,
+        last_chunk: bool,
+    ) -> Result<pb::StreamResponse, Failure> {
         let artifact = pbconv::to_proto_artifact(artifact);
         self.spend(artifact.encoded_len())?;
         Ok(event(pb::stream_response::Payload::ArtifactUpdate(
@@ -126,8 +140,8 @@ impl Events {
                 task_id: self.task_id.clone(),
                 context_id: self.context_id.clone(),
                 artifact: Some(artifact),
-                append: false,
-                last_chunk: true,
+                append,
+                last_chunk,
                 metadata: None,
             },
         )))

@@ -20,6 +20,7 @@
 //! * At most `agent.max_concurrent_tasks` handlers run; a message beyond that is refused with RESOURCE_EXHAUSTED
 //!   before a task exists, so that a caller can go elsewhere at once. Queueing here as well as in the router was
 //!   rejected: two queues hide each other's length.
+//! * A message that its caller sends again within ten minutes is not worked on again.
 //! * Stored tasks are bounded in number and in bytes; finished ones leave first.
 //! * With a data directory tasks survive the process, and what was at work when it was killed ends or goes on. In Redis they are
 //!   those of all instances of the agent: each answers for all, and one follows where another dies.
@@ -38,16 +39,19 @@ mod http;
 mod input;
 pub mod metrics;
 mod opening;
+mod pages;
 mod push;
 mod registration;
 mod reply;
 mod request;
 mod running;
+mod sent;
 mod serve;
 mod service;
 mod task;
 mod tasks;
 
+pub use a2a::Part;
 pub use agent::Agent;
 pub use card::{Card, Extension, Skill};
 pub use config::{AgentConfig, Config, NoSettings, Redis, Section};
@@ -55,4 +59,4 @@ pub use input::parse;
 pub use reply::{Artifact, Failure, Reply};
 pub use request::{File, Request};
 pub use serve::run;
-pub use task::Task;
+pub use task::{OpenArtifact, Task};

@@ -1,10 +1,15 @@
 //! Push notifications: a task's events, sent to addresses that its callers named.
 //!
 //! Each address of a task is a *line*: its events go out one after the other, in order, and the next only when the one before
-//! has arrived. What does not arrive is tried again with growing waits; an answer that no repetition changes (a refusal, an
-//! address that is not allowed) ends the line's queue. A task's end is on the line's disk note before it is sent
+//! has arrived. What does not arrive is tried again with growing waits. An answer that no repetition changes (a refusal, an
+//! address that is not allowed) ends the tries of that event alone: who cannot read a large artifact may well read the status
+//! after it. A receiver that has not been reached for all tries is told the newest status next, and not everything in between. A task's
+//! end is on the line's disk note before it is sent
 //! ([`Push::owed`](crate::tasks::record::Push)), so that a restarted agent sends where the task stands; a receiver may
 //! hear of an event twice and never misses the end while it can be reached.
+//!
+//! Who hangs holds up its own host alone: a host has a few of the places for deliveries, and waits for them before it takes one of
+//! those of all.
 //!
 //! The addresses come from whoever may send a message, so they are reached through [`Outbound`] alone.
 
@@ -37,7 +42,11 @@ const BACKOFF: Backoff = Backoff::doubling(Duration::from_millis(500), Duration:
 /// Events that wait on one line; beyond that the oldest goes, because the newest says where the task stands.
 const MOST_WAITING: usize = 64;
 /// Deliveries under way at once.
-const AT_ONCE: usize = 32;
+const AT_ONCE: usize = 64;
+/// Those of them that go to one host.
+const AT_ONCE_TO_A_HOST: usize = 4;
+/// Hosts that are remembered before those are forgotten that nothing is sent to.
+const HOSTS: usize = 256;
 /// Longest text of an address, a token or credentials.
 const MAX_TEXT: usize = 2_048;
 
@@ -52,6 +61,8 @@ struct Inner {
     outbound: Option<Outbound>,
     lines: Mutex<HashMap<Key, Line>>,
     places: Semaphore,
+    /// The places of each host that something was sent to.
+    hosts: Mutex<HashMap<String, Arc<Semaphore>>>,
     meters: Meters,
     closing: CancellationToken,
     /// Number of the next line: one that was forgotten and made again is another.
@@ -65,7 +76,21 @@ struct Line {
     number: u64,
     config: TaskPushNotificationConfig,
     waiting: VecDeque<Event>,
-    delivered: Box<dyn FnOnce() + Send>,
+    /// Strikes the note that something is owed, when nothing waits any more.
+    settle: Option<Settle>,
+}
+
+/// What is done when all that a line owes was delivered, or given up.
+pub(crate) type Settle = Box<dyn FnOnce() + Send>;
+
+/// What became of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Arrived,
+    /// The receiver wants this one not, or no address of it may be used.
+    Refused,
+    /// The receiver was not reached.
+    Exhausted,
 }
 
 /// How one attempt ended.
@@ -85,6 +110,7 @@ impl Pushes {
                 outbound,
                 lines: Mutex::default(),
                 places: Semaphore::new(AT_ONCE),
+                hosts: Mutex::default(),
                 meters,
                 closing: CancellationToken::new(),
                 next_line: AtomicU64::new(0),
@@ -142,20 +168,23 @@ impl Pushes {
         }
     }
 
-    /// Sends events to an address, after those that were given before; `delivered` is called when all have arrived.
+    /// Sends events to an address, after those that were given before. `settle` is called when none of the line waits any more; what
+    /// comes later and owes nothing leaves it as it is.
     pub(crate) fn deliver(
         &self,
         task: &str,
         config: &TaskPushNotificationConfig,
         events: &[Event],
-        delivered: impl FnOnce() + Send + 'static,
+        settle: Option<Settle>,
     ) {
         let key = (task.to_owned(), config.id.clone());
         let mut lines = self.inner.lines.lock();
         if let Some(line) = lines.get_mut(&key) {
             line.config = config.clone();
             line.waiting.extend(events.iter().cloned());
-            line.delivered = Box::new(delivered);
+            if settle.is_some() {
+                line.settle = settle;
+            }
             // The first is under way.
             while line.waiting.len() > MOST_WAITING {
                 line.waiting.remove(1);
@@ -167,7 +196,7 @@ impl Pushes {
             number,
             config: config.clone(),
             waiting: events.iter().cloned().collect(),
-            delivered: Box::new(delivered),
+            settle,
         };
         lines.insert(key.clone(), line);
         drop(lines);
@@ -206,25 +235,26 @@ impl Inner {
     /// Delivers what waits on a line until nothing does.
     async fn work(self: Arc<Self>, key: Key, number: u64) {
         while let Some((config, event)) = self.next(&key, number) {
-            let arrived = tokio::select! {
-                arrived = self.insist(&key, &config, &event) => arrived,
+            let fate = tokio::select! {
+                fate = self.insist(&key, &config, &event) => fate,
                 () = self.closing.cancelled() => return,
             };
             let mut lines = self.lines.lock();
             let Some(line) = lines.get_mut(&key).filter(|line| line.number == number) else {
                 return;
             };
-            if arrived {
-                line.waiting.pop_front();
-            } else {
-                line.waiting.clear();
+            line.waiting.pop_front();
+            if fate == Fate::Exhausted {
+                line.skip_to_newest_status();
             }
             if line.waiting.is_empty()
                 && let Some(line) = lines.remove(&key)
             {
                 drop(lines);
                 // Given up counts as done: the next start would not fare better.
-                (line.delivered)();
+                if let Some(settle) = line.settle {
+                    settle();
+                }
                 return;
             }
         }
@@ -236,19 +266,27 @@ impl Inner {
         Some((line.config.clone(), Arc::clone(line.waiting.front()?)))
     }
 
-    /// Tries until the event arrives; false when it never will.
-    async fn insist(&self, key: &Key, config: &TaskPushNotificationConfig, event: &Event) -> bool {
+    /// Tries until the event arrives, or never will.
+    async fn insist(&self, key: &Key, config: &TaskPushNotificationConfig, event: &Event) -> Fate {
         let (task, id) = key;
+        let host = config
+            .url
+            .parse::<Url>()
+            .ok()
+            .and_then(|url| url.host_str().map(str::to_owned))
+            .unwrap_or_default();
         for attempt in 0..MOST_ATTEMPTS {
             if attempt > 0 {
                 tokio::time::sleep(BACKOFF.delay(attempt - 1, rand::random())).await;
             }
-            // The semaphore is never closed.
+            let places = self.places_of(&host);
+            // Semaphores that are never closed.
+            let _place_of_host = places.acquire().await;
             let _place = self.places.acquire().await;
             match self.attempt(config, event).await {
                 Attempt::Arrived => {
                     self.meters.pushed(Delivery::Arrived);
-                    return true;
+                    return Fate::Arrived;
                 }
                 Attempt::Failed(why) => {
                     self.meters.pushed(Delivery::Failed);
@@ -257,7 +295,7 @@ impl Inner {
                 Attempt::Refused(why) => {
                     self.meters.pushed(Delivery::GivenUp);
                     tracing::warn!(task_id = task, config = id, why, "a push is refused and given up");
-                    return false;
+                    return Fate::Refused;
                 }
             }
         }
@@ -267,7 +305,20 @@ impl Inner {
             config = id,
             "a push does not arrive and is given up"
         );
-        false
+        Fate::Exhausted
+    }
+
+    fn places_of(&self, host: &str) -> Arc<Semaphore> {
+        let mut hosts = self.hosts.lock();
+        if let Some(places) = hosts.get(host) {
+            return Arc::clone(places);
+        }
+        if hosts.len() >= HOSTS {
+            hosts.retain(|_, places| Arc::strong_count(places) > 1);
+        }
+        let places = Arc::new(Semaphore::new(AT_ONCE_TO_A_HOST));
+        hosts.insert(host.to_owned(), Arc::clone(&places));
+        places
     }
 
     async fn attempt(&self, config: &TaskPushNotificationConfig, event: &Event) -> Attempt {
@@ -307,6 +358,19 @@ impl Inner {
     }
 }
 
+impl Line {
+    /// Leaves the newest event that says where the task stands, where there is one.
+    fn skip_to_newest_status(&mut self) {
+        use a2a_pb::proto::stream_response::Payload;
+        let says_status =
+            |event: &Event| matches!(event.payload, Some(Payload::StatusUpdate(_) | Payload::Task(_)));
+        let newest = self.waiting.iter().rposition(says_status);
+        let newest = newest.and_then(|place| self.waiting.get(place).cloned());
+        self.waiting.clear();
+        self.waiting.extend(newest);
+    }
+}
+
 /// What a status says about trying again.
 fn verdict(status: StatusCode) -> Attempt {
     let said = format!("the receiver answered {status}");
@@ -321,5 +385,65 @@ fn verdict(status: StatusCode) -> Attempt {
         Attempt::Refused(said)
     } else {
         Attempt::Failed(said)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use a2a_pb::proto::{self as pb, stream_response::Payload};
+    use muster_runtime::clock::SystemClock;
+    use muster_runtime::metrics::Metrics;
+
+    use super::*;
+    use crate::metrics::DEFINITIONS;
+    use crate::running::Running;
+
+    fn event(payload: Payload) -> Event {
+        Arc::new(pb::StreamResponse {
+            payload: Some(payload),
+        })
+    }
+
+    fn status() -> Event {
+        event(Payload::StatusUpdate(pb::TaskStatusUpdateEvent::default()))
+    }
+
+    fn artifact() -> Event {
+        event(Payload::ArtifactUpdate(pb::TaskArtifactUpdateEvent::default()))
+    }
+
+    #[tokio::test]
+    async fn what_owes_nothing_leaves_the_note_of_what_does() {
+        let clock = Arc::new(SystemClock::default());
+        let running = Running::new("puppet", 1, clock.clone());
+        let pushes = Pushes::new(
+            None,
+            Meters::new(Metrics::new(DEFINITIONS).unwrap(), clock, running),
+        );
+        let config = TaskPushNotificationConfig::default();
+        let (sender, settled) = tokio::sync::oneshot::channel();
+        let settle: Settle = Box::new(move || drop(sender.send(())));
+        pushes.deliver("t", &config, &[status()], Some(settle));
+        pushes.deliver("t", &config, &[status()], None);
+        settled.await.unwrap();
+        assert!(!pushes.are_under_way("t", ""));
+    }
+
+    #[test]
+    fn who_was_not_reached_is_told_the_newest_status() {
+        let newest = status();
+        let mut line = Line {
+            number: 0,
+            config: TaskPushNotificationConfig::default(),
+            waiting: VecDeque::from([status(), artifact(), Arc::clone(&newest), artifact()]),
+            settle: None,
+        };
+        line.skip_to_newest_status();
+        assert!(line.waiting.len() == 1 && Arc::ptr_eq(&line.waiting[0], &newest));
+        line.waiting = VecDeque::from([artifact()]);
+        line.skip_to_newest_status();
+        assert!(line.waiting.is_empty());
     }
 }

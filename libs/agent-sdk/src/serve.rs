@@ -131,7 +131,7 @@ pub async fn run<A: Agent, S: Section>(
         executor: Arc::new(executor),
         pushes: pushes.clone(),
         max_message_bytes: config.server.max_message_bytes,
-        extended_card,
+        extended_card: extended_card.map(Arc::new),
     });
     chassis.tasks.spawn("left tasks", Arc::clone(&desk).take_up(left));
 

@@ -17,9 +17,10 @@ use muster_a2a::{Answer, Events, Head, ProtocolError, Reply, Request, Service};
 use muster_api::error::{Error, Reason};
 use muster_api::extension;
 use muster_rpc::deadline;
-use muster_runtime::trace;
+use muster_runtime::trace::{self, FutureExt as _};
 use muster_runtime::trust::Access;
 use prost::Message as _;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use uuid::Uuid;
@@ -27,9 +28,11 @@ use uuid::Uuid;
 use crate::events;
 use crate::execution::{Executor, Work};
 use crate::metrics::{Method, Sender};
+use crate::pages;
 use crate::push::Pushes;
 use crate::running::Run;
-use crate::tasks::record::{Errand, Push, Record, keep_last};
+use crate::sent::{Delivery, First, Role};
+use crate::tasks::record::{Errand, Push, Record, Sent, is_terminal, keep_last, state};
 use crate::tasks::table::unknown;
 use crate::tasks::{Left, MOST_ATTEMPTS, Until};
 use crate::{Agent, Failure};
@@ -47,7 +50,18 @@ pub(crate) struct Desk<A> {
     pub(crate) pushes: Pushes,
     pub(crate) max_message_bytes: usize,
     /// The card for those who have proved who they are.
-    pub(crate) extended_card: Option<pb::AgentCard>,
+    pub(crate) extended_card: Option<Arc<pb::AgentCard>>,
+}
+
+impl<A> Clone for Desk<A> {
+    fn clone(&self) -> Self {
+        Self {
+            executor: Arc::clone(&self.executor),
+            pushes: self.pushes.clone(),
+            max_message_bytes: self.max_message_bytes,
+            extended_card: self.extended_card.clone(),
+        }
+    }
 }
 
 /// How an admitted message goes on.
@@ -57,15 +71,34 @@ struct Begun {
     run: Run,
 }
 
+/// How the answer to a message is to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    /// When the task is settled.
+    Later,
+    /// At once.
+    AtOnce,
+    /// As a stream.
+    Streamed,
+}
+
+/// What a message has come to.
+struct Taken {
+    task_id: String,
+    /// The task when it is settled; nothing where it is to be looked for.
+    settled: Option<oneshot::Receiver<pb::Task>>,
+    /// Where the answer is a stream.
+    events: Option<Events>,
+}
+
 impl<A: Agent> Desk<A> {
     async fn send(&self, head: &Head, request: pb::SendMessageRequest) -> Result<Answer, Status> {
         let _timing = self.meters().received(Method::Send, Sender::of(&head.headers));
         let configuration = request.configuration.clone().unwrap_or_default();
         let at_once = configuration.return_immediately;
-        let Begun { task_id, work, run } = self.begin(head, request, at_once).await?;
+        let manner = if at_once { Manner::AtOnce } else { Manner::Later };
+        let Taken { task_id, settled, .. } = self.take(head, request, manner).await?;
         let tasks = &self.executor.tasks;
-        let settled = tasks.wait(&task_id);
-        self.executor.start(work, run);
         let mut task = if at_once {
             tasks.find(&task_id).await?.ok_or_else(|| *unknown(&task_id))?
         } else {
@@ -110,22 +143,117 @@ impl<A: Agent> Desk<A> {
 
     async fn stream(&self, head: &Head, request: pb::SendMessageRequest) -> Result<Answer, Status> {
         let timing = self.meters().received(Method::Stream, Sender::of(&head.headers));
-        let Begun { task_id, work, run } = self.begin(head, request, true).await?;
-        let events = self.executor.tasks.follow(&task_id, Until::Settled).await?;
-        self.executor.start(work, run);
+        let taken = self.take(head, request, Manner::Streamed).await?;
+        let events = taken.events.ok_or_else(|| *unknown(&taken.task_id))?;
         Ok(Answer::Events(events.inspect(move |_| _ = &timing).boxed()))
     }
 
-    /// Checks a message, admits it, and makes or takes up its task.
+    /// Takes a message: has it worked on, or finds what an earlier delivery of it has made.
+    async fn take(
+        &self,
+        head: &Head,
+        request: pb::SendMessageRequest,
+        manner: Manner,
+    ) -> Result<Taken, Status> {
+        self.check(&request).map_err(|status| *status)?;
+        let access = Access::in_extensions(&head.extensions);
+        let second = self.executor.clock.now().as_second();
+        let delivery = Delivery::new(&access.caller().key(), &request, second);
+        let sent = self.executor.tasks.sent();
+        loop {
+            match sent.enter(delivery)? {
+                Role::First(first) => return self.begin_apart(head, request, manner, first).await,
+                Role::Later(mut first) => {
+                    // It leaves when it is done.
+                    let _ = first.changed().await;
+                }
+                Role::Known(task_id) => match self.take_again(&task_id, manner).await? {
+                    Some(taken) => return Ok(taken),
+                    None => sent.forget(&delivery, &task_id),
+                },
+            }
+        }
+    }
+
+    /// What a message has come to that was taken before; `None` where its task has been forgotten.
+    async fn take_again(&self, task_id: &str, manner: Manner) -> Result<Option<Taken>, Status> {
+        let tasks = &self.executor.tasks;
+        let Some(task) = tasks.find(task_id).await? else {
+            return Ok(None);
+        };
+        let mut taken = Taken {
+            task_id: task_id.to_owned(),
+            settled: None,
+            events: None,
+        };
+        match manner {
+            Manner::AtOnce => {}
+            Manner::Later => taken.settled = tasks.wait(task_id).await?,
+            Manner::Streamed if is_terminal(state(&task)) => taken.events = Some(only(task)),
+            Manner::Streamed => {
+                taken.events = Some(match tasks.follow(task_id, Until::Settled).await {
+                    Ok(events) => events,
+                    // It may have ended just now.
+                    Err(status) => match tasks.find(task_id).await? {
+                        Some(task) if is_terminal(state(&task)) => only(task),
+                        _ => return Err(status),
+                    },
+                });
+            }
+        }
+        Ok(Some(taken))
+    }
+
+    /// Begins in a task of its own, so that what was begun goes on where its caller leaves.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "it ends with the write of the task, and the work that it begins settles the task however it ends"
+    )]
+    async fn begin_apart(
+        &self,
+        head: &Head,
+        request: pb::SendMessageRequest,
+        manner: Manner,
+        first: First,
+    ) -> Result<Taken, Status> {
+        let (desk, head) = (self.clone(), head.clone());
+        let beginning = async move {
+            let begun = desk.begin(&head, request, manner != Manner::Later, first.kept());
+            let Begun { task_id, work, run } = begun.await?;
+            first.made(&task_id);
+            let tasks = &desk.executor.tasks;
+            let settled = match manner {
+                Manner::Later => tasks.wait(&task_id).await,
+                Manner::AtOnce | Manner::Streamed => Ok(None),
+            };
+            let events = match manner {
+                Manner::Streamed => Some(tasks.follow(&task_id, Until::Settled).await),
+                Manner::Later | Manner::AtOnce => None,
+            };
+            desk.executor.start(work, run);
+            Ok(Taken {
+                settled: settled?,
+                events: events.transpose()?,
+                task_id,
+            })
+        };
+        let begun = tokio::spawn(beginning.with_current_context()).await;
+        begun.unwrap_or_else(|error| Err(Status::internal(error.to_string())))
+    }
+
+    /// Admits a message, and makes or takes up its task.
     async fn begin(
         &self,
         head: &Head,
         request: pb::SendMessageRequest,
         announced: bool,
+        sent: Sent,
     ) -> Result<Begun, Status> {
-        self.check(head, &request).map_err(|status| *status)?;
         let push = self.push_of(&request).map_err(|status| *status)?;
-        let errand = errand(head, &request);
+        let errand = Errand {
+            sent: Some(sent),
+            ..errand(head, &request)
+        };
         let mut message = request.message.unwrap_or_default();
         let is_follow_up = !message.task_id.is_empty();
         let executor = &self.executor;
@@ -197,8 +325,7 @@ impl<A: Agent> Desk<A> {
     }
 
     /// Refuses what is out of bounds, naming the field, and what the card excludes.
-    fn check(&self, head: &Head, request: &pb::SendMessageRequest) -> Result<(), Box<Status>> {
-        self.check_extensions(head)?;
+    fn check(&self, request: &pb::SendMessageRequest) -> Result<(), Box<Status>> {
         let Some(message) = &request.message else {
             return Err(invalid("message", "is missing"));
         };
@@ -379,17 +506,14 @@ impl<A: Agent> Desk<A> {
         &self,
         request: &pb::ListTaskPushNotificationConfigsRequest,
     ) -> Result<Answer, Status> {
-        // A task has few, so that a page holds them all.
+        let page = pages::Page::read(request).map_err(|status| *status)?;
         let configs = self.executor.tasks.pushes(&request.task_id).await?;
-        Ok(Answer::PushConfigs(pb::ListTaskPushNotificationConfigsResponse {
-            configs,
-            next_page_token: String::new(),
-        }))
+        Ok(Answer::PushConfigs(page.of(configs)))
     }
 
     fn extended_card(&self) -> Result<Answer, Status> {
         match &self.extended_card {
-            Some(card) => Ok(Answer::Card(card.clone())),
+            Some(card) => Ok(Answer::Card(pb::AgentCard::clone(card))),
             None if self.executor.card.has_extended => Err(ProtocolError::ExtendedAgentCardNotConfigured
                 .status("this agent has an extended card, but there is nothing on it")),
             None => Err(ProtocolError::UnsupportedOperation
@@ -399,6 +523,7 @@ impl<A: Agent> Desk<A> {
 
     async fn dispatch(&self, head: &Head, request: Request) -> Result<Answer, Status> {
         head.check_version().map_err(|status| *status)?;
+        self.check_extensions(head).map_err(|status| *status)?;
         let received = |method| self.meters().received(method, Sender::of(&head.headers));
         match request {
             Request::SendMessage(request) => self.send(head, request).await,
@@ -550,6 +675,14 @@ impl<A: Agent> Service for Desk<A> {
     }
 }
 
+/// A stream of a task that has ended.
+fn only(task: pb::Task) -> Events {
+    let event = pb::StreamResponse {
+        payload: Some(pb::stream_response::Payload::Task(task)),
+    };
+    futures::stream::iter([Ok(event)]).boxed()
+}
+
 fn no_push() -> Box<Status> {
     Box::new(
         ProtocolError::PushNotificationNotSupported
@@ -569,6 +702,7 @@ fn errand(head: &Head, request: &pb::SendMessageRequest) -> Errand {
         metadata: request.metadata.clone(),
         attempts: 0,
         traceparent: traceparent(head, request),
+        sent: None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! A handler's voice while it works: progress, early artifacts, cancellation, and what was said before.
 
-use a2a::Message;
+use a2a::{Message, Part};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -11,6 +11,45 @@ use crate::Artifact;
 pub(crate) enum Update {
     Working(String),
     Artifact(Artifact),
+    /// A piece of an artifact; the first makes it.
+    Piece {
+        artifact: a2a::Artifact,
+        is_first: bool,
+        is_last: bool,
+    },
+}
+
+/// An artifact that is given piece by piece, with [`Task::open`]. Followers get each piece when it is sent; in the task the pieces are the
+/// artifact's parts, in their order. One that is dropped without [`finish`](Self::finish) ends with the task.
+#[derive(Debug)]
+pub struct OpenArtifact<'t> {
+    task: &'t Task,
+    artifact: a2a::Artifact,
+}
+
+impl OpenArtifact<'_> {
+    /// Sends one more piece.
+    pub async fn append(&mut self, piece: Part) {
+        self.send(piece, false, false).await;
+    }
+
+    /// Sends the last piece.
+    pub async fn finish(mut self, piece: Part) {
+        self.send(piece, false, true).await;
+    }
+
+    async fn send(&mut self, piece: Part, is_first: bool, is_last: bool) {
+        let artifact = a2a::Artifact {
+            parts: vec![piece],
+            ..self.artifact.clone()
+        };
+        let piece = Update::Piece {
+            artifact,
+            is_first,
+            is_last,
+        };
+        self.task.send(piece).await;
+    }
 }
 
 /// The task that a handler works on.
@@ -54,6 +93,18 @@ impl Task {
     /// Gives subscribers an artifact before the end. It stands behind the result in the finished task.
     pub async fn artifact(&self, artifact: Artifact) {
         self.send(Update::Artifact(artifact)).await;
+    }
+
+    /// Begins an artifact that comes in pieces, for instance the words of a model; what it is made of is the first of them. It stands
+    /// behind the result in the finished task.
+    pub async fn open(&self, artifact: Artifact) -> OpenArtifact<'_> {
+        let mut artifact = artifact.into_a2a();
+        let first = artifact.parts.pop();
+        let mut open = OpenArtifact { task: self, artifact };
+        if let Some(first) = first {
+            open.send(first, true, false).await;
+        }
+        open
     }
 
     /// Whether the caller has cancelled the task.

@@ -49,7 +49,7 @@ use a2a_pb::proto as pb;
 use muster_api::error::{Error, Reason};
 use muster_runtime::clock::SharedClock;
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
@@ -61,7 +61,8 @@ use record::{Errand, Push, Record, is_settled};
 pub(crate) use sharing::Sharing;
 use table::{Bounds, Cancelled, Event, Publication, Resumed, Table};
 
-use crate::push::Pushes;
+use crate::push::{Pushes, Settle};
+use crate::sent::Window;
 
 /// How often work is begun again that a process did not survive.
 pub(crate) const MOST_ATTEMPTS: u32 = 3;
@@ -76,6 +77,10 @@ pub(crate) struct Tasks {
     journal: Journal,
     pushes: Pushes,
     clock: SharedClock,
+    /// Says that an end was told.
+    told: Arc<Notify>,
+    /// The messages that came lately, with what they made.
+    sent: Window,
     /// The process ends.
     closing: CancellationToken,
     /// Where the store is shared.
@@ -109,6 +114,7 @@ impl Tasks {
         let table = Arc::new(Mutex::new(Table::new(bounds)));
         let mut left = Vec::new();
         let mut owed = Vec::new();
+        let mut sent = Vec::new();
         let (journal, writer) = match disk {
             None => (Journal::default(), None),
             Some(disk) => {
@@ -118,6 +124,8 @@ impl Tasks {
                     let record = loaded
                         .load(&id, bytes, clock.monotonic())
                         .map_err(|error| format!("what is stored of task '{id}' is damaged: {error}"))?;
+                    let messages = record.sent.iter().cloned();
+                    sent.extend(messages.map(|message| (message, id.clone())));
                     if !is_settled(record.state()) {
                         left.push(record);
                     } else if record.pushes.iter().any(|push| push.owed) {
@@ -134,9 +142,12 @@ impl Tasks {
             journal,
             pushes,
             clock,
+            told: Arc::default(),
+            sent: Window::default(),
             closing: CancellationToken::new(),
             shared: None,
         };
+        tasks.sent.load(sent);
         for record in owed {
             tasks.push_snapshot(&record);
         }
@@ -164,6 +175,8 @@ impl Tasks {
             journal,
             pushes,
             clock,
+            told: Arc::default(),
+            sent: Window::default(),
             closing: CancellationToken::new(),
             shared: Some(Shared {
                 redis,
@@ -178,6 +191,11 @@ impl Tasks {
     /// What the store is called that instances share; none where each has its own.
     pub(crate) fn store_id(&self) -> Option<&str> {
         self.shared.as_ref().map(|shared| shared.redis.id())
+    }
+
+    /// The messages that came lately, with what they made.
+    pub(crate) fn sent(&self) -> &Window {
+        &self.sent
     }
 
     /// A new task that is at work.
@@ -227,15 +245,37 @@ impl Tasks {
         .with_retry_after(error.retry_after.unwrap_or_default())
     }
 
+    /// Does something with a task when it is hidden from nobody: what it has come to is durable and told.
+    async fn openly<T>(&self, id: &str, act: impl FnOnce(&mut Table) -> T) -> Result<T, Status> {
+        loop {
+            let told = self.told.notified();
+            tokio::pin!(told);
+            told.as_mut().enable();
+            let is_telling = {
+                let mut table = self.table.lock();
+                if !table.is_hidden(id) {
+                    return Ok(act(&mut table));
+                }
+                table.is_telling(id)
+            };
+            if is_telling {
+                told.await;
+            } else if let Err(error) = self.journal.write(id).await
+                && error.reason != Reason::OwnerUnavailable
+            {
+                return Err(error.into());
+            }
+        }
+    }
+
     /// The context of a task that takes a message now.
     pub(crate) async fn check_message(&self, id: &str, context: &str) -> Result<String, Status> {
         match self.stored_elsewhere(id).await? {
             Some(stored) => elsewhere::check_message(id, context, &stored).map_err(|status| *status),
-            None => self
-                .table
-                .lock()
-                .check_message(id, context)
-                .map_err(|status| *status),
+            None => {
+                let checked = self.openly(id, |table| table.check_message(id, context));
+                checked.await?.map_err(|status| *status)
+            }
         }
     }
 
@@ -252,11 +292,13 @@ impl Tasks {
             Hold::Here(pin) => pin,
             Hold::Elsewhere => return Err(*table::at_work(id)),
         };
-        let resumed = self
-            .table
-            .lock()
-            .resume(id, message, errand, status, work)
-            .map_err(|status| *status)?;
+        let resumed = self.openly(id, |table| {
+            let resumed = table.resume(id, message, errand, status, work)?;
+            let pushes = table.pushes(id).unwrap_or_default();
+            self.push(id, &pushes, std::slice::from_ref(&resumed.update), false);
+            Ok(resumed)
+        });
+        let resumed = resumed.await?.map_err(|status: Box<Status>| *status)?;
         // The caller knows the task, and what it says now must not be lost.
         if let Err(error) = self.journal.write(id).await {
             if self.shared.is_some() {
@@ -287,16 +329,19 @@ impl Tasks {
     /// Something happened while the task is at work.
     pub(crate) fn publish(&self, id: &str, event: pb::StreamResponse) {
         let event: Event = Arc::new(event);
-        let pushes = {
+        {
             let mut table = self.table.lock();
-            table.publish(id, &event);
-            table.pushes(id).unwrap_or_default()
-        };
+            if !table.publish(id, &event) {
+                return;
+            }
+            // Within the lock, so that the end of the task, which may come from elsewhere, is not pushed before it.
+            let pushes = table.pushes(id).unwrap_or_default();
+            self.push(id, &pushes, std::slice::from_ref(&event), false);
+        }
         if self.shared.is_some() {
             // For those who ask at another instance.
             self.journal.write_later(id);
         }
-        self.push(id, &pushes, std::slice::from_ref(&event), false);
     }
 
     /// The last events of a task's work; false when it had ended before.
@@ -319,8 +364,14 @@ impl Tasks {
             self.journal.write_later(id);
             self.push_all(id, &publication);
             publication.tell();
-            self.table.lock().told(id);
+            self.reveal(id);
         }
+    }
+
+    /// The end of a task was told, or cannot be.
+    fn reveal(&self, id: &str) {
+        self.table.lock().told(id);
+        self.told.notify_waiters();
     }
 
     /// Tells everybody what is durable now. Where instances share the store, what is not durable is not told: the end of a task
@@ -332,14 +383,14 @@ impl Tasks {
         } else if let Err(error) = self.journal.write(id).await {
             if self.shared.is_some() {
                 tracing::warn!(task_id = id, %error, "the end of a task is not told before it is durable");
-                self.table.lock().told(id);
+                self.reveal(id);
                 return Err(error.into());
             }
             tracing::error!(task_id = id, %error, "the end of a task is told and not durable");
         }
         self.push_all(id, &publication);
         publication.tell();
-        self.table.lock().told(id);
+        self.reveal(id);
         Ok(())
     }
 
@@ -360,20 +411,27 @@ impl Tasks {
     }
 
     /// Cancels a task that is here.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "what was begun is told to all, also where who asked for it does not wait; it ends with the write"
+    )]
     async fn cancel_here(
         &self,
         id: &str,
         event: impl FnOnce(&pb::Task) -> pb::StreamResponse,
     ) -> Result<(pb::Task, bool), Status> {
-        let cancelled = self.table.lock().cancel(id, event).map_err(|status| *status)?;
-        match cancelled {
+        let cancelled = self.openly(id, |table| table.cancel(id, event)).await?;
+        match cancelled.map_err(|status| *status)? {
             Cancelled::Before(task) => Ok((*task, false)),
             Cancelled::Now(mut publication) => {
                 if let Some(work) = publication.work.take() {
                     work.cancel();
                 }
                 let task = publication.task.clone();
-                self.told(id, *publication).await?;
+                let (tasks, id) = (self.clone(), id.to_owned());
+                let telling = tokio::spawn(async move { tasks.told(&id, *publication).await });
+                let told = telling.await;
+                told.unwrap_or_else(|error| Err(Status::internal(error.to_string())))?;
                 Ok((task, true))
             }
         }
@@ -381,15 +439,7 @@ impl Tasks {
 
     /// The task as it is now.
     pub(crate) async fn find(&self, id: &str) -> Result<Option<pb::Task>, Status> {
-        let is_secret = self.table.lock().is_secret(id);
-        if is_secret
-            && let Err(error) = self.journal.write(id).await
-            && error.reason != Reason::OwnerUnavailable
-        {
-            return Err(error.into());
-        }
-        let here = self.table.lock().find(id);
-        match here {
+        match self.openly(id, |table| table.find(id)).await? {
             Some(task) => Ok(Some(task)),
             None => Ok(self.read(id).await?.and_then(|stored| stored.record.task)),
         }
@@ -398,14 +448,25 @@ impl Tasks {
     /// A page of tasks.
     pub(crate) async fn list(&self, request: &pb::ListTasksRequest) -> Result<pb::ListTasksResponse, Status> {
         match &self.shared {
-            None => self.table.lock().list(request).map_err(|status| *status),
+            None => {
+                let (page, hidden) = {
+                    let table = self.table.lock();
+                    let page = table.list(request).map_err(|status| *status)?;
+                    let hidden = table.hidden(&page);
+                    (page, hidden)
+                };
+                for id in hidden {
+                    self.openly(&id, |_| ()).await?;
+                }
+                Ok(page)
+            }
             Some(shared) => self.list_shared(shared, request).await,
         }
     }
 
     /// Resolves with the task when nobody works on it any more.
-    pub(crate) fn wait(&self, id: &str) -> Option<oneshot::Receiver<pb::Task>> {
-        self.table.lock().wait(id)
+    pub(crate) async fn wait(&self, id: &str) -> Result<Option<oneshot::Receiver<pb::Task>>, Status> {
+        self.openly(id, |table| table.wait(id)).await
     }
 
     /// The task when nobody works on it any more, where whoever worked on it here was not the one to end it.
@@ -481,14 +542,14 @@ impl Tasks {
     /// Sends events to every address; `owed` are those whose delivery is noted on disk.
     fn push(&self, id: &str, pushes: &[Push], events: &[Event], owed: bool) {
         for config in pushes.iter().filter_map(|push| push.config.as_ref()) {
-            let (tasks, task, name) = (self.clone(), id.to_owned(), config.id.clone());
-            let delivered = move || {
-                if owed {
+            let settle = owed.then(|| {
+                let (tasks, task, name) = (self.clone(), id.to_owned(), config.id.clone());
+                Box::new(move || {
                     tasks.table.lock().pushed(&task, &name);
                     tasks.journal.write_later(&task);
-                }
-            };
-            self.pushes.deliver(id, config, events, delivered);
+                }) as Settle
+            });
+            self.pushes.deliver(id, config, events, settle);
         }
     }
 

@@ -7,24 +7,24 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use muster_agent_sdk::{Config, NoSettings};
-use muster_api::a2a::StreamResponse;
-use muster_api::registry::RegisterRequest;
+use muster_api::registry::RegisterByCardRequest;
 use muster_api::registry::registry_service_client::RegistryServiceClient;
 use muster_runtime::{Error, Listeners, Shutdown, server};
-use muster_testkit::{Answer, FakeAgent, wait_for};
+use muster_testkit::wait_for;
 use serde_json::Value;
 use tokio::task::JoinSet;
 
 use crate::driver::{Binding, Driver, PATIENCE, Response, get};
 use crate::puppet::{Persona, Puppet, Signals};
+use crate::stranger::{STRANGER, Stranger};
 
 /// Who has to keep to the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Subject {
     /// An agent of the SDK.
     Agent,
-    /// The router in front of it.
-    Router,
+    /// The router in front of it, which calls it over this binding.
+    Router(Binding),
 }
 
 /// A running subject, and how to reach it over one binding.
@@ -34,7 +34,7 @@ pub struct Bench {
     pub signals: Arc<Signals>,
     agents: BTreeMap<Persona, SocketAddr>,
     router: Option<SocketAddr>,
-    stranger: Option<FakeAgent>,
+    stranger: Option<Stranger>,
     _running: JoinSet<Result<(), Error>>,
 }
 
@@ -43,10 +43,10 @@ impl Bench {
     pub async fn start(subject: Subject, binding: Binding) -> Self {
         let mut running = JoinSet::new();
         let signals = Arc::new(Signals::default());
-        let registry = (subject == Subject::Router).then(|| registry(&mut running));
-        let agents = Persona::ALL
+        let registry = matches!(subject, Subject::Router(_)).then(|| registry(&mut running));
+        let agents: BTreeMap<Persona, SocketAddr> = Persona::ALL
             .into_iter()
-            .map(|persona| (persona, agent(persona, registry, &signals, &mut running)))
+            .map(|persona| (persona, agent(persona, &signals, &mut running)))
             .collect();
         let mut bench = Self {
             subject,
@@ -57,8 +57,13 @@ impl Bench {
             stranger: None,
             _running: running,
         };
-        if let Some(registry) = registry {
-            bench.stranger = Some(stranger(registry).await);
+        if let (Subject::Router(upstream), Some(registry)) = (subject, registry) {
+            for (persona, address) in &bench.agents {
+                join(registry, persona.id(), *address, upstream).await;
+            }
+            let stranger = Stranger::start(upstream).await;
+            join(registry, STRANGER, stranger.card_address, upstream).await;
+            bench.stranger = Some(stranger);
         }
         for place in Persona::ALL.map(Persona::id).into_iter().chain(bench.stranger()) {
             let (address, path) = bench.card_place(place);
@@ -83,8 +88,8 @@ impl Bench {
 
     /// A client of the agent that is none of ours; there is one behind a router only.
     pub async fn stranger_driver(&self) -> Option<Driver> {
-        let stranger = self.stranger.as_ref()?;
-        Some(self.driver_to(stranger.id()).await)
+        self.stranger.as_ref()?;
+        Some(self.driver_to(STRANGER).await)
     }
 
     async fn driver_to(&self, id: &str) -> Driver {
@@ -92,7 +97,7 @@ impl Bench {
         let card = get(address, &path, &[]).await.json();
         let base = match self.subject {
             Subject::Agent => String::new(),
-            Subject::Router => format!("/{id}"),
+            Subject::Router(_) => format!("/{id}"),
         };
         Driver::of_card(self.binding, &card, address, &base)
     }
@@ -124,31 +129,22 @@ impl Bench {
     }
 }
 
-const STRANGER: &str = "stranger";
-
 fn registry(running: &mut JoinSet<Result<(), Error>>) -> SocketAddr {
-    let config = muster_registry::Config {
+    let mut config = muster_registry::Config {
         server: server::Config::on_ports(0, 0, 0),
         ..Default::default()
     };
+    config.registry.outbound.allow = vec!["127.0.0.0/8".to_owned()];
     let listeners = Listeners::ephemeral().expect("free ports");
     let address = listeners.data_address();
     running.spawn(muster_registry::run(config, listeners, Shutdown::new()));
     address
 }
 
-fn agent(
-    persona: Persona,
-    registry: Option<SocketAddr>,
-    signals: &Arc<Signals>,
-    running: &mut JoinSet<Result<(), Error>>,
-) -> SocketAddr {
+fn agent(persona: Persona, signals: &Arc<Signals>, running: &mut JoinSet<Result<(), Error>>) -> SocketAddr {
     let mut config = Config::<NoSettings>::on_ports(0, 0, 0);
-    // Without a router nobody needs to find it, and the SDK serves without a registry.
-    config.agent.registry_url = registry.map_or_else(
-        || "http://127.0.0.1:1".to_owned(),
-        |registry| format!("http://{registry}"),
-    );
+    // It is registered by its card, so that the binding can be chosen; the SDK serves without a registry.
+    config.agent.registry_url = "http://127.0.0.1:1".to_owned();
     // All cases run at once, and each holds some.
     config.agent.max_concurrent_tasks = 1_000;
     config.agent.data_directory = PathBuf::new();
@@ -175,29 +171,27 @@ fn router(registry: SocketAddr, running: &mut JoinSet<Result<(), Error>>) -> Soc
     let mut config = muster_router::Config::default();
     config.router.data_directory = PathBuf::new();
     config.router.registry_url = format!("http://{registry}");
+    config.router.outbound.allow = vec!["127.0.0.0/8".to_owned()];
     let listeners = Listeners::ephemeral().expect("free ports");
     let address = listeners.data_address();
     running.spawn(muster_router::run(config, listeners, Shutdown::new()));
     address
 }
 
-/// An agent that is none of ours: it answers with a message alone, or with nonsense where that is asked of it.
-async fn stranger(registry: SocketAddr) -> FakeAgent {
-    let stranger = FakeAgent::start(STRANGER).await;
-    stranger.fall_back_to(Answer::compute(|call| match call.text.as_str() {
-        "nonsense" => Answer::Events(vec![Ok(StreamResponse { payload: None })]),
-        _ => Answer::Message("a message alone".to_owned()),
-    }));
-    let request = RegisterRequest {
-        instance: Some(stranger.instance(&["anything"])),
+/// Registers the agent whose card is at an address, to be called over a binding.
+async fn join(registry: SocketAddr, id: &str, address: SocketAddr, binding: Binding) {
+    let request = RegisterByCardRequest {
+        card_url: format!("http://{address}"),
+        agent_id: id.to_owned(),
+        binding: binding.name().to_owned(),
+        ..Default::default()
     };
-    wait_for("the registration", PATIENCE, async || {
+    wait_for(&format!("{id} to be registered"), PATIENCE, async || {
         let mut client = RegistryServiceClient::connect(format!("http://{registry}"))
             .await
             .map_err(|error| error.to_string())?;
-        let registered = client.register(request.clone()).await;
+        let registered = client.register_by_card(request.clone()).await;
         registered.map_err(|status| status.message().to_owned())
     })
     .await;
-    stranger
 }

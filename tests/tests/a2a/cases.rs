@@ -62,6 +62,7 @@ cases! {
     sending::send_returns_immediately: "with return_immediately, SendMessage answers while the task is at work",
     sending::failures_are_states: "a task that fails or is rejected ends in that state",
     sending::task_ids_are_the_servers: "task ids are made by the server, each once",
+    sending::a_message_sent_again_is_one_task: "agents may tell by messageId that a message is sent again: ours make one task of it",
     sending::a_client_cannot_make_a_task_id: "a message with an unknown taskId is TaskNotFound",
     sending::a_terminal_task_takes_no_message: "a message to a terminal task is UnsupportedOperation",
     sending::an_interrupted_task_goes_on: "a message to a task in INPUT_REQUIRED continues it",
@@ -93,7 +94,7 @@ cases! {
 
     canceling::a_working_task_is_canceled: "CancelTask cancels a task at work and gives its new state",
     canceling::an_interrupted_task_is_canceled: "CancelTask cancels a task in INPUT_REQUIRED",
-    canceling::a_terminal_task_is_not_cancelable: "CancelTask of a terminal task is TaskNotCancelable",
+    canceling::a_terminal_task_is_not_cancelable: "CancelTask of a terminal task is TaskNotCancelable; of a canceled one it changes nothing",
 
     streaming::a_stream_is_a_task_and_its_updates: "a stream is a Task, then updates up to a terminal state, then its end",
     streaming::a_stream_may_be_one_message: "a stream of a message is exactly one Message",
@@ -113,7 +114,9 @@ cases! {
     pushing::configs_are_kept: "configurations are created, read, listed and deleted; deleting again is no error",
     pushing::configs_belong_to_known_tasks: "push operations on an unknown task are TaskNotFound",
     pushing::updates_are_delivered: "updates go out as StreamResponse in application/a2a+json with token and credentials",
-    pushing::a_failed_delivery_is_retried: "a delivery that the webhook refuses is attempted again",
+    pushing::configs_come_in_pages: "push configurations are listed in pages, each once",
+    pushing::a_failed_delivery_is_retried: "a delivery that the webhook fails to take is attempted again, in order",
+    pushing::a_refused_delivery_is_not_the_last: "what a webhook refuses is left out; the end is delivered all the same",
     pushing::a_message_may_bring_its_config: "SendMessage takes a push configuration for its task",
     pushing::a_deleted_config_is_silent: "nothing is sent to a configuration after its deletion",
 
@@ -265,6 +268,23 @@ async fn waiting(bench: &Bench, driver: &Driver) -> (Value, String) {
     let task = task_of(driver, say_and_go(&format!("wait {name}"))).await;
     bench.signals.reached(&name).await;
     (task, name)
+}
+
+/// A task in each terminal state.
+async fn ended(bench: &Bench, driver: &Driver) -> Vec<Value> {
+    let mut tasks = Vec::new();
+    for text in ["echo", "fail", "reject"] {
+        tasks.push(task_of(driver, say(text)).await);
+    }
+    let (task, _) = waiting(bench, driver).await;
+    tasks.push(
+        driver
+            .ok(Operation::CancelTask, json!({ "id": task["id"] }))
+            .await,
+    );
+    let states: Vec<&str> = tasks.iter().map(state_of).collect();
+    assert!(states.iter().all(|state| is_terminal(state)), "{states:?}");
+    tasks
 }
 
 /// A task as GetTask gives it.

@@ -1,4 +1,5 @@
-//! What A2A 1.0 demands, as one table of cases that runs on each binding against an agent of the SDK and against the router.
+//! What A2A 1.0 demands, as one table of cases that runs on each binding against an agent of the SDK, and against the
+//! router with each binding between it and the agent.
 //!
 //! ```text
 //! main.rs, cases.rs   the table, and how it runs
@@ -7,6 +8,7 @@
 //! errors.rs           the protocol's errors, as each binding numbers them
 //! puppet.rs           the agent, steered by the text of messages
 //! bench.rs            agents, registry and router, on free ports
+//! stranger.rs         an agent that is none of ours
 //! webhook.rs          where push notifications go to
 //! gaps.rs             what is known not to hold yet
 //! ```
@@ -21,6 +23,7 @@ mod driver;
 mod errors;
 mod gaps;
 mod puppet;
+mod stranger;
 mod webhook;
 
 use bench::Subject;
@@ -42,16 +45,46 @@ async fn an_agent_keeps_to_the_protocol_over_http_json() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_router_keeps_to_the_protocol_over_grpc() {
-    cases::run(Subject::Router, Binding::Grpc).await;
+async fn the_router_keeps_to_the_protocol_over_grpc_before_grpc() {
+    cases::run(Subject::Router(Binding::Grpc), Binding::Grpc).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_router_keeps_to_the_protocol_over_json_rpc() {
-    cases::run(Subject::Router, Binding::JsonRpc).await;
+async fn the_router_keeps_to_the_protocol_over_json_rpc_before_grpc() {
+    cases::run(Subject::Router(Binding::Grpc), Binding::JsonRpc).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_router_keeps_to_the_protocol_over_http_json() {
-    cases::run(Subject::Router, Binding::HttpJson).await;
+async fn the_router_keeps_to_the_protocol_over_http_json_before_grpc() {
+    cases::run(Subject::Router(Binding::Grpc), Binding::HttpJson).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_router_keeps_to_the_protocol_over_grpc_before_json_rpc() {
+    cases::run(Subject::Router(Binding::JsonRpc), Binding::Grpc).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_router_keeps_to_the_protocol_over_json_rpc_before_json_rpc() {
+    cases::run(Subject::Router(Binding::JsonRpc), Binding::JsonRpc).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_router_keeps_to_the_protocol_over_http_json_before_json_rpc() {
+    cases::run(Subject::Router(Binding::JsonRpc), Binding::HttpJson).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_router_keeps_to_the_protocol_over_grpc_before_http_json() {
+    cases::run(Subject::Router(Binding::HttpJson), Binding::Grpc).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_router_keeps_to_the_protocol_over_json_rpc_before_http_json() {
+    cases::run(Subject::Router(Binding::HttpJson), Binding::JsonRpc).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_router_keeps_to_the_protocol_over_http_json_before_http_json() {
+    cases::run(Subject::Router(Binding::HttpJson), Binding::HttpJson).await;
 }

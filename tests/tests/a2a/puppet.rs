@@ -3,7 +3,7 @@
 //! | text | what it does |
 //! |---|---|
 //! | `echo WORDS` | completes with the words as its data |
-//! | `wait NAME` | works until released by that name or cancelled |
+//! | `wait NAME` | works until released by that name or cancelled; speaks once more then |
 //! | `count N NAME` | waits to be released, reports N steps, gives an artifact, completes |
 //! | `flood N NAME` | the same with long reports and no artifact |
 //! | `artifact` | gives an artifact early, completes with another |
@@ -127,7 +127,11 @@ impl Agent for Puppet {
                 task.working("waiting").await;
                 tokio::select! {
                     () = self.signals.pass(name) => Ok(Reply::completed("released")),
-                    () = task.cancelled() => Ok(Reply::completed("stopped")),
+                    () = task.cancelled() => {
+                        // Nobody hears it.
+                        task.working("stopping").await;
+                        Ok(Reply::completed("stopped"))
+                    }
                 }
             }
             ["count", steps, name] => {

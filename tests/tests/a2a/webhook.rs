@@ -1,12 +1,15 @@
 //! Where push notifications go to: a web server that keeps what it is sent.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode};
+use muster_runtime::clock::{Clock as _, SystemClock};
 use muster_testkit::wait_for;
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -22,6 +25,8 @@ pub struct Delivery {
     pub body: Value,
     /// Whether the server said that it has it.
     pub taken: bool,
+    /// When it came, counted from when the server was started.
+    pub at: Duration,
 }
 
 impl Delivery {
@@ -47,19 +52,38 @@ pub struct Webhook {
 
 #[derive(Default)]
 struct Inside {
+    clock: SystemClock,
     deliveries: Vec<Delivery>,
-    failures: usize,
+    /// What the next ones are answered.
+    answers: VecDeque<StatusCode>,
+    /// What artifacts are answered.
+    artifacts: Option<StatusCode>,
 }
 
 impl Webhook {
-    /// Starts one that answers the first notifications with 500.
-    pub async fn failing(failures: usize) -> Self {
+    /// Starts one that answers the first notifications with these statuses, and takes the others.
+    pub async fn answering(statuses: &[u16]) -> Self {
+        let answers = statuses.iter().map(|status| code(*status)).collect();
+        Self::with(Inside {
+            answers,
+            ..Default::default()
+        })
+        .await
+    }
+
+    /// Starts one that answers artifacts with this status, and takes everything else.
+    pub async fn refusing_artifacts(status: u16) -> Self {
+        Self::with(Inside {
+            artifacts: Some(code(status)),
+            ..Default::default()
+        })
+        .await
+    }
+
+    async fn with(inside: Inside) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("its address");
-        let inside = Arc::new(Mutex::new(Inside {
-            failures,
-            ..Default::default()
-        }));
+        let inside = Arc::new(Mutex::new(inside));
         let routes = Router::new().fallback(take).with_state(Arc::clone(&inside));
         let mut server = JoinSet::new();
         server.spawn(async move {
@@ -74,7 +98,7 @@ impl Webhook {
 
     /// Starts one that takes everything.
     pub async fn start() -> Self {
-        Self::failing(0).await
+        Self::answering(&[]).await
     }
 
     /// Its URL.
@@ -108,20 +132,24 @@ async fn take(
     headers: HeaderMap,
     body: Bytes,
 ) -> StatusCode {
+    let body: Value = serde_json::from_slice(&body).unwrap_or_default();
     let mut inside = locked(&inside);
-    let taken = inside.failures == 0;
-    inside.failures = inside.failures.saturating_sub(1);
+    let refused = inside.artifacts.filter(|_| body.get("artifactUpdate").is_some());
+    let next = inside.answers.pop_front();
+    let answer = refused.or(next).unwrap_or(StatusCode::NO_CONTENT);
+    let at = inside.clock.monotonic();
     inside.deliveries.push(Delivery {
         method,
         headers,
-        body: serde_json::from_slice(&body).unwrap_or_default(),
-        taken,
+        body,
+        taken: answer.is_success(),
+        at,
     });
-    if taken {
-        StatusCode::NO_CONTENT
-    } else {
-        StatusCode::INTERNAL_SERVER_ERROR
-    }
+    answer
+}
+
+fn code(status: u16) -> StatusCode {
+    StatusCode::from_u16(status).expect("a status")
 }
 
 fn locked(inside: &Mutex<Inside>) -> MutexGuard<'_, Inside> {

@@ -1,5 +1,7 @@
 //! What every store of tasks does, asked of each of them.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use a2a_pb::proto::{self as pb, TaskState};
 
 use super::record::{Errand, Push, Record};
@@ -24,9 +26,10 @@ pub(super) fn record(id: &str, state: TaskState, second: i64) -> Record {
     Record::new(task, Errand::default())
 }
 
-/// A draft of a record that was written so often before.
+/// A draft of a record that was written so often before, later than all drafts that were made.
 pub(super) fn draft(record: &Record, version: u64, stage: Stage) -> Draft {
     use prost::Message as _;
+    static DRAFTS: AtomicU64 = AtomicU64::new(1);
     Draft {
         id: record
             .task
@@ -37,6 +40,7 @@ pub(super) fn draft(record: &Record, version: u64, stage: Stage) -> Draft {
             record: Some(record.encode_to_vec()),
             part: Part {
                 version,
+                draft: DRAFTS.fetch_add(1, Ordering::Relaxed),
                 number: 0,
                 first: 1,
                 has_record: true,

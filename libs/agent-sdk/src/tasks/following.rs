@@ -42,11 +42,11 @@ pub(super) fn places() -> Arc<Semaphore> {
 impl Tasks {
     /// A task as it is now, and what happens to it from here on.
     pub(crate) async fn follow(&self, id: &str, until: Until) -> Result<Events, Status> {
-        let here = {
-            let mut table = self.table.lock();
+        let here = self.openly(id, |table| {
             let is_here = self.shared.is_none() || table.holds(id);
             is_here.then(|| table.follow(id))
-        };
+        });
+        let here = here.await?;
         let (task, source) = match (here, &self.shared) {
             (None, Some(shared)) => {
                 let stored = shared.redis.read(id).await?;
@@ -62,13 +62,15 @@ impl Tasks {
             (None, None) => return Err(*table::unknown(id)),
         };
         let first = snapshot(task);
+        let is_over = is_last(&first, until);
         let following = Following {
             tasks: self.clone(),
             id: id.to_owned(),
             source,
             until,
         };
-        let events = futures::stream::unfold(Some(following), |following| async {
+        let following = Some(following).filter(|_| !is_over);
+        let events = futures::stream::unfold(following, |following| async {
             let mut following = following?;
             let event = following.next().await?;
             let goes_on = event.is_ok() && !matches!(following.source, Source::Over);

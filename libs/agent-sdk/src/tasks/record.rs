@@ -16,6 +16,23 @@ pub(crate) struct Record {
     /// What the present message is about beside its text.
     #[prost(message, optional, tag = "3")]
     pub(crate) errand: Option<Errand>,
+    /// The messages that made it and that it took, as they are known when they come again.
+    #[prost(message, repeated, tag = "5")]
+    pub(crate) sent: Vec<Sent>,
+}
+
+/// A message that may come again: see [`sent`](crate::sent).
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Sent {
+    /// Hash of its caller and its id.
+    #[prost(bytes = "vec", tag = "1")]
+    pub(crate) key: Vec<u8>,
+    /// Hash of its content.
+    #[prost(bytes = "vec", tag = "2")]
+    pub(crate) fingerprint: Vec<u8>,
+    /// When it came, in seconds of Unix time.
+    #[prost(int64, tag = "3")]
+    pub(crate) second: i64,
 }
 
 /// One address that a task's updates are pushed to.
@@ -47,6 +64,9 @@ pub(crate) struct Errand {
     /// The span that it was asked within, as in `traceparent`; empty for none.
     #[prost(string, tag = "5")]
     pub(crate) traceparent: String,
+    /// By what the message is known when it comes again.
+    #[prost(message, optional, tag = "6")]
+    pub(crate) sent: Option<Sent>,
 }
 
 impl Record {
@@ -55,6 +75,7 @@ impl Record {
         Self {
             task: Some(task),
             pushes: Vec::new(),
+            sent: errand.sent.clone().into_iter().collect(),
             errand: Some(errand),
         }
     }

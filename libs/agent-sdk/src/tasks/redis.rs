@@ -18,7 +18,9 @@
 //!   it follows, and is refused where the task was written by anybody else since or the lease has been taken over: an instance
 //!   that was frozen and wakes writes nothing, whatever it believes of the time. It also stops by itself before its lease ends
 //!   ([`tenure`](super::tenure)).
-//! - **Sent again, done once.** A version has one writer, so that a write that is sent twice finds itself.
+//! - **Sent again, done once.** A version has one writer, and its drafts have numbers, so that a write that is sent twice finds itself. One
+//!   whose answer was lost is known by its version: the next draft of that version, which says more, is written over it, and an
+//!   earlier one that arrives late changes nothing ([`trail`](super::trail)).
 //! - **Polled.** Whoever follows a task at another instance asks for the events after the last one that it has, again and again with
 //!   pauses of 20 to 200 ms. Blocking reads of streams would stop everybody on the one multiplexed connection, and a connection
 //!   for each follower costs Redis more than the questions.
@@ -510,7 +512,7 @@ impl Redis {
         };
         let mut call = call
             .number(part.version)
-            .number(part.version + 1)
+            .number(part.draft)
             .number(part.number)
             .number(part.first)
             .number(keep.state as i32)

@@ -7,7 +7,8 @@
 //!
 //! Followers get a snapshot and every event after it, in one order for all, because both happen under the table's lock. What is
 //! settled is published in two steps: [`Table::settle`] changes the task and says whom to tell, and the caller tells them when
-//! it is durable.
+//! it is durable. In between the task is *hidden* ([`Table::is_hidden`]): nobody asks for it or changes it, so that nobody hears of what may
+//! yet be lost, and no later event is told before it.
 //!
 //! Where the store is shared ([`shared`]), the table has the tasks that this instance *holds*: those that it works on, changes, or
 //! has not written yet. What it does not hold any more it forgets, but for tasks that have ended, which stay as copies as
@@ -76,6 +77,8 @@ pub(crate) struct Table {
     withdrawn: HashSet<String>,
     /// What turned out to be another instance's since somebody looked.
     lost: Vec<String>,
+    /// How many drafts were made.
+    drafts: u64,
 }
 
 struct Entry {
@@ -118,6 +121,8 @@ struct Live {
 pub(crate) struct Resumed {
     /// The task, at work again.
     pub(crate) task: pb::Task,
+    /// What those were told who follow it.
+    pub(crate) update: Event,
     /// What was said before, oldest first.
     pub(crate) earlier: Vec<pb::Message>,
 }
@@ -143,6 +148,7 @@ impl Table {
             is_shared: false,
             withdrawn: HashSet::new(),
             lost: Vec::new(),
+            drafts: 0,
         }
     }
 
@@ -256,6 +262,7 @@ impl Table {
         task.history.extend(question);
         let earlier = task.history.clone();
         task.history.push(message.clone());
+        live.record.sent.extend(errand.sent.clone());
         live.record.errand = Some(errand);
         live.work = Some(work);
         let update = pb::StreamResponse {
@@ -275,22 +282,30 @@ impl Table {
         self.change(id);
         self.grow(id, grown);
         self.place(id);
-        Ok(Resumed { task, earlier })
+        Ok(Resumed {
+            task,
+            update,
+            earlier,
+        })
     }
 
-    /// Something happened while the task is at work. Nothing after its end.
-    pub(crate) fn publish(&mut self, id: &str, event: &Event) {
+    /// Something happened while the task is at work; false after its end, when nothing more happens to it.
+    #[must_use]
+    pub(crate) fn publish(&mut self, id: &str, event: &Event) -> bool {
         let Some(entry) = self.by_id.get_mut(id) else {
-            return;
+            return false;
         };
-        let Body::Live(live) = &mut entry.body else { return };
+        let Body::Live(live) = &mut entry.body else {
+            return false;
+        };
         if is_settled(entry.state) {
-            return;
+            return false;
         }
         live.publish(event);
         self.note(id, event);
         self.grow(id, event.encoded_len());
         self.place(id);
+        true
     }
 
     /// The task's last events, which leave it where nobody works on it. `None` when it is there already, by cancelling.
@@ -357,6 +372,12 @@ impl Table {
         }
         let published = self.settle(id, vec![event(&task)]).ok_or_else(|| unknown(id))?;
         Ok(Cancelled::Now(Box::new(published)))
+    }
+
+    /// Those of a page that are hidden.
+    pub(crate) fn hidden(&self, page: &pb::ListTasksResponse) -> Vec<String> {
+        let ids = page.tasks.iter().map(|task| &task.id);
+        ids.filter(|id| self.is_hidden(id)).cloned().collect()
     }
 
     /// A page of tasks.

@@ -1,5 +1,7 @@
 //! The table: pages, bounds, ends, followers.
 
+mod hiding;
+
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -218,7 +220,7 @@ fn an_end_is_final_and_cancelling_is_one_of_them() {
             .settle("t", vec![update("t", TaskState::Completed, 4)])
             .is_none()
     );
-    table.publish("t", &Event::new(update("t", TaskState::Working, 5)));
+    assert!(!table.publish("t", &Event::new(update("t", TaskState::Working, 5))));
     assert_eq!(table.state("t"), Some(TaskState::Canceled));
 
     put(&mut table, "done", 6, Duration::ZERO);
@@ -239,7 +241,7 @@ fn the_result_leads_the_artifacts() {
     let mut table = table(10);
     create(&mut table, task("t", TaskState::Working, 1), Duration::ZERO).unwrap();
     for name in ["chart", "log"] {
-        table.publish("t", &Event::new(artifact("t", name, "x")));
+        assert!(table.publish("t", &Event::new(artifact("t", name, "x"))));
     }
     let last = vec![artifact("t", RESULT, "r"), update("t", TaskState::Completed, 2)];
     table.settle("t", last).unwrap().tell();
@@ -306,7 +308,7 @@ fn before_a_shared_store_what_is_written_and_rests_is_given_up() {
         create(&mut table, task(id, TaskState::Working, 1), Duration::ZERO).unwrap();
         assert_eq!(write(&mut table, id), Some(Stage::AtWork));
         assert_eq!(write(&mut table, id), None, "there is nothing new");
-        table.publish(id, &Event::new(update(id, TaskState::Working, 2)));
+        assert!(table.publish(id, &Event::new(update(id, TaskState::Working, 2))));
         let part = table.draft(id).unwrap().keep.unwrap();
         assert!(part.record.is_none(), "progress costs an event");
         assert_eq!(part.part.events.len(), 1);
@@ -420,10 +422,13 @@ proptest! {
             second += 1;
             let is_open = table.state("t") == Some(TaskState::Working);
             match step {
-                Step::Progress => table.publish("t", &Event::new(update("t", TaskState::Working, second))),
+                Step::Progress => {
+                    let event = update("t", TaskState::Working, second);
+                    prop_assert_eq!(table.publish("t", &Event::new(event)), is_open);
+                }
                 Step::Artifact(number) => {
                     let event = artifact("t", &number.to_string(), &second.to_string());
-                    table.publish("t", &Event::new(event));
+                    prop_assert_eq!(table.publish("t", &Event::new(event)), is_open);
                 }
                 Step::Follow => followers.push(table.follow("t").unwrap()),
                 Step::Leave(place) if place < followers.len() => {

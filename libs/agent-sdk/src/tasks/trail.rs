@@ -6,7 +6,10 @@
 //! bounded in number and in bytes. The oldest leave first; where one leaves that the record does not have yet, the record is
 //! written with it.
 //!
-//! Plain data: what is taken to be written stays here until it is known to be written, so that a write that fails loses nothing.
+//! Plain data: what is taken to be written stays here until it is known to be written, so that a write that fails loses nothing. One
+//! that fails may have been done all the same, with its answer lost. So each draft has a number, later ones a greater one: the store
+//! writes a later draft over an earlier one of the same version, of which nobody here knows, and leaves out the events that it has
+//! from that; and an earlier one that was under way for long changes nothing any more.
 
 use std::collections::VecDeque;
 
@@ -51,6 +54,8 @@ struct Writing {
 pub(crate) struct Part {
     /// How often the task was written before.
     pub(crate) version: u64,
+    /// Of all drafts of the process, of which later ones have greater numbers; from 1.
+    pub(crate) draft: u64,
     /// How many events it has had with these.
     pub(crate) number: u64,
     /// The oldest event that the store is to keep.
@@ -114,8 +119,8 @@ impl Trail {
         }
     }
 
-    /// What is to be written now; one write at a time.
-    pub(super) fn take(&mut self) -> Part {
+    /// What is to be written now, by the draft of this number; one write at a time.
+    pub(super) fn take(&mut self, draft: u64) -> Part {
         let has_record = self.is_changed || !self.is_known();
         self.writing = Some(Writing {
             number: self.number,
@@ -124,6 +129,7 @@ impl Trail {
         self.is_changed = false;
         Part {
             version: self.version,
+            draft,
             number: self.number,
             first: self.dropped + 1,
             has_record,
@@ -171,15 +177,32 @@ mod tests {
     enum Step {
         Event(usize),
         Change,
-        /// Whether it succeeds, and how many events come in between.
-        Write(bool, usize),
+        /// What becomes of it, and how many events come in between.
+        Write(Fate, usize),
+        /// An earlier draft arrives that was given up.
+        Arrive,
+    }
+
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum Fate {
+        Done,
+        /// It is done, and the answer is lost.
+        Unheard,
+        /// It is not done, or not yet.
+        Failed,
     }
 
     fn step() -> impl Strategy<Value = Step> {
+        let fate = prop_oneof![
+            2 => Just(Fate::Done),
+            1 => Just(Fate::Unheard),
+            1 => Just(Fate::Failed),
+        ];
         prop_oneof![
             4 => prop_oneof![Just(1), Just(700_000)].prop_map(Step::Event),
             1 => Just(Step::Change),
-            2 => (any::<bool>(), 0..3_usize).prop_map(|(succeeds, between)| Step::Write(succeeds, between)),
+            3 => (fate, 0..3_usize).prop_map(|(fate, between)| Step::Write(fate, between)),
+            1 => Just(Step::Arrive),
         ]
     }
 
@@ -197,32 +220,56 @@ mod tests {
     #[derive(Default)]
     struct Store {
         version: u64,
+        draft: u64,
+        number: u64,
         recorded: u64,
         events: BTreeMap<u64, usize>,
     }
 
     impl Store {
         fn write(&mut self, part: &Part) {
-            assert_eq!(part.version, self.version);
-            self.version += 1;
-            for (number, event) in &part.events {
+            if part.draft <= self.draft {
+                return;
+            }
+            assert!(
+                [part.version, part.version + 1].contains(&self.version),
+                "{part:?}"
+            );
+            self.version = part.version + 1;
+            self.draft = part.draft;
+            for (number, event) in part.events.iter().filter(|(number, _)| *number > self.number) {
                 assert!(self.events.last_key_value().is_none_or(|(last, _)| last < number));
                 self.events.insert(*number, event.encoded_len());
             }
             self.events = self.events.split_off(&part.first);
+            self.number = part.number;
             if part.has_record {
                 self.recorded = part.number;
             }
         }
+
+        /// The record and the events after it are all that has happened until the last write, without a gap, and within the bounds.
+        fn check(&self) -> Result<(), TestCaseError> {
+            let after: Vec<u64> = self
+                .events
+                .range(self.recorded + 1..)
+                .map(|(number, _)| *number)
+                .collect();
+            let wanted: Vec<u64> = (self.recorded + 1..=self.number).collect();
+            prop_assert_eq!(after, wanted);
+            prop_assert!(self.events.len() <= MOST_EVENTS);
+            prop_assert!(self.events.values().sum::<usize>() <= MOST_BYTES);
+            Ok(())
+        }
     }
 
     proptest! {
-        /// Whatever fails in between: the record and the events after it are all that has happened until the last write, without
-        /// a gap, and within the bounds.
+        /// Whatever fails in between, and whatever of that is done all the same, at once or later.
         #[test]
         fn record_and_events_are_the_task(steps in prop::collection::vec(step(), 0..80)) {
             let (mut trail, mut store) = (Trail::default(), Store::default());
-            let mut happened = 0;
+            let (mut happened, mut drafts) = (0, 0);
+            let mut late = Vec::new();
             for step in steps {
                 match step {
                     Step::Event(size) => {
@@ -230,31 +277,41 @@ mod tests {
                         happened += 1;
                     }
                     Step::Change => trail.change(),
-                    Step::Write(succeeds, between) => {
-                        let part = trail.take();
+                    Step::Arrive => {
+                        if let Some(part) = late.pop() {
+                            // One that nothing was written after is done now.
+                            store.write(&part);
+                            store.check()?;
+                        }
+                    }
+                    Step::Write(fate, between) => {
+                        drafts += 1;
+                        let part = trail.take(drafts);
                         prop_assert_eq!(part.number, happened);
                         for _ in 0..between {
                             trail.add(&event(700_000));
                             happened += 1;
                         }
-                        if !succeeds {
+                        if fate == Fate::Failed {
                             trail.failed();
+                            late.push(part);
                             continue;
                         }
                         store.write(&part);
-                        trail.written();
-                        let after: Vec<u64> = store.events.range(store.recorded + 1..).map(|(number, _)| *number).collect();
-                        let wanted: Vec<u64> = (store.recorded + 1..=part.number).collect();
-                        prop_assert_eq!(after, wanted);
-                        prop_assert!(store.events.len() <= MOST_EVENTS);
-                        prop_assert!(store.events.values().sum::<usize>() <= MOST_BYTES);
+                        store.check()?;
+                        prop_assert_eq!(store.number, part.number);
+                        match fate {
+                            Fate::Done => trail.written(),
+                            _ => trail.failed(),
+                        }
                     }
                 }
             }
-            store.write(&trail.take());
+            store.write(&trail.take(drafts + 1));
             trail.written();
             prop_assert!(trail.is_clean());
-            prop_assert_eq!(trail.number(), happened);
+            prop_assert_eq!((trail.number(), store.number), (happened, happened));
+            store.check()?;
         }
     }
 }

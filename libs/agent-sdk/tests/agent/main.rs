@@ -5,6 +5,7 @@
     reason = "the helpers of tests may panic as the tests do"
 )]
 
+mod again;
 mod durable;
 mod http;
 mod pushing;

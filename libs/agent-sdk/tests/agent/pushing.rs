@@ -130,7 +130,7 @@ async fn every_event_arrives_in_order_with_token_and_credentials() {
 }
 
 #[tokio::test]
-async fn what_does_not_arrive_is_tried_again_and_what_is_refused_is_not() {
+async fn what_does_not_arrive_is_tried_again_and_what_is_refused_is_not_and_the_end_comes_all_the_same() {
     let stage = open().await;
     let failing = [StatusCode::INTERNAL_SERVER_ERROR, StatusCode::SERVICE_UNAVAILABLE];
     let (receiver, address) = Receiver::start(&failing).await;
@@ -142,22 +142,71 @@ async fn what_does_not_arrive_is_tried_again_and_what_is_refused_is_not() {
     receiver.hears("COMPLETED").await;
     assert_eq!(receiver.shapes().len(), 3, "{:?}", receiver.shapes());
 
+    // It takes no artifacts.
+    let answers = [StatusCode::OK, StatusCode::PAYLOAD_TOO_LARGE];
+    let (choosy, address) = Receiver::start(&answers).await;
+    stage
+        .client()
+        .send_message(pushed_to(say("hello"), address))
+        .await
+        .unwrap();
+    choosy.hears("COMPLETED").await;
+    assert_eq!(
+        choosy.shapes(),
+        [
+            r#"statusUpdate "TASK_STATE_WORKING""#,
+            r#"statusUpdate "TASK_STATE_COMPLETED""#,
+        ]
+    );
+
     let (refusing, address) = Receiver::start(&[StatusCode::GONE; 3]).await;
     stage
         .client()
         .send_message(pushed_to(say("hello"), address))
         .await
         .unwrap();
-    wait_for("the push to be given up", PATIENCE, async || {
+    wait_for("all pushes to be given up", PATIENCE, async || {
         let metrics = muster_testkit::http::get(stage.metrics, "/metrics")
             .await
             .unwrap();
         metrics
             .text()
-            .contains(r#"agent_push_notifications_total{outcome="given_up"}"#)
+            .contains(r#"agent_push_notifications_total{outcome="given_up"} 4"#)
     })
     .await;
     assert!(refusing.heard().is_empty());
+    stage.close().await;
+}
+
+#[tokio::test]
+async fn a_host_that_hangs_holds_up_nobody_else() {
+    let stage = open().await;
+    let mut client = stage.client();
+    // It takes connections and never answers.
+    let hanging = tokio::net::TcpListener::bind("127.0.0.2:0").await.unwrap();
+    let hook = format!("http://{}/hook", hanging.local_addr().unwrap());
+    for _ in 0..25 {
+        let asking = task(client.send_message(say("ask")).await.unwrap());
+        for _ in 0..8 {
+            let config = pb::TaskPushNotificationConfig {
+                task_id: asking.id.clone(),
+                url: hook.clone(),
+                ..Default::default()
+            };
+            client.create_task_push_notification_config(config).await.unwrap();
+        }
+        let cancel = pb::CancelTaskRequest {
+            id: asking.id,
+            ..Default::default()
+        };
+        client.cancel_task(cancel).await.unwrap();
+    }
+    let (receiver, address) = Receiver::start(&[]).await;
+    client
+        .send_message(pushed_to(say("hello"), address))
+        .await
+        .unwrap();
+    receiver.hears("COMPLETED").await;
     stage.close().await;
 }
 
@@ -206,8 +255,20 @@ async fn configurations_are_made_read_listed_and_deleted() {
         task_id: running.id.clone(),
         ..Default::default()
     };
-    let listed = client.list_task_push_notification_configs(list).await.unwrap();
+    let listed = client
+        .list_task_push_notification_configs(list.clone())
+        .await
+        .unwrap();
     assert_eq!(listed.into_inner().configs, made[..1]);
+    let wrong = pb::ListTaskPushNotificationConfigsRequest {
+        page_size: -1,
+        ..list
+    };
+    let refused = client
+        .list_task_push_notification_configs(wrong)
+        .await
+        .unwrap_err();
+    assert!(refused.message().contains("page_size"), "{refused}");
 
     let cancel = pb::CancelTaskRequest {
         id: running.id,

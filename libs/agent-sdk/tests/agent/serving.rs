@@ -85,6 +85,53 @@ async fn a_stream_begins_with_the_task_and_ends_with_its_last_state() {
 }
 
 #[tokio::test]
+async fn an_artifact_that_comes_in_pieces_is_one_in_the_task() {
+    let stage = Stage::open(|_| {}).await;
+    let stream = stage
+        .client()
+        .send_streaming_message(say("pieces"))
+        .await
+        .unwrap();
+    let events: Vec<_> = stream.into_inner().map(Result::unwrap).collect().await;
+    let Some(Payload::Task(begun)) = events[0].payload.clone() else {
+        panic!("a stream begins with the task")
+    };
+    let pieces: Vec<_> = events
+        .into_iter()
+        .filter_map(|event| match event.payload {
+            Some(Payload::ArtifactUpdate(update)) => Some(update),
+            _ => None,
+        })
+        .collect();
+    let ids: Vec<String> = pieces
+        .iter()
+        .map(|piece| piece.artifact.as_ref().unwrap().artifact_id.clone())
+        .collect();
+    let flags: Vec<_> = pieces
+        .iter()
+        .map(|piece| (piece.append, piece.last_chunk))
+        .collect();
+    assert_eq!(
+        flags,
+        [(false, false), (true, false), (true, true), (false, true)],
+        "three pieces and the result"
+    );
+    assert!(
+        ids[0] == ids[1] && ids[1] == ids[2] && ids[2] != ids[3],
+        "{ids:?}"
+    );
+    let get = pb::GetTaskRequest {
+        id: begun.id,
+        ..Default::default()
+    };
+    let done = stage.client().get_task(get).await.unwrap().into_inner();
+    let parts: Vec<_> = done.artifacts[1].parts.iter().map(|part| &part.content).collect();
+    let wanted = ["one", "two", "three"].map(|text| text_part(text).content);
+    assert_eq!(parts, wanted.iter().collect::<Vec<_>>());
+    stage.close().await;
+}
+
+#[tokio::test]
 async fn however_many_updates_a_caller_gets_the_end() {
     let stage = Stage::open(|_| {}).await;
     let waiting = task(stage.client().send_message(say("many")).await.unwrap());
@@ -174,7 +221,7 @@ async fn a_question_is_answered_on_the_same_task_with_its_history() {
 
     let mut answer = say("Seattle");
     answer.message.as_mut().unwrap().task_id.clone_from(&asking.id);
-    let done = task(client.send_message(answer.clone()).await.unwrap());
+    let done = task(client.send_message(answer).await.unwrap());
     assert_eq!(
         (done.id.as_str(), state(&done)),
         (asking.id.as_str(), TaskState::Completed)
@@ -182,7 +229,9 @@ async fn a_question_is_answered_on_the_same_task_with_its_history() {
     let history: Vec<String> = done.history.iter().map(texts).collect();
     assert_eq!(history, ["ask", "which city?", "Seattle"]);
 
-    let status = client.send_message(answer).await.unwrap_err();
+    let mut more = say("Boston");
+    more.message.as_mut().unwrap().task_id.clone_from(&asking.id);
+    let status = client.send_message(more).await.unwrap_err();
     assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
     stage.close().await;
 }

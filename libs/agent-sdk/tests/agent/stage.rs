@@ -5,7 +5,7 @@ use std::time::Duration;
 use a2a_pb::proto as pb;
 use muster_a2a::grpc::Client;
 use muster_agent_sdk::{
-    Agent, Artifact, Card, Config, Failure, NoSettings, Reply, Request, Skill, Task, run,
+    Agent, Artifact, Card, Config, Failure, NoSettings, Part, Reply, Request, Skill, Task, run,
 };
 use muster_runtime::{Listeners, Shutdown};
 use muster_testkit::wait_for;
@@ -54,6 +54,12 @@ impl Agent for Puppet {
                 Ok(Reply::completed("drawn")
                     .data(json!({ "points": 3 }))
                     .artifact(chart))
+            }
+            "pieces" => {
+                let mut text = task.open(Artifact::text("text", "one")).await;
+                text.append(Part::text("two")).await;
+                text.finish(Part::text("three")).await;
+                Ok(Reply::completed("told"))
             }
             "many" => {
                 for step in 0..500 {

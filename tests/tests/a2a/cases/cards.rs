@@ -1,7 +1,8 @@
 //! Agent cards, public and extended.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::list;
 use crate::bench::Bench;
 use crate::driver::Operation;
 use crate::errors::{EXTENDED_CARD_NOT_CONFIGURED, UNSUPPORTED_OPERATION, refused};
@@ -85,6 +86,12 @@ pub async fn extended_card_is_served(bench: &Bench) {
     let driver = bench.driver().await;
     let extended = driver.ok(Operation::GetExtendedCard, json!({})).await;
     assert_eq!(extended["name"], card["name"], "{extended}");
+    let skills = |card: &Value| -> Vec<String> {
+        let ids = list(card, "skills").iter().map(|skill| &skill["id"]);
+        ids.map(|id| id.as_str().unwrap_or_default().to_owned()).collect()
+    };
+    assert_eq!(skills(&card), ["act"], "{card}");
+    assert_eq!(skills(&extended), ["act", "hide"], "{extended}");
     assert!(extended["supportedInterfaces"].is_array(), "{extended}");
 }
 

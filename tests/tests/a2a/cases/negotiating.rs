@@ -1,11 +1,11 @@
 //! Versions and extensions.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{list, say, task_of};
+use super::{list, read, say, task_of};
 use crate::bench::Bench;
-use crate::driver::{Binding, Operation};
-use crate::errors::{EXTENSION_REQUIRED, VERSION_NOT_SUPPORTED, refused};
+use crate::driver::{Binding, Driver, Operation, Outcome};
+use crate::errors::{EXTENDED_CARD_NOT_CONFIGURED, EXTENSION_REQUIRED, VERSION_NOT_SUPPORTED, refused};
 use crate::puppet::{Persona, REQUIRED_EXTENSION};
 
 const VERSION: &str = "a2a-version";
@@ -13,16 +13,50 @@ const EXTENSIONS: &str = "a2a-extensions";
 
 pub async fn another_version_is_refused(bench: &Bench) {
     let driver = bench.driver().await;
+    let task = task_of(&driver, say("ask")).await;
     for version in ["0.3", "9.9", "one"] {
-        let driver = driver.header(VERSION, Some(version));
-        let outcome = driver.call(Operation::SendMessage, say("echo")).await;
-        refused(outcome, VERSION_NOT_SUPPORTED, version);
-        let outcome = driver.call(Operation::ListTasks, json!({})).await;
-        refused(outcome, VERSION_NOT_SUPPORTED, version);
-        let outcome = driver
-            .first_of_stream(Operation::SendStreamingMessage, say("echo"))
-            .await;
-        refused(outcome, VERSION_NOT_SUPPORTED, version);
+        let other = driver.header(VERSION, Some(version));
+        for (operation, params) in operations(&task) {
+            let what = format!("{} in {version}", operation.method());
+            refused(
+                outcome(&other, operation, params).await,
+                VERSION_NOT_SUPPORTED,
+                &what,
+            );
+        }
+    }
+    assert_eq!(read(&driver, &task).await, task, "nothing was done");
+}
+
+/// Every operation, about a task that asks.
+fn operations(task: &Value) -> Vec<(Operation, Value)> {
+    let id = &task["id"];
+    let config = json!({ "taskId": id, "id": "c" });
+    vec![
+        (Operation::SendMessage, say("echo")),
+        (Operation::SendStreamingMessage, say("echo")),
+        (Operation::GetTask, json!({ "id": id })),
+        (Operation::ListTasks, json!({})),
+        (Operation::SubscribeToTask, json!({ "id": id })),
+        (
+            Operation::CreatePush,
+            json!({ "taskId": id, "id": "c", "url": "http://127.0.0.1:9/notify" }),
+        ),
+        (Operation::GetPush, config.clone()),
+        (Operation::ListPush, json!({ "taskId": id })),
+        (Operation::DeletePush, config),
+        (Operation::GetExtendedCard, json!({})),
+        (Operation::CancelTask, json!({ "id": id })),
+    ]
+}
+
+/// How an operation ends, or its stream begins.
+async fn outcome(driver: &Driver, operation: Operation, params: Value) -> Outcome {
+    match operation {
+        Operation::SendStreamingMessage | Operation::SubscribeToTask => {
+            driver.first_of_stream(operation, params).await
+        }
+        _ => driver.call(operation, params).await,
     }
 }
 
@@ -60,17 +94,18 @@ pub async fn patch_versions_do_not_matter(bench: &Bench) {
 pub async fn a_required_extension_is_required(bench: &Bench) {
     declared(bench).await;
     let driver = bench.driver_of(Persona::Strict).await;
+    let naming = driver.header(EXTENSIONS, Some(REQUIRED_EXTENSION));
+    let task = task_of(&naming, say("ask")).await;
     for driver in [
         driver.clone(),
         driver.header(EXTENSIONS, Some("urn:example:another:v1")),
     ] {
-        let outcome = driver.call(Operation::SendMessage, say("echo")).await;
-        refused(outcome, EXTENSION_REQUIRED, "SendMessage");
-        let outcome = driver
-            .first_of_stream(Operation::SendStreamingMessage, say("echo"))
-            .await;
-        refused(outcome, EXTENSION_REQUIRED, "SendStreamingMessage");
+        for (operation, params) in operations(&task) {
+            let outcome = outcome(&driver, operation, params).await;
+            refused(outcome, EXTENSION_REQUIRED, operation.method());
+        }
     }
+    assert_eq!(read(&naming, &task).await, task, "nothing was done");
 }
 
 pub async fn a_required_extension_that_is_named_serves(bench: &Bench) {
@@ -81,7 +116,15 @@ pub async fn a_required_extension_that_is_named_serves(bench: &Bench) {
         format!("urn:example:another:v1, {REQUIRED_EXTENSION}"),
     ] {
         let driver = driver.header(EXTENSIONS, Some(&extensions));
-        task_of(&driver, say("echo")).await;
+        let task = task_of(&driver, say("ask")).await;
+        for (operation, params) in operations(&task) {
+            let served = outcome(&driver, operation, params).await;
+            if operation == Operation::GetExtendedCard {
+                refused(served, EXTENDED_CARD_NOT_CONFIGURED, operation.method());
+            } else {
+                served.unwrap_or_else(|refusal| panic!("{}: {refusal}", operation.method()));
+            }
+        }
     }
 }
 

@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::{becomes, kind, list, say, say_and_go, task_of, unique, waiting, with};
+use super::{becomes, kind, list, read, say, say_and_go, task_of, unique, waiting, with};
 use crate::bench::Bench;
 use crate::driver::{Driver, Operation};
-use crate::errors::{PUSH_NOT_SUPPORTED, TASK_NOT_FOUND, refused};
+use crate::errors::{PUSH_NOT_SUPPORTED, TASK_NOT_FOUND, invalid, refused};
 use crate::puppet::Persona;
 use crate::webhook::Webhook;
 
@@ -69,7 +69,53 @@ pub async fn configs_are_kept(bench: &Bench) {
         TASK_NOT_FOUND,
         "GetTaskPushNotificationConfig after deletion",
     );
+    let before = ids(&driver, id).await;
     bench.signals.release(&name);
+    becomes(&driver, &task, COMPLETED).await;
+    assert_eq!(ids(&driver, id).await, before, "they outlast the task's end");
+}
+
+pub async fn configs_come_in_pages(bench: &Bench) {
+    let driver = bench.driver().await;
+    let task = task_of(&driver, say("ask")).await;
+    let mut made = Vec::new();
+    for number in 0..5 {
+        let name = format!("config-{number}");
+        let config = json!({ "taskId": task["id"], "id": name, "url": "http://127.0.0.1:9/notify" });
+        driver.ok(Operation::CreatePush, config).await;
+        made.push(name);
+    }
+    let (mut sizes, mut seen, mut token) = (Vec::new(), Vec::new(), String::new());
+    loop {
+        let mut params = json!({ "taskId": task["id"], "pageSize": 2 });
+        if !token.is_empty() {
+            params["pageToken"] = json!(token);
+        }
+        let page = driver.ok(Operation::ListPush, params).await;
+        let configs = list(&page, "configs");
+        sizes.push(configs.len());
+        seen.extend(
+            configs
+                .iter()
+                .map(|config| config["id"].as_str().unwrap_or_default().to_owned()),
+        );
+        token = page["nextPageToken"].as_str().unwrap_or_default().to_owned();
+        if token.is_empty() || sizes.len() > 5 {
+            break;
+        }
+    }
+    assert_eq!(sizes, [2, 2, 1], "{seen:?}");
+    seen.sort();
+    assert_eq!(seen, made);
+    for (what, params) in [
+        ("pageSize -1", json!({ "taskId": task["id"], "pageSize": -1 })),
+        (
+            "a token that nobody gave",
+            json!({ "taskId": task["id"], "pageToken": "nobody gave this" }),
+        ),
+    ] {
+        invalid(driver.call(Operation::ListPush, params).await, what);
+    }
 }
 
 pub async fn configs_belong_to_known_tasks(bench: &Bench) {
@@ -114,19 +160,57 @@ pub async fn updates_are_delivered(bench: &Bench) {
 
 pub async fn a_failed_delivery_is_retried(bench: &Bench) {
     let driver = bench.driver().await;
-    let webhook = Webhook::failing(1).await;
-    let (task, name) = waiting(bench, &driver).await;
-    configure(&driver, &task, &webhook).await;
+    let webhook = Webhook::answering(&[500, 503, 429]).await;
+    let (task, name) = counting(bench, &driver, &webhook).await;
     bench.signals.release(&name);
     webhook.told(COMPLETED).await;
     let deliveries = webhook.deliveries();
-    assert!(!deliveries[0].taken);
+    let first = &deliveries[..4];
     assert!(
-        deliveries
-            .iter()
-            .any(|delivery| delivery.taken && delivery.body == deliveries[0].body),
-        "what was refused comes again: {deliveries:?}"
+        first.iter().all(|delivery| delivery.body == deliveries[0].body),
+        "what was not taken comes again before anything else: {deliveries:?}"
     );
+    let waits: Vec<_> = first.windows(2).map(|pair| pair[1].at - pair[0].at).collect();
+    assert!(
+        waits.iter().all(|wait| !wait.is_zero()),
+        "there are pauses: {waits:?}"
+    );
+    let taken: Vec<Value> = deliveries
+        .into_iter()
+        .filter(|delivery| delivery.taken)
+        .map(|delivery| delivery.body)
+        .collect();
+    let steps: Vec<&str> = taken
+        .iter()
+        .filter_map(|body| body["statusUpdate"]["status"]["message"]["parts"][0]["text"].as_str())
+        .collect();
+    assert_eq!(
+        steps,
+        ["step 1", "step 2", "step 3", "counted"],
+        "in order, each once"
+    );
+    let end = read(&driver, &task).await;
+    assert_eq!(
+        taken.last().map(|body| &body["statusUpdate"]["status"]),
+        Some(&end["status"])
+    );
+}
+
+pub async fn a_refused_delivery_is_not_the_last(bench: &Bench) {
+    let driver = bench.driver().await;
+    for refusal in [400, 410, 413, 422] {
+        let webhook = Webhook::refusing_artifacts(refusal).await;
+        let (_, name) = counting(bench, &driver, &webhook).await;
+        bench.signals.release(&name);
+        webhook.told(COMPLETED).await;
+        let deliveries = webhook.deliveries();
+        let refused = deliveries.iter().filter(|delivery| !delivery.taken);
+        assert_eq!(
+            refused.count(),
+            2,
+            "both artifacts, and once each: {deliveries:?}"
+        );
+    }
 }
 
 pub async fn a_message_may_bring_its_config(bench: &Bench) {
@@ -165,9 +249,18 @@ pub async fn a_deleted_config_is_silent(bench: &Bench) {
     kept.told(COMPLETED).await;
     let told = deleted.deliveries();
     assert!(
-        told.iter().all(|delivery| delivery.state() != Some(COMPLETED)),
-        "{told:?}"
+        told.is_empty(),
+        "the task said nothing before the deletion: {told:?}"
     );
+}
+
+/// A task that reports three steps and gives artifacts when it is released, all of which the webhook is told.
+async fn counting(bench: &Bench, driver: &Driver, webhook: &Webhook) -> (Value, String) {
+    let name = unique("count");
+    let task = task_of(driver, say_and_go(&format!("count 3 {name}"))).await;
+    bench.signals.reached(&name).await;
+    configure(driver, &task, webhook).await;
+    (task, name)
 }
 
 async fn configure(driver: &Driver, task: &Value, webhook: &Webhook) -> Value {

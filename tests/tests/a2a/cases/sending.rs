@@ -5,8 +5,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
 use super::{is_terminal, list, read, say, say_about, say_in, state_of, task_of, unique, waiting, with};
-use crate::bench::Bench;
-use crate::driver::{Operation, PATIENCE};
+use crate::bench::{Bench, Subject};
+use crate::driver::{Answer, Operation, PATIENCE};
 use crate::errors::{
     CONTENT_TYPE_NOT_SUPPORTED, INVALID_AGENT_RESPONSE, TASK_NOT_FOUND, UNSUPPORTED_OPERATION, refused,
 };
@@ -89,6 +89,50 @@ pub async fn task_ids_are_the_servers(bench: &Bench) {
     assert_ne!(first["id"], second["id"]);
 }
 
+pub async fn a_message_sent_again_is_one_task(bench: &Bench) {
+    let driver = bench.driver().await;
+    let context = unique("context");
+    // Over gRPC the fields come in another order each time, which an agent does not mind.
+    let metadata = match bench.subject {
+        Subject::Agent => json!({ "b": 1, "a": { "d": 2, "c": [3], "e": null } }),
+        Subject::Router(_) => json!({ "b": [1] }),
+    };
+    let params = with(say_in(&context, "echo once"), "/message/metadata", metadata);
+    let task = task_of(&driver, params.clone()).await;
+    assert_eq!(task_of(&driver, params.clone()).await, task);
+    let events = driver
+        .stream(Operation::SendStreamingMessage, params.clone())
+        .await
+        .rest()
+        .await;
+    super::ends_with(&events, "TASK_STATE_COMPLETED");
+    assert_eq!(events[0]["task"]["id"], task["id"], "{events:?}");
+    let other = with(params, "/message/parts", json!([{ "text": "echo twice" }]));
+    let refusal = driver
+        .call(Operation::SendMessage, other)
+        .await
+        .expect_err("the id stands for another message");
+    let reason = refusal.info().map(|(reason, _)| reason);
+    assert_eq!(reason, Some("MESSAGE_ID_REUSED"), "{refusal}");
+    let listed = driver
+        .ok(Operation::ListTasks, json!({ "contextId": context }))
+        .await;
+    assert_eq!(list(&listed, "tasks").len(), 1, "{listed}");
+
+    let name = unique("wait");
+    let params = say(&format!("wait {name}"));
+    let mut first = driver
+        .stream(Operation::SendStreamingMessage, params.clone())
+        .await;
+    let begun = super::opening(&mut first).await;
+    let mut again = driver.stream(Operation::SendStreamingMessage, params).await;
+    assert_eq!(super::opening(&mut again).await["id"], begun["id"]);
+    bench.signals.release(&name);
+    for events in [first, again] {
+        super::ends_with(&events.rest().await, "TASK_STATE_COMPLETED");
+    }
+}
+
 pub async fn a_client_cannot_make_a_task_id(bench: &Bench) {
     let driver = bench.driver().await;
     let params = with(say("echo"), "/message/taskId", json!(unique("mine")));
@@ -102,8 +146,7 @@ pub async fn a_client_cannot_make_a_task_id(bench: &Bench) {
 
 pub async fn a_terminal_task_takes_no_message(bench: &Bench) {
     let driver = bench.driver().await;
-    for text in ["echo", "fail", "reject"] {
-        let task = task_of(&driver, say(text)).await;
+    for task in super::ended(bench, &driver).await {
         let outcome = driver
             .call(Operation::SendMessage, say_about(&task, "echo more"))
             .await;
@@ -173,5 +216,27 @@ pub async fn nonsense_of_an_agent_is_told(bench: &Bench) {
         outcome,
         INVALID_AGENT_RESPONSE,
         "an answer that is neither task nor message",
+    );
+    let outcome = driver
+        .first_of_stream(Operation::SendStreamingMessage, say("nonsense"))
+        .await;
+    refused(
+        outcome,
+        INVALID_AGENT_RESPONSE,
+        "a stream that begins with neither",
+    );
+    let mut events = driver
+        .stream(Operation::SendStreamingMessage, say("late nonsense"))
+        .await;
+    super::opening(&mut events).await;
+    let next = events.try_next().await.expect("no end without a word");
+    let outcome = next.map(|value| Answer {
+        value,
+        media_type: String::new(),
+    });
+    refused(
+        outcome,
+        INVALID_AGENT_RESPONSE,
+        "what is no event within a stream",
     );
 }

@@ -5,12 +5,13 @@ use hyper::Method;
 use serde_json::{Value, json};
 
 use super::{
-    becomes, ends_with, kind, opening, say, say_about, state_of, task_of, told, unique, waiting, with,
-    without,
+    becomes, ended, ends_with, kind, opening, read, say, say_about, state_of, task_of, told, unique, waiting,
+    with, without,
 };
 use crate::bench::Bench;
 use crate::driver::{Binding, Events, Operation};
 use crate::errors::{UNSUPPORTED_OPERATION, invalid, refused};
+use crate::webhook::Webhook;
 
 pub async fn a_stream_is_a_task_and_its_updates(bench: &Bench) {
     let driver = bench.driver().await;
@@ -93,8 +94,7 @@ pub async fn a_subscription_outlasts_interruptions(bench: &Bench) {
 
 pub async fn a_terminal_task_has_no_subscription(bench: &Bench) {
     let driver = bench.driver().await;
-    for text in ["echo", "fail", "reject"] {
-        let task = task_of(&driver, say(text)).await;
+    for task in ended(bench, &driver).await {
         let outcome = driver
             .first_of_stream(Operation::SubscribeToTask, json!({ "id": task["id"] }))
             .await;
@@ -158,8 +158,14 @@ pub async fn a_slow_stream_misses_nothing(bench: &Bench) {
     while let Some(event) = slow.try_next().await {
         match event {
             Ok(event) => seen.push(event),
-            // A stream may be given up, if it says so.
-            Err(_) => return,
+            // A stream may be given up, if it says that this is why; what it has given until then is complete.
+            Err(refusal) => {
+                let reason = refusal.info().map(|(reason, _)| reason);
+                assert_eq!(reason, Some("WATCH_OVERRUN"), "{refusal}");
+                let seen = steps(&seen);
+                assert!(expected.starts_with(&seen), "{} events", seen.len());
+                return;
+            }
         }
     }
     let seen = steps(&seen);
@@ -183,12 +189,20 @@ pub async fn a_canceled_task_ends_its_streams(bench: &Bench) {
         .stream(Operation::SubscribeToTask, json!({ "id": task["id"] }))
         .await;
     opening(&mut second).await;
-    driver
+    let webhook = Webhook::start().await;
+    let config = json!({ "taskId": task["id"], "url": webhook.url() });
+    driver.ok(Operation::CreatePush, config).await;
+    let canceled = driver
         .ok(Operation::CancelTask, json!({ "id": task["id"] }))
         .await;
     for events in [first, second] {
         ends_with(&events.rest().await, "TASK_STATE_CANCELED");
     }
+    webhook.told("TASK_STATE_CANCELED").await;
+    // What the agent says after it is heard nowhere.
+    assert_eq!(read(&driver, &task).await["status"], canceled["status"]);
+    let told = webhook.deliveries();
+    assert_eq!(told.len(), 1, "{told:?}");
 }
 
 pub async fn a_closed_stream_leaves_the_others(bench: &Bench) {
@@ -228,11 +242,12 @@ pub async fn a_closed_stream_leaves_the_others(bench: &Bench) {
 
 pub async fn a_terminal_task_takes_no_streamed_message(bench: &Bench) {
     let driver = bench.driver().await;
-    let task = task_of(&driver, say("echo")).await;
-    let outcome = driver
-        .first_of_stream(Operation::SendStreamingMessage, say_about(&task, "echo more"))
-        .await;
-    refused(outcome, UNSUPPORTED_OPERATION, state_of(&task));
+    for task in ended(bench, &driver).await {
+        let outcome = driver
+            .first_of_stream(Operation::SendStreamingMessage, say_about(&task, "echo more"))
+            .await;
+        refused(outcome, UNSUPPORTED_OPERATION, state_of(&task));
+    }
 }
 
 pub async fn streamed_messages_are_checked(bench: &Bench) {

@@ -156,7 +156,7 @@ pub async fn operations_take_a_tenant(bench: &Bench) {
     let driver = bench.driver().await;
     // The router's tenants are its targets, named at its root; an agent alone has none and takes any.
     let driver: Driver = match bench.subject {
-        Subject::Router => driver.at("", Persona::Whole.id()),
+        Subject::Router(_) => driver.at("", Persona::Whole.id()),
         Subject::Agent => driver.at(driver.path(), "anybody"),
     };
     let context = unique("context");

@@ -18,7 +18,7 @@ if known[3] ~= '1' then
         call('SREM', base .. 'held:' .. known[2], id)
     end
     call('HINCRBY', key, 'version', 1)
-    call('HSET', key, 'writer', me, 'owner', me, 'busy', '1')
+    call('HSET', key, 'writer', me, 'draft', '0', 'owner', me, 'busy', '1')
     call('SADD', base .. 'held:' .. me, id)
     call('ZREM', base .. 'resting', id)
 end

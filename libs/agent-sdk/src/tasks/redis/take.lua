@@ -19,7 +19,7 @@ for _, id in ipairs(call('SRANDMEMBER', held, ARGV[4])) do
     local key = base .. 'task:' .. id
     if call('HGET', key, 'owner') == other then
         call('HINCRBY', key, 'version', 1)
-        call('HSET', key, 'writer', me, 'owner', me, 'busy', '1')
+        call('HSET', key, 'writer', me, 'draft', '0', 'owner', me, 'busy', '1')
         call('SADD', mine, id)
         call('ZREM', base .. 'resting', id)
         local task = contents(base, id)

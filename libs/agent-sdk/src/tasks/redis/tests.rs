@@ -206,11 +206,9 @@ async fn a_write_that_is_sent_twice_is_one() {
     let redis = open(&server.url()).await;
     let at_work = record("t", TaskState::Working, 1);
     for version in 0..2 {
+        let draft = draft(&at_work, version, Stage::AtWork);
         for _ in 0..2 {
-            assert_eq!(
-                outcome(&redis, &at_work, version, Stage::AtWork).await,
-                Outcome::Done
-            );
+            write(&redis, vec![draft.clone()]).await;
         }
     }
     assert_eq!(redis.read("t").await.unwrap().unwrap().version, 2);
@@ -223,6 +221,52 @@ async fn a_write_that_is_sent_twice_is_one() {
         };
         assert_eq!(stored.version, 4);
     }
+}
+
+#[tokio::test]
+async fn what_was_written_and_not_heard_of_is_written_over() {
+    let server = RedisServer::start().await;
+    let redis = open(&server.url()).await;
+    let mut table = Table::shared(BOUNDS);
+    let new = record("t", TaskState::Submitted, 0);
+    table
+        .create(new, CancellationToken::new(), true, Duration::ZERO)
+        .unwrap();
+    let mut unheard = Vec::new();
+    for second in 1..=3 {
+        assert!(table.publish("t", &Event::new(status("t", TaskState::Working, second))));
+        let draft = table.draft("t").unwrap();
+        unheard.push(draft.clone());
+        // It is done, and the answer is lost.
+        write(&redis, vec![draft]).await;
+        table.failed("t");
+    }
+    table
+        .settle("t", vec![status("t", TaskState::Completed, 4)])
+        .unwrap();
+    sync(&redis, &mut table, "t").await;
+    // What has been under way for long changes nothing.
+    write(&redis, unheard).await;
+    let stored = redis.read("t").await.unwrap().unwrap();
+    assert_eq!((stored.record.state(), stored.number), (TaskState::Completed, 4));
+    assert_eq!((stored.version, stored.worker.as_str()), (1, ""));
+    let news = redis.news("t", 0).await.unwrap().unwrap();
+    let numbers: Vec<u64> = news.events.iter().map(|(number, _)| *number).collect();
+    assert_eq!(numbers, [1, 2, 3, 4]);
+    assert!(
+        matches!(redis.beat().await.unwrap(), Beat::Alive { held, .. } if held.is_empty()),
+        "nobody takes it up again"
+    );
+    write(
+        &redis,
+        vec![crate::tasks::store::Draft {
+            id: "t".to_owned(),
+            keep: None,
+        }],
+    )
+    .await;
+    let bytes = server.ask(&["GET", "muster:{agent.default.puppet}:bytes"]).await;
+    assert_eq!(bytes.trim(), "0", "no event counts twice");
 }
 
 #[tokio::test]
@@ -406,7 +450,7 @@ async fn events_are_read_in_their_order_beside_the_record_and_after_its_end() {
     let mut told = Vec::new();
     for second in 1..=5 {
         let event = status("t", TaskState::Working, second);
-        table.publish("t", &Event::new(event.clone()));
+        assert!(table.publish("t", &Event::new(event.clone())));
         told.push(event);
         if second % 2 == 0 {
             sync(&redis, &mut table, "t").await;

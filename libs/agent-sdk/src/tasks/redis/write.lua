@@ -1,11 +1,11 @@
 #!lua
 -- Writes one task under the lease of who works on it, or forgets it.
 --
--- Answers 1 when it is done, also when it was done before; 0 when the task is another instance's; -1 when there is no room for a
--- new task; -2 when the lease of who writes has been taken over.
+-- Answers 1 when it is done, also when it or a later draft was done before; 0 when the task is another instance's; -1 when there
+-- is no room for a new task; -2 when the lease of who writes has been taken over.
 --
 -- KEYS: 1 the leases.
--- ARGV: 1 what all keys start with, 2 who writes, 3 task, 4 version before or 'forget', 5 version after, 6 number of its last
+-- ARGV: 1 what all keys start with, 2 who writes, 3 task, 4 version before or 'forget', 5 number of the draft, 6 number of its last
 --   event, 7 oldest event to be kept, 8 state, 9 place in lists, 10 context, 11 work|owe|rest, 12 most tasks, 13 most bytes,
 --   14 milliseconds that a task is kept after its last change, 15 milliseconds that events are kept then, 16 1 if a record
 --   follows, 17 the record, then events as number, text.
@@ -47,25 +47,31 @@ if ARGV[4] == 'forget' then
     return 1
 end
 
-local known = call('HMGET', key, 'version', 'writer', 'place', 'context', 'state', 'size', 'owner')
-if known[1] == ARGV[5] and known[2] == writer then
+local known = call('HMGET', key, 'version', 'writer', 'place', 'context', 'state', 'size', 'owner', 'draft', 'number')
+local is_mine = known[1] and known[2] == writer
+if is_mine and tonumber(known[8] or '0') >= tonumber(ARGV[5]) then
     return 1
 end
 if not call('ZSCORE', KEYS[1], writer) then
     return -2
 end
-if ARGV[4] == '0' then
-    if known[1] then
-        return 0
-    end
-elseif known[1] ~= ARGV[4] or known[2] ~= writer then
+-- What has the version of afterwards already is an earlier draft whose answer did not arrive.
+local after = string.format('%.0f', tonumber(ARGV[4]) + 1)
+local is_next = is_mine and (known[1] == ARGV[4] or known[1] == after)
+if not (is_next or ARGV[4] == '0' and not known[1]) then
     return 0
+end
+-- The first event that the store does not have.
+local from = 18
+local has = tonumber(known[9] or '0')
+while from < #ARGV and tonumber(ARGV[from]) <= has do
+    from = from + 2
 end
 
 local size = #ARGV[17]
 if ARGV[16] ~= '1' then
     size = tonumber(known[6])
-    for i = 19, #ARGV, 2 do
+    for i = from + 1, #ARGV, 2 do
         size = size + #ARGV[i]
     end
 end
@@ -95,7 +101,7 @@ if not known[1] then
     end
 end
 
-for i = 18, #ARGV, 2 do
+for i = from, #ARGV, 2 do
     call('XADD', feed, ARGV[i] .. '-0', 'e', ARGV[i + 1])
 end
 if tonumber(ARGV[7]) > 1 then
@@ -117,7 +123,7 @@ if ARGV[11] == 'rest' then
 elseif ARGV[11] == 'work' then
     busy = '1'
 end
-call('HSET', key, 'version', ARGV[5], 'writer', writer, 'number', ARGV[6], 'state', ARGV[8], 'place', ARGV[9],
+call('HSET', key, 'version', after, 'draft', ARGV[5], 'writer', writer, 'number', ARGV[6], 'state', ARGV[8], 'place', ARGV[9],
     'context', ARGV[10], 'size', string.format('%.0f', size), 'owner', owner, 'busy', busy)
 if owner == '' then
     call('SREM', base .. 'held:' .. writer, id)

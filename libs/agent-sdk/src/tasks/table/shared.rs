@@ -81,7 +81,8 @@ impl Table {
         if self.is_shared && (!entry.is_held || is_known) {
             return None;
         }
-        let part = entry.trail.take();
+        self.drafts += 1;
+        let part = entry.trail.take(self.drafts);
         let record = match &entry.body {
             _ if self.is_shared && !part.has_record => None,
             Body::Kept(bytes) => Some(bytes.to_vec()),
@@ -196,6 +197,16 @@ impl Table {
         if let Some(entry) = self.by_id.get_mut(id) {
             entry.is_telling = false;
         }
+    }
+
+    /// Whether the end of a task is being written, and is told then.
+    pub(crate) fn is_telling(&self, id: &str) -> bool {
+        self.by_id.get(id).is_some_and(|entry| entry.is_telling)
+    }
+
+    /// Whether a task has come to where nobody is to hear of it yet.
+    pub(crate) fn is_hidden(&self, id: &str) -> bool {
+        self.is_telling(id) || self.is_secret(id)
     }
 
     /// Whether a task has come to where nobody is to hear of it before the store has it.
