@@ -424,7 +424,7 @@ mod tests {
         );
         let config = TaskPushNotificationConfig::default();
         let (sender, settled) = tokio::sync::oneshot::channel();
-        let settle: Settle = Box::new(move || drop(sender.send(())));
+        let settle: Settle = Box::new(move || sender.send(()).unwrap());
         pushes.deliver("t", &config, &[status()], Some(settle));
         pushes.deliver("t", &config, &[status()], None);
         settled.await.unwrap();

@@ -6,6 +6,7 @@
 )]
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use muster_agent_weather::{config, run};
@@ -54,8 +55,10 @@ impl Agent {
 
     /// Sends one part to a skill and gives the task.
     async fn ask(&self, skill: &str, part: Value) -> Value {
+        static ASKED: AtomicU64 = AtomicU64::new(0);
+        let id = format!("m-{}", ASKED.fetch_add(1, Ordering::Relaxed));
         let params = json!({ "message": {
-            "messageId": "m", "role": "ROLE_USER", "parts": [part], "metadata": { "skill": skill },
+            "messageId": id, "role": "ROLE_USER", "parts": [part], "metadata": { "skill": skill },
         } });
         let call = json!({ "jsonrpc": "2.0", "id": 1, "method": "SendMessage", "params": params });
         let headers = [("content-type", "application/json"), ("a2a-version", "1.0")];
