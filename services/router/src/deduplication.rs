@@ -247,14 +247,8 @@ impl<A> Lead<A> {
     }
 
     /// The message is with this instance, and no more is known. Those who wait enter again.
-    pub fn lose(self, instance: Arc<fleet::Key>, now: Duration) {
-        self.lost(Lost { instance, at: now });
-    }
-
-    fn lost(&self, lost: Lost) {
-        let mut state = self.window.state.lock();
-        let key = Arc::clone(&self.key);
-        state.settle(key, Stage::Lost(lost), 0, &self.window.limits);
+    pub fn lose(mut self, instance: Arc<fleet::Key>, now: Duration) {
+        self.before = Some(Lost { instance, at: now });
     }
 
     /// The work is done: keeps an answer of that many bytes and passes it, or the error, to those who wait.
