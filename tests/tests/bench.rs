@@ -1,6 +1,7 @@
 //! The benchmarks run and say what they have measured; how much that is, is no matter here.
 
 use muster_tests::muster;
+use serde_json::json;
 
 #[tokio::test]
 async fn the_bench_of_workflows_measures_every_kind_of_step() {
@@ -113,11 +114,42 @@ async fn the_bench_of_the_router_measures_every_way_with_the_same_clients() {
         assert!(used["agent"].is_number() && used["clients"].is_number(), "{row}");
         assert_eq!(used["hop"].is_number(), row["way"] != "direct", "{row}");
     }
-    assert_eq!(
-        result["notMeasured"],
-        serde_json::json!(["nginx", "envoy"]),
-        "{result}"
+    assert_eq!(result["notMeasured"], json!(["nginx", "envoy"]), "{result}");
+}
+
+#[tokio::test]
+async fn the_bench_of_the_router_has_its_callers_verified_and_a_choice_of_instances() {
+    let one = ["bench", "route", "--clients", "2", "--call", "unary"];
+    let run = async |more: &[&str]| muster(&[], &[&one, more, &SHORT].concat()).await;
+    for (more, auth, instances) in [
+        (&["--instances", "2"][..], "token", 2),
+        (&["--auth", "none"], "none", 1),
+    ] {
+        let result = run(more).await.success().json();
+        assert_eq!(
+            (&result["auth"], &result["instances"]),
+            (&json!(auth), &json!(instances))
+        );
+        let rows = result["rows"].as_array().expect("rows");
+        assert_eq!(rows.len(), 3, "{result}");
+        assert!(
+            rows.iter().all(|row| is_positive(&row["callsPerSecond"])),
+            "{result}"
+        );
+    }
+    // A token that nobody has issued goes the direct way, and does not get through the router.
+    let forged = ["--metadata", "authorization=Bearer e30.e30.e30"];
+    let refused = run(&forged).await;
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(
+        refused.stderr.contains("router at") && refused.stderr.contains("Unauthenticated"),
+        "{refused:?}"
     );
+    // Where callers are not told apart, nobody looks at it.
+    let taken = run(&[&forged[..], &["--auth", "none"]].concat()).await;
+    assert_eq!(taken.code, 0, "{taken:?}");
+    let limited = run(&["--set", "router.api_rate_limit=2"]).await;
+    assert!(limited.stderr.contains("ResourceExhausted"), "{limited:?}");
 }
 
 #[tokio::test]

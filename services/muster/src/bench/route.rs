@@ -7,9 +7,13 @@
 //! same round. The clients and their connections are the same for every way: one connection for a few clients, because one
 //! alone would bind a proxy to one of its threads.
 //!
+//! The router asks for tokens and limits callers unless it is told not to ([`auth`]); every way is called with the same token. Where
+//! the agent has several instances, the proxies and the callers of the direct way share their calls among them, too.
+//!
 //! With `--overload` and `--noisy` the agents' capacity is limited, and the calls come at times of their own, whatever
 //! becomes of those before (an open loop): only so does a load become more than what is taken. See [`limited`].
 
+mod auth;
 mod client;
 mod closed;
 mod fleet;
@@ -32,6 +36,7 @@ use serde_json::json;
 use crate::bench::process::{self, Process, Used};
 use crate::failure::Failure;
 use crate::output::Output;
+use auth::{Auth, CALLER, Tokens};
 use client::{Call, Caller, Metadata, Sent};
 use closed::{Refusals, Times};
 use fleet::{Beside, Fleet, SINK, Telemetry};
@@ -79,6 +84,12 @@ pub struct Arguments {
     /// Seconds before that.
     #[arg(long, default_value_t = 1.0, value_parser = seconds_or_none)]
     warm_up: f64,
+    /// Whether the router demands a token of its callers, and limits what each may ask for in a minute.
+    #[arg(long, value_enum, default_value_t = Auth::Token)]
+    auth: Auth,
+    /// Instances of the agent, among which the router chooses.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100), conflicts_with_all = ["overload", "noisy"])]
+    instances: u32,
     /// Metadata to send with each call; may be repeated.
     #[arg(long, value_name = "KEY=VALUE", value_parser = client::metadata)]
     metadata: Vec<Metadata>,
@@ -122,11 +133,13 @@ impl Arguments {
         }
     }
 
-    fn sent(&self, call: Call) -> Sent {
+    /// What callers send who show this.
+    fn sent(&self, call: Call, mut shown: Vec<Metadata>) -> Sent {
+        shown.extend_from_slice(&self.metadata);
         Sent {
             call,
             text: "x".repeat(self.payload as usize).into(),
-            metadata: self.metadata.clone(),
+            metadata: shown,
             deadline: None,
         }
     }
@@ -190,20 +203,24 @@ pub async fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure> 
 async fn closed_loop(arguments: &Arguments, output: &Output) -> Result<(), Failure> {
     let proxies = arguments.proxies()?;
     let directory = arguments.directory()?;
-    let fleet = Fleet::start(directory.path(), 1, None, &arguments.set).await?;
+    let tokens = Tokens::new(arguments.auth, directory.path())?;
+    let settings = tokens.settings(&arguments.set);
+    let shown = tokens.shown_by(CALLER)?;
+    let fleet = Fleet::start(directory.path(), arguments.instances, None, &settings, &shown).await?;
     let mut beside = Beside::start(&fleet, &proxies, directory.path()).await?;
     for telemetry in arguments.telemetries() {
-        let router = fleet.router_with(telemetry, directory.path(), &arguments.set);
+        let router = fleet.router_with(telemetry, directory.path(), &settings);
         beside.proxies.extend(router.await?);
     }
     describe(arguments, output);
     let mut rows = Vec::new();
     for &call in &arguments.call {
+        let sent = Arc::new(arguments.sent(call, shown.clone()));
         for &clients in &arguments.clients {
             if output.is_terminal() {
                 output.line(&format!("measuring {}, {clients} clients", call.name()));
             }
-            rows.extend(measure(call, clients, arguments, &fleet, &beside).await?);
+            rows.extend(measure(clients, arguments, &sent, &fleet, &beside).await?);
         }
     }
     beside.stop().await;
@@ -216,6 +233,8 @@ async fn closed_loop(arguments: &Arguments, output: &Output) -> Result<(), Failu
             "seconds": arguments.seconds,
             "warmUpSeconds": arguments.warm_up,
             "clientsPerConnection": arguments.clients_per_connection,
+            "auth": arguments.auth.name(),
+            "instances": arguments.instances,
             "notMeasured": not_asked_for(arguments),
             "rows": report::json(&rows),
         }));
@@ -232,7 +251,7 @@ fn describe(arguments: &Arguments, output: &Output) {
     }
     let machine = process::machine();
     output.line(&format!(
-        "{} × {}, Linux {}; {} B of text; {} × {} s after {} s; a connection for {} clients",
+        "{} × {}, Linux {}; {} B of text; {} × {} s after {} s; a connection for {} clients; instances: {}; auth: {}",
         machine["cores"],
         machine["processor"].as_str().unwrap_or_default(),
         machine["kernel"].as_str().unwrap_or_default(),
@@ -241,6 +260,8 @@ fn describe(arguments: &Arguments, output: &Output) {
         arguments.seconds,
         arguments.warm_up,
         arguments.clients_per_connection,
+        arguments.instances,
+        arguments.auth.name(),
     ));
     for name in not_asked_for(arguments) {
         output.line(&format!(
@@ -258,7 +279,7 @@ fn not_asked_for(arguments: &Arguments) -> Vec<&'static str> {
 /// A way to the agent.
 struct Way<'a> {
     name: &'static str,
-    url: String,
+    urls: Vec<String>,
     hop: Option<&'a Process>,
     callers: Vec<Caller>,
 }
@@ -278,29 +299,28 @@ impl Way<'_> {
 }
 
 async fn measure(
-    call: Call,
     clients: u32,
     arguments: &Arguments,
+    sent: &Arc<Sent>,
     fleet: &Fleet,
     beside: &Beside,
 ) -> Result<Vec<Row>, Failure> {
-    let (agent, _) = fleet.agent()?;
+    let agents = fleet.agents.iter().map(Process::url).collect();
     let hops = [&beside.forwarder, &fleet.router]
         .into_iter()
         .chain(beside.proxies.iter().filter(|process| process.name() != SINK));
-    let ways = std::iter::once((DIRECT, agent, None))
-        .chain(hops.map(|process| (process.name(), process.url(), Some(process))));
-    let sent = Arc::new(arguments.sent(call));
+    let ways = std::iter::once((DIRECT, agents, None))
+        .chain(hops.map(|process| (process.name(), vec![process.url()], Some(process))));
     let connections = clients.div_ceil(arguments.clients_per_connection);
     let mut measured = Vec::new();
-    for (name, url, hop) in ways {
+    for (name, urls, hop) in ways {
         let way = Way {
             name,
-            callers: Caller::several(&url, connections, clients, &sent)?,
-            url,
+            callers: Caller::several(&urls, connections, clients, sent)?,
+            urls,
             hop,
         };
-        measured.push((Row::new(call, clients, name)?, way));
+        measured.push((Row::new(sent.call, clients, name)?, way));
     }
     for round in 0..arguments.rounds {
         if round > 0 {
@@ -322,7 +342,9 @@ async fn measure(
 fn at(mut failure: Failure, way: &Way<'_>, clients: u32) -> Failure {
     failure.message = format!(
         "{} at {}, {clients} clients: {}",
-        way.name, way.url, failure.message
+        way.name,
+        way.urls.join(", "),
+        failure.message
     );
     failure
 }

@@ -87,14 +87,15 @@ impl Caller {
         }
     }
 
-    /// Callers on so many connections.
+    /// Callers on so many connections, which take turns at where they go to.
     pub fn several(
-        url: &str,
+        urls: &[String],
         connections: u32,
         callers: u32,
         sent: &Arc<Sent>,
     ) -> Result<Vec<Self>, Failure> {
-        let channels: Result<Vec<_>, _> = (0..connections.max(1)).map(|_| channel(url)).collect();
+        let turns = urls.iter().cycle().take(connections.max(1) as usize);
+        let channels: Result<Vec<_>, _> = turns.map(|url| channel(url)).collect();
         let channels = channels?;
         let turns = channels.iter().cycle().take(callers as usize);
         Ok(turns
@@ -201,7 +202,7 @@ mod tests {
             metadata: Vec::new(),
             deadline: None,
         });
-        let mut callers = Caller::several("http://127.0.0.1:1", 2, 3, &sent).expect("callers");
+        let mut callers = Caller::several(&["http://127.0.0.1:1".to_owned()], 2, 3, &sent).expect("callers");
         let mut ids = std::collections::BTreeSet::new();
         for caller in &mut callers {
             for _ in 0..3 {

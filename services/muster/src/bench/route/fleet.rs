@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use muster_api::router::GetStatusRequest;
 use muster_api::router::router_service_client::RouterServiceClient;
+use tonic::Request;
 
+use super::client::Metadata;
 use super::proxy::Proxy;
 use crate::bench::part::Part;
 use crate::bench::process::{ASK_AGAIN, End, Process, within};
@@ -59,15 +61,19 @@ pub struct Fleet {
     /// The agents.
     pub agents: Vec<Process>,
     registry: Process,
+    /// What the router wants to see of who asks it how it is.
+    shown: Vec<Metadata>,
 }
 
 impl Fleet {
-    /// Starts them and waits until the router knows all agents. `directory` is for what they keep.
+    /// Starts them and waits until the router knows all agents. `directory` is for what they keep, and `shown` what the router wants
+    /// to see of its callers.
     pub async fn start(
         directory: &Path,
         agents: u32,
         limit: Option<Limit>,
         router_settings: &[(String, String)],
+        shown: &[Metadata],
     ) -> Result<Self, Failure> {
         let mut registry = Process::service(Part::Registry, &[]).await?;
         let mut settings = vec![
@@ -93,6 +99,7 @@ impl Fleet {
             router,
             agents: started,
             registry,
+            shown: shown.to_vec(),
         };
         within(fleet.known(), "the agents' registration").await??;
         Ok(fleet)
@@ -125,18 +132,18 @@ impl Fleet {
         );
         let mut router = Process::service_called(way, Part::Router, &settings).await?;
         router.ready().await?;
-        let known = knows(router.url(), self.agents.len());
+        let known = knows(router.url(), self.agents.len(), &self.shown);
         within(known, "the agents' registration").await??;
         started.push(router);
         Ok(started)
     }
 
     async fn known(&mut self) -> Result<(), Failure> {
-        let mut client = RouterServiceClient::new(connect::channel(&self.router.url())?);
+        let all = knows(self.router.url(), self.agents.len(), &self.shown);
+        tokio::pin!(all);
         loop {
-            let status = client.get_status(GetStatusRequest {}).await;
-            if status.is_ok_and(|status| status.get_ref().instances.len() >= self.agents.len()) {
-                return Ok(());
+            if let Ok(known) = tokio::time::timeout(ASK_AGAIN, &mut all).await {
+                return known;
             }
             for process in self
                 .agents
@@ -145,16 +152,17 @@ impl Fleet {
             {
                 process.is_running()?;
             }
-            tokio::time::sleep(ASK_AGAIN).await;
         }
     }
 
-    /// Where the first agent answers.
-    pub fn agent(&self) -> Result<(String, SocketAddr), Failure> {
-        let none = || Failure::failed("there is no agent");
-        let url = self.agents.first().ok_or_else(none)?.url();
-        let address = url.trim_start_matches("http://").parse().map_err(|_| none())?;
-        Ok((url, address))
+    /// Where the agents answer.
+    fn addresses(&self) -> Result<Vec<SocketAddr>, Failure> {
+        let address = |agent: &Process| {
+            let url = agent.url();
+            let parsed = url.trim_start_matches("http://").parse();
+            parsed.map_err(|_| Failure::failed(format!("the agent says that it is at {url}")))
+        };
+        self.agents.iter().map(address).collect()
     }
 
     /// Ends all, without waiting for what they are at.
@@ -166,10 +174,14 @@ impl Fleet {
 }
 
 /// Waits until a router knows so many agents.
-async fn knows(router: String, agents: usize) -> Result<(), Failure> {
+async fn knows(router: String, agents: usize, shown: &[Metadata]) -> Result<(), Failure> {
     let mut client = RouterServiceClient::new(connect::channel(&router)?);
     loop {
-        let status = client.get_status(GetStatusRequest {}).await;
+        let mut request = Request::new(GetStatusRequest {});
+        for (key, value) in shown {
+            request.metadata_mut().insert(key.clone(), value.clone());
+        }
+        let status = client.get_status(request).await;
         if status.is_ok_and(|status| status.get_ref().instances.len() >= agents) {
             return Ok(());
         }
@@ -195,9 +207,9 @@ async fn agent(registry: &str, limit: Option<Limit>) -> Result<Process, Failure>
     Process::start("agent", &arguments, End::Killed).await
 }
 
-/// What forwards to the first agent beside the router.
+/// What forwards to the agents beside the router.
 pub struct Beside {
-    /// The do-nothing forwarder.
+    /// The do-nothing forwarder, which knows the first of them alone.
     pub forwarder: Process,
     /// The proxies that were asked for.
     pub proxies: Vec<Process>,
@@ -210,8 +222,9 @@ impl Beside {
         proxies: &[(Proxy, PathBuf)],
         directory: &Path,
     ) -> Result<Self, Failure> {
-        let (url, address) = fleet.agent()?;
-        let arguments = ["route-part", "forwarder", "--agent", &url].map(str::to_owned);
+        let addresses = fleet.addresses()?;
+        let first = fleet.agents.first().map(Process::url).unwrap_or_default();
+        let arguments = ["route-part", "forwarder", "--agent", &first].map(str::to_owned);
         let mut beside = Self {
             forwarder: Process::start("forwarder", &arguments, End::Killed).await?,
             proxies: Vec::new(),
@@ -219,7 +232,7 @@ impl Beside {
         for (proxy, program) in proxies {
             beside
                 .proxies
-                .push(proxy.start(program, address, directory).await?);
+                .push(proxy.start(program, &addresses, directory).await?);
         }
         Ok(beside)
     }

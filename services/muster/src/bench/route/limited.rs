@@ -12,6 +12,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::auth::{CALLER, Tokens};
 use super::client::{self, Call, Caller, Metadata, Sent};
 use super::closed::{self, Refusals};
 use super::fleet::{Fleet, Limit};
@@ -75,11 +76,11 @@ pub struct Arguments {
     /// With --noisy: calls a second of the quiet caller; default: a fiftieth of the peak.
     #[arg(long, value_name = "CALLS", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     quiet_rate: Option<u32>,
-    /// With --noisy: metadata by which the router knows the quiet caller, such as an `authorization` with its token; may be
-    /// repeated. The limit of requests a minute holds for callers who are known: set `router.api_rate_limit` for what is to be seen.
+    /// With --noisy: metadata of the quiet caller, beside the token by which the router knows it; may be repeated. No caller reaches
+    /// its limit of requests a minute unless you set `router.api_rate_limit`.
     #[arg(long, value_name = "KEY=VALUE", value_parser = client::metadata)]
     quiet_metadata: Vec<Metadata>,
-    /// With --noisy: metadata by which it knows the noisy one; may be repeated.
+    /// With --noisy: metadata of the noisy one; may be repeated.
     #[arg(long, value_name = "KEY=VALUE", value_parser = client::metadata)]
     noisy_metadata: Vec<Metadata>,
 }
@@ -104,20 +105,16 @@ struct Bench<'a> {
     arguments: &'a super::Arguments,
     call: Call,
     fleet: Fleet,
+    tokens: &'a Tokens,
     seeds: u64,
 }
 
 impl Bench<'_> {
-    fn callers(
-        &self,
-        count: u32,
-        more: &[Metadata],
-        deadline: Option<Duration>,
-    ) -> Result<Vec<Caller>, Failure> {
-        let mut sent = self.arguments.sent(self.call);
-        sent.metadata.extend_from_slice(more);
+    fn callers(&self, count: u32, who: Who<'_>, deadline: Option<Duration>) -> Result<Vec<Caller>, Failure> {
+        let mut sent = self.arguments.sent(self.call, self.tokens.shown_by(who.subject)?);
+        sent.metadata.extend_from_slice(who.metadata);
         let sent = Arc::new(Sent { deadline, ..sent });
-        Caller::several(&self.fleet.router.url(), CONNECTIONS.min(count), count, &sent)
+        Caller::several(&[self.fleet.router.url()], CONNECTIONS.min(count), count, &sent)
     }
 
     /// Answers a second where clients wait for each other's, twice as many as there are places.
@@ -127,13 +124,13 @@ impl Bench<'_> {
             .agents
             .saturating_mul(limited.concurrency)
             .saturating_mul(2);
-        let callers = self.callers(clients, &[], None)?;
+        let callers = self.callers(clients, Who::ANY, None)?;
         let measured = closed::measure(callers, Refusals::Pass, self.arguments.times(), Vec::new).await?;
         Ok(number(measured.latencies.len()) / measured.window.as_secs_f64())
     }
 
     /// So many calls a second of one caller.
-    async fn load(&self, per_second: f64, who: &[Metadata], seed: u64) -> Result<Seen, Failure> {
+    async fn load(&self, per_second: f64, who: Who<'_>, seed: u64) -> Result<Seen, Failure> {
         let deadline = Duration::from_millis(self.arguments.limited.deadline);
         let callers = self.callers(CONNECTIONS, who, Some(deadline))?;
         let arrivals = Arrivals::new(per_second, seed);
@@ -146,14 +143,33 @@ impl Bench<'_> {
     }
 }
 
+/// Who calls, as the router is to know it.
+#[derive(Clone, Copy)]
+struct Who<'a> {
+    /// Whom the token is of, where there is one.
+    subject: &'a str,
+    /// What else goes with each call; counts where it says another thing.
+    metadata: &'a [Metadata],
+}
+
+impl Who<'_> {
+    /// The one caller where there are not two.
+    const ANY: Self = Self {
+        subject: CALLER,
+        metadata: &[],
+    };
+}
+
 /// Runs `muster bench route --overload` or `--noisy`.
 pub async fn run(arguments: &super::Arguments, output: &Output) -> Result<(), Failure> {
     let limited = &arguments.limited;
     let directory = arguments.directory()?;
+    let tokens = Tokens::new(arguments.auth, directory.path())?;
+    let (settings, shown) = (tokens.settings(&arguments.set), tokens.shown_by(CALLER)?);
     let mut results = Vec::new();
     if !output.is_json() {
         output.line(&format!(
-            "{} agents, each with {} {}places and {} ms for a call; a deadline of {} ms; {} × {} s after {} s",
+            "{} agents, each with {} {}places and {} ms for a call; a deadline of {} ms; {} × {} s after {} s; auth: {}",
             limited.agents,
             limited.concurrency,
             if limited.declared { "declared " } else { "" },
@@ -162,6 +178,7 @@ pub async fn run(arguments: &super::Arguments, output: &Output) -> Result<(), Fa
             arguments.rounds,
             arguments.seconds,
             arguments.warm_up,
+            arguments.auth.name(),
         ));
     }
     for &call in &arguments.call {
@@ -171,7 +188,8 @@ pub async fn run(arguments: &super::Arguments, output: &Output) -> Result<(), Fa
         let mut bench = Bench {
             arguments,
             call,
-            fleet: Fleet::start(&directory, limited.agents, limit, &arguments.set).await?,
+            fleet: Fleet::start(&directory, limited.agents, limit, &settings, &shown).await?,
+            tokens: &tokens,
             seeds: limited.seed,
         };
         let result = if limited.overload {
@@ -194,6 +212,7 @@ pub async fn run(arguments: &super::Arguments, output: &Output) -> Result<(), Fa
             "rounds": arguments.rounds,
             "seconds": arguments.seconds,
             "warmUpSeconds": arguments.warm_up,
+            "auth": arguments.auth.name(),
             "seed": limited.seed,
             "calls": results,
         }));
@@ -224,7 +243,7 @@ async fn overload(bench: &mut Bench<'_>, output: &Output) -> Result<Value, Failu
         peaks.push(peak);
         for load in &mut loads {
             let seed = bench.seed();
-            let seen = bench.load(load.factor * peak, &[], seed).await?;
+            let seen = bench.load(load.factor * peak, Who::ANY, seed).await?;
             load.parts.push(goodput(&seen) / peak);
             load.seen.add(&seen)?;
         }
@@ -283,6 +302,14 @@ async fn noisy(bench: &mut Bench<'_>, output: &Output) -> Result<Value, Failure>
     let limited = &bench.arguments.limited;
     let (mut alone, mut beside, mut noise) = (Seen::nothing()?, Seen::nothing()?, Seen::nothing()?);
     let mut rates = Vec::new();
+    let quiet = Who {
+        subject: "quiet",
+        metadata: &limited.quiet_metadata,
+    };
+    let noisy = Who {
+        subject: "noisy",
+        metadata: &limited.noisy_metadata,
+    };
     for _ in 0..bench.arguments.rounds {
         let rate = match limited.quiet_rate {
             Some(rate) => f64::from(rate),
@@ -290,12 +317,12 @@ async fn noisy(bench: &mut Bench<'_>, output: &Output) -> Result<Value, Failure>
         };
         rates.push(rate);
         let seeds = [bench.seed(), bench.seed(), bench.seed()];
-        alone.add(&bench.load(rate, &limited.quiet_metadata, seeds[0]).await?)?;
-        let (quiet, loud) = tokio::try_join!(
-            bench.load(rate, &limited.quiet_metadata, seeds[1]),
-            bench.load(NOISE * rate, &limited.noisy_metadata, seeds[2]),
+        alone.add(&bench.load(rate, quiet, seeds[0]).await?)?;
+        let (hushed, loud) = tokio::try_join!(
+            bench.load(rate, quiet, seeds[1]),
+            bench.load(NOISE * rate, noisy, seeds[2]),
         )?;
-        beside.add(&quiet)?;
+        beside.add(&hushed)?;
         noise.add(&loud)?;
     }
     let verdict = Verdict::of_noise(&alone, &beside);

@@ -64,11 +64,11 @@ impl Proxy {
         })
     }
 
-    /// Starts it in front of an agent. `directory` is for its files.
+    /// Starts it in front of these agents. `directory` is for its files.
     pub async fn start(
         self,
         program: &Path,
-        agent: SocketAddr,
+        agents: &[SocketAddr],
         directory: &Path,
     ) -> Result<Process, Failure> {
         let directory = directory.join(self.name());
@@ -78,8 +78,8 @@ impl Proxy {
         let address = free_address().map_err(failed)?;
         let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let (file, configuration) = match self {
-            Self::Nginx => ("nginx.conf", nginx(address, agent, workers, &directory)),
-            Self::Envoy => ("envoy.json", envoy(address, agent).to_string()),
+            Self::Nginx => ("nginx.conf", nginx(address, agents, workers, &directory)),
+            Self::Envoy => ("envoy.json", envoy(address, agents).to_string()),
         };
         let file = directory.join(file);
         fs::write(&file, configuration).map_err(failed)?;
@@ -118,7 +118,8 @@ fn free_address() -> std::io::Result<SocketAddr> {
 
 /// Its defaults close a connection after a thousand calls and keep none to the agent; and without paths of its own it
 /// wants to write where only root may.
-fn nginx(address: SocketAddr, agent: SocketAddr, workers: usize, directory: &Path) -> String {
+fn nginx(address: SocketAddr, agents: &[SocketAddr], workers: usize, directory: &Path) -> String {
+    let servers: String = agents.iter().map(|agent| format!("server {agent}; ")).collect();
     let directory = directory.display();
     format!(
         "daemon off;
@@ -138,7 +139,8 @@ http {{
     keepalive_requests 1000000000;
     http2_max_concurrent_streams {MOST_STREAMS};
     upstream agents {{
-        server {agent};
+        least_conn;
+        {servers}
         keepalive 1024;
         keepalive_requests 1000000000;
     }}
@@ -154,8 +156,10 @@ http {{
 }
 
 /// Connections are spread evenly over the workers, which few of them otherwise are not.
-fn envoy(address: SocketAddr, agent: SocketAddr) -> Value {
+fn envoy(address: SocketAddr, agents: &[SocketAddr]) -> Value {
     let socket = |address: SocketAddr| json!({"socket_address": {"address": address.ip().to_string(), "port_value": address.port()}});
+    let endpoint = |agent: &SocketAddr| json!({"endpoint": {"address": socket(*agent)}});
+    let endpoints: Vec<Value> = agents.iter().map(endpoint).collect();
     let kind = |name: &str| format!("type.googleapis.com/envoy.extensions.{name}");
     let http2 = json!({"max_concurrent_streams": MOST_STREAMS});
     let manager = json!({
@@ -205,7 +209,7 @@ fn envoy(address: SocketAddr, agent: SocketAddr) -> Value {
                 },
                 "load_assignment": {
                     "cluster_name": "agents",
-                    "endpoints": [{"lb_endpoints": [{"endpoint": {"address": socket(agent)}}]}],
+                    "endpoints": [{"lb_endpoints": endpoints}],
                 },
             }],
         },
