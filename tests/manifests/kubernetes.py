@@ -360,15 +360,19 @@ def the_store_of_all_regions_fails_over_and_back():
         for file, content in SECRETS.items():
             pathlib.Path(folder, file).write_text(content)
 
+        def environment(own):
+            return {
+                **os.environ, "SECRETS": folder, "DATA": str(pathlib.Path(folder, own)), "SELF": own,
+                "FIRST_PRIMARY": stores[0], "SENTINELS": " ".join(sentinels),
+            }
+
         def start(script, own):
             data = pathlib.Path(folder, own)
             data.mkdir(exist_ok=True)
-            environment = {
-                **os.environ, "SECRETS": folder, "DATA": str(data), "SELF": own,
-                "FIRST_PRIMARY": stores[0], "SENTINELS": " ".join(sentinels),
-            }
             log = open(data / "log", "ab")
-            running[own] = subprocess.Popen(["sh", scripts / script], env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            running[own] = subprocess.Popen(
+                ["sh", scripts / script], env=environment(own), stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+            )
 
         def redis(address, *command):
             host, port = address.split(":")
@@ -380,6 +384,10 @@ def the_store_of_all_regions_fails_over_and_back():
 
         def primary(sentinel):
             return ":".join(redis(sentinel, "sentinel", "get-master-addr-by-name", "runs").split())
+
+        def leads_with_two(sentinel):
+            told = redis(sentinel, "sentinel", "master", "runs")
+            return primary(sentinel) == other and "num-slaves\n2" in told and "flags\nmaster\n" in told
 
         def follows(replica, other):
             told = redis(replica, "info", "replication")
@@ -409,6 +417,15 @@ def the_store_of_all_regions_fails_over_and_back():
             wait_for("the old primary to follow the new one", lambda: follows(stores[0], other))
             if redis(stores[0], "get", "later").strip() != "kept":
                 raise Refused("the old primary does not have what was written while it was away")
+            # And leads again.
+            wait_for("the Sentinels to know it as a replica", lambda: all(leads_with_two(at) for at in sentinels))
+            led = subprocess.run(["sh", scripts / "lead.sh"], env=environment(stores[0]), capture_output=True, text=True, timeout=180)
+            if led.returncode or any(primary(at) != stores[0] for at in sentinels[:1]):
+                raise Refused(f"the region that came back does not lead: {led.stdout}{led.stderr}")
+            wait_for("it to take writes", lambda: redis(stores[0], "set", "last", "kept").strip() == "OK")
+            wait_for("the other to follow it", lambda: follows(other, stores[0]))
+            if redis(stores[0], "get", "later").strip() != "kept":
+                raise Refused("failing back lost what was written before")
         finally:
             for process in running.values():
                 process.kill()

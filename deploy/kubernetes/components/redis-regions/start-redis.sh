@@ -22,7 +22,9 @@ follow=
 if [ "$1:$2" != "$SELF" ]; then
     follow="--replicaof $1 $2"
 fi
+# A primary that hears none of the others for as long as they take to miss it takes no writes: another one is chosen there, and what
+# it took would be lost.
 # shellcheck disable=SC2086
 exec redis-server --include "$secrets/auth.conf" --port "${SELF#*:}" --dir "$data" --protected-mode no \
-    --appendonly yes --appendfsync always --maxmemory 768mb --maxmemory-policy noeviction \
+    --min-replicas-to-write 1 --min-replicas-max-lag 5 --appendonly yes --appendfsync always --maxmemory 768mb --maxmemory-policy noeviction \
     --replica-announce-ip "${SELF%:*}" --replica-announce-port "${SELF#*:}" $follow
