@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 use muster_testkit::Program;
 use serde_json::Value;
@@ -57,9 +58,21 @@ impl Finished {
 /// # Panics
 /// When it cannot be started or does not end.
 pub async fn muster(environment: &[(String, String)], arguments: &[&str]) -> Finished {
+    muster_within(PATIENCE, environment, arguments).await
+}
+
+/// The same for a command that takes its time.
+///
+/// # Panics
+/// When it cannot be started or does not end within this time.
+pub async fn muster_within(
+    patience: Duration,
+    environment: &[(String, String)],
+    arguments: &[&str],
+) -> Finished {
     let mut command = Command::new(Program::path_of("muster"));
     command.args(arguments);
-    finish(command, environment, &format!("muster {arguments:?}")).await
+    finish(command, environment, &format!("muster {arguments:?}"), patience).await
 }
 
 /// Runs a line of shell in a directory, with `muster` on the path.
@@ -75,10 +88,15 @@ pub async fn shell(environment: &[(String, String)], directory: &Path, line: &st
         .args(["-euo", "pipefail", "-c", line])
         .current_dir(directory)
         .env("PATH", format!("{}:{path}", programs.display()));
-    finish(command, environment, line).await
+    finish(command, environment, line, PATIENCE).await
 }
 
-async fn finish(mut command: Command, environment: &[(String, String)], what: &str) -> Finished {
+async fn finish(
+    mut command: Command,
+    environment: &[(String, String)],
+    what: &str,
+    patience: Duration,
+) -> Finished {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("MUSTER") {
             command.env_remove(name);
@@ -88,7 +106,7 @@ async fn finish(mut command: Command, environment: &[(String, String)], what: &s
         .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .kill_on_drop(true);
-    let output = tokio::time::timeout(PATIENCE, command.output())
+    let output = tokio::time::timeout(patience, command.output())
         .await
         .unwrap_or_else(|_| panic!("{what} does not end"))
         .unwrap_or_else(|error| panic!("{what}: {error}"));

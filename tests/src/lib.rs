@@ -7,7 +7,7 @@ mod command;
 mod replicas;
 mod stack;
 
-pub use command::{Finished, muster, shell};
+pub use command::{Finished, muster, muster_within, shell};
 pub use replicas::Replicas;
 pub use stack::{Dev, Stack};
 

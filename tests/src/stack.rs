@@ -29,7 +29,7 @@ pub struct Stack {
     router: Program,
     engine: Program,
     running_engine: Option<Process>,
-    _running: Vec<Process>,
+    running: Vec<Process>,
     _directory: TempDir,
 }
 
@@ -66,7 +66,7 @@ impl Stack {
             router,
             engine,
             running_engine: Some(running_engine),
-            _running: running,
+            running,
             _directory: directory,
         };
         stack.knows_instances(AGENTS.len()).await;
@@ -129,6 +129,34 @@ impl Stack {
     /// Starts the engine again, on the same port and directory.
     pub async fn start_engine(&mut self) {
         self.running_engine = Some(self.engine.start_ready().await);
+    }
+
+    /// Where its parts listen, as `muster dev` writes it.
+    #[must_use]
+    pub fn places(&self) -> Value {
+        let places = [
+            ("registry", &self.registry),
+            ("router", &self.router),
+            ("workflow-engine", &self.engine),
+        ]
+        .map(|(name, program)| {
+            let ports = program.ports();
+            let place = serde_json::json!({
+                "url": program.url(),
+                "health": format!("http://127.0.0.1:{}", ports.health),
+                "metrics": format!("http://127.0.0.1:{}/metrics", ports.metrics),
+            });
+            (name.to_owned(), place)
+        });
+        places.into_iter().collect::<serde_json::Map<_, _>>().into()
+    }
+
+    /// Whether every process runs that was started.
+    pub fn is_whole(&mut self) -> bool {
+        let Some(engine) = &mut self.running_engine else {
+            return false;
+        };
+        !engine.has_ended() && self.running.iter_mut().all(|process| !process.has_ended())
     }
 
     /// Runs the command line against this stack.

@@ -2,10 +2,10 @@
 
 mod etcd;
 mod fairness;
-mod latency;
+pub mod latency;
 mod pace;
-mod part;
-mod process;
+pub mod part;
+pub mod process;
 mod registry;
 mod route;
 mod workflow;

@@ -23,7 +23,7 @@ use crate::sim::{self, SimArguments};
 use crate::trust::audit::{self, AuditCommand};
 use crate::trust::certs::{self, CertsCommand};
 use crate::trust::token::{self, TokenCommand};
-use crate::{agents, backup, demo, dev, event, schedule, send, task, workflow};
+use crate::{agents, backup, demo, dev, event, readiness, schedule, send, task, workflow};
 
 /// A control plane for fleets of AI agents: registry, router, durable workflows.
 #[derive(Debug, Parser)]
@@ -114,6 +114,8 @@ enum Command {
     Bench(BenchCommand),
     /// Simulate lives of the workflow engine with crashes and faults, out of seeds; needs no server.
     Sim(SimArguments),
+    /// Find out whether a system is fit for production: a stack that is started for it, or one that runs.
+    Readiness(Box<readiness::Arguments>),
     /// Publish events to the runs that listen for them, and look at the log.
     #[command(subcommand)]
     Event(EventCommand),
@@ -748,6 +750,9 @@ async fn dispatch(cli: Cli, output: &Output) -> Result<(), Failure> {
         Command::Approval(command) => approval::run(command, &endpoints, output).await,
         Command::Bench(command) => bench::run(command, output).await,
         Command::Sim(arguments) => sim::run(&arguments, output),
+        Command::Readiness(arguments) => {
+            readiness::run(*arguments, endpoints, cli.global.certificates, output).await
+        }
         Command::Event(command) => event::run(command, &endpoints, output).await,
         Command::Schedule(command) => schedule::run(command, &endpoints, output).await,
         Command::Certs(command) => certs::run(command, output),

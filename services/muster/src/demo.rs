@@ -4,6 +4,8 @@
 //! shipped example workflows over real data and prints their results. Nothing shown is written down here: it
 //! is what the services answer.
 
+pub mod examples;
+
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -15,12 +17,12 @@ use serde_json::Value;
 use crate::cli::{DemoArguments, Ports};
 use crate::connect::Endpoints;
 use crate::dev::Directory;
-use crate::examples::{self, Example};
 use crate::failure::Failure;
 use crate::fleet::{self, Fleet};
 use crate::observe::status::Picture;
 use crate::output::Output;
 use crate::workflow;
+use examples::Example;
 
 const BANNER: &str = r"
   __  __           _

@@ -8,7 +8,7 @@ use std::io::Read as _;
 use clap::{Args, ValueEnum};
 use muster_agent_sdk::{Agent, Card, Failure as AgentFailure, NoSettings, Reply, Request, Skill, Task};
 use muster_runtime::config::{self, Settings};
-use muster_runtime::{Error, Listeners, Shutdown, telemetry};
+use muster_runtime::{Error, Listeners, Shutdown, server, telemetry};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -29,6 +29,16 @@ pub enum Part {
     Engine,
     /// An agent that answers at once with what it was asked.
     Agent,
+    /// One of the agents that come with Muster.
+    Weather,
+    /// Another one.
+    Planning,
+    /// Another one.
+    CustomerService,
+    /// Another one.
+    DataAnalysis,
+    /// Another one.
+    SecurityMonitor,
 }
 
 impl Part {
@@ -39,6 +49,11 @@ impl Part {
             Self::Router => "router",
             Self::Engine => "engine",
             Self::Agent => "agent",
+            Self::Weather => "weather",
+            Self::Planning => "planning",
+            Self::CustomerService => "customer-service",
+            Self::DataAnalysis => "data-analysis",
+            Self::SecurityMonitor => "security-monitor",
         }
     }
 }
@@ -52,10 +67,13 @@ pub struct Arguments {
     /// Set one configuration key of the service.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
+    /// Listen on these ports; default: free ones.
+    #[arg(long, num_args = 3, value_names = ["DATA", "HEALTH", "METRICS"])]
+    pub ports: Vec<u16>,
 }
 
 /// Where a part listens: what it says first.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Addresses {
     /// gRPC and HTTP.
     pub data: String,
@@ -69,7 +87,11 @@ pub struct Addresses {
 
 /// Runs `muster bench part`.
 pub async fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure> {
-    let listeners = Listeners::ephemeral().map_err(|error| failure(arguments.part, &error))?;
+    let listeners = match *arguments.ports.as_slice() {
+        [data, health, metrics] => Listeners::bind(&server::Config::on_ports(data, health, metrics)),
+        _ => Listeners::ephemeral(),
+    };
+    let listeners = listeners.map_err(|error| failure(arguments.part, &error))?;
     let addresses = Addresses {
         data: listeners.data_address().to_string(),
         health: listeners.health_address().to_string(),
@@ -98,6 +120,31 @@ pub async fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure> 
             let config: muster_agent_sdk::Config<NoSettings> = settings(set)?;
             say(&addresses, output)?;
             muster_agent_sdk::run(config, listeners, shutdown, |_| Ok(Echo)).await
+        }
+        Part::Weather => {
+            let config: muster_agent_sdk::Config<_> = settings(set)?;
+            say(&addresses, output)?;
+            muster_agent_weather::run(config, listeners, shutdown).await
+        }
+        Part::Planning => {
+            let config: muster_agent_sdk::Config<_> = settings(set)?;
+            say(&addresses, output)?;
+            muster_agent_planning::run(config, listeners, shutdown).await
+        }
+        Part::CustomerService => {
+            let config: muster_agent_sdk::Config<_> = settings(set)?;
+            say(&addresses, output)?;
+            muster_agent_customer_service::run(config, listeners, shutdown).await
+        }
+        Part::DataAnalysis => {
+            let config: muster_agent_sdk::Config<_> = settings(set)?;
+            say(&addresses, output)?;
+            muster_agent_data_analysis::run(config, listeners, shutdown).await
+        }
+        Part::SecurityMonitor => {
+            let config: muster_agent_sdk::Config<_> = settings(set)?;
+            say(&addresses, output)?;
+            muster_agent_security_monitor::run(config, listeners, shutdown).await
         }
     };
     ended.map_err(|error| failure(arguments.part, &error))

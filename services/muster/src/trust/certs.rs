@@ -102,6 +102,17 @@ pub struct InitArguments {
     pub permit_dns: Vec<String>,
 }
 
+impl Names {
+    /// Those of this machine alone.
+    pub const fn here() -> Self {
+        Self {
+            dns: Vec::new(),
+            ip: Vec::new(),
+            days: 90,
+        }
+    }
+}
+
 impl InitArguments {
     /// What is made where nothing else is said.
     pub fn in_directory(directory: &Path) -> Self {
@@ -109,11 +120,7 @@ impl InitArguments {
             directory: directory.to_owned(),
             trust_domain: TRUST_DOMAIN.to_owned(),
             namespace: NAMESPACE.to_owned(),
-            names: Names {
-                dns: Vec::new(),
-                ip: Vec::new(),
-                days: 90,
-            },
+            names: Names::here(),
             authority_days: 1_825,
             permit_dns: Vec::new(),
         }
@@ -231,6 +238,13 @@ fn wish(trust_domain: &str, namespace: &str, service: &str, names: &Names) -> Re
 }
 
 fn issue(arguments: &IssueArguments, now: Timestamp, output: &Output) -> Result<(), Failure> {
+    add(arguments, now)?;
+    let certificate = certificate_file(&arguments.service);
+    tell(&arguments.directory.join(certificate), now, output)
+}
+
+/// Makes a certificate for one more service.
+pub fn add(arguments: &IssueArguments, now: Timestamp) -> Result<(), Failure> {
     let directory = Directory::open(&arguments.directory)?;
     let authority = directory.authority()?;
     if directory.has(&arguments.service) {
@@ -260,12 +274,7 @@ fn issue(arguments: &IssueArguments, now: Timestamp, output: &Output) -> Result<
     let namespace = arguments.namespace.clone().unwrap_or(namespace);
     let wish = wish(&trust_domain, &namespace, &arguments.service, &arguments.names)?;
     let issued = authority.issue(&wish, now).map_err(|error| failed(&error))?;
-    directory.put(&arguments.service, &issued)?;
-    tell(
-        &directory.path().join(certificate_file(&arguments.service)),
-        now,
-        output,
-    )
+    directory.put(&arguments.service, &issued)
 }
 
 fn rotate(arguments: &RotateArguments, now: Timestamp, output: &Output) -> Result<(), Failure> {

@@ -25,8 +25,8 @@ pub const ALL: &[Example] = &[
     Example {
         title: "A trip around the rain",
         about: "weather for two cities → statistics and a chart → a plan around the rainy days → a message to the customer",
-        document: include_str!("../examples/trip.yaml"),
-        input: include_str!("../examples/trip.json"),
+        document: include_str!("../../examples/trip.yaml"),
+        input: include_str!("../../examples/trip.json"),
         shown: &[
             ("city", "/city"),
             ("rainy days", "/rainy_dates"),
@@ -38,8 +38,8 @@ pub const ALL: &[Example] = &[
     Example {
         title: "An incident",
         about: "findings from a log file → triage → response plan and notice",
-        document: include_str!("../examples/incident.yaml"),
-        input: include_str!("../examples/incident.json"),
+        document: include_str!("../../examples/incident.yaml"),
+        input: include_str!("../../examples/incident.json"),
         shown: &[
             ("risk", "/risk"),
             ("findings", "/findings"),
@@ -50,8 +50,8 @@ pub const ALL: &[Example] = &[
     Example {
         title: "When things fail",
         about: "a failing step retried and caught, two branches in parallel, a choice by result",
-        document: include_str!("../examples/resilience.yaml"),
-        input: include_str!("../examples/resilience.json"),
+        document: include_str!("../../examples/resilience.yaml"),
+        input: include_str!("../../examples/resilience.json"),
         shown: &[
             ("attempts", "/attempts"),
             ("branches", "/branches"),
