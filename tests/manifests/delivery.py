@@ -53,49 +53,11 @@ def workflows_may_little_and_use_what_is_pinned():
 
 @check
 def scripts_are_well_formed():
-    for path in [DEPLOY / "docker/publish", DEPLOY / "kubernetes/pin", DEPLOY / "kubernetes/roll-out", ROOT / "tests/run"]:
+    for path in [DEPLOY / "docker/publish", DEPLOY / "kubernetes/pin", ROOT / "tests/run"]:
         run("bash", "-n", path)
         if not path.stat().st_mode & 0o100:
             raise Refused(f"{relative(path)} is not executable")
     run("sh", "-n", DEPLOY / "kubernetes/components/redis-cluster/create-cluster.sh")
-
-
-# A kubectl that writes down what it is asked, has no Redis of one node, and finds one workload ill.
-KUBECTL = """#!/bin/sh
-echo "$*" >> "$KUBECTL_LOG"
-case "$*" in
-    *"get statefulset/redis") exit 1 ;;
-    *"get rollout router"*phase*) echo "$PHASE" ;;
-    *"rollout status $ILL "*) exit 1 ;;
-esac
-"""
-
-
-@check
-def a_rollout_that_fails_is_taken_back_and_another_is_not():
-    with tempfile.TemporaryDirectory() as folder:
-        kubectl, log = pathlib.Path(folder, "kubectl"), pathlib.Path(folder, "log")
-        kubectl.write_text(KUBECTL)
-        kubectl.chmod(0o755)
-
-        def undone(code, ill, phase):
-            log.write_text("")
-            environment = {"PATH": f"{folder}:{os.environ['PATH']}", "KUBECTL_LOG": str(log), "ILL": ill, "PHASE": phase}
-            run(DEPLOY / "kubernetes/roll-out", "production", expect=code, environment=environment)
-            asked = log.read_text().splitlines()
-            if "--dry-run=server" not in asked[0]:
-                raise Refused("roll-out changes the cluster before it has asked whether it may")
-            return [line.split("undo ")[1] for line in asked if " undo " in line]
-
-        found = [
-            undone(0, "nothing", "Healthy"),
-            undone(1, "statefulset/workflow-engine", "Healthy"),
-            undone(1, "nothing", "Degraded"),
-        ]
-        control = ["deployment/registry", "deployment/router"]
-        expected = [[], [*control, "statefulset/workflow-engine"], control]
-        if found != expected:
-            raise Refused(f"taken back: {found}, expected {expected}")
 
 
 @check

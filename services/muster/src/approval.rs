@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::connect::{Endpoints, Service};
 use crate::failure::Failure;
-use crate::listing::Listing;
 use crate::output::Output;
+use crate::output::listing::Listing;
 use crate::workflow::{time, time_json};
 
 /// `muster approval …`

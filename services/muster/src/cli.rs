@@ -13,6 +13,7 @@ use muster_workflow_dsl::document::policy::Priority;
 use crate::approval::{self, ApprovalCommand};
 use crate::bench::{self, BenchCommand};
 use crate::connect::{self, Endpoints, Service, Token};
+use crate::deploy::{self, DeployCommand};
 use crate::failure::Failure;
 use crate::inbox::{self, BroadcastArguments, InboxCommand};
 use crate::observe::log_level;
@@ -134,6 +135,9 @@ enum Command {
     Backup(BackupArguments),
     /// Make a data directory of a backup, for an engine that is started on it.
     Restore(RestoreArguments),
+    /// Bring the system into a Kubernetes cluster, look at it there, go back, and remove it.
+    #[command(subcommand)]
+    Deploy(DeployCommand),
     /// Make keys and tokens for development, and see what a token says.
     #[command(subcommand, name = "token")]
     Tokens(TokenCommand),
@@ -760,6 +764,7 @@ async fn dispatch(cli: Cli, output: &Output) -> Result<(), Failure> {
         Command::LogLevel(arguments) => log_level::run(arguments, &endpoints, output).await,
         Command::Backup(arguments) => backup::back_up(arguments, &endpoints, output).await,
         Command::Restore(arguments) => backup::restore(arguments, output).await,
+        Command::Deploy(command) => deploy::run(command, output).await,
         Command::Tokens(command) => token::run(command, output),
         Command::Audit(command) => audit::run(&command, output),
     }

@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 use crate::cli::{EventCommand, EventFilterArguments, PublishArguments};
 use crate::connect::{Channel, Endpoints, Service};
 use crate::failure::Failure;
-use crate::listing::Listing;
 use crate::output::Output;
+use crate::output::listing::Listing;
 use crate::read;
 
 /// Largest file with the data of an event that is read; what the engine takes is less, and it says so.

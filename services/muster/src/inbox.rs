@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 
 use crate::connect::{Channel, Endpoints, Service};
 use crate::failure::Failure;
-use crate::listing::Listing;
 use crate::output::Output;
+use crate::output::listing::Listing;
 use crate::send;
 
 /// Largest answer the command line takes: that of a broadcast, with all answers in it.

@@ -1,6 +1,8 @@
 //! Everything that is printed goes through here: for people or as JSON, and nothing breaks when a reader of the
 //! pipe has gone.
 
+pub mod listing;
+
 use std::borrow::Cow;
 use std::io::{IsTerminal as _, Write as _};
 

@@ -13,8 +13,8 @@ use super::search::Search;
 use crate::cli::RunArguments;
 use crate::connect::{Endpoints, Service};
 use crate::failure::Failure;
-use crate::listing::Listing;
 use crate::output::Output;
+use crate::output::listing::Listing;
 use crate::send::json_argument;
 
 /// `muster workflow run`

@@ -103,7 +103,7 @@ impl Processes {
             loop {
                 let status = client.get_status(GetStatusRequest {}).await;
                 if status.is_ok_and(|status| !status.into_inner().instances.is_empty()) {
-                    return Ok(());
+                    return Ok::<(), Failure>(());
                 }
                 tokio::time::sleep(ASK_AGAIN).await;
             }
