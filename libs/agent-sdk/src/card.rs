@@ -273,6 +273,7 @@ impl Card {
                 json!(served.max_concurrency),
             ),
             (extension::STICKY_CONTEXTS.to_owned(), json!(self.sticky_contexts)),
+            (extension::TELLS_CALLERS_APART.to_owned(), json!(true)),
         ]);
         if let Some(store) = served.shared_tasks {
             parameters.insert(extension::SHARED_TASKS.to_owned(), json!(store));

@@ -57,6 +57,8 @@ pub(crate) struct Executor<A> {
 pub(crate) struct Work {
     pub(crate) task_id: String,
     pub(crate) context_id: String,
+    /// The context's name among those of all callers.
+    pub(crate) conversation: String,
     /// What was said on the task before, oldest first.
     pub(crate) earlier: Vec<pb::Message>,
     /// What is said now.
@@ -175,6 +177,7 @@ impl<A: Agent> Executor<A> {
         let task = Task {
             id: work.task_id,
             context_id: work.context_id,
+            conversation: work.conversation,
             history: work.earlier.iter().map(pbconv::from_proto_message).collect(),
             cancellation: work.cancellation.clone(),
             updates: sender,

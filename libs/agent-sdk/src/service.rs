@@ -34,6 +34,7 @@ use crate::running::Run;
 use crate::sent::{Delivery, First, Role};
 use crate::tasks::record::{Errand, Push, Record, Sent, is_terminal, keep_last, state};
 use crate::tasks::table::unknown;
+use crate::tasks::whose::{Own, conversation};
 use crate::tasks::{Left, MOST_ATTEMPTS, Until};
 use crate::{Agent, Failure};
 
@@ -100,7 +101,12 @@ impl<A: Agent> Desk<A> {
         let Taken { task_id, settled, .. } = self.take(head, request, manner).await?;
         let tasks = &self.executor.tasks;
         let mut task = if at_once {
-            tasks.find(&task_id).await?.ok_or_else(|| *unknown(&task_id))?
+            let access = Access::in_extensions(&head.extensions);
+            tasks
+                .seen_by(&access)
+                .find(&task_id)
+                .await?
+                .ok_or_else(|| *unknown(&task_id))?
         } else {
             let settled = async {
                 match settled {
@@ -167,7 +173,7 @@ impl<A: Agent> Desk<A> {
                     // It leaves when it is done.
                     let _ = first.changed().await;
                 }
-                Role::Known(task_id) => match self.take_again(&task_id, manner).await? {
+                Role::Known(task_id) => match self.take_again(&access, &task_id, manner).await? {
                     Some(taken) => return Ok(taken),
                     None => sent.forget(&delivery, &task_id),
                 },
@@ -176,9 +182,15 @@ impl<A: Agent> Desk<A> {
     }
 
     /// What a message has come to that was taken before; `None` where its task has been forgotten.
-    async fn take_again(&self, task_id: &str, manner: Manner) -> Result<Option<Taken>, Status> {
+    async fn take_again(
+        &self,
+        access: &Access,
+        task_id: &str,
+        manner: Manner,
+    ) -> Result<Option<Taken>, Status> {
         let tasks = &self.executor.tasks;
-        let Some(task) = tasks.find(task_id).await? else {
+        let own = tasks.seen_by(access);
+        let Some(task) = own.find(task_id).await? else {
             return Ok(None);
         };
         let mut taken = Taken {
@@ -191,10 +203,10 @@ impl<A: Agent> Desk<A> {
             Manner::Later => taken.settled = tasks.wait(task_id).await?,
             Manner::Streamed if is_terminal(state(&task)) => taken.events = Some(only(task)),
             Manner::Streamed => {
-                taken.events = Some(match tasks.follow(task_id, Until::Settled).await {
+                taken.events = Some(match own.follow(task_id, Until::Settled).await {
                     Ok(events) => events,
                     // It may have ended just now.
-                    Err(status) => match tasks.find(task_id).await? {
+                    Err(status) => match own.find(task_id).await? {
                         Some(task) if is_terminal(state(&task)) => only(task),
                         _ => return Err(status),
                     },
@@ -227,7 +239,10 @@ impl<A: Agent> Desk<A> {
                 Manner::AtOnce | Manner::Streamed => Ok(None),
             };
             let events = match manner {
-                Manner::Streamed => Some(tasks.follow(&task_id, Until::Settled).await),
+                Manner::Streamed => {
+                    let access = Access::in_extensions(&head.extensions);
+                    Some(tasks.seen_by(&access).follow(&task_id, Until::Settled).await)
+                }
                 Manner::Later | Manner::AtOnce => None,
             };
             desk.executor.start(work, run);
@@ -257,20 +272,19 @@ impl<A: Agent> Desk<A> {
         let mut message = request.message.unwrap_or_default();
         let is_follow_up = !message.task_id.is_empty();
         let executor = &self.executor;
+        let access = Access::in_extensions(&head.extensions);
+        let own = executor.tasks.seen_by(&access);
         if is_follow_up {
-            message.context_id = executor
-                .tasks
-                .check_message(&message.task_id, &message.context_id)
-                .await?;
+            message.context_id = own.check_message(&message.task_id, &message.context_id).await?;
         }
         let run = executor
             .running
             .admit(is_follow_up)
             .inspect_err(|refusal| self.meters().refused(refusal.reason))?;
         let cancellation = CancellationToken::new();
-        let (task, earlier) = if is_follow_up {
+        let (task, earlier, caller) = if is_follow_up {
             if let Some(config) = push.and_then(|push| push.config) {
-                executor.tasks.put_push(&message.task_id, config).await?;
+                own.put_push(&message.task_id, config).await?;
             }
             let status = self.status(TaskState::Working, &message.task_id, &message.context_id);
             let task_id = message.task_id.clone();
@@ -278,23 +292,25 @@ impl<A: Agent> Desk<A> {
                 .tasks
                 .resume(&task_id, &message, errand.clone(), status, cancellation.clone())
                 .await?;
-            (resumed.task, resumed.earlier)
+            (resumed.task, resumed.earlier, resumed.caller)
         } else {
             message.task_id = Uuid::now_v7().to_string();
             if message.context_id.is_empty() {
                 message.context_id = Uuid::now_v7().to_string();
             }
             let task = self.submitted(&message);
-            let mut record = Record::new(task.clone(), errand.clone());
+            let caller = access.caller().key();
+            let mut record = Record::new(task.clone(), errand.clone(), &caller);
             record.pushes.extend(push);
             let announced = announced || !record.pushes.is_empty();
             executor
                 .tasks
                 .create(record, cancellation.clone(), announced)
                 .await?;
-            (task, Vec::new())
+            (task, Vec::new(), caller.to_string())
         };
         let work = Work {
+            conversation: conversation(&caller, &task.context_id),
             task_id: task.id.clone(),
             context_id: task.context_id,
             earlier,
@@ -462,36 +478,43 @@ impl<A: Agent> Desk<A> {
         })
     }
 
-    async fn get(&self, request: &pb::GetTaskRequest) -> Result<Answer, Status> {
+    async fn get(&self, own: Own<'_>, request: &pb::GetTaskRequest) -> Result<Answer, Status> {
         check_task_id("id", &request.id).map_err(|status| *status)?;
         check_length("history_length", request.history_length).map_err(|status| *status)?;
-        let task = self.executor.tasks.find(&request.id).await?;
+        let task = own.find(&request.id).await?;
         let mut task = task.ok_or_else(|| *unknown(&request.id))?;
         keep_last(&mut task, request.history_length);
         Ok(Answer::Task(task))
     }
 
-    async fn cancel(&self, request: &pb::CancelTaskRequest) -> Result<Answer, Status> {
+    async fn cancel(&self, own: Own<'_>, request: &pb::CancelTaskRequest) -> Result<Answer, Status> {
         check_task_id("id", &request.id).map_err(|status| *status)?;
         let clock = &self.executor.clock;
         let event = |task: &pb::Task| events::cancelled(clock, task);
-        let (task, is_new) = self.executor.tasks.cancel(&request.id, event).await?;
+        let (task, is_new) = own.cancel(&request.id, event).await?;
         if is_new {
             self.meters().task_ended(TaskState::Canceled);
         }
         Ok(Answer::Task(task))
     }
 
-    async fn create_push(&self, config: &pb::TaskPushNotificationConfig) -> Result<Answer, Status> {
+    async fn create_push(
+        &self,
+        own: Own<'_>,
+        config: &pb::TaskPushNotificationConfig,
+    ) -> Result<Answer, Status> {
         let task = config.task_id.as_str();
-        self.executor.tasks.pushes(task).await?;
+        own.pushes(task).await?;
         let config = self.checked_push(config, task, "").map_err(|status| *status)?;
-        self.executor.tasks.put_push(task, config.clone()).await?;
+        own.put_push(task, config.clone()).await?;
         Ok(Answer::PushConfig(config))
     }
 
-    async fn get_push(&self, request: &pb::GetTaskPushNotificationConfigRequest) -> Result<Answer, Status> {
-        let configs = self.executor.tasks.pushes(&request.task_id).await?;
+    async fn get_push(
+        own: Own<'_>,
+        request: &pb::GetTaskPushNotificationConfigRequest,
+    ) -> Result<Answer, Status> {
+        let configs = own.pushes(&request.task_id).await?;
         let config = configs.into_iter().find(|config| config.id == request.id);
         config.map(Answer::PushConfig).ok_or_else(|| {
             let shown: String = request.id.chars().take(64).collect();
@@ -503,11 +526,11 @@ impl<A: Agent> Desk<A> {
     }
 
     async fn list_pushes(
-        &self,
+        own: Own<'_>,
         request: &pb::ListTaskPushNotificationConfigsRequest,
     ) -> Result<Answer, Status> {
         let page = pages::Page::read(request).map_err(|status| *status)?;
-        let configs = self.executor.tasks.pushes(&request.task_id).await?;
+        let configs = own.pushes(&request.task_id).await?;
         Ok(Answer::PushConfigs(page.of(configs)))
     }
 
@@ -525,43 +548,44 @@ impl<A: Agent> Desk<A> {
         head.check_version().map_err(|status| *status)?;
         self.check_extensions(head).map_err(|status| *status)?;
         let received = |method| self.meters().received(method, Sender::of(&head.headers));
+        let access = Access::in_extensions(&head.extensions);
+        let own = self.executor.tasks.seen_by(&access);
         match request {
             Request::SendMessage(request) => self.send(head, request).await,
             Request::SendStreamingMessage(request) => self.stream(head, request).await,
             Request::GetTask(request) => {
                 let _timing = received(Method::GetTask);
-                self.get(&request).await
+                self.get(own, &request).await
             }
             Request::ListTasks(request) => {
                 let _timing = received(Method::ListTasks);
-                self.executor.tasks.list(&request).await.map(Answer::Tasks)
+                own.list(&request).await.map(Answer::Tasks)
             }
             Request::CancelTask(request) => {
                 let _timing = received(Method::CancelTask);
-                self.cancel(&request).await
+                self.cancel(own, &request).await
             }
             Request::SubscribeToTask(request) => {
                 let timing = received(Method::Subscribe);
                 check_task_id("id", &request.id).map_err(|status| *status)?;
-                let events: Events = self.executor.tasks.follow(&request.id, Until::Ended).await?;
+                let events: Events = own.follow(&request.id, Until::Ended).await?;
                 Ok(Answer::Events(events.inspect(move |_| _ = &timing).boxed()))
             }
             Request::CreatePushConfig(config) => {
                 self.check_push(&config.task_id).map_err(|status| *status)?;
-                self.create_push(&config).await
+                self.create_push(own, &config).await
             }
             Request::GetPushConfig(request) => {
                 self.check_push(&request.task_id).map_err(|status| *status)?;
-                self.get_push(&request).await
+                Self::get_push(own, &request).await
             }
             Request::ListPushConfigs(request) => {
                 self.check_push(&request.task_id).map_err(|status| *status)?;
-                self.list_pushes(&request).await
+                Self::list_pushes(own, &request).await
             }
             Request::DeletePushConfig(request) => {
                 self.check_push(&request.task_id).map_err(|status| *status)?;
-                let tasks = &self.executor.tasks;
-                tasks.remove_push(&request.task_id, &request.id).await?;
+                own.remove_push(&request.task_id, &request.id).await?;
                 Ok(Answer::Done)
             }
             Request::GetExtendedAgentCard(_) => self.extended_card(),
@@ -635,6 +659,7 @@ impl<A: Agent> Desk<A> {
         let mut earlier = task.history.clone();
         earlier.pop();
         Some(Work {
+            conversation: conversation(&record.caller, &task.context_id),
             task_id: task.id,
             context_id: task.context_id,
             earlier,

@@ -60,6 +60,7 @@ impl OpenArtifact<'_> {
 pub struct Task {
     pub(crate) id: String,
     pub(crate) context_id: String,
+    pub(crate) conversation: String,
     pub(crate) history: Vec<Message>,
     pub(crate) cancellation: CancellationToken,
     pub(crate) updates: mpsc::Sender<Update>,
@@ -72,10 +73,17 @@ impl Task {
         &self.id
     }
 
-    /// The id that groups tasks of one conversation.
+    /// The id that groups tasks of one conversation, as the caller knows it. Callers may choose it, so that two may choose the same.
     #[must_use]
     pub fn context_id(&self) -> &str {
         &self.context_id
+    }
+
+    /// The conversation's name for what a handler keeps by it: the same for all tasks of one caller in one context, and for
+    /// nobody else's.
+    #[must_use]
+    pub fn conversation(&self) -> &str {
+        &self.conversation
     }
 
     /// What was said on this task before the present message, oldest first: the caller's messages and the agent's

@@ -5,6 +5,7 @@
 //!   table.rs       the tasks as data, under one lock
 //!   journal.rs     has them written
 //!     store.rs     the port: embedded.rs on this machine's disk, redis.rs for all instances of the agent
+//!   whose.rs       what of it a caller has
 //!   elsewhere.rs   what is asked about tasks that are not here
 //!   following.rs   a task's events, here or elsewhere
 //!   sharing.rs     signs of life, wishes of other instances, and what dead ones have left
@@ -20,6 +21,7 @@
 //!   skill is idempotent, [`MOST_ATTEMPTS`] times at most, because a task may be what kills the process: at the next start, and
 //!   in a shared store at another instance when the lease has ended.
 //! - **One order of events.** See [`table`].
+//! - **To each its own.** A caller's tasks and contexts are there for nobody else but admins. See [`whose`].
 //! - **One instance at a time.** In a shared store whoever works on a task, changes it or pushes its events holds it, and
 //!   what others write is refused.
 //!
@@ -42,6 +44,7 @@ mod tenure;
 #[cfg(test)]
 mod tests;
 mod trail;
+pub(crate) mod whose;
 
 use std::sync::Arc;
 
@@ -60,6 +63,7 @@ pub(crate) use journal::{Journal, Writer};
 use record::{Errand, Push, Record, is_settled};
 pub(crate) use sharing::Sharing;
 use table::{Bounds, Cancelled, Event, Publication, Resumed, Table};
+use whose::Whose;
 
 use crate::push::{Pushes, Settle};
 use crate::sent::Window;
@@ -269,7 +273,7 @@ impl Tasks {
     }
 
     /// The context of a task that takes a message now.
-    pub(crate) async fn check_message(&self, id: &str, context: &str) -> Result<String, Status> {
+    async fn check_message(&self, id: &str, context: &str) -> Result<String, Status> {
         match self.stored_elsewhere(id).await? {
             Some(stored) => elsewhere::check_message(id, context, &stored).map_err(|status| *status),
             None => {
@@ -395,7 +399,7 @@ impl Tasks {
     }
 
     /// Cancels a task.
-    pub(crate) async fn cancel(
+    async fn cancel(
         &self,
         id: &str,
         event: impl FnOnce(&pb::Task) -> pb::StreamResponse,
@@ -437,21 +441,34 @@ impl Tasks {
         }
     }
 
-    /// The task as it is now.
-    pub(crate) async fn find(&self, id: &str) -> Result<Option<pb::Task>, Status> {
-        match self.openly(id, |table| table.find(id)).await? {
-            Some(task) => Ok(Some(task)),
-            None => Ok(self.read(id).await?.and_then(|stored| stored.record.task)),
+    /// What there is of a task now.
+    async fn find(&self, id: &str) -> Result<Option<Record>, Status> {
+        match self.openly(id, |table| table.record(id)).await? {
+            Some(record) => Ok(Some(record)),
+            None => Ok(self.read(id).await?.map(|stored| stored.record)),
         }
     }
 
-    /// A page of tasks.
-    pub(crate) async fn list(&self, request: &pb::ListTasksRequest) -> Result<pb::ListTasksResponse, Status> {
+    /// Whose a task is.
+    async fn caller_of(&self, id: &str) -> Result<Option<Arc<str>>, Status> {
+        let here = self.table.lock().caller(id);
+        match here {
+            Some(caller) => Ok(Some(caller)),
+            None => Ok(self.read(id).await?.map(|stored| Arc::from(stored.record.caller))),
+        }
+    }
+
+    /// A page of the tasks of a caller, or of all.
+    async fn list(
+        &self,
+        request: &pb::ListTasksRequest,
+        whose: Whose,
+    ) -> Result<pb::ListTasksResponse, Status> {
         match &self.shared {
             None => {
                 let (page, hidden) = {
                     let table = self.table.lock();
-                    let page = table.list(request).map_err(|status| *status)?;
+                    let page = table.list(request, whose).map_err(|status| *status)?;
                     let hidden = table.hidden(&page);
                     (page, hidden)
                 };
@@ -460,7 +477,7 @@ impl Tasks {
                 }
                 Ok(page)
             }
-            Some(shared) => self.list_shared(shared, request).await,
+            Some(shared) => self.list_shared(shared, request, whose).await,
         }
     }
 
@@ -484,7 +501,7 @@ impl Tasks {
     }
 
     /// Where a task's updates are pushed to.
-    pub(crate) async fn pushes(&self, id: &str) -> Result<Vec<pb::TaskPushNotificationConfig>, Status> {
+    async fn pushes(&self, id: &str) -> Result<Vec<pb::TaskPushNotificationConfig>, Status> {
         let pushes = match self.stored_elsewhere(id).await? {
             Some(stored) => stored.record.pushes,
             None => self.table.lock().pushes(id).map_err(|status| *status)?,
@@ -493,11 +510,7 @@ impl Tasks {
     }
 
     /// Adds or replaces an address; it is durable when this returns.
-    pub(crate) async fn put_push(
-        &self,
-        id: &str,
-        config: pb::TaskPushNotificationConfig,
-    ) -> Result<(), Status> {
+    async fn put_push(&self, id: &str, config: pb::TaskPushNotificationConfig) -> Result<(), Status> {
         if self.put_push_elsewhere(id, &config).await? {
             return Ok(());
         }
@@ -514,7 +527,7 @@ impl Tasks {
     }
 
     /// Removes an address; it is durable when this returns.
-    pub(crate) async fn remove_push(&self, id: &str, config: &str) -> Result<(), Status> {
+    async fn remove_push(&self, id: &str, config: &str) -> Result<(), Status> {
         if self.remove_push_elsewhere(id, config).await? {
             return Ok(());
         }

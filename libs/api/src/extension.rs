@@ -32,6 +32,10 @@ pub const STICKY_CONTEXTS: &str = "stickyContexts";
 /// for the tasks of all.
 pub const SHARED_TASKS: &str = "sharedTasks";
 
+/// Parameter of the routing extension in which a card says that its agent tells callers apart by the header in which the router names them:
+/// its lists have the tasks of whoever asks, and their totals count no others. `true` or `false`.
+pub const TELLS_CALLERS_APART: &str = "tellsCallersApart";
+
 /// Header (gRPC metadata) in which an answer carries the agent's load, as ORCA has it: `TEXT application_utilization=0.5`.
 pub const LOAD_METADATA: &str = "endpoint-load-metrics";
 

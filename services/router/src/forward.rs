@@ -459,15 +459,14 @@ impl Forwarder {
         };
         let _permit = self.place(call, times).await?;
         if *method == *ListTasks::METHOD
-            && let Some(listing) = self.listing(&scope, &request.encoded)?
+            && let Some(listing) = self.listing(call, &scope, &request.encoded)?
         {
-            let reply = self.list(call, &scope, listing, times).await?;
-            return self.own_tasks(call, reply).await;
+            return self.list(call, &scope, listing, times).await;
         }
         let delivery = Delivery::new(method, call, &scope, &request.encoded, times);
         let (reply, _) = self.deliver_single(&delivery, None).await?;
         if *method == *ListTasks::METHOD {
-            return self.own_tasks(call, reply).await;
+            return self.own_page(call, reply).await;
         }
         if *method == *GetExtendedAgentCard::METHOD {
             return self.own_card(call, reply);

@@ -85,6 +85,9 @@ struct Place(Time, String);
 /// How far the merged list was given.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cursor {
+    /// A hash of whom it was made for.
+    #[serde(rename = "c")]
+    pub caller: String,
     /// How many tasks there were when it began.
     #[serde(rename = "n")]
     pub total: i32,

@@ -23,7 +23,7 @@ pub(super) fn record(id: &str, state: TaskState, second: i64) -> Record {
         }),
         ..Default::default()
     };
-    Record::new(task, Errand::default())
+    Record::new(task, Errand::default(), "ada")
 }
 
 /// A draft of a record that was written so often before, later than all drafts that were made.
@@ -49,6 +49,7 @@ pub(super) fn draft(record: &Record, version: u64, stage: Stage) -> Draft {
             state: record.state(),
             time: record.time(),
             context: record.context().to_owned(),
+            caller: record.caller.clone(),
             stage,
         }),
     }

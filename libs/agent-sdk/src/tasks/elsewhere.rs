@@ -16,6 +16,7 @@ use super::page::Query;
 use super::record::{Record, is_settled};
 use super::redis::{Claim, Wish};
 use super::store::{Store as _, Stored};
+use super::whose::Whose;
 use super::{Shared, Tasks, journal, table};
 
 /// Pauses between two looks at a task of another instance: doubling from the first to the last.
@@ -201,8 +202,9 @@ impl Tasks {
         &self,
         shared: &Shared,
         request: &pb::ListTasksRequest,
+        whose: Whose,
     ) -> Result<pb::ListTasksResponse, Status> {
-        let query = Query::read(request).map_err(|status| *status)?;
+        let query = Query::read(request, whose).map_err(|status| *status)?;
         // What was answered here just now is on the list, too.
         self.journal.flush().await?;
         let redis = &shared.redis;
@@ -215,6 +217,7 @@ impl Tasks {
         let tasks = tasks
             .into_iter()
             .flatten()
+            .filter(|stored| query.whose.has(&stored.record.caller))
             .filter_map(|stored| stored.record.task);
         let tasks = tasks.map(|task| query.shown(task)).collect();
         Ok(query.answer(tasks, keys.last().filter(|_| has_more), total))

@@ -41,7 +41,7 @@ pub(super) fn places() -> Arc<Semaphore> {
 
 impl Tasks {
     /// A task as it is now, and what happens to it from here on.
-    pub(crate) async fn follow(&self, id: &str, until: Until) -> Result<Events, Status> {
+    pub(super) async fn follow(&self, id: &str, until: Until) -> Result<Events, Status> {
         let here = self.openly(id, |table| {
             let is_here = self.shared.is_none() || table.holds(id);
             is_here.then(|| table.follow(id))

@@ -1,6 +1,7 @@
 //! Lists of tasks: which tasks and how many are asked for, newest first, with cursors that stay valid while tasks come and go.
 //!
-//! A cursor names the last task of a page by its sort key, not by its position, so that an insert shifts nothing.
+//! A cursor names the last task of a page by its sort key, not by its position, so that an insert shifts nothing; and whose tasks the
+//! list has, so that it is good for that caller alone.
 
 use a2a_pb::proto::{self as pb, TaskState};
 use base64::Engine as _;
@@ -10,6 +11,7 @@ use muster_api::time;
 use tonic::Status;
 
 use super::record::keep_last;
+use super::whose::Whose;
 
 /// Place of a task in the list: time of its last status in microseconds, then its id.
 pub(super) type Key = (i64, String);
@@ -22,6 +24,8 @@ const MOST: usize = 100;
 /// What a caller asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Query {
+    /// Whose tasks.
+    pub(super) whose: Whose,
     /// The last task of the page before.
     pub(super) after: Option<Key>,
     /// Most tasks of the page.
@@ -37,16 +41,17 @@ pub(super) struct Query {
 }
 
 impl Query {
-    /// Reads a request.
-    pub(super) fn read(request: &pb::ListTasksRequest) -> Result<Self, Box<Status>> {
+    /// Reads a request for tasks of this caller, or of all.
+    pub(super) fn read(request: &pb::ListTasksRequest, whose: Whose) -> Result<Self, Box<Status>> {
         let invalid =
             |field: &str, message: String| Box::new(Status::from(Error::invalid_field(field, message)));
         let after = match request.page_token.as_str() {
             "" => None,
-            token => Some(decode(token).ok_or_else(|| {
+            token => Some(decode(token, &whose).ok_or_else(|| {
                 invalid(
                     "page_token",
-                    "is not one that this agent made; start again without a page token".to_owned(),
+                    "is not one that this agent made for this caller; start again without a page token"
+                        .to_owned(),
                 )
             })?),
         };
@@ -62,6 +67,7 @@ impl Query {
             .and_then(time::from_proto)
             .map(jiff::Timestamp::as_microsecond);
         Ok(Self {
+            whose,
             after,
             size,
             context: request.context_id.clone(),
@@ -90,7 +96,7 @@ impl Query {
     ) -> pb::ListTasksResponse {
         pb::ListTasksResponse {
             tasks,
-            next_page_token: last.map(encode).unwrap_or_default(),
+            next_page_token: last.map(|last| encode(last, &self.whose)).unwrap_or_default(),
             page_size: i32::try_from(self.size).unwrap_or(i32::MAX),
             total_size: i32::try_from(total).unwrap_or(i32::MAX),
         }
@@ -108,12 +114,14 @@ fn size(asked: Option<i32>) -> Result<usize, String> {
     }
 }
 
-fn encode((time, id): &Key) -> String {
-    URL_SAFE_NO_PAD.encode(format!("{time} {id}"))
+/// No task's id and no name of a caller has a space.
+fn encode((time, id): &Key, whose: &Whose) -> String {
+    URL_SAFE_NO_PAD.encode(format!("{time} {id} {}", whose.name()))
 }
 
-fn decode(token: &str) -> Option<Key> {
+fn decode(token: &str, whose: &Whose) -> Option<Key> {
     let text = String::from_utf8(URL_SAFE_NO_PAD.decode(token).ok()?).ok()?;
-    let (time, id) = text.split_once(' ')?;
-    Some((time.parse().ok()?, id.to_owned()))
+    let (time, rest) = text.split_once(' ')?;
+    let (id, name) = rest.split_once(' ')?;
+    (name == whose.name()).then_some((time.parse().ok()?, id.to_owned()))
 }

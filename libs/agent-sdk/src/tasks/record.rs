@@ -19,6 +19,9 @@ pub(crate) struct Record {
     /// The messages that made it and that it took, as they are known when they come again.
     #[prost(message, repeated, tag = "5")]
     pub(crate) sent: Vec<Sent>,
+    /// The key of the caller on whose behalf it was made; empty in what was made before tasks had one.
+    #[prost(string, tag = "6")]
+    pub(crate) caller: String,
 }
 
 /// A message that may come again: see [`sent`](crate::sent).
@@ -70,9 +73,10 @@ pub(crate) struct Errand {
 }
 
 impl Record {
-    /// A record of a task.
-    pub(crate) fn new(task: pb::Task, errand: Errand) -> Self {
+    /// A record of a caller's task.
+    pub(crate) fn new(task: pb::Task, errand: Errand, caller: &str) -> Self {
         Self {
+            caller: caller.to_owned(),
             task: Some(task),
             pushes: Vec::new(),
             sent: errand.sent.clone().into_iter().collect(),

@@ -4,6 +4,7 @@
 //! leases            who lives, until when by Redis's clock          resting   who may be forgotten, longest untouched first
 //! held:INSTANCE     the tasks that it works on                      bytes     of all records
 //! wishes:INSTANCE   what others ask of it                           order, state:S, context:C, both:S:C   lists, by time of status
+//! by:CALLER:…       the same lists of one caller, by a hash of its name
 //! task:ID           record, version, who wrote it, who works on it  feed:ID   its events since, each with its number
 //! format, id        of the store: the version of all this, and a random name by which routers know who shares it
 //! sealed            the keys by which it is encrypted ([`sealed`](super::sealed)), as far as it is
@@ -52,6 +53,7 @@ use super::sealed::{Kind, Sealing};
 use super::store::{Draft, Outcome, Stage, Store, Stored, unavailable};
 use super::table::Bounds;
 use super::tenure::Tenure;
+use super::whose;
 
 /// Needs room, as tasks do.
 static PROBE: Script = Script::new("#!lua\nredis.call('SET', ARGV[1] .. 'probe', '1')\nreturn 1\n");
@@ -418,6 +420,10 @@ impl Redis {
     pub(super) async fn list(&self, query: &Query) -> Result<(Vec<Key>, usize), Error> {
         let mut list = self.base.clone();
         let state = query.state as i32;
+        let name = query.whose.name();
+        if !name.is_empty() {
+            list.extend(format!("by:{name}:").into_bytes());
+        }
         let name = match (query.context.as_str(), query.state) {
             ("", TaskState::Unspecified) => "order".to_owned(),
             ("", _) => format!("state:{state}"),
@@ -523,6 +529,7 @@ impl Redis {
             .number(self.bounds.bytes as u64)
             .number(milliseconds(self.bounds.retention))
             .number(milliseconds(FEED))
+            .arg(whose::name_of(&keep.caller))
             .number(u8::from(keep.record.is_some()))
             .arg(
                 self.sealing

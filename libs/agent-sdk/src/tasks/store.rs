@@ -43,6 +43,8 @@ pub(crate) struct Keep {
     /// When the status was set, in microseconds.
     pub(crate) time: i64,
     pub(crate) context: String,
+    /// Whose it is.
+    pub(crate) caller: String,
     pub(crate) stage: Stage,
 }
 

@@ -38,6 +38,7 @@ use super::page::{Key, Query};
 use super::record::{Errand, Record, is_settled, is_terminal};
 use super::store::Stage;
 use super::trail::Trail;
+use super::whose::Whose;
 use crate::reply::RESULT;
 
 use followers::Sender;
@@ -85,6 +86,8 @@ struct Entry {
     key: Key,
     state: TaskState,
     context: String,
+    /// Whose it is.
+    caller: Arc<str>,
     body: Body,
     size: usize,
     tick: u64,
@@ -125,6 +128,8 @@ pub(crate) struct Resumed {
     pub(crate) update: Event,
     /// What was said before, oldest first.
     pub(crate) earlier: Vec<pb::Message>,
+    /// Whose it is.
+    pub(crate) caller: String,
 }
 
 /// How cancelling ends.
@@ -197,6 +202,7 @@ impl Table {
             key: (record.time(), id.to_owned()),
             state: record.state(),
             context: record.context().to_owned(),
+            caller: Arc::from(record.caller.as_str()),
             body,
             size: record.encoded_len(),
             tick: self.ticker,
@@ -223,12 +229,19 @@ impl Table {
         })
     }
 
+    /// What there is of a task now.
+    pub(crate) fn record(&self, id: &str) -> Option<Record> {
+        self.by_id.get(id).and_then(Entry::record)
+    }
+
     /// The task as it is now.
     pub(crate) fn find(&self, id: &str) -> Option<pb::Task> {
-        self.by_id
-            .get(id)
-            .and_then(Entry::record)
-            .and_then(|record| record.task)
+        self.record(id).and_then(|record| record.task)
+    }
+
+    /// Whose a task is that is here.
+    pub(crate) fn caller(&self, id: &str) -> Option<Arc<str>> {
+        self.by_id.get(id).map(|entry| Arc::clone(&entry.caller))
     }
 
     /// The task's state.
@@ -278,6 +291,7 @@ impl Table {
         let update = Arc::new(update);
         live.publish(&update);
         let task = live.record.task.clone().unwrap_or_default();
+        let caller = live.record.caller.clone();
         self.note(id, &update);
         self.change(id);
         self.grow(id, grown);
@@ -286,6 +300,7 @@ impl Table {
             task,
             update,
             earlier,
+            caller,
         })
     }
 
@@ -380,11 +395,16 @@ impl Table {
         ids.filter(|id| self.is_hidden(id)).cloned().collect()
     }
 
-    /// A page of tasks.
-    pub(crate) fn list(&self, request: &pb::ListTasksRequest) -> Result<pb::ListTasksResponse, Box<Status>> {
-        let query = Query::read(request)?;
+    /// A page of the tasks of a caller, or of all.
+    pub(crate) fn list(
+        &self,
+        request: &pb::ListTasksRequest,
+        whose: Whose,
+    ) -> Result<pb::ListTasksResponse, Box<Status>> {
+        let query = Query::read(request, whose)?;
         let matches = |entry: &Entry| {
-            (query.context.is_empty() || query.context == entry.context)
+            query.whose.has(&entry.caller)
+                && (query.context.is_empty() || query.context == entry.context)
                 && (query.state == TaskState::Unspecified || query.state == entry.state)
                 && query.newer_than.is_none_or(|time| entry.key.0 >= time)
         };

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::record::{Errand, Record};
 use super::store::Stage;
 use super::table::{Bounds, Cancelled, Event, Table};
+use super::whose::Whose;
 use crate::reply::RESULT;
 
 const RETENTION: Duration = Duration::from_secs(3600);
@@ -88,8 +89,12 @@ fn artifact(id: &str, artifact: &str, text: &str) -> pb::StreamResponse {
 }
 
 fn create(table: &mut Table, task: pb::Task, now: Duration) -> Result<(), Error> {
+    create_of(table, task, "ada", now)
+}
+
+fn create_of(table: &mut Table, task: pb::Task, caller: &str, now: Duration) -> Result<(), Error> {
     let created = table.create(
-        Record::new(task, Errand::default()),
+        Record::new(task, Errand::default(), caller),
         CancellationToken::new(),
         true,
         now,
@@ -112,7 +117,7 @@ fn list(table: &Table, size: i32, token: &str) -> pb::ListTasksResponse {
         page_token: token.to_owned(),
         ..Default::default()
     };
-    table.list(&request).unwrap()
+    table.list(&request, Whose::All).unwrap()
 }
 
 fn ids(page: &pb::ListTasksResponse) -> Vec<&str> {
@@ -149,7 +154,7 @@ fn foreign_tokens_and_impossible_sizes_are_refused_and_large_ones_cut() {
             ..Default::default()
         },
     ] {
-        let refused = table.list(&request).unwrap_err();
+        let refused = table.list(&request, Whose::All).unwrap_err();
         assert_eq!(Error::from_status(&refused).unwrap().reason, Reason::InvalidField);
     }
     assert_eq!(list(&table, 0, "").page_size, 50);
@@ -373,7 +378,7 @@ fn what_is_lost_is_cancelled_and_who_follows_hears_why() {
     let mut table = shared(10);
     let work = CancellationToken::new();
     for id in ["t", "unwritten"] {
-        let record = Record::new(task(id, TaskState::Working, 1), Errand::default());
+        let record = Record::new(task(id, TaskState::Working, 1), Errand::default(), "ada");
         table.create(record, work.clone(), true, Duration::ZERO).unwrap();
     }
     write(&mut table, "t");
@@ -410,6 +415,50 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
+    /// Whatever others have: a caller's pages have its own tasks, each once, newest first, and say how many those are.
+    #[test]
+    fn a_callers_pages_are_those_of_its_own(
+        owners in prop::collection::vec(0..4_usize, 0..40), size in 1..7_i32, in_context in any::<bool>(),
+    ) {
+        // The last one has been made before tasks had callers.
+        const CALLERS: [&str; 4] = ["ada", "eve", "bob", ""];
+        let mut table = table(100);
+        for (number, owner) in owners.iter().enumerate() {
+            let mut task = task(&format!("t{number:02}"), TaskState::Working, i64::try_from(number).unwrap());
+            task.context_id = format!("c{}", number % 2);
+            create_of(&mut table, task, CALLERS[*owner], Duration::ZERO).unwrap();
+        }
+        let everybody = CALLERS.iter().map(|caller| (Whose::Of((*caller).into()), *caller));
+        for (whose, caller) in everybody.chain([(Whose::All, "all")]) {
+            let wanted: Vec<String> = (0..owners.len())
+                .rev()
+                .filter(|number| !in_context || number % 2 == 0)
+                .filter(|number| whose == Whose::All || !caller.is_empty() && CALLERS[owners[*number]] == caller)
+                .map(|number| format!("t{number:02}"))
+                .collect();
+            let (mut seen, mut token) = (Vec::new(), String::new());
+            loop {
+                let request = pb::ListTasksRequest {
+                    page_size: Some(size),
+                    page_token: token,
+                    context_id: if in_context { "c0".to_owned() } else { String::new() },
+                    ..Default::default()
+                };
+                let page = table.list(&request, whose.clone()).unwrap();
+                prop_assert_eq!(usize::try_from(page.total_size).unwrap(), wanted.len());
+                seen.extend(page.tasks.into_iter().map(|task| task.id));
+                token = page.next_page_token;
+                if token.is_empty() {
+                    break;
+                }
+                let stolen = pb::ListTasksRequest { page_token: token.clone(), ..Default::default() };
+                let thief = Whose::Of("mallory".into());
+                prop_assert!(table.list(&stolen, thief).is_err());
+            }
+            prop_assert_eq!(seen, wanted);
+        }
+    }
+
     /// Whoever follows, from wherever: the snapshot with the events after it is the task as it is in the end, and two
     /// followers saw the same events in the same order from where the later one came in. What is kept is never lost by resting.
     #[test]
@@ -450,7 +499,7 @@ proptest! {
         let last = table.find("t").unwrap();
         let mut seen: Vec<Vec<Event>> = Vec::new();
         for (snapshot, mut follower) in followers {
-            let mut record = Record::new(snapshot, Errand::default());
+            let mut record = Record::new(snapshot, Errand::default(), "ada");
             let mut events = Vec::new();
             while let Ok(event) = follower.events.try_recv() {
                 record.apply(&event);

@@ -6,6 +6,7 @@
 )]
 
 mod again;
+mod callers;
 mod durable;
 mod http;
 mod pushing;

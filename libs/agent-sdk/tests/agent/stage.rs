@@ -45,6 +45,7 @@ impl Agent for Puppet {
                 std::future::pending().await
             }
             "panic" => panic!("secret words"),
+            "where" => Ok(Reply::completed(task.conversation())),
             "fail" => Err(Failure::failed("the instrument broke")),
             "reject" => Err(Failure::invalid_field("days", "at most 366")),
             "huge" => Ok(Reply::completed("x".repeat(5 << 20))),

@@ -8,7 +8,7 @@ use muster_a2a::client::Place;
 use muster_api::a2a::AgentCard;
 use muster_api::extension::{
     MAX_CONCURRENCY, MESSAGES_PER_MINUTE, MESSAGES_PER_MINUTE_PER_CALLER, ROUTING, SHARED_TASKS,
-    STICKY_CONTEXTS,
+    STICKY_CONTEXTS, TELLS_CALLERS_APART,
 };
 use muster_api::names::DEFAULT_NAMESPACE;
 use muster_api::registry::{self, InstanceStatus};
@@ -97,6 +97,8 @@ pub struct Instance {
     pub has_sticky_contexts: bool,
     /// The store of its tasks, where it says that it shares one with other instances of its agent.
     pub shared_tasks: Option<Arc<str>>,
+    /// Whether its lists have the tasks of whoever asks alone.
+    pub tells_callers_apart: bool,
 }
 
 /// A card as instances share it: read once, however many bring it.
@@ -109,6 +111,7 @@ pub struct Card {
     quota: Quota,
     has_sticky_contexts: bool,
     shared_tasks: Option<Arc<str>>,
+    tells_callers_apart: bool,
 }
 
 /// What an instance says of itself from time to time.
@@ -208,6 +211,7 @@ impl Instance {
             quota: card.quota,
             has_sticky_contexts: card.has_sticky_contexts,
             shared_tasks: card.shared_tasks.clone(),
+            tells_callers_apart: card.tells_callers_apart,
             skills: Arc::clone(&card.skills),
             idempotent_skills: Arc::clone(&card.idempotent_skills),
             card: Arc::clone(&card.message),
@@ -226,6 +230,7 @@ impl From<AgentCard> for Card {
             },
             has_sticky_contexts: parameters.has_sticky_contexts(),
             shared_tasks: parameters.shared_tasks(),
+            tells_callers_apart: parameters.tells_callers_apart(),
             idempotent_skills: Arc::new(parameters.idempotent_skills()),
             skills: Arc::new(card.skills.iter().map(|skill| skill.id.clone()).collect()),
             message: Arc::new(card),
@@ -353,6 +358,10 @@ impl<'c> Parameters<'c> {
 
     fn has_sticky_contexts(&self) -> bool {
         matches!(self.get(STICKY_CONTEXTS), Some(Kind::BoolValue(true)))
+    }
+
+    fn tells_callers_apart(&self) -> bool {
+        matches!(self.get(TELLS_CALLERS_APART), Some(Kind::BoolValue(true)))
     }
 
     /// What is no name of a store says nothing.

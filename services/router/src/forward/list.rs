@@ -10,17 +10,26 @@
 //! list is refused with RetryInfo, unless another instance shows the same store, or the instance has left: its tasks have left
 //! with it. A page token that names what has left is refused, for the list to begin anew.
 //!
+//! A list has the tasks of whoever asks, and an admin's has all. An agent that tells callers apart
+//! ([`TELLS_CALLERS_APART`](muster_api::extension::TELLS_CALLERS_APART)) gives no others and counts none. Of one that does not, what is another's,
+//! or nobody's who is known, is left out of each page before pages are merged, so that they are filled with what is the caller's; and as
+//! the agent's total would tell how much others have, only what is the caller's on its first page is counted. A page token is
+//! good for the caller that it was made for.
+//!
 //! `totalSize` is what the stores said for the first page, added up. Of more instances than are asked the list is given only where
 //! those that were asked are of one agent and share one store, as the others are taken to do then.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use http::HeaderMap;
 use muster_api::a2a::{ListTasksRequest, ListTasksResponse};
 use prost::Message as _;
+use sha2::{Digest as _, Sha256};
 
 use super::deliver::Delivery;
 use super::failure::Failure;
@@ -85,7 +94,12 @@ impl Budget {
 
 impl Forwarder {
     /// What is to be merged; nothing where one instance answers for all.
-    pub(super) fn listing(&self, scope: &Scope, request: &Encoded) -> Result<Option<Listing>, Error> {
+    pub(super) fn listing(
+        &self,
+        call: &Call,
+        scope: &Scope,
+        request: &Encoded,
+    ) -> Result<Option<Listing>, Error> {
         let Scope::Serving { target, skills } = scope else {
             return Ok(None);
         };
@@ -97,7 +111,9 @@ impl Forwarder {
         })?;
         let token = request.page_token.as_str();
         let is_ours = Cursor::is_ours(token);
-        if instances.len() <= 1 && !is_ours {
+        // Then there is nothing to be left out.
+        let is_own = |instance: &Arc<Instance>| instance.tells_callers_apart || call.access.sees_all();
+        if instances.len() <= 1 && !is_ours && instances.iter().all(is_own) {
             return Ok(None);
         }
         let size = pages::size(request.page_size).map_err(|message| Error::InvalidField {
@@ -115,6 +131,11 @@ impl Forwarder {
             let cursor = Cursor::decode(token).ok_or(Error::InvalidPageToken {
                 what: "is not one that this router made for this target",
             })?;
+            if cursor.caller != hashed(&call.caller) {
+                return Err(Error::InvalidPageToken {
+                    what: "is not one that this router made for this caller",
+                });
+            }
             // Nobody gets at other instances than those of the target by means of a page token.
             let serves = |source: &Source, id: &String| {
                 instances
@@ -258,7 +279,12 @@ impl Forwarder {
         }
         let page = ListTasksResponse {
             tasks,
-            next_page_token: Cursor { total, sources }.encode(),
+            next_page_token: Cursor {
+                caller: hashed(&call.caller),
+                total,
+                sources,
+            }
+            .encode(),
             page_size: i32::try_from(size).unwrap_or(i32::MAX),
             total_size: total,
         };
@@ -275,13 +301,31 @@ impl Forwarder {
 }
 
 impl Forwarder {
-    /// A page without the tasks that the caller may not see: those of others, and those of which nobody knows whose they are. It may
-    /// be shorter than its size then; what is left out is not counted either, as far as this page knows.
-    pub(super) async fn own_tasks(&self, call: &Call, reply: Reply<Bytes>) -> Result<Reply<Bytes>, Error> {
+    /// The page of the only instance, without the tasks that the caller may not see.
+    pub(super) async fn own_page(&self, call: &Call, reply: Reply<Bytes>) -> Result<Reply<Bytes>, Error> {
         if call.access.sees_all() {
             return Ok(reply);
         }
-        let mut page = decode::<ListTasksResponse>(&reply.message, &reply.instance)?;
+        let page = decode::<ListTasksResponse>(&reply.message, &reply.instance)?;
+        // Others are merged.
+        let page = self.own_tasks(call, page, true).await?;
+        Ok(Reply {
+            message: encode(&page),
+            ..reply
+        })
+    }
+
+    /// A page without the tasks that the caller may not see: those of others, and those of which nobody knows whose they are. What is
+    /// left out is not counted either; and where its agent counts what others have, nothing but the page is.
+    async fn own_tasks(
+        &self,
+        call: &Call,
+        mut page: ListTasksResponse,
+        is_own: bool,
+    ) -> Result<ListTasksResponse, Error> {
+        if call.access.sees_all() {
+            return Ok(page);
+        }
         let now = self.parts.clock.now();
         let questions: Vec<_> = page
             .tasks
@@ -297,13 +341,20 @@ impl Forwarder {
                 .caller()
                 .may_see(owner.as_ref().and_then(|owner| owner.caller.as_deref()))
         });
-        let hidden = i32::try_from(all - page.tasks.len()).unwrap_or(i32::MAX);
-        page.total_size = page.total_size.saturating_sub(hidden);
-        Ok(Reply {
-            message: encode(&page),
-            ..reply
-        })
+        let count = |tasks: usize| i32::try_from(tasks).unwrap_or(i32::MAX);
+        page.total_size = if is_own {
+            page.total_size.saturating_sub(count(all - page.tasks.len()))
+        } else {
+            count(page.tasks.len())
+        };
+        Ok(page)
     }
+}
+
+/// What a page token says of whom it was made for.
+fn hashed(caller: &str) -> String {
+    let hash = Sha256::digest(caller);
+    URL_SAFE_NO_PAD.encode(hash.get(..16).unwrap_or_default())
 }
 
 /// What all instances are asked for.
@@ -347,9 +398,11 @@ impl Inquiry<'_> {
             let Some(instance) = view.read().instance(&key).cloned() else {
                 continue;
             };
+            let is_own = instance.tells_callers_apart;
             let detail = match self.forwarder.ask_one(&delivery, instance, PATIENCE).await {
                 Spoken::Answered(bytes) => {
                     let page = decode::<ListTasksResponse>(&bytes, &key)?;
+                    let page = self.forwarder.own_tasks(self.call, page, is_own).await?;
                     return Ok(Some((source, page, bytes.len())));
                 }
                 Spoken::Failed(Failure::Answered(status)) => return Err(Error::Agent(status)),

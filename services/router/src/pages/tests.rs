@@ -91,7 +91,12 @@ fn page(
         merger.add(number, page);
     }
     let (tasks, sources) = merger.finish();
-    let next = Cursor { total, sources }.encode();
+    let next = Cursor {
+        caller: String::new(),
+        total,
+        sources,
+    }
+    .encode();
     (tasks.into_iter().map(|task| task.id).collect(), next, total)
 }
 
@@ -202,7 +207,12 @@ fn an_agent_that_gives_all_at_once_in_any_order_is_listed_too() {
         assert!(merger.go_on().is_none());
         let (tasks, sources) = merger.finish();
         given.extend(tasks.into_iter().map(|task| task.id));
-        token = Cursor { total: 5, sources }.encode();
+        token = Cursor {
+            caller: String::new(),
+            total: 5,
+            sources,
+        }
+        .encode();
         if token.is_empty() {
             break;
         }

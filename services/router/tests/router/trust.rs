@@ -263,7 +263,10 @@ async fn an_attacker_gets_nothing_and_leaves_a_line_each_time() {
             .await
             .unwrap()
             .into_inner();
-        assert_eq!(page.tasks.len(), seen);
+        assert_eq!(
+            (page.tasks.len(), page.total_size),
+            (seen, i32::try_from(seen).unwrap())
+        );
     }
     let mut inbox = InboxServiceClient::new(guarded.stack.channel.clone());
     let enqueue = EnqueueRequest {
@@ -412,4 +415,42 @@ async fn too_many_refused_tokens_from_one_address_end_the_looking_and_known_ones
         "not even a good one, if it is new"
     );
     assert_eq!(ask(&known).await.status, 200);
+}
+
+#[tokio::test]
+async fn lists_are_filled_with_the_callers_own_and_tell_nothing_of_others() {
+    let guarded = Guarded::start().await;
+    let [ada, eve, bob] = ["ada", "eve", "bob"].map(|name| guarded.token(name, &["agent-writer"], json!({})));
+    for round in 0..5 {
+        for (name, token) in [("ada", &ada), ("eve", &eve)] {
+            let sent = guarded.send(Some(token), &format!("{name} {round}")).await;
+            assert_eq!(sent.status, 200, "{}", sent.text());
+        }
+    }
+    let mut client = guarded.stack.client();
+    let mut list = async |token: &str, page_token: &str| {
+        let list = ListTasksRequest {
+            tenant: "weather".to_owned(),
+            page_size: Some(2),
+            page_token: page_token.to_owned(),
+            ..ListTasksRequest::default()
+        };
+        let listed = client.list_tasks(bearing(token, list)).await;
+        listed.map(tonic::Response::into_inner)
+    };
+    let (mut sizes, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let page = list(&ada, &page_token).await.unwrap();
+        assert_eq!(page.total_size, 5);
+        sizes.push(page.tasks.len());
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+        let stolen = list(&eve, &page_token).await.unwrap_err();
+        assert_eq!(error_in(&stolen).reason, Reason::InvalidPageToken);
+    }
+    assert_eq!(sizes, [2, 2, 1], "whatever stands between them");
+    let page = list(&bob, "").await.unwrap();
+    assert_eq!((page.tasks.len(), page.total_size), (0, 0));
 }

@@ -17,6 +17,7 @@ use crate::tasks::page::Query;
 use crate::tasks::record::{Push, Record};
 use crate::tasks::store::{Outcome, Stage, Store as _};
 use crate::tasks::table::{Bounds, Event, Table};
+use crate::tasks::whose::Whose;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const LEASE: Duration = Duration::from_secs(1);
@@ -323,7 +324,7 @@ async fn agents_do_not_see_each_others_tasks() {
     )
     .await;
     assert!(other.read("t").await.unwrap().is_none());
-    let all = Query::read(&pb::ListTasksRequest::default()).unwrap();
+    let all = Query::read(&pb::ListTasksRequest::default(), Whose::All).unwrap();
     assert_eq!(other.list(&all).await.unwrap(), (Vec::new(), 0));
     assert_eq!(one.list(&all).await.unwrap().1, 1);
     server
@@ -486,6 +487,7 @@ async fn lists_of_all_instances_are_those_of_one_table() {
 
 /// The same tasks in a table and in the store: the same pages.
 async fn lists_are_those_of_the_table(url: &str) {
+    const CALLERS: [&str; 3] = ["ada", "eve", ""];
     let lists = || Opening {
         agent: "lists",
         ..Opening::default()
@@ -496,6 +498,7 @@ async fn lists_are_those_of_the_table(url: &str) {
         let id = format!("t{number:02}");
         let mut record = record(&id, TaskState::Working, number / 3);
         record.task.as_mut().unwrap().context_id = format!("c{}", number % 4);
+        record.caller = CALLERS[usize::try_from(number).unwrap() % CALLERS.len()].to_owned();
         let owner = if number % 2 == 0 { &redis } else { &other };
         table
             .create(record, CancellationToken::new(), true, Duration::ZERO)
@@ -532,14 +535,18 @@ async fn lists_are_those_of_the_table(url: &str) {
             ..Default::default()
         },
     ];
-    for request in requests {
+    let whose = [Whose::All, Whose::Of("ada".into()), Whose::Of("mallory".into())];
+    let asked = requests
+        .iter()
+        .flat_map(|request| whose.iter().map(move |whose| (request, whose)));
+    for (request, whose) in asked {
         let mut request = pb::ListTasksRequest {
             page_size: Some(4),
-            ..request
+            ..request.clone()
         };
         loop {
-            let wanted = table.list(&request).unwrap();
-            let query = Query::read(&request).unwrap();
+            let wanted = table.list(&request, whose.clone()).unwrap();
+            let query = Query::read(&request, whose.clone()).unwrap();
             let (keys, total) = redis.list(&query).await.unwrap();
             let ids: Vec<&str> = keys.iter().take(query.size).map(|(_, id)| id.as_str()).collect();
             let wanted_ids: Vec<&str> = wanted.tasks.iter().map(|task| task.id.as_str()).collect();

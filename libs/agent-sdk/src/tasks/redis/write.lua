@@ -7,30 +7,36 @@
 -- KEYS: 1 the leases.
 -- ARGV: 1 what all keys start with, 2 who writes, 3 task, 4 version before or 'forget', 5 number of the draft, 6 number of its last
 --   event, 7 oldest event to be kept, 8 state, 9 place in lists, 10 context, 11 work|owe|rest, 12 most tasks, 13 most bytes,
---   14 milliseconds that a task is kept after its last change, 15 milliseconds that events are kept then, 16 1 if a record
---   follows, 17 the record, then events as number, text.
+--   14 milliseconds that a task is kept after its last change, 15 milliseconds that events are kept then, 16 whose it is or '',
+--   17 1 if a record follows, 18 the record, then events as number, text.
 local call, base, writer, id = redis.call, ARGV[1], ARGV[2], ARGV[3]
 local key, feed = base .. 'task:' .. id, base .. 'feed:' .. id
 
--- Every list that a task can be asked for in.
-local function lists(context, state)
-    return {
-        base .. 'order', base .. 'state:' .. state, base .. 'context:' .. context,
-        base .. 'both:' .. state .. ':' .. context,
-    }
+-- Every list that a task can be asked for in: those of all, and those of its caller.
+local function lists(context, state, caller)
+    local starts, all = {base}, {}
+    if caller and caller ~= '' then
+        starts[2] = base .. 'by:' .. caller .. ':'
+    end
+    for _, start in ipairs(starts) do
+        for _, name in ipairs({'order', 'state:' .. state, 'context:' .. context, 'both:' .. state .. ':' .. context}) do
+            all[#all + 1] = start .. name
+        end
+    end
+    return all
 end
 
-local function unlist(place, context, state)
-    for _, list in ipairs(lists(context, state)) do
+local function unlist(place, context, state, caller)
+    for _, list in ipairs(lists(context, state, caller)) do
         call('ZREM', list, place)
     end
 end
 
 local function forget(task)
     local own = base .. 'task:' .. task
-    local known = call('HMGET', own, 'place', 'context', 'state', 'size', 'owner')
+    local known = call('HMGET', own, 'place', 'context', 'state', 'size', 'owner', 'caller')
     if known[1] then
-        unlist(known[1], known[2], known[3])
+        unlist(known[1], known[2], known[3], known[6])
         call('DECRBY', base .. 'bytes', known[4])
         if known[5] ~= '' then
             call('SREM', base .. 'held:' .. known[5], task)
@@ -47,7 +53,7 @@ if ARGV[4] == 'forget' then
     return 1
 end
 
-local known = call('HMGET', key, 'version', 'writer', 'place', 'context', 'state', 'size', 'owner', 'draft', 'number')
+local known = call('HMGET', key, 'version', 'writer', 'place', 'context', 'state', 'size', 'owner', 'draft', 'number', 'caller')
 local is_mine = known[1] and known[2] == writer
 if is_mine and tonumber(known[8] or '0') >= tonumber(ARGV[5]) then
     return 1
@@ -62,14 +68,14 @@ if not (is_next or ARGV[4] == '0' and not known[1]) then
     return 0
 end
 -- The first event that the store does not have.
-local from = 18
+local from = 19
 local has = tonumber(known[9] or '0')
 while from < #ARGV and tonumber(ARGV[from]) <= has do
     from = from + 2
 end
 
-local size = #ARGV[17]
-if ARGV[16] ~= '1' then
+local size = #ARGV[18]
+if ARGV[17] ~= '1' then
     size = tonumber(known[6])
     for i = from + 1, #ARGV, 2 do
         size = size + #ARGV[i]
@@ -108,14 +114,14 @@ if tonumber(ARGV[7]) > 1 then
     call('XTRIM', feed, 'MINID', ARGV[7] .. '-0')
 end
 if known[3] and (known[3] ~= ARGV[9] or known[4] ~= ARGV[10] or known[5] ~= ARGV[8]) then
-    unlist(known[3], known[4], known[5])
+    unlist(known[3], known[4], known[5], known[10])
 end
-for _, list in ipairs(lists(ARGV[10], ARGV[8])) do
+for _, list in ipairs(lists(ARGV[10], ARGV[8], ARGV[16])) do
     call('ZADD', list, 0, ARGV[9])
 end
 call('INCRBY', base .. 'bytes', string.format('%.0f', size - tonumber(known[6] or '0')))
-if ARGV[16] == '1' then
-    call('HSET', key, 'record', ARGV[17], 'at', ARGV[6])
+if ARGV[17] == '1' then
+    call('HSET', key, 'record', ARGV[18], 'at', ARGV[6])
 end
 local owner, busy = writer, '0'
 if ARGV[11] == 'rest' then
@@ -124,7 +130,8 @@ elseif ARGV[11] == 'work' then
     busy = '1'
 end
 call('HSET', key, 'version', after, 'draft', ARGV[5], 'writer', writer, 'number', ARGV[6], 'state', ARGV[8], 'place', ARGV[9],
-    'context', ARGV[10], 'size', string.format('%.0f', size), 'owner', owner, 'busy', busy)
+    'context', ARGV[10], 'size', string.format('%.0f', size), 'owner', owner, 'busy', busy,
+    'caller', ARGV[16])
 if owner == '' then
     call('SREM', base .. 'held:' .. writer, id)
 else

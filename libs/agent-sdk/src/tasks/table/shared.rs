@@ -96,6 +96,7 @@ impl Table {
                 state: entry.state,
                 time: entry.key.0,
                 context: entry.context.clone(),
+                caller: entry.caller.to_string(),
                 stage,
             }),
         })

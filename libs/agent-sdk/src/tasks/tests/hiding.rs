@@ -80,7 +80,7 @@ impl Scene {
             closing: CancellationToken::new(),
             shared: None,
         };
-        let record = Record::new(task("t", TaskState::Working, 1), Errand::default());
+        let record = Record::new(task("t", TaskState::Working, 1), Errand::default(), "ada");
         tasks
             .create(record, CancellationToken::new(), true)
             .await
@@ -93,8 +93,8 @@ impl Scene {
     }
 
     async fn state(&self) -> TaskState {
-        let task = self.tasks.find("t").await.unwrap().unwrap();
-        task.status.unwrap().state()
+        let record = self.tasks.find("t").await.unwrap().unwrap();
+        record.task.unwrap().status.unwrap().state()
     }
 
     async fn answer(&self) -> Result<super::super::Resumed, tonic::Status> {
@@ -113,7 +113,7 @@ async fn an_end_is_seen_when_it_is_durable_and_not_before() {
     let mut settling = Box::pin(tasks.settle("t", vec![update("t", TaskState::Completed, 2)]));
     assert!(poll!(&mut settling).is_pending());
     let all = pb::ListTasksRequest::default();
-    let (mut reading, mut listing) = (Box::pin(scene.state()), Box::pin(tasks.list(&all)));
+    let (mut reading, mut listing) = (Box::pin(scene.state()), Box::pin(tasks.list(&all, Whose::All)));
     let mut cancelling = Box::pin(tasks.cancel("t", |_| update("t", TaskState::Canceled, 3)));
     let mut following = Box::pin(tasks.follow("t", Until::Ended));
     // Whoever asks now would hear of it.
