@@ -16,6 +16,7 @@ use slab::Slab;
 use crate::columns::{Columns, Picked, Place, Slot, Wanted};
 use crate::discovery::Query;
 use crate::instance::{Card, Instance, Report};
+use crate::reach::Reach;
 
 /// Instances are picked out one by one, from all over the columns, where that is less than this part of them; more are found
 /// faster by reading the columns from the best block on.
@@ -122,19 +123,26 @@ impl Catalogue {
         shelf.map_or(Picked::NONE, |shelf| shelf.best(query))
     }
 
-    /// Whether a live instance of the namespace has the skill.
+    /// Whether a live instance of the namespace has the skill that there is for whoever asks.
     #[must_use]
-    pub fn knows(&self, namespace: &str, skill: &str) -> bool {
+    pub fn knows(&self, namespace: &str, skill: &str, reach: &Reach) -> bool {
         let shelf = self.namespaces.get(namespace);
-        shelf.is_some_and(|shelf| shelf.skills.contains_key(skill))
+        shelf.is_some_and(|shelf| match reach {
+            Reach::All => shelf.skills.contains_key(skill),
+            Reach::Granted(_) => shelf.within(reach).contains_key(skill),
+        })
     }
 
-    /// For each wanted skill that nobody has, the nearest that somebody has, without repetition.
+    /// For each wanted skill that nobody has, the nearest that somebody has, without repetition, as far as there is anybody for whoever
+    /// asks.
     #[must_use]
-    pub fn nearest(&self, namespace: &str, wanted: &BTreeSet<String>) -> Vec<String> {
+    pub fn nearest(&self, namespace: &str, wanted: &BTreeSet<String>, reach: &Reach) -> Vec<String> {
         let Some(shelf) = self.namespaces.get(namespace) else {
             return Vec::new();
         };
+        if !reach.is_all() {
+            return nearest_within(&shelf.within(reach), wanted);
+        }
         let missing = wanted
             .iter()
             .filter(|skill| !shelf.skills.contains_key(skill.as_str()));
@@ -159,6 +167,21 @@ impl Catalogue {
             .flat_map(|(name, shelf)| {
                 let skills = shelf.skills.iter();
                 skills.map(move |(skill, listed)| (name, &**skill, listed.instances))
+            })
+    }
+
+    /// The same of the live instances that there are for whoever asks.
+    pub fn skills_within<'a>(
+        &'a self,
+        namespace: Option<&'a str>,
+        reach: &'a Reach,
+    ) -> impl Iterator<Item = (&'a Arc<str>, &'a str, u64)> {
+        let shelves = self.namespaces.iter();
+        shelves
+            .filter(move |(name, _)| namespace.is_none_or(|wanted| wanted == &***name))
+            .flat_map(move |(name, shelf)| {
+                let skills = shelf.within(reach).into_iter();
+                skills.map(move |(skill, instances)| (name, skill, instances))
             })
     }
 }
@@ -202,6 +225,25 @@ impl Shelf {
                 .instances
                 .best(query, Some(&cards.iter().collect::<Wanted>())),
         }
+    }
+
+    /// The skills of the instances that there are for whoever asks, with how many have each.
+    fn within(&self, reach: &Reach) -> BTreeMap<&str, u64> {
+        let mut skills = BTreeMap::new();
+        for (_, held) in &self.cards {
+            let members = held.members.iter();
+            let seen = members.filter(|slot| {
+                let profile = self.instances.profile(**slot);
+                profile.is_some_and(|profile| reach.sees_instance(&profile.key))
+            });
+            let seen = seen.count() as u64;
+            if seen > 0 {
+                for skill in held.card.skills() {
+                    *skills.entry(skill.as_str()).or_default() += seen;
+                }
+            }
+        }
+        skills
     }
 
     /// The instances with these cards, unless they are so many that they are not picked out one by one.
@@ -308,6 +350,18 @@ impl Shelf {
             strike(&mut self.words, &word, place);
         }
     }
+}
+
+/// See [`Catalogue::nearest`].
+fn nearest_within(known: &BTreeMap<&str, u64>, wanted: &BTreeSet<String>) -> Vec<String> {
+    let missing = wanted.iter().filter(|skill| !known.contains_key(skill.as_str()));
+    let mut nearest: Vec<String> = Vec::new();
+    for name in missing.flat_map(|skill| names::nearest(skill, known.keys().copied())) {
+        if !nearest.iter().any(|known| known == name) {
+            nearest.push(name.to_owned());
+        }
+    }
+    nearest
 }
 
 fn strike(index: &mut BTreeMap<String, RoaringBitmap>, term: &str, place: Place) {

@@ -104,6 +104,12 @@ impl Columns {
         self.profiles.len() - self.free.len()
     }
 
+    /// What whoever has a slot has said once.
+    #[must_use]
+    pub fn profile(&self, slot: Slot) -> Option<&Arc<Profile>> {
+        self.profiles.get(slot as usize)?.as_ref()
+    }
+
     /// Adds an instance with the card at a place; says its slot.
     ///
     /// # Panics

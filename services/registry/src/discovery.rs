@@ -17,6 +17,7 @@ use uuid::Uuid;
 use crate::catalogue::Term;
 use crate::instance::{Card, Error, Instance, Profile, Report, Status, card, wire};
 use crate::page;
+use crate::reach::Reach;
 
 /// Load up to which instances are found when nothing is said.
 const DEFAULT_MAX_LOAD: f64 = 0.8;
@@ -159,6 +160,8 @@ fn nanoseconds(latency: Duration) -> u64 {
 /// A question.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Query {
+    /// Which agents there are for whoever asks.
+    pub reach: Reach,
     /// Whose agents.
     pub namespace: Arc<str>,
     /// Skills that an instance must have, all of them; none is no filter.
@@ -218,18 +221,19 @@ impl Query {
         self.statuses.contains(&report.status) && !is_loaded && self.admits(&instance.profile)
     }
 
-    /// Whether what an instance has said once is what is wanted, but for its card: what does not change with heartbeats.
+    /// Whether what an instance has said once is what is wanted, but for its card: what does not change with heartbeats. And whether
+    /// there is such an instance at all for whoever asks, so that no way of searching forgets to look.
     #[must_use]
     pub fn admits(&self, profile: &Profile) -> bool {
         let region = self.region.as_ref();
-        region.is_none_or(|region| *region == profile.region)
+        region.is_none_or(|region| *region == profile.region) && self.reach.sees_instance(&profile.key)
     }
 }
 
 impl TryFrom<registry::DiscoverRequest> for Query {
     type Error = Error;
 
-    /// Reads everything but the page's token, whose form is the list's own.
+    /// Reads everything but who asks and the page's token, whose form is the list's own.
     fn try_from(request: registry::DiscoverRequest) -> Result<Self, Error> {
         if request.skills.len() > MAX_SKILLS {
             let count = request.skills.len();
@@ -241,6 +245,7 @@ impl TryFrom<registry::DiscoverRequest> for Query {
         let skills = request.skills.iter().enumerate();
         let statuses = statuses(&request.statuses)?;
         Ok(Self {
+            reach: Reach::All,
             namespace: wire::namespace("namespace", &request.namespace)?,
             skills: skills
                 .map(|(index, skill)| wire::skill_id(&format!("skills[{index}]"), skill))

@@ -46,6 +46,7 @@ use tokio::time::MissedTickBehavior;
 use crate::config::Settings;
 use crate::instance::Origin;
 use crate::metrics::Observer;
+use crate::reach::Reach;
 use crate::store::{self as stores, Since, Store, Watch};
 use hub::Hub;
 
@@ -150,13 +151,13 @@ async fn sweep(hub: &Hub, observer: &Observer, clock: &SharedClock) {
     loop {
         interval.tick().await;
         hub.sweep();
-        observer.federation(&hub.standings(None), clock.now());
+        observer.federation(&hub.standings(None, &Reach::All), clock.now());
     }
 }
 
 fn all_are_followed(hub: &Hub) -> Result<(), String> {
     let lost: Vec<String> = hub
-        .standings(None)
+        .standings(None, &Reach::All)
         .into_iter()
         .filter(|standing| standing.stale_since.is_some())
         .map(|standing| format!("{}: {}", standing.region, standing.problem))

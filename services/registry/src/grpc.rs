@@ -12,7 +12,7 @@ use muster_api::error::{Error as ApiError, Reason};
 use muster_api::registry::registry_service_server::RegistryService;
 use muster_api::{registry as proto, time};
 use muster_runtime::Shutdown;
-use muster_runtime::trust::{Peer, Trust, Workload};
+use muster_runtime::trust::{Access, Peer, Trust, Workload};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
@@ -21,6 +21,7 @@ use crate::instance;
 use crate::lease::{self, Agent, Statistics};
 use crate::managed::{self, Managed};
 use crate::metrics::{Observer, Watching};
+use crate::reach::Reach;
 use crate::registry::{Error, Registry};
 use crate::store::{self, Watch};
 use crate::tally::Counts;
@@ -67,6 +68,19 @@ impl Service {
             .map_or_else(String::new, ToString::to_string)
     }
 
+    /// Refuses a change to a lease by whoever has no grant for its agent; false where a lease is not known, so that nobody can say
+    /// whose it is. Then it is as good as ended for who is not granted everything.
+    async fn may_change_lease(&self, access: &Access, lease: &str) -> Result<bool, Status> {
+        if Reach::of(access).is_all() {
+            return Ok(true);
+        }
+        let holder = self.registry.holder(lease).await.map_err(status)?;
+        if let Some(key) = &holder {
+            may_change(access, &key.namespace, &key.agent_id)?;
+        }
+        Ok(holder.is_some())
+    }
+
     fn lease(&self, lease: Uuid, epoch: u64) -> proto::Lease {
         let duration = |duration: Duration| {
             time::duration_to_proto(SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX))
@@ -80,6 +94,17 @@ impl Service {
     }
 }
 
+/// Which agents there are for whoever makes a request.
+fn reach<T>(request: &Request<T>) -> Reach {
+    Reach::of(&Access::in_extensions(request.extensions()))
+}
+
+/// Refuses whoever has no grant for an agent, with a line in the audit log.
+fn may_change(access: &Access, namespace: &str, agent_id: &str) -> Result<(), ApiError> {
+    access.namespace(namespace)?;
+    access.target(agent_id)
+}
+
 type Answer<T> = Result<Response<T>, Status>;
 
 #[tonic::async_trait]
@@ -88,8 +113,10 @@ impl RegistryService for Service {
 
     async fn register(&self, request: Request<proto::RegisterRequest>) -> Answer<proto::RegisterResponse> {
         let identity = self.identity(&request);
+        let access = Access::in_extensions(request.extensions());
         let mut message = request.into_inner();
         if let Some(instance) = &mut message.instance {
+            may_change(&access, &instance.namespace, &instance.agent_id)?;
             // Whatever it says itself.
             instance.spiffe_id = identity;
         }
@@ -101,6 +128,13 @@ impl RegistryService for Service {
     }
 
     async fn heartbeat(&self, request: Request<proto::HeartbeatRequest>) -> Answer<proto::HeartbeatResponse> {
+        let access = Access::in_extensions(request.extensions());
+        let lease = request.get_ref().lease_id.as_str();
+        if !self.may_change_lease(&access, lease).await? {
+            let lease =
+                instance::wire::instance_id("lease_id", lease).map_err(|error| status(error.into()))?;
+            return Err(status(Error::Store(lease::Error::LeaseNotFound { lease }.into())));
+        }
         let (lease, renewal) = self.registry.heartbeat(request.get_ref()).await.map_err(status)?;
         Ok(Response::new(proto::HeartbeatResponse {
             lease: Some(self.lease(lease, renewal.epoch)),
@@ -112,22 +146,32 @@ impl RegistryService for Service {
         &self,
         request: Request<proto::DeregisterRequest>,
     ) -> Answer<proto::DeregisterResponse> {
-        self.registry
-            .deregister(request.get_ref())
-            .await
-            .map_err(status)?;
+        let access = Access::in_extensions(request.extensions());
+        if self
+            .may_change_lease(&access, &request.get_ref().lease_id)
+            .await?
+        {
+            self.registry
+                .deregister(request.get_ref())
+                .await
+                .map_err(status)?;
+        }
         Ok(Response::new(proto::DeregisterResponse {}))
     }
 
     async fn drain(&self, request: Request<proto::DrainRequest>) -> Answer<proto::DrainResponse> {
-        let instances = self.registry.drain(request.get_ref()).await.map_err(status)?;
+        let access = Access::in_extensions(request.extensions());
+        let asked = request.get_ref();
+        may_change(&access, &asked.namespace, &asked.agent_id)?;
+        let instances = self.registry.drain(asked).await.map_err(status)?;
         Ok(Response::new(proto::DrainResponse { instances }))
     }
 
     async fn discover(&self, request: Request<proto::DiscoverRequest>) -> Answer<proto::DiscoverResponse> {
+        let reach = reach(&request);
         let (found, next_page_token) = self
             .registry
-            .discover(request.into_inner())
+            .discover(request.into_inner(), reach)
             .await
             .map_err(status)?;
         Ok(Response::new(proto::DiscoverResponse {
@@ -138,7 +182,11 @@ impl RegistryService for Service {
     }
 
     async fn get_agent(&self, request: Request<proto::GetAgentRequest>) -> Answer<proto::GetAgentResponse> {
-        let agent = self.registry.agent(request.get_ref()).await.map_err(status)?;
+        let agent = self
+            .registry
+            .agent(request.get_ref(), &reach(&request))
+            .await
+            .map_err(status)?;
         Ok(Response::new(proto::GetAgentResponse {
             agent: Some((&agent).into()),
         }))
@@ -148,7 +196,11 @@ impl RegistryService for Service {
         &self,
         request: Request<proto::ListAgentsRequest>,
     ) -> Answer<proto::ListAgentsResponse> {
-        let page = self.registry.agents(request.get_ref()).await.map_err(status)?;
+        let page = self
+            .registry
+            .agents(request.get_ref(), reach(&request))
+            .await
+            .map_err(status)?;
         Ok(Response::new(proto::ListAgentsResponse {
             agents: page.agents.iter().map(Into::into).collect(),
             next_page_token: page.next_page_token,
@@ -159,12 +211,13 @@ impl RegistryService for Service {
         &self,
         request: Request<proto::GetStatisticsRequest>,
     ) -> Answer<proto::GetStatisticsResponse> {
+        let reach = reach(&request);
         let statistics = self
             .registry
-            .statistics(request.get_ref())
+            .statistics(request.get_ref(), &reach)
             .await
             .map_err(status)?;
-        let peers = self.registry.peers(request.get_ref());
+        let peers = self.registry.peers(request.get_ref(), &reach);
         let mut answer: proto::GetStatisticsResponse = statistics.into();
         let mut foreign = Counts::default();
         for peer in &peers {
@@ -179,8 +232,9 @@ impl RegistryService for Service {
         &self,
         request: Request<proto::WatchAgentsRequest>,
     ) -> Answer<Self::WatchAgentsStream> {
+        let reach = reach(&request);
         let request = request.get_ref();
-        let watch = self.registry.watch(request).await.map_err(status)?;
+        let watch = self.registry.watch(request, reach).await.map_err(status)?;
         let form = if request.incremental {
             Form::Incremental
         } else {
@@ -212,7 +266,7 @@ impl RegistryService for Service {
     ) -> Answer<proto::ListManagedAgentsResponse> {
         let page = self
             .managed
-            .list(request.get_ref())
+            .list(request.get_ref(), &reach(&request))
             .await
             .map_err(managed_status)?;
         Ok(Response::new(proto::ListManagedAgentsResponse {

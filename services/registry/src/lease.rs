@@ -30,6 +30,7 @@ use uuid::Uuid;
 
 use crate::instance::{Instance, Key, Status};
 use crate::offline;
+use crate::reach::Reach;
 use crate::tally::Counts;
 
 pub use table::{Table, Told};
@@ -137,6 +138,17 @@ pub enum Change {
     Removed(Key, Departure),
 }
 
+impl Change {
+    /// Whose it is.
+    #[must_use]
+    pub fn key(&self) -> &Key {
+        match self {
+            Self::Upserted(instance) | Self::Reported(instance) => instance.key(),
+            Self::Removed(key, _) => key,
+        }
+    }
+}
+
 /// A change and the revision that it made.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
@@ -164,13 +176,17 @@ pub struct Wanted {
     pub statuses: Option<BTreeSet<Status>>,
     /// Those of this region; `None` for any.
     pub region: Option<String>,
+    /// Those that there are for whoever asks.
+    pub reach: Reach,
 }
 
 impl Wanted {
     fn takes(&self, instance: &Instance) -> bool {
         let in_region = |region: &String| *region == instance.profile.region;
         let in_status = |statuses: &BTreeSet<Status>| statuses.contains(&instance.report.status);
-        self.region.as_ref().is_none_or(in_region) && self.statuses.as_ref().is_none_or(in_status)
+        self.reach.sees_instance(instance.key())
+            && self.region.as_ref().is_none_or(in_region)
+            && self.statuses.as_ref().is_none_or(in_status)
     }
 
     fn takes_offline(&self) -> bool {

@@ -35,6 +35,7 @@ pub mod offline;
 mod opening;
 pub mod page;
 pub mod probe;
+pub mod reach;
 pub mod registry;
 pub mod store;
 pub mod tally;

@@ -49,6 +49,7 @@ use uuid::Uuid;
 use crate::instance::{self, wire};
 use crate::metrics::Observer;
 use crate::page;
+use crate::reach::Reach;
 use crate::registry::{self, Registry};
 use entry::{Entry, Held, Kept, Key};
 use sharing::Sharing;
@@ -299,7 +300,11 @@ impl Managed {
     ///
     /// # Errors
     /// The namespace or the token is none, or what another registry has found cannot be read.
-    pub async fn list(&self, request: &proto::ListManagedAgentsRequest) -> Result<Page, Error> {
+    pub async fn list(
+        &self,
+        request: &proto::ListManagedAgentsRequest,
+        reach: &Reach,
+    ) -> Result<Page, Error> {
         let namespace = wire::namespace("namespace", &request.namespace)?;
         let after = page::after_managed(&namespace, &request.page_token)?;
         let size = page::size(request.page_size);
@@ -318,7 +323,8 @@ impl Managed {
             let entries = self.entries.lock();
             let mut found = entries
                 .range((begin, Bound::Unbounded))
-                .take_while(|(key, _)| *key.namespace == *namespace);
+                .take_while(|(key, _)| *key.namespace == *namespace)
+                .filter(|(key, _)| reach.sees(&key.namespace, &key.agent_id));
             let page: Vec<Entry> = found
                 .by_ref()
                 .take(size)

@@ -11,6 +11,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::instance::{Instance, Key, Report, Status};
+use crate::reach::Reach;
 
 /// For how long, and how many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +88,19 @@ impl Offline {
             Some(namespace) => self.per_namespace.get(namespace).copied().unwrap_or(0),
             None => self.per_namespace.values().sum(),
         }
+    }
+
+    /// How many there are of one namespace or of all, for whoever asks.
+    #[must_use]
+    pub fn count_within(&self, namespace: Option<&str>, reach: &Reach) -> u64 {
+        if reach.is_all() {
+            return self.count(namespace);
+        }
+        let keys = self.instances.keys();
+        keys.filter(|key| {
+            namespace.is_none_or(|wanted| *wanted == *key.namespace) && reach.sees_instance(key)
+        })
+        .count() as u64
     }
 
     /// A namespace's instances by key, after those of an agent.

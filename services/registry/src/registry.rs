@@ -15,11 +15,12 @@ use crate::discovery::{self, Found, Query, Rank};
 use crate::federation;
 use crate::federation::hub::{Hub, Standing};
 use crate::federation::store::Federated;
-use crate::instance::{self, wire};
+use crate::instance::{self, Key, wire};
 use crate::lease::{Agent, Grant, Renewal, Statistics, Wanted};
 use crate::metrics::{Capability, Observer};
 use crate::page;
 use crate::probe::Probe;
+use crate::reach::Reach;
 use crate::store::{self, Since, Store, Watch};
 
 /// Skills in the statistics when nothing is said.
@@ -211,6 +212,12 @@ impl Registry {
         Ok((lease, self.store.renew(lease, report).await?))
     }
 
+    /// Whose instance has the lease that a request names; `None` where it names none that is known.
+    pub async fn holder(&self, lease: &str) -> Result<Option<Key>, Error> {
+        let lease = wire::instance_id("lease_id", lease)?;
+        Ok(self.store.holder(lease).await?)
+    }
+
     /// Ends a lease.
     pub async fn deregister(&self, request: &proto::DeregisterRequest) -> Result<(), Error> {
         let lease = wire::instance_id("lease_id", &request.lease_id)?;
@@ -237,30 +244,41 @@ impl Registry {
                 });
             }
             // Names that are spelt like it may be of other regions.
-            self.store.agent(&namespace, &agent_id).await?;
+            self.store.agent(&namespace, &agent_id, &Reach::All).await?;
         }
         Ok(drained?)
     }
 
     /// How it is with the registries of other regions, and how many instances of each are shown.
-    pub fn peers(&self, request: &proto::GetStatisticsRequest) -> Vec<Standing> {
+    pub fn peers(&self, request: &proto::GetStatisticsRequest, reach: &Reach) -> Vec<Standing> {
         let namespace = Some(request.namespace.as_str()).filter(|namespace| !namespace.is_empty());
         self.hub
             .as_ref()
-            .map_or_else(Vec::new, |hub| hub.standings(namespace))
+            .map_or_else(Vec::new, |hub| hub.standings(namespace, reach))
     }
 
-    /// Finds instances; says the token of the next page, empty on the last.
-    pub async fn discover(&self, mut request: proto::DiscoverRequest) -> Result<(Found, String), Error> {
+    /// Finds instances for whoever asks; says the token of the next page, empty on the last.
+    pub async fn discover(
+        &self,
+        mut request: proto::DiscoverRequest,
+        reach: Reach,
+    ) -> Result<(Found, String), Error> {
         let page_token = std::mem::take(&mut request.page_token);
         let mut query = Query::try_from(request)?;
+        query.reach = reach;
         query.after = page::after_instance(&query.namespace, query.sort, &page_token)?;
         let found = self.store.discover(&query).await?;
         let mut skills = query.skills.iter();
         let capability = match (skills.next(), skills.next()) {
             (None, _) => Capability::Any,
             (Some(_), Some(_)) => Capability::Several,
-            (Some(skill), None) if self.store.knows_skill(&query.namespace, skill).await? => {
+            // Counted for the operator, whoever asks.
+            (Some(skill), None)
+                if self
+                    .store
+                    .knows_skill(&query.namespace, skill, &Reach::All)
+                    .await? =>
+            {
                 Capability::Known(skill)
             }
             (Some(_), None) => Capability::Unknown,
@@ -276,14 +294,14 @@ impl Registry {
     }
 
     /// Reads one agent.
-    pub async fn agent(&self, request: &proto::GetAgentRequest) -> Result<Agent, Error> {
+    pub async fn agent(&self, request: &proto::GetAgentRequest, reach: &Reach) -> Result<Agent, Error> {
         let namespace = wire::namespace("namespace", &request.namespace)?;
         let agent_id = wire::agent_id("agent_id", &request.agent_id)?;
-        Ok(self.store.agent(&namespace, &agent_id).await?)
+        Ok(self.store.agent(&namespace, &agent_id, reach).await?)
     }
 
     /// Lists agents.
-    pub async fn agents(&self, request: &proto::ListAgentsRequest) -> Result<Agents, Error> {
+    pub async fn agents(&self, request: &proto::ListAgentsRequest, reach: Reach) -> Result<Agents, Error> {
         let namespace = wire::namespace("namespace", &request.namespace)?;
         let after = page::after(&namespace, &request.page_token)?;
         let statuses = discovery::statuses(&request.statuses)?;
@@ -291,6 +309,7 @@ impl Registry {
         let wanted = Wanted {
             statuses: Some(statuses).filter(|statuses| !statuses.is_empty()),
             region: Some(region).filter(|region| !region.is_empty()),
+            reach,
         };
         let page = self
             .store
@@ -312,7 +331,11 @@ impl Registry {
     }
 
     /// Counts what there is.
-    pub async fn statistics(&self, request: &proto::GetStatisticsRequest) -> Result<Statistics, Error> {
+    pub async fn statistics(
+        &self,
+        request: &proto::GetStatisticsRequest,
+        reach: &Reach,
+    ) -> Result<Statistics, Error> {
         let namespace = match request.namespace.as_str() {
             "" => None,
             text => Some(wire::namespace("namespace", text)?),
@@ -321,13 +344,15 @@ impl Registry {
             0 => DEFAULT_SKILLS,
             asked => asked.min(MAX_SKILLS),
         };
-        let statistics = self.store.statistics(namespace.as_deref(), most_skills as usize);
+        let statistics = self
+            .store
+            .statistics(namespace.as_deref(), most_skills as usize, reach);
         Ok(statistics.await?)
     }
 
     /// Watches all instances. A place that is none of ours is no mistake of the watcher's, who may have got it from another
     /// life of the registry: it gets a snapshot.
-    pub async fn watch(&self, request: &proto::WatchAgentsRequest) -> Result<Watch, Error> {
+    pub async fn watch(&self, request: &proto::WatchAgentsRequest, reach: Reach) -> Result<Watch, Error> {
         let incarnation = Uuid::try_parse(&request.incarnation).ok();
         let since = incarnation.filter(|_| request.incremental && request.since_revision > 0);
         let since = since.map(|incarnation| Since {
@@ -335,7 +360,7 @@ impl Registry {
             revision: request.since_revision,
         });
         let watched = if request.own_only { &self.own } else { &self.store };
-        Ok(watched.watch(since).await?)
+        Ok(watched.watch(since).await?.within(reach))
     }
 
     /// A new UUIDv7 on the injected clock.

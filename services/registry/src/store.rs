@@ -13,12 +13,14 @@ pub mod watchers;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use uuid::Uuid;
 
 use crate::discovery::{Found, Query};
-use crate::instance::{Instance, Profile, Report};
+use crate::instance::{Instance, Key, Profile, Report};
 use crate::lease::{self, Agent, Census, Event, Grant, Renewal, Statistics, Wanted};
+use crate::reach::Reach;
 
 /// Why a store did not do what was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -77,6 +79,29 @@ pub struct Watch {
     pub events: BoxStream<'static, Result<Event, Error>>,
 }
 
+impl Watch {
+    /// What whoever watches sees of it. The revisions of the rest are missing.
+    #[must_use]
+    pub fn within(self, reach: Reach) -> Self {
+        if reach.is_all() {
+            return self;
+        }
+        let sees = |instance: &Instance| reach.sees_instance(instance.key());
+        let snapshot = self.snapshot.map(|all| all.into_iter().filter(sees).collect());
+        let events = self.events.filter(move |event| {
+            let is_seen = event
+                .as_ref()
+                .map_or(true, |event| reach.sees_instance(event.change.key()));
+            std::future::ready(is_seen)
+        });
+        Self {
+            snapshot,
+            events: events.boxed(),
+            ..self
+        }
+    }
+}
+
 /// How a store follows its server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Feed {
@@ -111,11 +136,14 @@ pub trait Store: Send + Sync + 'static {
     /// Finds instances.
     async fn discover(&self, query: &Query) -> Result<Found, Error>;
 
-    /// Whether a live instance has the skill.
-    async fn knows_skill(&self, namespace: &str, skill: &str) -> Result<bool, Error>;
+    /// Whose instance has a lease, as far as is known here.
+    async fn holder(&self, lease: Uuid) -> Result<Option<Key>, Error>;
 
-    /// One agent.
-    async fn agent(&self, namespace: &Arc<str>, agent_id: &Arc<str>) -> Result<Agent, Error>;
+    /// Whether a live instance has the skill that there is for whoever asks.
+    async fn knows_skill(&self, namespace: &str, skill: &str, reach: &Reach) -> Result<bool, Error>;
+
+    /// One agent, if there is one for whoever asks.
+    async fn agent(&self, namespace: &Arc<str>, agent_id: &Arc<str>, reach: &Reach) -> Result<Agent, Error>;
 
     /// Agents by id, after a given one, at most `limit`, with their instances that are wanted.
     async fn agents(
@@ -126,8 +154,13 @@ pub trait Store: Send + Sync + 'static {
         wanted: &Wanted,
     ) -> Result<Page, Error>;
 
-    /// What there is in a namespace, or in all, with at most so many skills.
-    async fn statistics(&self, namespace: Option<&str>, most_skills: usize) -> Result<Statistics, Error>;
+    /// What there is for whoever asks in a namespace, or in all, with at most so many skills.
+    async fn statistics(
+        &self,
+        namespace: Option<&str>,
+        most_skills: usize,
+        reach: &Reach,
+    ) -> Result<Statistics, Error>;
 
     /// Watches all instances: after `since`, where the changes since then are still known, else from a snapshot on.
     async fn watch(&self, since: Option<Since>) -> Result<Watch, Error>;

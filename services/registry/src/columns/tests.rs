@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use muster_api::a2a::{AgentCard, AgentSkill};
 use muster_api::registry as proto;
+use muster_runtime::trust::Grants;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use uuid::Uuid;
@@ -13,6 +14,7 @@ use super::*;
 use crate::catalogue::Catalogue;
 use crate::discovery;
 use crate::instance::{Load, wire};
+use crate::reach::Reach;
 
 const SKILLS: [&str; 3] = ["s0", "s1", "s2"];
 const REGIONS: [&str; 3] = ["", "eu", "us"];
@@ -82,6 +84,18 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
+fn granted(targets: Vec<&'static str>) -> Reach {
+    Reach::Granted(Arc::new(Grants {
+        targets: Some(targets.into_iter().map(Arc::from).collect()),
+        namespaces: None,
+    }))
+}
+
+fn reach() -> impl Strategy<Value = Reach> {
+    let some = subsequence(vec!["a0", "a1", "a2"], 0..3).prop_map(granted);
+    prop_oneof![Just(Reach::All), some]
+}
+
 fn query() -> impl Strategy<Value = Query> {
     let texts = |all: Vec<&'static str>, most: usize| {
         subsequence(all, 0..=most).prop_map(|texts| texts.into_iter().map(str::to_owned).collect())
@@ -94,20 +108,30 @@ fn query() -> impl Strategy<Value = Query> {
     let region = prop::option::of(select(vec!["eu", "us", "ap"]).prop_map(str::to_owned));
     let statuses = subsequence(Status::REPORTED.to_vec(), 1..=4);
     let sort = select(&Sort::ALL[..]);
-    (terms, region, statuses, select(&LOADS[..]), sort, 1_usize..20).prop_map(
-        |((skills, tags, words), region, statuses, max_load, sort, limit)| Query {
-            namespace: "default".into(),
-            skills,
-            tags,
-            words,
-            region,
-            statuses: statuses.into_iter().collect(),
-            max_load,
-            sort,
-            after: None,
-            limit,
-        },
+    (
+        terms,
+        region,
+        statuses,
+        select(&LOADS[..]),
+        sort,
+        1_usize..20,
+        reach(),
     )
+        .prop_map(
+            |((skills, tags, words), region, statuses, max_load, sort, limit, reach)| Query {
+                reach,
+                namespace: "default".into(),
+                skills,
+                tags,
+                words,
+                region,
+                statuses: statuses.into_iter().collect(),
+                max_load,
+                sort,
+                after: None,
+                limit,
+            },
+        )
 }
 
 proptest! {
@@ -138,6 +162,18 @@ proptest! {
             }
         }
         for mut query in queries {
+            let seen = || live.values().filter(|(_, instance)| query.reach.sees_instance(instance.key()));
+            for skill in SKILLS {
+                let has = |instance: &Instance| instance.profile.card.skills().contains(skill);
+                let having = seen().filter(|(_, instance)| has(instance)).count() as u64;
+                prop_assert_eq!(catalogue.knows("default", skill, &query.reach), having > 0);
+                let mut counted = catalogue.skills_within(None, &query.reach);
+                let counted = counted.find(|(_, known, _)| *known == skill).map_or(0, |(_, _, count)| count);
+                prop_assert_eq!(counted, having);
+                let wanted = [format!("{skill}x")].into();
+                let nearest = catalogue.nearest("default", &wanted, &query.reach);
+                prop_assert!(having > 0 || nearest.iter().all(|near| near != skill), "nobody there has it");
+            }
             loop {
                 let all = live.values().map(|(_, instance)| instance);
                 let wanted = all.filter(|instance| query.wants(&instance.profile.card));

@@ -16,6 +16,7 @@ use super::mirror::{Bounds, Mirror};
 use super::union::Union;
 use crate::instance::{Instance, Origin};
 use crate::lease::{Change, Event, Moment};
+use crate::reach::Reach;
 use crate::store::watchers::{WatchLimits, Watchers};
 use crate::store::{Error, Since, Watch};
 use crate::tally::Counts;
@@ -201,11 +202,13 @@ impl Hub {
         }
     }
 
-    /// How it is with each peer; with what is shown of a namespace, or of all.
-    pub fn standings(&self, namespace: Option<&str>) -> Vec<Standing> {
+    /// How it is with each peer; with what is shown of a namespace, or of all, to whoever asks.
+    pub fn standings(&self, namespace: Option<&str>, reach: &Reach) -> Vec<Standing> {
         let counted: Vec<(Counts, usize)> = self.with(|union, _| {
             let tables = union.tables();
-            let counts: Vec<Counts> = tables.map(|(_, table)| table.counts(namespace)).collect();
+            let counts: Vec<Counts> = tables
+                .map(|(_, table)| table.counts_within(namespace, reach))
+                .collect();
             let mut left_out = |peer| union.mirror(peer).map_or(0, |mirror| mirror.left_out());
             let counts = counts.into_iter().enumerate();
             counts.map(|(peer, counts)| (counts, left_out(peer))).collect()
@@ -219,7 +222,11 @@ impl Hub {
                     registry_url: peer.origin.registry_url.clone(),
                     stale_since: peer.origin.stale_since(),
                     counts,
-                    left_out: left_out + course.unreadable,
+                    left_out: if reach.is_all() {
+                        left_out + course.unreadable
+                    } else {
+                        0
+                    },
                     resyncs: course.resyncs,
                     problem: course.problem.clone(),
                 }

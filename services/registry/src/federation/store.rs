@@ -14,6 +14,7 @@ use super::hub::Hub;
 use crate::discovery::{Found, Query, Rank};
 use crate::instance::{Instance, Key, Origin, Profile, Report};
 use crate::lease::{self, Agent, Census, Grant, Renewal, Statistics, Wanted};
+use crate::reach::Reach;
 use crate::store::{Error, Feed, Page, Since, Store, Watch};
 
 /// See the module.
@@ -41,7 +42,7 @@ impl Federated {
     async fn nearest(&self, query: &Query, found: &[Found]) -> Result<Vec<String>, Error> {
         let mut missing = Vec::new();
         for skill in &query.skills {
-            if !self.knows_skill(&query.namespace, skill).await? {
+            if !self.knows_skill(&query.namespace, skill, &query.reach).await? {
                 missing.push(skill);
             }
         }
@@ -73,7 +74,7 @@ pub fn home(
     hub.with(|union, now| {
         let mut tables = union.tables();
         tables.find_map(|(origin, table)| {
-            let agent = table.agent(now, namespace, agent_id).ok()?;
+            let agent = table.agent(now, namespace, agent_id, &Reach::All).ok()?;
             let is_wanted =
                 |instance: &Instance| instance_id.is_none_or(|wanted| wanted == instance.key().instance_id);
             agent.instances.iter().any(is_wanted).then(|| Arc::clone(origin))
@@ -155,16 +156,20 @@ impl Store for Federated {
         Ok(best(query, found))
     }
 
-    async fn knows_skill(&self, namespace: &str, skill: &str) -> Result<bool, Error> {
-        let elsewhere = self.hub.with(|union, _| {
-            let mut tables = union.tables();
-            tables.any(|(_, table)| table.knows_skill(namespace, skill))
-        });
-        Ok(elsewhere || self.own.knows_skill(namespace, skill).await?)
+    async fn holder(&self, lease: Uuid) -> Result<Option<Key>, Error> {
+        self.own.holder(lease).await
     }
 
-    async fn agent(&self, namespace: &Arc<str>, agent_id: &Arc<str>) -> Result<Agent, Error> {
-        let own = match self.own.agent(namespace, agent_id).await {
+    async fn knows_skill(&self, namespace: &str, skill: &str, reach: &Reach) -> Result<bool, Error> {
+        let elsewhere = self.hub.with(|union, _| {
+            let mut tables = union.tables();
+            tables.any(|(_, table)| table.knows_skill(namespace, skill, reach))
+        });
+        Ok(elsewhere || self.own.knows_skill(namespace, skill, reach).await?)
+    }
+
+    async fn agent(&self, namespace: &Arc<str>, agent_id: &Arc<str>, reach: &Reach) -> Result<Agent, Error> {
+        let own = match self.own.agent(namespace, agent_id, reach).await {
             Err(Error::Lease(error @ lease::Error::AgentNotFound { .. })) => Err(error),
             Ok(agent) => Ok(agent),
             Err(error) => return Err(error),
@@ -172,7 +177,7 @@ impl Store for Federated {
         let foreign: Vec<Result<Agent, lease::Error>> = self.hub.with(|union, now| {
             let tables = union.tables();
             tables
-                .map(|(_, table)| table.agent(now, namespace, agent_id))
+                .map(|(_, table)| table.agent(now, namespace, agent_id, reach))
                 .collect()
         });
         let mut known = Vec::new();
@@ -227,8 +232,13 @@ impl Store for Federated {
         Ok(Page { agents, more })
     }
 
-    async fn statistics(&self, namespace: Option<&str>, most_skills: usize) -> Result<Statistics, Error> {
-        self.own.statistics(namespace, most_skills).await
+    async fn statistics(
+        &self,
+        namespace: Option<&str>,
+        most_skills: usize,
+        reach: &Reach,
+    ) -> Result<Statistics, Error> {
+        self.own.statistics(namespace, most_skills, reach).await
     }
 
     async fn watch(&self, since: Option<Since>) -> Result<Watch, Error> {

@@ -13,6 +13,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use muster_api::registry as proto;
 use muster_api::registry::registry_service_server::RegistryServiceServer;
+use muster_runtime::trust::Access;
 use prost::Message as _;
 use prost::bytes::BufMut;
 use tonic::body::Body;
@@ -23,6 +24,7 @@ use tonic::{Request, Response, Status};
 use super::{Service, status};
 use crate::discovery::Found;
 use crate::instance::{Instance, wire};
+use crate::reach::Reach;
 use crate::registry::Registry;
 
 const PATH: &str = "/muster.registry.v1.RegistryService/Discover";
@@ -55,7 +57,8 @@ impl Server {
     async fn discover(self, request: http::Request<Body>) -> http::Response<Body> {
         let registry = &self.registry;
         let answer = tower::service_fn(|request: Request<proto::DiscoverRequest>| async move {
-            let found = registry.discover(request.into_inner()).await;
+            let reach = Reach::of(&Access::in_extensions(request.extensions()));
+            let found = registry.discover(request.into_inner(), reach).await;
             let (found, next_page_token) = found.map_err(status)?;
             Ok(Response::new(Answer {
                 found,

@@ -19,6 +19,7 @@ use crate::columns::Slot;
 use crate::discovery::{self, Found, Query};
 use crate::instance::{Card, Instance, Key, Profile, Report, Status};
 use crate::offline::Offline;
+use crate::reach::Reach;
 use crate::tally::{Counts, Tally};
 
 pub use follow::Told;
@@ -164,7 +165,7 @@ impl Table {
         agent_id: &Arc<str>,
         instance_id: Option<Uuid>,
     ) -> Result<u32, Error> {
-        let agent = self.agent(now, namespace, agent_id)?;
+        let agent = self.agent(now, namespace, agent_id, &Reach::All)?;
         let mut draining = 0;
         for key in agent.instances.iter().map(Instance::key) {
             let Some(entry) = self.entries.get_mut(key) else {
@@ -230,7 +231,8 @@ impl Table {
         let more = instances.len() > query.limit;
         instances.truncate(query.limit);
         let nearest_skills = if instances.is_empty() {
-            self.catalogue.nearest(&query.namespace, &query.skills)
+            self.catalogue
+                .nearest(&query.namespace, &query.skills, &query.reach)
         } else {
             Vec::new()
         };
@@ -256,25 +258,40 @@ impl Table {
             .collect()
     }
 
-    /// Whether a live instance has the skill.
+    /// Whether a live instance has the skill that there is for whoever asks.
     #[must_use]
-    pub fn knows_skill(&self, namespace: &str, skill: &str) -> bool {
-        self.catalogue.knows(namespace, skill)
+    pub fn knows_skill(&self, namespace: &str, skill: &str, reach: &Reach) -> bool {
+        self.catalogue.knows(namespace, skill, reach)
+    }
+
+    /// Whose instance has a lease.
+    #[must_use]
+    pub fn holder(&self, lease: Uuid) -> Option<Key> {
+        self.held_by(lease)
     }
 
     /// One agent with its instances.
-    pub fn agent(&mut self, now: Moment, namespace: &Arc<str>, agent_id: &Arc<str>) -> Result<Agent, Error> {
+    pub fn agent(
+        &mut self,
+        now: Moment,
+        namespace: &Arc<str>,
+        agent_id: &Arc<str>,
+        reach: &Reach,
+    ) -> Result<Agent, Error> {
         self.expire(now);
         let first = Key {
             namespace: Arc::clone(namespace),
             agent_id: Arc::clone(agent_id),
             instance_id: Uuid::nil(),
         };
-        let instances: Vec<Instance> = self.of_agent(&first).cloned().collect();
+        let seen = self.of_agent(&first).filter(|_| reach.sees_instance(&first));
+        let instances: Vec<Instance> = seen.cloned().collect();
         if instances.is_empty() {
             let known = self
                 .namespace(namespace, None)
-                .map(|instance| &instance.key().agent_id);
+                .map(Instance::key)
+                .filter(|key| reach.sees_instance(key))
+                .map(|key| &key.agent_id);
             // Instances of one agent stand beside each other and share its id.
             let mut last: Option<&Arc<str>> = None;
             let known = known.filter(|id| !last.replace(id).is_some_and(|last| Arc::ptr_eq(last, id)));
@@ -358,6 +375,33 @@ impl Table {
         namespace.map_or_else(|| self.tally.total(), |name| self.tally.namespace(name))
     }
 
+    /// The same of those that there are for whoever asks.
+    #[must_use]
+    pub fn counts_within(&self, namespace: Option<&str>, reach: &Reach) -> Counts {
+        if reach.is_all() {
+            return self.counts(namespace);
+        }
+        let tally = self.tally_within(namespace, reach);
+        namespace.map_or_else(|| tally.total(), |name| tally.namespace(name))
+    }
+
+    /// Counts those that there are for whoever asks, of a namespace or of all.
+    fn tally_within(&self, namespace: Option<&str>, reach: &Reach) -> Tally {
+        let mut tally = Tally::default();
+        let mut last: Option<&Key> = None;
+        for (key, entry) in &self.entries {
+            if namespace.is_some_and(|wanted| *wanted != *key.namespace) || !reach.sees_instance(key) {
+                continue;
+            }
+            // Instances of one agent stand beside each other.
+            let is_first = last
+                .replace(key)
+                .is_none_or(|last| (&last.namespace, &last.agent_id) != (&key.namespace, &key.agent_id));
+            tally.add(&entry.instance, is_first);
+        }
+        tally
+    }
+
     /// Counts.
     pub fn census(&mut self, now: Moment) -> Census {
         self.expire(now);
@@ -372,19 +416,36 @@ impl Table {
         }
     }
 
-    /// What there is in a namespace, or in all, with at most so many skills. Costs what namespaces and skills there are,
-    /// and nothing for instances.
-    pub fn statistics(&mut self, now: Moment, namespace: Option<&str>, most_skills: usize) -> Statistics {
+    /// What there is for whoever asks in a namespace, or in all, with at most so many skills. Costs what namespaces and skills
+    /// there are, and nothing for instances, where that is everything; else one walk through the instances.
+    pub fn statistics(
+        &mut self,
+        now: Moment,
+        namespace: Option<&str>,
+        most_skills: usize,
+        reach: &Reach,
+    ) -> Statistics {
         self.expire(now);
-        let total = self.counts(namespace);
+        let within;
+        let tally = if reach.is_all() {
+            &self.tally
+        } else {
+            within = self.tally_within(namespace, reach);
+            &within
+        };
+        let total = namespace.map_or_else(|| tally.total(), |name| tally.namespace(name));
         let wanted = |name: &str| namespace.is_none_or(|wanted| wanted == name);
-        let mut namespaces: Vec<_> = self
-            .tally
+        let offline = |name: Option<&str>| self.offline.count_within(name, reach);
+        let mut namespaces: Vec<_> = tally
             .namespaces()
             .filter(|(name, _)| wanted(name))
-            .map(|(name, counts)| (Arc::clone(name), counts, self.offline.count(Some(name))))
+            .map(|(name, counts)| (Arc::clone(name), counts, offline(Some(name))))
             .collect();
-        let mut skills: Vec<_> = self.catalogue.skills(namespace).collect();
+        let mut skills: Vec<_> = if reach.is_all() {
+            self.catalogue.skills(namespace).collect()
+        } else {
+            self.catalogue.skills_within(namespace, reach).collect()
+        };
         let (namespaces_total, skills_total) = (namespaces.len(), skills.len());
         keep_most(&mut namespaces, MOST_NAMESPACES, |(name, counts, _)| {
             (Reverse(counts.live()), Arc::clone(name))
@@ -394,7 +455,7 @@ impl Table {
         });
         Statistics {
             total,
-            offline: self.offline.count(namespace),
+            offline: offline(namespace),
             namespaces,
             namespaces_total,
             skills: skills
@@ -402,7 +463,8 @@ impl Table {
                 .map(|(name, skill, count)| (Arc::clone(name), skill.to_owned(), count))
                 .collect(),
             skills_total,
-            expired: self.expired,
+            // Nobody knows any more whose those were.
+            expired: if reach.is_all() { self.expired } else { 0 },
             revision: self.revision,
         }
     }

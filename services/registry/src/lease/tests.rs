@@ -13,6 +13,7 @@ use super::*;
 use crate::discovery::{Query, Rank, Sort, reliability};
 use crate::instance::{Binding, Card, Load, Profile, Report};
 use crate::offline;
+use crate::reach::Reach;
 
 const TTL: Duration = Duration::from_secs(90);
 
@@ -76,6 +77,7 @@ fn lease(number: u128) -> Uuid {
 
 fn query(skills: &[&str]) -> Query {
     Query {
+        reach: Reach::All,
         namespace: "default".into(),
         skills: skills.iter().map(|&skill| skill.to_owned()).collect(),
         tags: BTreeSet::new(),
@@ -580,7 +582,7 @@ proptest! {
                 prop_assert_eq!(from_events.epoch, instance.epoch);
             }
             prop_assert_eq!(watched.len(), instances.len());
-            let counted = table.statistics(now, None, 10);
+            let counted = table.statistics(now, None, 10, &Reach::All);
             prop_assert_eq!(counted.total.live(), model.live.len() as u64);
             prop_assert_eq!(counted.total.agents, u64::from(!model.live.is_empty()));
             let loads: f64 = instances.iter().map(|instance| instance.report.load.get()).sum();

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use muster_api::a2a::{AgentCard, AgentSkill};
+use muster_runtime::trust::Grants;
 use uuid::Uuid;
 
 use super::watchers::WatchLimits;
@@ -15,6 +16,7 @@ use crate::discovery::{Query, Rank, Sort};
 use crate::instance::{Binding, Card, Instance, Key, Load, Profile, Report, Status};
 use crate::lease::{self, Change, Departure, Terms, Wanted};
 use crate::offline;
+use crate::reach::Reach;
 
 /// How a test gets a store, and how time passes for it.
 pub(crate) trait Harness {
@@ -37,6 +39,7 @@ macro_rules! suite {
             discovery_comes_in_pages,
             who_falls_silent_is_offline_for_a_while,
             what_there_is_is_counted,
+            what_is_granted_is_all_there_is,
             lists_come_in_pages,
             watchers_see_a_snapshot_and_then_every_change,
             a_slow_watcher_is_told_and_the_others_go_on,
@@ -123,6 +126,7 @@ fn lease(number: u128) -> Uuid {
 
 fn query(skills: &[&str]) -> Query {
     Query {
+        reach: Reach::All,
         namespace: "default".into(),
         skills: skills.iter().map(|&skill| skill.to_owned()).collect(),
         tags: BTreeSet::new(),
@@ -181,12 +185,15 @@ pub(crate) async fn a_registered_instance_is_found_and_described(harness: &impl 
     assert_eq!((grant.lease, &grant.instance.profile), (lease(1), &given));
     let found = store.discover(&query(&["forecast"])).await.unwrap().instances;
     assert_eq!(found.as_slice(), std::slice::from_ref(&grant.instance));
-    let agent = store.agent(&"default".into(), &"weather".into()).await.unwrap();
+    let agent = store
+        .agent(&"default".into(), &"weather".into(), &Reach::All)
+        .await
+        .unwrap();
     assert_eq!(agent.instances, [grant.instance]);
-    assert!(store.knows_skill("default", "alerts").await.unwrap());
-    assert!(!store.knows_skill("other", "alerts").await.unwrap());
+    assert!(store.knows_skill("default", "alerts", &Reach::All).await.unwrap());
+    assert!(!store.knows_skill("other", "alerts", &Reach::All).await.unwrap());
     let missed = store
-        .agent(&"default".into(), &"wether".into())
+        .agent(&"default".into(), &"wether".into(), &Reach::All)
         .await
         .unwrap_err();
     assert!(missed.to_string().contains("'weather'"), "{missed}");
@@ -715,6 +722,103 @@ pub(crate) async fn who_falls_silent_is_offline_for_a_while(harness: &impl Harne
     assert!(ids(&store, offline()).await.is_empty());
 }
 
+fn reach_of_weather() -> Reach {
+    Reach::Granted(Arc::new(Grants {
+        targets: Some(vec!["weather".into()]),
+        namespaces: Some(vec!["default".into()]),
+    }))
+}
+
+pub(crate) async fn what_is_granted_is_all_there_is(harness: &impl Harness) {
+    let store = harness.store(terms(), limits()).await;
+    let reach = reach_of_weather();
+    let named = |agent: &'static str| move |it: &mut Profile| it.key.agent_id = agent.into();
+    with(&store, 1, report(0.5, 0), named("weather")).await;
+    let watching = store.watch(None).await.unwrap().within(reach.clone());
+    let mut watching = Watch {
+        snapshot: None,
+        ..watching
+    };
+    let secret = profile("wether", 2, &["secrets"], None);
+    store.register(lease(2), secret, report(0.1, 0)).await.unwrap();
+    with(&store, 3, report(0.1, 0), |it| {
+        it.key.namespace = "other".into();
+        it.key.agent_id = "weather".into();
+    })
+    .await;
+
+    let asked = |skills: &[&str]| Query {
+        reach: reach.clone(),
+        ..query(skills)
+    };
+    let found = store.discover(&asked(&[])).await.unwrap();
+    let keys: Vec<&str> = found
+        .instances
+        .iter()
+        .map(|found| &*found.key().agent_id)
+        .collect();
+    assert_eq!((keys, found.more), (vec!["weather"], false));
+    let found = store.discover(&asked(&["secrets"])).await.unwrap();
+    assert_eq!((found.instances.len(), found.nearest_skills.len()), (0, 0));
+    let found = store.discover(&asked(&["secretz"])).await.unwrap();
+    assert_eq!(found.nearest_skills, Vec::<String>::new());
+    let other = Query {
+        namespace: "other".into(),
+        ..asked(&[])
+    };
+    assert!(store.discover(&other).await.unwrap().instances.is_empty());
+    assert!(!store.knows_skill("default", "secrets", &reach).await.unwrap());
+
+    assert!(
+        store
+            .agent(&"default".into(), &"weather".into(), &reach)
+            .await
+            .is_ok()
+    );
+    let unknown = async |agent: &'static str| {
+        let refused = store
+            .agent(&"default".into(), &agent.into(), &reach)
+            .await
+            .unwrap_err();
+        let Error::Lease(lease::Error::AgentNotFound { nearest, .. }) = refused else {
+            panic!("{refused:?}")
+        };
+        nearest
+    };
+    assert_eq!(unknown("wether").await, ["weather"], "as if it were not there");
+    assert_eq!(unknown("secrets").await, Vec::<String>::new());
+    let refused = store.agent(&"other".into(), &"weather".into(), &reach).await;
+    assert!(refused.is_err());
+
+    let wanted = Wanted {
+        reach: reach.clone(),
+        ..Wanted::default()
+    };
+    let page = store.agents(&"default".into(), None, 1, &wanted).await.unwrap();
+    assert_eq!((page.agents.len(), page.more), (1, false));
+    let counted = store.statistics(None, 10, &reach).await.unwrap();
+    assert_eq!((counted.total.live(), counted.total.agents), (1, 1));
+    assert_eq!((counted.namespaces_total, counted.skills_total), (1, 1));
+    assert!((counted.total.mean_load() - 0.5).abs() < 1e-6);
+
+    // The next that the watcher hears of is the next that there is for it.
+    store.renew(lease(1), report(0.75, 0)).await.unwrap();
+    let event = watching.events.next().await.unwrap().unwrap();
+    assert_eq!(&*event.change.key().agent_id, "weather");
+    let all = store.watch(None).await.unwrap().within(reach);
+    assert_eq!(all.snapshot.unwrap().len(), 1);
+    let holder = store.holder(lease(2)).await.unwrap().unwrap();
+    assert_eq!(&*holder.agent_id, "wether");
+    assert_eq!(store.holder(lease(9)).await.unwrap(), None);
+    harness.pass(TTL).await;
+    store.expire().await.unwrap();
+    let counted = store.statistics(None, 10, &reach_of_weather()).await.unwrap();
+    assert_eq!(
+        (counted.total.live(), counted.offline, counted.expired),
+        (0, 1, 0)
+    );
+}
+
 pub(crate) async fn what_there_is_is_counted(harness: &impl Harness) {
     let store = harness.store(terms(), limits()).await;
     add(&store, 1, &["a", "b"], report(0.25, 0)).await;
@@ -725,20 +829,20 @@ pub(crate) async fn what_there_is_is_counted(harness: &impl Harness) {
         ..report(0.75, 0)
     };
     store.renew(lease(2), busy).await.unwrap();
-    let all = store.statistics(None, 1).await.unwrap();
+    let all = store.statistics(None, 1, &Reach::All).await.unwrap();
     assert_eq!((all.total.live(), all.total.agents), (3, 2));
     assert_eq!((all.namespaces_total, all.namespaces.len()), (2, 2));
     assert_eq!(&*all.namespaces[0].0, "default", "the one with the most first");
     assert_eq!((all.skills_total, all.skills.len()), (3, 1));
     assert_eq!(all.skills[0], ("default".into(), "a".to_owned(), 2));
-    let ours = store.statistics(Some("default"), 10).await.unwrap();
+    let ours = store.statistics(Some("default"), 10, &Reach::All).await.unwrap();
     assert_eq!(
         (ours.total.of(Status::Active), ours.total.of(Status::Busy)),
         (1, 1)
     );
     assert!((ours.total.mean_load() - 0.5).abs() < 1e-6);
     harness.pass(TTL).await;
-    let later = store.statistics(Some("default"), 10).await.unwrap();
+    let later = store.statistics(Some("default"), 10, &Reach::All).await.unwrap();
     assert_eq!((later.total.live(), later.offline, later.skills_total), (0, 2, 0));
     assert_eq!(later.expired, 3);
     assert!(later.total.mean_load().abs() < f64::EPSILON);

@@ -14,8 +14,9 @@ use uuid::Uuid;
 use super::watchers::{WatchLimits, Watchers};
 use super::{Error, Page, Since, Store, Watch};
 use crate::discovery::{Found, Query};
-use crate::instance::{Profile, Report};
+use crate::instance::{Key, Profile, Report};
 use crate::lease::{Agent, Census, Grant, Moment, Renewal, Statistics, Table, Terms, Wanted};
+use crate::reach::Reach;
 
 /// See the module.
 pub struct MemoryStore {
@@ -78,12 +79,16 @@ impl Store for MemoryStore {
         Ok(self.with(|table, now| table.discover(now, query)))
     }
 
-    async fn knows_skill(&self, namespace: &str, skill: &str) -> Result<bool, Error> {
-        Ok(self.with(|table, _| table.knows_skill(namespace, skill)))
+    async fn holder(&self, lease: Uuid) -> Result<Option<Key>, Error> {
+        Ok(self.with(|table, _| table.holder(lease)))
     }
 
-    async fn agent(&self, namespace: &Arc<str>, agent_id: &Arc<str>) -> Result<Agent, Error> {
-        Ok(self.with(|table, now| table.agent(now, namespace, agent_id))?)
+    async fn knows_skill(&self, namespace: &str, skill: &str, reach: &Reach) -> Result<bool, Error> {
+        Ok(self.with(|table, _| table.knows_skill(namespace, skill, reach)))
+    }
+
+    async fn agent(&self, namespace: &Arc<str>, agent_id: &Arc<str>, reach: &Reach) -> Result<Agent, Error> {
+        Ok(self.with(|table, now| table.agent(now, namespace, agent_id, reach))?)
     }
 
     async fn agents(
@@ -97,8 +102,13 @@ impl Store for MemoryStore {
         Ok(Page { agents, more })
     }
 
-    async fn statistics(&self, namespace: Option<&str>, most_skills: usize) -> Result<Statistics, Error> {
-        Ok(self.with(|table, now| table.statistics(now, namespace, most_skills)))
+    async fn statistics(
+        &self,
+        namespace: Option<&str>,
+        most_skills: usize,
+        reach: &Reach,
+    ) -> Result<Statistics, Error> {
+        Ok(self.with(|table, now| table.statistics(now, namespace, most_skills, reach)))
     }
 
     async fn watch(&self, since: Option<Since>) -> Result<Watch, Error> {

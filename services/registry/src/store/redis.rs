@@ -56,6 +56,7 @@ use super::{Error, Feed, Page, Since, Store, Watch};
 use crate::discovery::{Found, Query};
 use crate::instance::{Instance, Key, Profile, Report};
 use crate::lease::{self, Agent, Census, Grant, Moment, Renewal, Statistics, Table, Terms, Wanted};
+use crate::reach::Reach;
 
 pub use opening::Work;
 
@@ -210,7 +211,7 @@ impl Redis {
 
     /// The error of an agent, or an instance of it, that Redis does not have.
     fn unknown(&self, namespace: &Arc<str>, agent_id: &Arc<str>) -> lease::Error {
-        let known = self.read(|table, now| table.agent(now, namespace, agent_id));
+        let known = self.read(|table, now| table.agent(now, namespace, agent_id, &Reach::All));
         known.err().unwrap_or_else(|| lease::Error::AgentNotFound {
             namespace: Arc::clone(namespace),
             agent_id: Arc::clone(agent_id),
@@ -314,12 +315,16 @@ impl Store for Redis {
         Ok(self.read(|table, now| table.discover(now, query)))
     }
 
-    async fn knows_skill(&self, namespace: &str, skill: &str) -> Result<bool, Error> {
-        Ok(self.read(|table, _| table.knows_skill(namespace, skill)))
+    async fn holder(&self, lease: Uuid) -> Result<Option<Key>, Error> {
+        Ok(self.read(|table, _| table.holder(lease)))
     }
 
-    async fn agent(&self, namespace: &Arc<str>, agent_id: &Arc<str>) -> Result<Agent, Error> {
-        Ok(self.read(|table, now| table.agent(now, namespace, agent_id))?)
+    async fn knows_skill(&self, namespace: &str, skill: &str, reach: &Reach) -> Result<bool, Error> {
+        Ok(self.read(|table, _| table.knows_skill(namespace, skill, reach)))
+    }
+
+    async fn agent(&self, namespace: &Arc<str>, agent_id: &Arc<str>, reach: &Reach) -> Result<Agent, Error> {
+        Ok(self.read(|table, now| table.agent(now, namespace, agent_id, reach))?)
     }
 
     async fn agents(
@@ -333,8 +338,13 @@ impl Store for Redis {
         Ok(Page { agents, more })
     }
 
-    async fn statistics(&self, namespace: Option<&str>, most_skills: usize) -> Result<Statistics, Error> {
-        Ok(self.read(|table, now| table.statistics(now, namespace, most_skills)))
+    async fn statistics(
+        &self,
+        namespace: Option<&str>,
+        most_skills: usize,
+        reach: &Reach,
+    ) -> Result<Statistics, Error> {
+        Ok(self.read(|table, now| table.statistics(now, namespace, most_skills, reach)))
     }
 
     async fn watch(&self, since: Option<Since>) -> Result<Watch, Error> {

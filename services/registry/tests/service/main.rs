@@ -5,6 +5,7 @@
 mod federation;
 mod following;
 mod managed;
+mod reach;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -38,16 +39,20 @@ impl Server {
 
     /// The same on ports that are known before.
     async fn start_on(listeners: Listeners, settings: Settings) -> Self {
+        let config = Config {
+            registry: settings,
+            ..Config::default()
+        };
+        Self::start_with(listeners, config).await
+    }
+
+    async fn start_with(listeners: Listeners, config: Config) -> Self {
         let (data, health, metrics) = (
             listeners.data_address(),
             listeners.health_address(),
             listeners.metrics_address(),
         );
         let shutdown = Shutdown::new();
-        let config = Config {
-            registry: settings,
-            ..Config::default()
-        };
         let mut run = JoinSet::new();
         run.spawn(muster_registry::run(config, listeners, shutdown.clone()));
         let channel = Channel::from_shared(format!("http://{data}")).expect("a URL");

@@ -137,6 +137,7 @@ mod tests {
     use crate::instance::{Load, wire};
     use crate::lease::{Moment, Terms};
     use crate::offline::Bounds;
+    use crate::reach::Reach;
 
     fn terms() -> Terms {
         Terms {
@@ -254,7 +255,7 @@ mod tests {
                 prop_assert_eq!(follows.take_events(), events);
                 prop_assert_eq!(follows.snapshot(now), decides.snapshot(now));
                 prop_assert_eq!(follows.census(now), decides.census(now));
-                prop_assert_eq!(follows.statistics(now, None, 10), decides.statistics(now, None, 10));
+                prop_assert_eq!(follows.statistics(now, None, 10, &Reach::All), decides.statistics(now, None, 10, &Reach::All));
             }
         }
     }

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::{PATIENCE, Replica, TTL, lease, limits, loaded, next, next_change, profile, terms};
 use crate::instance::{Report, Status};
 use crate::lease::{self, Change, Departure};
+use crate::reach::Reach;
 use crate::store::{Error, Since, Store as _};
 
 #[tokio::test]
@@ -27,7 +28,7 @@ async fn what_one_replica_is_told_all_show_and_tell() {
     other.shows(1).await;
     let found = other
         .store
-        .agent(&"default".into(), &"agent".into())
+        .agent(&"default".into(), &"agent".into(), &Reach::All)
         .await
         .unwrap();
     assert_eq!(found.instances, std::slice::from_ref(&grant.instance));
