@@ -1,13 +1,15 @@
-//! What the system tests share: the whole system as separate processes, and the `muster` command line.
+//! What the system tests share: the whole system as separate processes, the `muster` command line, and the official SDKs of A2A.
 //!
 //! Every program is a real binary with ports of its own; nothing is called in process. The tests themselves are in
 //! `tests/`.
 
 mod command;
+mod official;
 mod replicas;
 mod stack;
 
 pub use command::{Finished, muster, muster_within, shell};
+pub use official::{Sdk, Stranger};
 pub use replicas::Replicas;
 pub use stack::{Dev, Stack};
 

@@ -1,15 +1,17 @@
 //! Strangers: the official Python and JavaScript A2A clients, agents of both SDKs, `buf curl` and grpcurl by reflection.
 
+#[path = "interop/kept.rs"]
+mod kept;
 #[path = "interop/traces.rs"]
 mod traces;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::process::Output;
 
 use muster_api::a2a;
 use muster_api::a2a::a2a_service_client::A2aServiceClient;
 use muster_testkit::{Process, Program, http, wait_for};
-use muster_tests::{Dev, PATIENCE, javascript_packages, repository_file, tool};
+use muster_tests::{Dev, PATIENCE, Sdk, Stranger, repository_file, tool};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
@@ -42,80 +44,55 @@ impl Way {
     }
 }
 
-fn python() -> Command {
-    let mut command = Command::new(tool("python"));
-    command.arg(repository_file("tests/interop/a2a_client.py"));
-    command
-}
-
-fn javascript() -> Command {
-    let mut command = Command::new(tool("node"));
-    command
-        .env("NODE_PATH", javascript_packages())
-        .arg(repository_file("tests/interop/a2a_client.cjs"));
-    command
-}
-
 /// Runs one of the clients over these bindings.
-async fn works(client: fn() -> Command, way: Way, bindings: &[&str]) {
+async fn works(client: Sdk, way: Way, bindings: &[&str]) {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let dev = Dev::start(directory.path()).await;
+    let (weather, helpdesk) = (way.url(&dev, "weather"), way.url(&dev, "customer-service"));
     for binding in bindings {
-        let mut command = client();
-        command
-            .arg(way.url(&dev, "weather"))
-            .arg(way.url(&dev, "customer-service"))
-            .arg(binding);
-        let output = run(command).await;
-        assert!(
-            output.status.success(),
-            "{way:?} over {binding}: {}\n{}",
-            text(&output.stdout),
-            text(&output.stderr)
-        );
-        let said: Value = serde_json::from_slice(&output.stdout).expect("the client prints JSON");
+        let said = client.run("a2a_client", &[&weather, &helpdesk, binding]).await;
         assert_eq!(said["binding"], *binding);
     }
 }
 
 #[tokio::test]
 async fn the_official_python_client_works_over_grpc() {
-    works(python, Way::ThroughTheRouter, &["GRPC"]).await;
+    works(Sdk::Python, Way::ThroughTheRouter, &["GRPC"]).await;
 }
 
 #[tokio::test]
 async fn the_official_python_client_works_over_json_rpc() {
-    works(python, Way::ThroughTheRouter, &["JSONRPC"]).await;
+    works(Sdk::Python, Way::ThroughTheRouter, &["JSONRPC"]).await;
 }
 
 #[tokio::test]
 async fn the_official_python_client_works_over_http_json() {
-    works(python, Way::ThroughTheRouter, &["HTTP+JSON"]).await;
+    works(Sdk::Python, Way::ThroughTheRouter, &["HTTP+JSON"]).await;
 }
 
 #[tokio::test]
 async fn the_official_python_client_works_with_an_agent_alone() {
-    works(python, Way::Direct, &["GRPC", "JSONRPC", "HTTP+JSON"]).await;
+    works(Sdk::Python, Way::Direct, &["GRPC", "JSONRPC", "HTTP+JSON"]).await;
 }
 
 #[tokio::test]
 async fn the_official_javascript_client_works_over_grpc() {
-    works(javascript, Way::ThroughTheRouter, &["GRPC"]).await;
+    works(Sdk::JavaScript, Way::ThroughTheRouter, &["GRPC"]).await;
 }
 
 #[tokio::test]
 async fn the_official_javascript_client_works_over_json_rpc() {
-    works(javascript, Way::ThroughTheRouter, &["JSONRPC"]).await;
+    works(Sdk::JavaScript, Way::ThroughTheRouter, &["JSONRPC"]).await;
 }
 
 #[tokio::test]
 async fn the_official_javascript_client_works_over_http_json() {
-    works(javascript, Way::ThroughTheRouter, &["HTTP+JSON"]).await;
+    works(Sdk::JavaScript, Way::ThroughTheRouter, &["HTTP+JSON"]).await;
 }
 
 #[tokio::test]
 async fn the_official_javascript_client_works_with_an_agent_alone() {
-    works(javascript, Way::Direct, &["GRPC", "JSONRPC", "HTTP+JSON"]).await;
+    works(Sdk::JavaScript, Way::Direct, &["GRPC", "JSONRPC", "HTTP+JSON"]).await;
 }
 
 #[tokio::test]
@@ -134,59 +111,23 @@ async fn the_routers_own_card_lists_the_skills_of_all() {
     );
 }
 
-/// An agent of an official SDK.
-struct Stranger {
-    program: Program,
-    _process: Process,
-}
-
-impl Stranger {
-    async fn python() -> Self {
-        Self::start(Program::at(tool("python")), "tests/interop/a2a_agent.py").await
-    }
-
-    async fn javascript() -> Self {
-        let packages = javascript_packages().display().to_string();
-        let program = Program::at(tool("node")).env("NODE_PATH", packages);
-        Self::start(program, "tests/interop/a2a_agent.cjs").await
-    }
-
-    async fn start(program: Program, script: &str) -> Self {
-        let (grpc, web) = (program.ports().data, program.ports().health);
-        let program = program
-            .arg(repository_file(script).display().to_string())
-            .arg(grpc.to_string())
-            .arg(web.to_string());
-        let process = program.start_ready().await;
-        Self {
-            program,
-            _process: process,
-        }
-    }
-
-    /// Where its HTTP bindings are.
-    fn web(&self) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, self.program.ports().health).into()
-    }
-
-    /// Has it join over a binding under an id, as long as what comes back lives.
-    fn joins(&self, registry: &str, id: &str, binding: &str) -> Process {
-        let card = format!("http://{}", self.web());
-        let arguments = [
-            "agents",
-            "register",
-            "--keep",
-            "--card",
-            &card,
-            "--id",
-            id,
-            "--binding",
-            binding,
-        ];
-        let program = Program::named("muster").env("MUSTER_REGISTRY_URL", registry);
-        let program = arguments.into_iter().fold(program, Program::arg);
-        program.start()
-    }
+/// Has an agent join over a binding under an id, as long as what comes back lives.
+fn joins(agent: &Stranger, registry: &str, id: &str, binding: &str) -> Process {
+    let card = agent.url();
+    let arguments = [
+        "agents",
+        "register",
+        "--keep",
+        "--card",
+        &card,
+        "--id",
+        id,
+        "--binding",
+        binding,
+    ];
+    let program = Program::named("muster").env("MUSTER_REGISTRY_URL", registry);
+    let program = arguments.into_iter().fold(program, Program::arg);
+    program.start()
 }
 
 /// ProtoJSON of a request that says this.
@@ -243,12 +184,12 @@ fn completed_with(task: &Value, text: &str) {
 
 #[tokio::test]
 async fn an_agent_of_the_official_python_sdk_answers_on_every_binding() {
-    answers_on_every_binding(&Stranger::python().await).await;
+    answers_on_every_binding(&Stranger::start(Sdk::Python).await).await;
 }
 
 #[tokio::test]
 async fn an_agent_of_the_official_javascript_sdk_answers_on_every_binding() {
-    answers_on_every_binding(&Stranger::javascript().await).await;
+    answers_on_every_binding(&Stranger::start(Sdk::JavaScript).await).await;
 }
 
 async fn answers_on_every_binding(agent: &Stranger) {
@@ -256,18 +197,18 @@ async fn answers_on_every_binding(agent: &Stranger) {
     completed_with(&answer.json()["result"]["task"], "one");
     let answer = post(agent.web(), "/rest/message:send", &saying("echo two")).await;
     completed_with(&answer.json()["task"], "two");
-    let task = say_over_grpc(agent.program.url(), "", "echo three").await;
+    let task = say_over_grpc(agent.grpc_url(), "", "echo three").await;
     assert_eq!(task.status.unwrap_or_default().state(), a2a::TaskState::Completed);
 }
 
 #[tokio::test]
 async fn an_agent_of_the_official_python_sdk_is_reached_through_the_router() {
-    is_reached_through_the_router(&Stranger::python().await).await;
+    is_reached_through_the_router(&Stranger::start(Sdk::Python).await).await;
 }
 
 #[tokio::test]
 async fn an_agent_of_the_official_javascript_sdk_is_reached_through_the_router() {
-    is_reached_through_the_router(&Stranger::javascript().await).await;
+    is_reached_through_the_router(&Stranger::start(Sdk::JavaScript).await).await;
 }
 
 async fn is_reached_through_the_router(agent: &Stranger) {
@@ -284,7 +225,7 @@ async fn is_reached_through_the_router(agent: &Stranger) {
         ("by-rpc", "JSONRPC"),
         ("by-rest", "HTTP+JSON"),
     ] {
-        let joined = agent.joins(&dev.url("registry"), id, binding);
+        let joined = joins(agent, &dev.url("registry"), id, binding);
         let card = format!("/{id}/.well-known/agent-card.json");
         wait_for(&format!("the router to know {id}"), PATIENCE, async || {
             let card = http::get(router, &card).await;
@@ -294,41 +235,6 @@ async fn is_reached_through_the_router(agent: &Stranger) {
         serves_every_operation(&dev, router, id).await;
         drop(joined);
     }
-}
-
-#[tokio::test]
-async fn an_agent_of_the_official_python_sdk_is_kept_by_the_registry() {
-    let agent = Stranger::python().await;
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    let dev = Dev::start(directory.path()).await;
-    let router: SocketAddr = address(&dev.url("router"));
-    let card = format!("http://{}", agent.web());
-    let kept = dev
-        .muster(&[
-            "agents", "register", "--card", &card, "--id", "kept", "-o", "json",
-        ])
-        .await
-        .success()
-        .json();
-    assert_eq!(
-        (&kept["binding"], &kept["state"]),
-        (&json!("GRPC"), &json!("present"))
-    );
-    let served = "/kept/.well-known/agent-card.json";
-    wait_for("the router to know it", PATIENCE, async || {
-        let card = http::get(router, served).await;
-        card.is_ok_and(|card| card.status == 200)
-    })
-    .await;
-    serves_every_operation(&dev, router, "kept").await;
-    let listed = dev.muster(&["agents", "kept", "-o", "json"]).await.json();
-    assert_eq!(listed["agents"][0], kept);
-    let forgotten = dev.muster(&["agents", "forget", "--card", &card]).await;
-    assert_eq!(forgotten.code, 0, "{forgotten:?}");
-    wait_for("the router to send it nothing", PATIENCE, async || {
-        dev.muster(&["send", "--agent", "kept", "hello"]).await.code == 5
-    })
-    .await;
 }
 
 /// The address in a URL of a host alone.
@@ -437,8 +343,8 @@ async fn signatures_are_good_on_both_sides(algorithm: &str) {
     }
 
     // An agent whose card nobody has signed does not join.
-    let stranger = Stranger::python().await;
-    let card = format!("http://{}", stranger.web());
+    let stranger = Stranger::start(Sdk::Python).await;
+    let card = stranger.url();
     let refused = dev.muster(&["agents", "register", "--card", &card]).await;
     assert_eq!(refused.code, 2, "{refused:?}");
     assert!(refused.stderr.contains("signatures"), "{refused:?}");

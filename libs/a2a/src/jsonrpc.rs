@@ -40,16 +40,19 @@ pub(crate) async fn answer<S: Service>(service: &S, head: Head, body: &[u8]) -> 
         Ok(Reply {
             answer: Answer::Events(events),
             headers,
-        }) => {
-            let events = sse::respond(events, move |event| {
-                let response = match event {
-                    Ok(result) => JsonRpcResponse::success(id.clone(), result),
-                    Err(status) => JsonRpcResponse::error(id.clone(), error::json_rpc(&status)),
-                };
-                serde_json::to_value(response).unwrap_or_default()
-            });
-            (headers, events).into_response()
-        }
+        }) => match sse::opened(events).await {
+            Ok(events) => {
+                let events = sse::respond(events, move |event| {
+                    let response = match event {
+                        Ok(result) => JsonRpcResponse::success(id.clone(), result),
+                        Err(status) => JsonRpcResponse::error(id.clone(), error::json_rpc(&status)),
+                    };
+                    serde_json::to_value(response).unwrap_or_default()
+                });
+                (headers, events).into_response()
+            }
+            Err(status) => failed(id, &status),
+        },
         Ok(Reply { answer, headers }) => match codec::single(&answer) {
             Ok(result) => (headers, Json(JsonRpcResponse::success(id, result))).into_response(),
             Err(status) => failed(id, &status),

@@ -129,13 +129,16 @@ pub(crate) async fn answer<S: Service>(
         Ok(Reply {
             answer: Answer::Events(events),
             headers,
-        }) => {
-            let events = sse::respond(events, |event| match event {
-                Ok(event) => event,
-                Err(status) => error::http_json(&status).1,
-            });
-            (headers, events).into_response()
-        }
+        }) => match sse::opened(events).await {
+            Ok(events) => {
+                let events = sse::respond(events, |event| match event {
+                    Ok(event) => event,
+                    Err(status) => error::http_json(&status).1,
+                });
+                (headers, events).into_response()
+            }
+            Err(status) => failed(&status),
+        },
         Ok(Reply { answer, headers }) => match body_of(&answer) {
             Ok(body) => {
                 let json = [(header::CONTENT_TYPE, MEDIA_TYPE)];

@@ -102,6 +102,14 @@ impl Bench {
         Driver::of_card(self.binding, &card, address, &base)
     }
 
+    /// What an agent's card is below.
+    pub fn url(&self, persona: Persona) -> String {
+        match self.router {
+            Some(router) => format!("http://{router}/{}", persona.id()),
+            None => format!("http://{}", self.agents[&persona]),
+        }
+    }
+
     /// An agent's card as it is served.
     pub async fn card(&self, persona: Persona, headers: &[(&str, &str)]) -> Response {
         let (address, path) = self.card_place(persona.id());

@@ -32,6 +32,8 @@ pub enum Binding {
 }
 
 impl Binding {
+    pub const ALL: [Self; 3] = [Self::Grpc, Self::JsonRpc, Self::HttpJson];
+
     /// As agent cards name it.
     pub const fn name(self) -> &'static str {
         match self {

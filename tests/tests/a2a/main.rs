@@ -8,6 +8,7 @@
 //! errors.rs           the protocol's errors, as each binding numbers them
 //! puppet.rs           the agent, steered by the text of messages
 //! bench.rs            agents, registry and router, on free ports
+//! official.rs         the official SDKs' clients with the same agents and the same router
 //! stranger.rs         an agent that is none of ours
 //! webhook.rs          where push notifications go to
 //! gaps.rs             what is known not to hold yet
@@ -22,6 +23,7 @@ mod cases;
 mod driver;
 mod errors;
 mod gaps;
+mod official;
 mod puppet;
 mod stranger;
 mod webhook;

@@ -1,4 +1,5 @@
-//! An agent of the SDK that does what the text of a message says, and the signals by which a test steers it.
+//! An agent of the SDK that does what the text of a message says, and the signals by which a test steers it. It does what the agents of the official
+//! SDKs in `tests/interop/` do, and more.
 //!
 //! | text | what it does |
 //! |---|---|
@@ -11,6 +12,7 @@
 //! | `ask` | asks back; the next message completes it |
 //! | `auth` | wants credentials |
 //! | `fail`, `reject` | ends FAILED, REJECTED |
+//! | `release NAME` | lets those of that name go on who wait |
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -157,6 +159,10 @@ impl Agent for Puppet {
                 Ok(Reply::completed("drawn")
                     .data(json!({ "points": 3 }))
                     .artifact(file))
+            }
+            ["release", name] => {
+                self.signals.release(name);
+                Ok(Reply::completed("they go on"))
             }
             ["ask"] => Ok(Reply::input_required("which city?")),
             ["auth"] => Ok(Reply::auth_required("log in at the office")),
