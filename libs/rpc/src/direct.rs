@@ -23,7 +23,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared};
-use h2::client::{Builder, Connection, SendRequest};
+use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
 use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
 use http::{Request, Response, Uri};
 use http_body_util::BodyExt as _;
@@ -110,6 +110,13 @@ enum State {
     Open(Arc<Open>),
 }
 
+/// A call whose head is on its way.
+struct Begun {
+    open: Arc<Open>,
+    answer: ResponseFuture,
+    stream: SendStream<Bytes>,
+}
+
 /// A connection. It ends when nobody holds it any more.
 struct Open {
     requests: SendRequest<Bytes>,
@@ -150,10 +157,33 @@ where
 
     async fn call(self, request: Request<tonic::body::Body>) -> Result<Response<Incoming>, Error> {
         let (head, body) = request.into_parts();
+        let Begun { open, answer, stream } = self.begin(Request::from_parts(head, ())).await?;
+        send(body, stream).await?;
+        taken(open, answer).await
+    }
+
+    /// Makes a call whose body is this one piece.
+    ///
+    /// # Errors
+    /// There is no connection, or it broke; see [`Error`].
+    pub async fn send(&self, request: Request<Bytes>) -> Result<Response<Incoming>, Error> {
+        let (head, piece) = request.into_parts();
+        let Begun {
+            open,
+            answer,
+            mut stream,
+        } = self.begin(Request::from_parts(head, ())).await?;
+        // A peer that wants none of it says why in its answer.
+        let _unwanted = stream.send_data(piece, true);
+        taken(open, answer).await
+    }
+
+    /// Puts a call's head on a connection.
+    async fn begin(&self, head: Request<()>) -> Result<Begun, Error> {
         let mut tries = 0;
         let (open, mut requests) = loop {
             tries += 1;
-            let open = self.open(&head.uri).await?;
+            let open = self.open(head.uri()).await?;
             match open.requests.clone().ready().await {
                 Ok(requests) => break (open, requests),
                 Err(error) => {
@@ -165,16 +195,9 @@ where
             }
         };
         let (answer, stream) = requests
-            .send_request(Request::from_parts(head, ()), false)
+            .send_request(head, false)
             .map_err(|error| Error::Ended(Arc::new(error)))?;
-        send(body, stream).await?;
-        let broke = |error| Error::Broke(Arc::new(error));
-        let answer = answer.await.map_err(broke)?;
-        Ok(answer.map(|stream| Incoming {
-            stream,
-            is_in_trailers: false,
-            _open: open,
-        }))
+        Ok(Begun { open, answer, stream })
     }
 
     /// The connection, which is made where there is none.
@@ -317,6 +340,16 @@ async fn send(mut body: tonic::body::Body, mut stream: SendStream<Bytes>) -> Res
     }
     let _unwanted = stream.send_data(last.unwrap_or_default(), true);
     Ok(())
+}
+
+/// The answer, once its head is there.
+async fn taken(open: Arc<Open>, answer: ResponseFuture) -> Result<Response<Incoming>, Error> {
+    let answer = answer.await.map_err(|error| Error::Broke(Arc::new(error)))?;
+    Ok(answer.map(|stream| Incoming {
+        stream,
+        is_in_trailers: false,
+        _open: open,
+    }))
 }
 
 /// The body of an answer.

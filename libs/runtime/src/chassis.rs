@@ -30,7 +30,7 @@ use tonic_health::server::HealthReporter;
 use crate::admin::Admin;
 use crate::clock::{SharedClock, SystemClock};
 use crate::health::{self, Health, Question};
-use crate::http::{Contract, Layers, Requests, fallback, not_yet, serve};
+use crate::http::{Answers, Contract, Layers, Requests, fallback, not_yet, serve};
 use crate::machine::{self, Blocking};
 use crate::metrics::{Definition, Metrics};
 use crate::tasks::{Ended, Tasks, panic_message};
@@ -278,7 +278,7 @@ impl Chassis {
         if let Some(upkeep) = self.gate.upkeep() {
             self.tasks.spawn("audit log", upkeep);
         }
-        let (grpc_health, router) = self.router(surface)?;
+        let (grpc_health, answers) = self.answers(surface)?;
         // Before the first connection: tonic says SERVING for the empty name from the start.
         grpc_health.tell(ServingStatus::NotServing).await;
         self.tasks.spawn("metrics upkeep", upkeep(self.metrics.clone()));
@@ -308,7 +308,7 @@ impl Chassis {
 
         let outcome = {
             let (tell, name) = (tell_health(self.health.clone(), grpc_health), self.name);
-            let work = self.until_drained(data, router);
+            let work = self.until_drained(data, answers);
             tokio::pin!(work);
             tokio::select! {
                 outcome = &mut work => outcome,
@@ -327,8 +327,8 @@ impl Chassis {
         outcome
     }
 
-    /// The data port's routes, and who tells `grpc.health.v1`.
-    fn router(&self, surface: Surface) -> Result<(GrpcHealth, Router), Error> {
+    /// What answers on the data port, and who tells `grpc.health.v1`.
+    pub(crate) fn answers(&self, surface: Surface) -> Result<(GrpcHealth, Answers), Error> {
         let requests = Requests::new(self.metrics.clone(), Arc::clone(&self.clock), self.name);
         let surface = surface.grpc(AdminServiceServer::new(Admin {
             requests: requests.clone(),
@@ -354,7 +354,7 @@ impl Chassis {
         let v1alpha = reflection().build_v1alpha().map_err(broken)?;
 
         let (services, descriptor_set) = (surface.services.clone(), surface.descriptor_set);
-        let (mut routes, http) = surface.into_parts();
+        let (mut routes, http, direct) = surface.into_parts();
         routes
             .add_service(health_service)
             .add_service(v1)
@@ -376,44 +376,41 @@ impl Chassis {
                 "{path} has no policy; say in the table of `trust::policy` who may call it"
             )));
         }
+        let methods = contract.served().filter_map(|path| {
+            let (service, _) = path.strip_prefix('/')?.split_once('/')?;
+            let (_, service) = direct.iter().find(|(name, _)| *name == service)?;
+            Some((path.to_owned(), Arc::clone(service)))
+        });
+        let methods = methods.collect();
         let layers = Arc::new(Layers::new(
             requests,
             self.tracer.clone(),
             Arc::clone(&self.clock),
             contract,
             transcoder,
-            Arc::clone(&self.gate),
+            (entrance, Arc::clone(&self.gate)),
             &self.server,
         ));
-        let router = grpc
+        let routes = grpc
             .merge(http)
             .fallback(fallback)
-            .layer(axum::extract::DefaultBodyLimit::disable()) // `Layers::plain` bounds every body
-            .layer(axum::middleware::from_fn_with_state(
-                Arc::clone(&layers),
-                Layers::plain,
-            ))
-            .layer(axum::middleware::from_fn_with_state(
-                Arc::clone(&layers),
-                Layers::admit,
-            ))
-            .layer(axum::middleware::from_fn_with_state(entrance, Entrance::pass))
-            .layer(axum::middleware::from_fn_with_state(layers, Layers::guard));
-        Ok((GrpcHealth { reporter, services }, router))
+            .layer(axum::extract::DefaultBodyLimit::disable()); // the layers bound every body
+        let answers = Answers::new(&layers, routes, methods);
+        Ok((GrpcHealth { reporter, services }, answers))
     }
 
     /// Serves the data port to the end of its drain, and sees the essential tasks to their end.
     async fn until_drained(
         &mut self,
         listener: tokio::net::TcpListener,
-        router: Router,
+        answers: Answers,
     ) -> Result<(), Error> {
         let hooks = std::mem::take(&mut self.hooks);
         let (server, shutdown, name) = (self.server.clone(), self.shutdown.clone(), self.name);
         let (stop_accepting, cut_off) = (Shutdown::new(), Shutdown::new());
         let serving = serve(
             listener,
-            router,
+            answers,
             &server,
             self.trust.handshakes(Meters::new(self.metrics.clone())),
             &stop_accepting,
@@ -493,7 +490,7 @@ async fn run_hooks(hooks: Vec<(String, Hook)>, deadline: Instant) {
     }
 }
 
-struct GrpcHealth {
+pub(crate) struct GrpcHealth {
     reporter: HealthReporter,
     services: Vec<&'static str>,
 }

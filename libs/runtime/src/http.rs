@@ -6,14 +6,16 @@ mod arrival;
 mod beginning;
 mod body;
 mod contract;
+mod express;
 mod idle;
 mod layers;
 mod named;
 mod requests;
 
 pub(crate) use accept::serve;
-pub(crate) use answers::{GRPC_STATUS, fallback, is_grpc, not_yet};
+pub(crate) use answers::{GRPC_STATUS, fallback, not_yet};
 pub(crate) use body::http_status;
 pub(crate) use contract::Contract;
+pub(crate) use express::Answers;
 pub(crate) use layers::Layers;
 pub(crate) use requests::{Requests, error_type};

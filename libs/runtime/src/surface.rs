@@ -2,18 +2,26 @@
 //! `google.api.http` rules, and HTTP routes of its own, which go before the rules.
 
 use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
 
 use axum::Router;
+use axum::response::{IntoResponse as _, Response};
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::service::{Routes, RoutesBuilder};
-use tower::Service;
+use tower::{Service, ServiceExt as _};
+
+/// A gRPC service whose type is forgotten.
+pub(crate) type Grpc =
+    Arc<dyn Fn(http::Request<Body>) -> Pin<Box<dyn Future<Output = Response> + Send>> + Send + Sync>;
 
 /// gRPC services and HTTP routes, with the contract for reflection.
 pub struct Surface {
     pub(crate) descriptor_set: &'static [u8],
     pub(crate) services: Vec<&'static str>,
     pub(crate) is_behind_router: bool,
+    direct: Vec<(&'static str, Grpc)>,
     routes: RoutesBuilder,
     http: Router,
 }
@@ -26,6 +34,7 @@ impl Surface {
             descriptor_set,
             services: Vec::new(),
             is_behind_router: false,
+            direct: Vec::new(),
             routes: Routes::builder(),
             http: Router::new(),
         }
@@ -41,6 +50,15 @@ impl Surface {
         S::Future: Send + 'static,
     {
         self.services.push(S::NAME);
+        let direct = service.clone();
+        let direct = move |request| -> Pin<Box<dyn Future<Output = Response> + Send>> {
+            let answer = direct.clone().oneshot(request);
+            Box::pin(async move {
+                let answer = answer.await.unwrap_or_else(|never| match never {});
+                answer.into_response()
+            })
+        };
+        self.direct.push((S::NAME, Arc::new(direct)));
         self.routes.add_service(service);
         self
     }
@@ -60,7 +78,8 @@ impl Surface {
         self
     }
 
-    pub(crate) fn into_parts(self) -> (RoutesBuilder, Router) {
-        (self.routes, self.http)
+    /// The gRPC services as routes, the HTTP routes, and the gRPC services by name.
+    pub(crate) fn into_parts(self) -> (RoutesBuilder, Router, Vec<(&'static str, Grpc)>) {
+        (self.routes, self.http, self.direct)
     }
 }

@@ -13,11 +13,12 @@ use muster_a2a::{Answer, ProtocolError, Request as Call};
 use muster_api::a2a;
 use prost::Message;
 use std::time::Duration;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status};
 
 use crate::call::VERSION;
 use crate::codec::Pieces;
 use crate::forward::Failure;
+use crate::frame::Messages;
 use crate::operation::Method;
 
 /// Parameters in the query of a call, which travel with it as an extension; they may be secret.
@@ -27,7 +28,7 @@ pub struct Query(pub Vec<(String, String)>);
 /// What an agent streams, whatever carries it.
 pub enum Inbound {
     /// gRPC.
-    Grpc(Box<Streaming<Bytes>>),
+    Grpc(Box<Messages>),
     /// JSON-RPC or HTTP+JSON.
     Json(BoxStream<'static, Result<Bytes, Status>>),
 }

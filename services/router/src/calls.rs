@@ -31,24 +31,23 @@ pub struct Calls {
 impl Calls {
     /// Counts a call of an agent; empty: it reached none.
     pub fn count(&self, agent: &str, binding: Binding, is_well: bool) {
+        let add = |row: &mut [Counted; Binding::ALL.len()]| {
+            if let Some(counted) = row.get_mut(binding as usize) {
+                let count = if is_well {
+                    &mut counted.succeeded
+                } else {
+                    &mut counted.failed
+                };
+                *count += 1;
+            }
+        };
         let mut rows = self.rows.lock();
-        let agent = if rows.len() >= ROWS && !rows.contains_key(agent) {
-            ""
-        } else {
-            agent
-        };
-        // The name is copied for newcomers only: this is done for every call.
-        if !rows.contains_key(agent) {
-            rows.insert(agent.to_owned(), Default::default());
+        // This is done for every call: one look, and a copy of the name for newcomers only.
+        if let Some(row) = rows.get_mut(agent) {
+            return add(row);
         }
-        let Some(counted) = rows.get_mut(agent).and_then(|row| row.get_mut(binding as usize)) else {
-            return;
-        };
-        if is_well {
-            counted.succeeded += 1;
-        } else {
-            counted.failed += 1;
-        }
+        let agent = if rows.len() >= ROWS { "" } else { agent };
+        add(rows.entry(agent.to_owned()).or_default());
     }
 
     /// All rows, by agent and binding.

@@ -2,7 +2,10 @@
 
 use bytes::{Buf as _, BufMut as _, Bytes};
 use tonic::Status;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+
+/// From so many bytes on, events that are there at once are no longer put together.
+const MOST_TOGETHER: usize = 32 << 10;
 
 /// Passes messages on without decoding them.
 #[derive(Debug, Clone, Copy, Default)]
@@ -54,9 +57,19 @@ impl Codec for Passing {
     }
 }
 
+/// Buffers of tonic's are as large as what is in them: what is passed on is there before it is encoded, and comes in pieces whose
+/// length is known.
+fn buffers() -> BufferSettings {
+    BufferSettings::new(0, MOST_TOGETHER)
+}
+
 impl Encoder for Passing {
     type Item = Pieces;
     type Error = Status;
+
+    fn buffer_settings(&self) -> BufferSettings {
+        buffers()
+    }
 
     fn encode(&mut self, message: Pieces, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
         buffer.reserve(message.len());
@@ -70,6 +83,10 @@ impl Encoder for Passing {
 impl Decoder for Passing {
     type Item = Bytes;
     type Error = Status;
+
+    fn buffer_settings(&self) -> BufferSettings {
+        buffers()
+    }
 
     /// The bytes are split off the buffer that they came in.
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {

@@ -174,6 +174,7 @@ impl<A> Window<A> {
             key: Arc::clone(key),
             sender,
             before,
+            has_answered: false,
         }))
     }
 
@@ -237,6 +238,8 @@ pub struct Lead<A> {
     sender: Arc<Sender<A>>,
     /// Where an earlier call lost sight of the message.
     before: Option<Lost>,
+    /// Whether an answer is kept, so that nothing is left to do when this goes.
+    has_answered: bool,
 }
 
 impl<A> Lead<A> {
@@ -252,8 +255,9 @@ impl<A> Lead<A> {
     }
 
     /// The work is done: keeps an answer of that many bytes and passes it, or the error, to those who wait.
-    pub fn report(self, outcome: Outcome<A>, bytes: usize, now: Duration) {
+    pub fn report(mut self, outcome: Outcome<A>, bytes: usize, now: Duration) {
         if let Ok(answer) = &outcome {
+            self.has_answered = true;
             let mut state = self.window.state.lock();
             let stage = Stage::Answered {
                 answer: Arc::clone(answer),
@@ -268,6 +272,9 @@ impl<A> Lead<A> {
 
 impl<A> Drop for Lead<A> {
     fn drop(&mut self) {
+        if self.has_answered {
+            return;
+        }
         let mut state = self.window.state.lock();
         let own = Arc::downgrade(&self.sender);
         let unanswered = state

@@ -1,8 +1,8 @@
 //! The gRPC face: A2A's service and the router's own, and the only map from errors to statuses.
 //!
-//! A2A's service is not the generated one, which decodes each message and encodes it again: [`A2a`] passes on the bytes. The
-//! rest of tonic's server stays as it is: framing, limits, metadata, statuses. Compression is refused, as before, so that what
-//! comes in is what goes out.
+//! A2A's service is not the generated one, which decodes each message and encodes it again: [`A2a`] passes on the bytes. What comes
+//! simply is taken and answered without tonic's server ([`frame`]); everything else, and all refusals, are tonic's: framing, limits,
+//! metadata, statuses. Compression is refused, so that what comes in is what goes out.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -13,6 +13,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
+use http::{HeaderMap, HeaderValue};
 use muster_a2a::ProtocolError;
 use muster_api::a2a;
 use muster_api::error::{Error as ApiError, Reason};
@@ -22,7 +23,7 @@ use muster_api::router::{GetStatusRequest, GetStatusResponse};
 use muster_runtime::trust::Access;
 use prost_types::Struct;
 use tonic::body::Body;
-use tonic::metadata::{AsciiMetadataValue, MetadataMap};
+use tonic::metadata::MetadataMap;
 use tonic::server::{Grpc, NamedService};
 use tonic::{Request, Response, Status};
 use tower::Service;
@@ -32,6 +33,7 @@ use crate::calls;
 use crate::codec::{Passing, Pieces};
 use crate::error::Error;
 use crate::forward::{EncodedEvents, Forwarder, Reply};
+use crate::frame;
 use crate::inbox::Inbox;
 use crate::metrics::Binding;
 use crate::operation::{About, Method};
@@ -73,34 +75,64 @@ impl A2a {
     }
 
     async fn serve(self, method: &'static Method, request: http::Request<Body>) -> http::Response<Body> {
+        let (mut head, body) = request.into_parts();
+        let (message, trailers) = match frame::take(&head.headers, body, self.limit).await {
+            Ok(taken) => taken,
+            Err(body) => {
+                let request = http::Request::from_parts(head, body);
+                return Box::pin(self.serve_by_tonic(method, request)).await;
+            }
+        };
+        head.headers.extend(trailers.into_iter().flatten());
+        let asked = Taken {
+            headers: head.headers,
+            access: Access::in_extensions(&head.extensions),
+            message,
+        };
+        let answer = if method.is_streamed {
+            let answer = self.stream(method, asked).await;
+            answer.map(|(headers, events)| frame::stream(headers, events))
+        } else {
+            let answer = self.single(method, asked).await;
+            answer.and_then(|(headers, message)| frame::answer(headers, &message))
+        };
+        answer.unwrap_or_else(Status::into_http)
+    }
+
+    async fn serve_by_tonic(
+        self,
+        method: &'static Method,
+        request: http::Request<Body>,
+    ) -> http::Response<Body> {
         let mut grpc = Grpc::new(Passing)
             .max_decoding_message_size(self.limit)
             .max_encoding_message_size(usize::MAX);
         if method.is_streamed {
-            let stream = tower::service_fn(|request| self.stream(method, request));
+            let stream = tower::service_fn(|request| {
+                let answer = self.stream(method, Taken::from(request));
+                async { answer.await.map(with_headers) }
+            });
             grpc.server_streaming(stream, request).await
         } else {
-            let single = tower::service_fn(|request| self.single(method, request));
+            let single = tower::service_fn(|request| {
+                let answer = self.single(method, Taken::from(request));
+                async { answer.await.map(with_headers) }
+            });
             grpc.unary(single, request).await
         }
     }
 
-    async fn single(
-        &self,
-        method: &'static Method,
-        request: Request<Bytes>,
-    ) -> Result<Response<Pieces>, Status> {
+    async fn single(&self, method: &'static Method, taken: Taken) -> Result<(HeaderMap, Pieces), Status> {
         let mut target = None;
         let outcome = async {
-            let (metadata, extensions, bytes) = request.into_parts();
-            let access = Access::in_extensions(&extensions);
+            let access = taken.access.clone();
             self.forwarder.charge(&Who::of(&access)).await?;
             if method.about == About::Message {
-                let (call, sent) = self.read_message(metadata, access, bytes)?;
+                let (call, sent) = self.read_message(taken)?;
                 target.clone_from(&call.target);
                 self.forwarder.send(call, sent).await
             } else {
-                let (call, asked) = self.read(method, metadata, access, bytes)?;
+                let (call, asked) = self.read(method, taken)?;
                 target.clone_from(&call.target);
                 self.forwarder.ask(method, &call, asked).await
             }
@@ -112,19 +144,18 @@ impl A2a {
     async fn stream(
         &self,
         method: &'static Method,
-        request: Request<Bytes>,
-    ) -> Result<Response<EventStream>, Status> {
+        taken: Taken,
+    ) -> Result<(HeaderMap, EventStream), Status> {
         let mut target = None;
         let outcome = async {
-            let (metadata, extensions, bytes) = request.into_parts();
-            let access = Access::in_extensions(&extensions);
+            let access = taken.access.clone();
             self.forwarder.charge(&Who::of(&access)).await?;
             if method.about == About::Message {
-                let (call, sent) = self.read_message(metadata, access, bytes)?;
+                let (call, sent) = self.read_message(taken)?;
                 target.clone_from(&call.target);
                 self.forwarder.send_and_follow(&call, sent).await
             } else {
-                let (call, asked) = self.read(method, metadata, access, bytes)?;
+                let (call, asked) = self.read(method, taken)?;
                 target.clone_from(&call.target);
                 self.forwarder.follow(method, &call, asked).await
             }
@@ -138,31 +169,28 @@ impl A2a {
     }
 
     /// What a request to send a message says in and around it.
-    fn read_message(
-        &self,
-        metadata: MetadataMap,
-        access: Access,
-        bytes: Bytes,
-    ) -> Result<(Call, Sent), Error> {
-        let sent = Sent::read(bytes)?;
+    fn read_message(&self, taken: Taken) -> Result<(Call, Sent), Error> {
+        let Taken {
+            headers,
+            access,
+            message,
+        } = taken;
+        let sent = Sent::read(message)?;
         let routing = sent.routing.as_deref();
         let now = self.forwarder.parts().clock.monotonic();
-        let headers = metadata.into_headers();
         let call = Call::read_encoded(&headers, sent.encoded.tenant(), routing, access, now)?;
         Ok((call, sent))
     }
 
     /// The same of another request, which carries no routing.
-    fn read(
-        &self,
-        method: &'static Method,
-        metadata: MetadataMap,
-        access: Access,
-        bytes: Bytes,
-    ) -> Result<(Call, Asked), Error> {
-        let asked = Asked::read(method, bytes)?;
+    fn read(&self, method: &'static Method, taken: Taken) -> Result<(Call, Asked), Error> {
+        let Taken {
+            headers,
+            access,
+            message,
+        } = taken;
+        let asked = Asked::read(method, message)?;
         let now = self.forwarder.parts().clock.monotonic();
-        let headers = metadata.into_headers();
         let call = Call::read_encoded(&headers, asked.encoded.tenant(), None, access, now)?;
         Ok((call, asked))
     }
@@ -172,7 +200,7 @@ impl A2a {
         outcome: Result<Reply<M>, Error>,
         target: Option<&Target>,
         convert: impl FnOnce(M) -> N,
-    ) -> Result<Response<N>, Status> {
+    ) -> Result<(HeaderMap, N), Status> {
         let meters = &self.forwarder.parts().meters;
         let reply = outcome.map_err(|error| {
             let agent = calls::blamed(&self.forwarder.parts().view.read(), &error, target);
@@ -183,14 +211,37 @@ impl A2a {
         })?;
         meters.outcome(Binding::Grpc, None);
         meters.called(Binding::Grpc, &reply.instance.agent, true);
-        let mut response = Response::new(convert(reply.message));
-        *response.metadata_mut() = MetadataMap::from_headers(reply.extensions);
+        let mut headers = reply.extensions;
         // Instance ids are UUIDs; one that is no ASCII cannot be told.
-        if let Ok(instance) = AsciiMetadataValue::try_from(reply.instance.instance.as_str()) {
-            response.metadata_mut().insert(INSTANCE_METADATA, instance);
+        if let Ok(instance) = HeaderValue::from_str(reply.instance.instance.as_str()) {
+            headers.insert(INSTANCE_METADATA, instance);
         }
-        Ok(response)
+        Ok((headers, convert(reply.message)))
     }
+}
+
+/// A request that has come in.
+struct Taken {
+    headers: HeaderMap,
+    access: Access,
+    message: Bytes,
+}
+
+impl From<Request<Bytes>> for Taken {
+    fn from(request: Request<Bytes>) -> Self {
+        let (metadata, extensions, message) = request.into_parts();
+        Self {
+            headers: metadata.into_headers(),
+            access: Access::in_extensions(&extensions),
+            message,
+        }
+    }
+}
+
+fn with_headers<T>((headers, message): (HeaderMap, T)) -> Response<T> {
+    let mut response = Response::new(message);
+    *response.metadata_mut() = MetadataMap::from_headers(headers);
+    response
 }
 
 type EventStream = BoxStream<'static, Result<Pieces, Status>>;

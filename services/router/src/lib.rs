@@ -25,6 +25,7 @@ pub mod error;
 pub mod fleet;
 pub mod flow;
 pub mod forward;
+pub mod frame;
 pub mod grpc;
 pub mod http;
 pub mod inbox;

@@ -28,7 +28,6 @@ use muster_runtime::trust::Trust;
 use muster_runtime::workers;
 use parking_lot::{Mutex, RwLock};
 use tokio_util::sync::CancellationToken;
-use tonic::client::Grpc;
 
 use crate::balance::Candidate;
 use crate::fleet::instance::Availability;
@@ -135,9 +134,9 @@ impl Link {
         self.bridge.as_ref()
     }
 
-    /// A connection for the next call; it connects when it is first used.
+    /// A connection for the next call, which connects when it is first used; and what the call is addressed to.
     #[must_use]
-    pub fn client(&self) -> Grpc<Direct> {
+    pub fn way(&self) -> (&Direct, &Uri) {
         let calls = self.in_flight() as usize;
         let channels = self.ways.here();
         let used = (1 + calls / CALLS_PER_CONNECTION).min(channels.len());
@@ -146,7 +145,7 @@ impl Link {
         } else {
             0
         };
-        Grpc::with_origin(channels[turn].clone(), self.origin.clone())
+        (&channels[turn], &self.origin)
     }
 
     /// How many calls are with the instance now.
@@ -553,7 +552,7 @@ mod tests {
         let link = links.to(&Instance::example("weather", "w1", &["s"]), Duration::ZERO);
         let turns = || {
             let before = link.turn.load(Ordering::Relaxed);
-            let _client = link.client();
+            let _way = link.way();
             link.turn.load(Ordering::Relaxed) - before
         };
         let mut flights: Vec<_> = (1..CALLS_PER_CONNECTION)

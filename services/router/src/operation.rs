@@ -8,16 +8,14 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::uri::PathAndQuery;
 use muster_a2a::client::Client;
 use muster_api::a2a;
-use muster_rpc::channel::Direct;
 use prost::Message;
-use tonic::client::Grpc;
 use tonic::{Request, Response, Status};
 
 use crate::bridge::{self, Inbound, Unanswered};
-use crate::codec::{Passing, Pieces};
+use crate::codec::Pieces;
+use crate::frame::Peer;
 
 /// One operation, without its types.
 #[derive(Debug, PartialEq, Eq)]
@@ -73,7 +71,7 @@ pub trait Answer: Sized + Send + 'static {
 
     /// Makes the call over gRPC.
     fn fetch(
-        client: Grpc<Direct>,
+        peer: Peer<'_>,
         request: Request<Pieces>,
         method: &'static Method,
     ) -> impl Future<Output = Result<Response<Self>, Status>> + Send;
@@ -91,13 +89,11 @@ impl Answer for Bytes {
     const TIMED: bool = true;
 
     async fn fetch(
-        mut client: Grpc<Direct>,
+        peer: Peer<'_>,
         request: Request<Pieces>,
         method: &'static Method,
     ) -> Result<Response<Self>, Status> {
-        client
-            .unary(request, PathAndQuery::from_static(method.path), Passing)
-            .await
+        peer.ask(request, method).await
     }
 
     async fn bridge(
@@ -114,13 +110,11 @@ impl Answer for Inbound {
     const TIMED: bool = false;
 
     async fn fetch(
-        mut client: Grpc<Direct>,
+        peer: Peer<'_>,
         request: Request<Pieces>,
         method: &'static Method,
     ) -> Result<Response<Self>, Status> {
-        let response = client
-            .server_streaming(request, PathAndQuery::from_static(method.path), Passing)
-            .await?;
+        let response = peer.follow(request, method).await?;
         Ok(response.map(|stream| Self::Grpc(Box::new(stream))))
     }
 

@@ -109,6 +109,29 @@ async fn many_calls_at_once_share_a_connection_and_each_gets_its_answer_and_trai
 }
 
 #[tokio::test]
+async fn a_call_of_one_piece_gets_its_answer_and_is_reset_when_it_is_given_up() {
+    let mut peer = peer(usize::MAX).await;
+    let way = way();
+    let piece = || Request::post(peer.uri.clone()).body(Bytes::from("x")).unwrap();
+    let (first, second) = (piece(), piece());
+    let (answer, ()) = tokio::join!(way.send(first), async {
+        echo(peer.calls.recv().await.unwrap()).await;
+    });
+    assert_eq!(
+        answer.unwrap().into_body().collect().await.unwrap().to_bytes(),
+        "x"
+    );
+    let mut call = Box::pin(way.send(second));
+    let (_request, mut answer) = tokio::select! {
+        _ = &mut call => panic!("nobody answers"),
+        taken = peer.calls.recv() => taken.unwrap(),
+    };
+    drop(call);
+    let reset = poll_fn(|context| answer.poll_reset(context)).await;
+    assert_eq!(reset.unwrap(), Reason::CANCEL);
+}
+
+#[tokio::test]
 async fn a_call_after_a_goodbye_goes_to_a_new_connection() {
     let mut peer = peer(1).await;
     let way = way();

@@ -8,7 +8,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -19,11 +18,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinSet};
-use tower::ServiceExt as _;
 
+use super::Answers;
 use super::arrival::Arrivals;
 use super::beginning::Beginning;
 use super::idle::{self, Activity};
+use crate::trust::token::Familiar;
 use crate::trust::{Handshakes, Peer};
 use crate::workers::Workers;
 use crate::{Shutdown, server};
@@ -41,12 +41,13 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// connections were cut. Each begins with a handshake, where there are to be any.
 pub(crate) async fn serve(
     listener: TcpListener,
-    router: Router,
+    answers: impl Into<Answers>,
     config: &server::Config,
     handshakes: Option<Handshakes>,
     shutdown: &Shutdown,
     drain: impl Future<Output = ()>,
 ) -> usize {
+    let answers = answers.into();
     let builder = Arc::new(protocol(config));
     let (head_timeout, idle_timeout) = (config.head_timeout(), config.idle_timeout());
     let places = Arc::new(Semaphore::new(config.max_connections));
@@ -71,7 +72,7 @@ pub(crate) async fn serve(
         };
         let connection = Connection {
             builder: Arc::clone(&builder),
-            router: router.clone(),
+            answers: answers.clone(),
             head_timeout,
             idle_timeout,
             stop: shutdown.clone(),
@@ -146,7 +147,7 @@ fn moved_here(stream: TcpStream, has_moved: bool) -> Option<TcpStream> {
 /// What serves one connection.
 struct Connection {
     builder: Arc<Builder<TokioExecutor>>,
-    router: Router,
+    answers: Answers,
     head_timeout: Duration,
     idle_timeout: Duration,
     /// When it is to finish.
@@ -159,22 +160,19 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let router = self.router;
+        let answers = self.answers;
+        let familiar = Arc::new(Familiar::default());
         let activity = Arc::new(Activity::default());
         let requests = Arc::clone(&activity);
-        let service =
-            TowerToHyperService::new(tower::service_fn(move |mut request: hyper::Request<Incoming>| {
-                let router = router.clone();
+        let service = TowerToHyperService::new(tower::service_fn(
+            move |mut request: hyper::Request<Incoming>| {
                 let under_way = requests.begin();
                 request.extensions_mut().insert(peer.clone());
-                async move {
-                    let answer = router
-                        .oneshot(request.map(axum::body::Body::new))
-                        .await
-                        .unwrap_or_else(|never| match never {});
-                    Ok::<_, Infallible>(answer.map(|body| idle::Answer::new(body, under_way)))
-                }
-            }));
+                request.extensions_mut().insert(Arc::clone(&familiar));
+                let answer = answers.answer(request.map(axum::body::Body::new));
+                async move { Ok::<_, Infallible>(answer.await.map(|body| idle::Answer::new(body, under_way))) }
+            },
+        ));
         let stream = Beginning::within(self.head_timeout, Gathered::new(stream));
         let connection = self
             .builder

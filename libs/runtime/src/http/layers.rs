@@ -1,5 +1,10 @@
-//! What every request on the data port goes through: a panic stays in its request, each is counted, and what is
-//! not gRPC is bounded and refused as JSON.
+//! What every request on the data port goes through: a panic stays in its request, each is counted, who may not is not let through,
+//! and what is not gRPC is bounded and refused as JSON.
+//!
+//! All of that is one function ([`Layers::pass`]), around whatever answers. A method of the contract is answered by its service at once
+//! ([`super::express`]), everything else by the routes; both go through this function, so that there is nothing that one of the two ways
+//! checks or counts and the other does not. Rejected: a middleware for each of these things around the routes alone. Each of them copies
+//! the services below it for every request, and the express way would have to repeat what they do.
 //!
 //! What is gRPC is decided by the path for the bounds, so that a content type does not get around them.
 
@@ -9,20 +14,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{MatchedPath, Request, State};
-use axum::middleware::Next;
+use axum::extract::{MatchedPath, Request};
 use axum::response::Response;
 use futures::FutureExt as _;
 use http::{StatusCode, header};
 
 use super::body::{Later, Watched, ending_of, limited, timed};
+use super::contract::{Contract, Method};
 use super::requests::{Count, Ending, Requests};
-use super::{Contract, answers, named};
+use super::{answers, named};
 use crate::clock::SharedClock;
 use crate::server::Config;
 use crate::tasks::panic_message;
 use crate::trace::{FutureExt as _, Kind, Span, Tracer};
 use crate::transcode::{Found, Transcoder};
+use crate::trust::entrance::Entrance;
 use crate::trust::gate::{Asked, Gate};
 use crate::trust::policy::{self, Need, Record, Rule};
 
@@ -33,13 +39,14 @@ const UNTRACED: [&str; 3] = [
     "/muster.registry.v1.RegistryService/Heartbeat",
 ];
 
-/// What the layers need. One for all requests: each of them holds it three times.
+/// What the layers need. One for all requests.
 pub(crate) struct Layers {
     requests: Requests,
     tracer: Tracer,
     clock: SharedClock,
     contract: Contract,
     transcoder: Transcoder,
+    entrance: Entrance,
     gate: Arc<Gate>,
     max_body_bytes: usize,
     max_message_bytes: usize,
@@ -53,7 +60,7 @@ impl Layers {
         clock: SharedClock,
         contract: Contract,
         transcoder: Transcoder,
-        gate: Arc<Gate>,
+        (entrance, gate): (Entrance, Arc<Gate>),
         server: &Config,
     ) -> Self {
         Self {
@@ -62,6 +69,7 @@ impl Layers {
             clock,
             contract,
             transcoder,
+            entrance,
             gate,
             max_body_bytes: server.max_body_bytes(),
             max_message_bytes: server.max_message_bytes,
@@ -69,19 +77,29 @@ impl Layers {
         }
     }
 
-    /// The outermost middleware: catches and counts. The duration is until the head, the count of a gRPC request
-    /// when its status is known.
-    pub(crate) async fn guard(State(layers): State<Arc<Self>>, request: Request, next: Next) -> Response {
+    /// The outermost: catches and counts. The duration is until the head, the count of a gRPC request when its status is known.
+    ///
+    /// `answer` is what answers whoever is let through.
+    pub(crate) async fn pass<F>(&self, request: Request, answer: impl FnOnce(Request) -> F) -> Response
+    where
+        F: Future<Output = Response>,
+    {
         let grpc = answers::is_grpc(request.headers());
         let method = method_label(request.method());
-        let route = layers.requests.route(method, &layers.endpoint(&request));
-        let before = layers.clock.monotonic();
-        let span = if layers.tracer.is_on() && !UNTRACED.contains(&&*route.endpoint) {
-            layers.span(&request, method, &route.endpoint, grpc)
+        let known = self.contract.method(request.uri().path());
+        let route = match known {
+            Some(known) if method == "POST" => {
+                known.posted(|| self.requests.route(method, request.uri().path()))
+            }
+            _ => self.requests.route(method, &self.endpoint(&request)),
+        };
+        let before = self.clock.monotonic();
+        let span = if self.tracer.is_on() && !UNTRACED.contains(&&*route.endpoint) {
+            self.span(&request, method, &route.endpoint, grpc)
         } else {
             Span::default()
         };
-        let answer = AssertUnwindSafe(next.run(request));
+        let answer = AssertUnwindSafe(self.admitted(request, known, grpc, answer));
         let outcome = match span.context() {
             None => answer.catch_unwind().await,
             // On the heap, so that who does not trace does not carry it.
@@ -92,11 +110,11 @@ impl Layers {
             Err(panic) => {
                 let reason = panic_message(panic.as_ref());
                 tracing::error!(endpoint = &*route.endpoint, reason, "a request panicked");
-                layers.requests.panicked();
+                self.requests.panicked();
                 answers::panicked(grpc)
             }
         };
-        route.answered(layers.clock.monotonic().saturating_sub(before), &span);
+        route.answered(self.clock.monotonic().saturating_sub(before), &span);
 
         let (head, body) = response.into_parts();
         let known = if grpc && head.status == StatusCode::OK {
@@ -138,17 +156,29 @@ impl Layers {
     }
 
     /// The middle one: lets through who may, and knows who it is.
-    pub(crate) async fn admit(State(layers): State<Arc<Self>>, request: Request, next: Next) -> Response {
-        let (rule, action) = layers.rule(&request);
-        let grpc = answers::is_grpc(request.headers());
-        let (request, object) = layers.about(request, rule, &action, grpc).await;
+    async fn admitted<F>(
+        &self,
+        request: Request,
+        known: Option<&Method>,
+        grpc: bool,
+        answer: impl FnOnce(Request) -> F,
+    ) -> Response
+    where
+        F: Future<Output = Response>,
+    {
+        let request = match self.entrance.admit(request, grpc) {
+            Ok(request) => request,
+            Err(response) => return *response,
+        };
+        let (rule, action) = self.rule(&request, known);
+        let (request, object) = self.about(request, rule, &action, grpc).await;
         let asked = Asked {
             rule,
             action: &action,
             object: &object,
         };
-        match layers.gate.admit(request, asked, grpc).await {
-            Ok(request) => next.run(request).await,
+        match self.gate.admit(request, asked, grpc).await {
+            Ok(request) => self.plain(request, answer).await,
             Err(response) => *response,
         }
     }
@@ -171,8 +201,11 @@ impl Layers {
     }
 
     /// What the request needs, and what it is called in the audit log.
-    fn rule(&self, request: &Request) -> (Rule, String) {
+    fn rule(&self, request: &Request, known: Option<&Method>) -> (Rule, String) {
         let (method, path) = (request.method(), request.uri().path());
+        if let Some(known) = known.filter(|known| known.is_served) {
+            return (known.rule, path.to_owned());
+        }
         if self.contract.serves(path) {
             let rule = policy::of_method(path).unwrap_or(policy::DEFAULT);
             return (rule, path.to_owned());
@@ -200,21 +233,32 @@ impl Layers {
         }
     }
 
-    /// The inner middleware: bounds the bodies of plain HTTP and gives refusals that have none of their own a JSON
-    /// body; keeps everything but gRPC away from the gRPC services.
-    pub(crate) async fn plain(State(layers): State<Arc<Self>>, request: Request, next: Next) -> Response {
-        let request = timed(request, layers.body_timeout);
+    /// The innermost: bounds the bodies of plain HTTP and gives refusals that have none of their own a JSON body; keeps everything
+    /// but gRPC away from the gRPC services.
+    async fn plain<F>(&self, request: Request, answer: impl FnOnce(Request) -> F) -> Response
+    where
+        F: Future<Output = Response>,
+    {
+        let request = timed(request, self.body_timeout);
         let path = request.uri().path();
-        if layers.contract.serves(path) {
+        if self.contract.serves(path) {
             return if answers::is_grpc(request.headers()) {
-                answers::typed_oversize(next.run(request).await, layers.max_message_bytes)
+                answers::typed_oversize(answer(request).await, self.max_message_bytes)
             } else {
-                answers::grpc_only(path, layers.contract.has_method(path))
+                answers::grpc_only(path, self.contract.method(path).is_some())
             };
         }
-        let limit = layers.max_body_bytes;
+        // On the heap, so that who speaks gRPC does not carry it.
+        Box::pin(self.bounded(request, answer)).await
+    }
+
+    async fn bounded<F>(&self, request: Request, answer: impl FnOnce(Request) -> F) -> Response
+    where
+        F: Future<Output = Response>,
+    {
+        let limit = self.max_body_bytes;
         let (request, exceeded) = limited(request, limit);
-        let outcome = AssertUnwindSafe(layers.serve(request, next)).catch_unwind().await;
+        let outcome = AssertUnwindSafe(self.serve(request, answer)).catch_unwind().await;
         let response = match outcome {
             // Not in the handler's words: it cannot know.
             Ok(Served::Transcoded(_)) if exceeded.get() => return answers::too_large(limit),
@@ -239,10 +283,13 @@ impl Layers {
     }
 
     /// A route of the service's own; where there is none, an RPC by its HTTP rule.
-    async fn serve(&self, request: Request, next: Next) -> Served {
+    async fn serve<F>(&self, request: Request, answer: impl FnOnce(Request) -> F) -> Served
+    where
+        F: Future<Output = Response>,
+    {
         let routed = request.extensions().get::<MatchedPath>().is_some();
         if routed || answers::is_grpc(request.headers()) {
-            return Served::Routed(next.run(request).await);
+            return Served::Routed(answer(request).await);
         }
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         match self.transcoder.find(&method, &path) {
@@ -250,13 +297,13 @@ impl Layers {
             Some(Found::OtherMethod(allowed)) => {
                 Served::Transcoded(answers::method_not_allowed(Some(allowed)))
             }
-            None => Served::Routed(next.run(request).await),
+            None => Served::Routed(answer(request).await),
         }
     }
 
     fn endpoint<'r>(&self, request: &'r Request) -> Cow<'r, str> {
         let path = request.uri().path();
-        if self.contract.has_method(path) {
+        if self.contract.method(path).is_some() {
             return path.into();
         }
         request

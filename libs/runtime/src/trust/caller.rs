@@ -6,7 +6,7 @@
 //! word, and may keep it: the text of a caller is what an inbox entry or a run remembers of who has asked for it.
 
 use std::fmt;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -133,7 +133,28 @@ pub struct Caller {
     /// Which agents, skills and namespaces it may reach.
     pub grants: Grants,
     key: Arc<str>,
+    header: Header,
 }
+
+/// A caller's text as a header, made when it is first asked for: a token's caller is the same for all requests with that token.
+///
+/// It follows from the other fields. So it makes no two callers differ, and a copy, which may get other grants, begins without it.
+#[derive(Debug, Default)]
+struct Header(OnceLock<Option<HeaderValue>>);
+
+impl Clone for Header {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl PartialEq for Header {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Header {}
 
 /// A caller on the wire and in stores. Fields are only added.
 #[derive(Serialize, Deserialize)]
@@ -162,6 +183,7 @@ impl Caller {
             roles,
             grants,
             key: Arc::from(key),
+            header: Header::default(),
         })
     }
 
@@ -197,6 +219,7 @@ impl Caller {
             roles: roles.iter().copied().collect(),
             grants: Grants::default(),
             key: Arc::from(name),
+            header: Header::default(),
         })
     }
 
@@ -244,7 +267,8 @@ impl Caller {
         if self.is_anybody() {
             return None;
         }
-        HeaderValue::from_str(&self.to_text()).ok()
+        let made = || HeaderValue::from_str(&self.to_text()).ok();
+        self.header.0.get_or_init(made).clone()
     }
 
     /// Reads the text of a caller.
@@ -289,6 +313,27 @@ mod tests {
             }
             prop_assert!(Caller::from_text(&noise).is_err());
         }
+    }
+
+    #[test]
+    fn a_caller_with_other_grants_travels_with_those() {
+        let ada = Caller::new(
+            Kind::EndUser,
+            Some("us"),
+            "ada",
+            Roles::default(),
+            Grants::default(),
+        );
+        let text = |caller: &Caller| caller.to_header().unwrap().to_str().unwrap().to_owned();
+        assert_eq!(text(&ada), ada.to_text());
+        let grants = Grants {
+            targets: Some(vec![Arc::from("weather")]),
+            namespaces: None,
+        };
+        let less = ada.with_grants(grants);
+        assert_eq!(text(&less), less.to_text());
+        assert_ne!(text(&less), text(&ada));
+        assert!(Caller::anybody().to_header().is_none());
     }
 
     #[test]

@@ -3,8 +3,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
-use axum::middleware::Next;
+use axum::extract::Request;
 use axum::response::Response;
 use muster_api::error::{Error, Reason};
 use tonic::Status;
@@ -28,11 +27,11 @@ impl Entrance {
         }
     }
 
-    /// The middleware.
-    pub(crate) async fn pass(State(entrance): State<Self>, mut request: Request, next: Next) -> Response {
+    /// Lets a request in, or answers it.
+    pub(crate) fn admit(&self, mut request: Request, grpc: bool) -> Result<Request, Box<Response>> {
         let header = mesh::take(request.headers_mut());
-        if let TrustState::Mesh { .. } = &*entrance.state {
-            match entrance.peer(&request, header.as_deref()) {
+        if let TrustState::Mesh { .. } = &*self.state {
+            match self.peer(&request, header.as_deref()) {
                 Ok(peer) => {
                     request.extensions_mut().insert(peer);
                 }
@@ -42,15 +41,15 @@ impl Entrance {
                         path = request.uri().path(),
                         "a peer is refused"
                     );
-                    return if crate::http::is_grpc(request.headers()) {
+                    return Err(Box::new(if grpc {
                         Status::from(error).into_http()
                     } else {
                         refused(error.into(), None)
-                    };
+                    }));
                 }
             }
         }
-        next.run(request).await
+        Ok(request)
     }
 
     fn peer(&self, request: &Request, header: Option<&str>) -> Result<Peer, Error> {

@@ -34,7 +34,7 @@ use super::grants::Grants;
 use super::peer::Peer;
 use super::policy::{self, Need, Rule};
 use super::spiffe::SpiffeId;
-use super::token::{Unverified, Verifier};
+use super::token::{Familiar, Remembered, Unverified, Verifier};
 use super::{Config, Mode, Trust, Workload};
 use crate::clock::SharedClock;
 use crate::server;
@@ -62,6 +62,14 @@ pub(crate) struct Asked<'r> {
     pub(crate) action: &'r str,
     /// What it is about, for the log.
     pub(crate) object: &'r str,
+}
+
+/// Where a request comes from.
+#[derive(Clone, Copy)]
+struct Origin<'r> {
+    peer: Option<&'r Peer>,
+    /// What was shown before on the same connection.
+    familiar: Option<&'r Familiar>,
 }
 
 /// See the module.
@@ -162,8 +170,12 @@ impl Gate {
         asked: Asked<'_>,
         grpc: bool,
     ) -> Result<Request, Box<Response>> {
-        let peer = request.extensions().get::<Peer>().cloned();
-        match self.access(request.headers(), peer.as_ref(), asked).await {
+        let extensions = request.extensions();
+        let from = Origin {
+            peer: extensions.get::<Peer>(),
+            familiar: extensions.get::<Arc<Familiar>>().map(|familiar| &**familiar),
+        };
+        match self.access(request.headers(), from, asked).await {
             Ok(access) => {
                 let headers = request.headers_mut();
                 match access.caller().to_header() {
@@ -194,10 +206,12 @@ impl Gate {
     async fn access(
         self: &Arc<Self>,
         headers: &HeaderMap,
-        peer: Option<&Peer>,
+        from: Origin<'_>,
         asked: Asked<'_>,
     ) -> Result<Access, Box<Error>> {
-        let address = peer.map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |peer| peer.address().ip());
+        let address = from
+            .peer
+            .map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |peer| peer.address().ip());
         let mut context = Context {
             gate: Arc::clone(self),
             actor: None,
@@ -215,7 +229,7 @@ impl Gate {
         if rule.need == Need::Nothing {
             return Ok(Access::new(Caller::unknown(), context));
         }
-        let actor = self.actor(headers, peer, &context).await?;
+        let actor = self.actor(headers, from, &context).await?;
         let caller = match headers.get(ON_BEHALF_OF) {
             None => actor,
             Some(value) => {
@@ -278,12 +292,18 @@ impl Gate {
     async fn actor(
         &self,
         headers: &HeaderMap,
-        peer: Option<&Peer>,
+        from: Origin<'_>,
         context: &Context,
     ) -> Result<Arc<Caller>, Box<Error>> {
         if let Some(verifier) = &self.verifier
             && let Some(value) = headers.get(header::AUTHORIZATION)
         {
+            let familiar = from.familiar;
+            let caller =
+                familiar.and_then(|familiar| familiar.caller(value.as_bytes(), self.clock.monotonic()));
+            if let Some(caller) = caller {
+                return Ok(caller);
+            }
             let text = value.to_str().unwrap_or_default();
             let token = text
                 .split_once(' ')
@@ -292,9 +312,14 @@ impl Gate {
             let Some(token) = token else {
                 return Err(self.unknown(context, "the authorization is no bearer token"));
             };
-            return self.bearer(verifier, token, context).await;
+            let known = self.bearer(verifier, token, context).await?;
+            let caller = Arc::clone(&known.caller);
+            if let Some(familiar) = familiar {
+                familiar.keep(value.as_bytes(), known);
+            }
+            return Ok(caller);
         }
-        if let Some(Peer::Workload { id, .. }) = peer {
+        if let Some(Peer::Workload { id, .. }) = from.peer {
             return Ok(self.workload(id));
         }
         if self.is_open {
@@ -308,9 +333,9 @@ impl Gate {
         verifier: &Verifier,
         token: &str,
         context: &Context,
-    ) -> Result<Arc<Caller>, Box<Error>> {
-        if let Some(caller) = verifier.remembered(token) {
-            return Ok(caller);
+    ) -> Result<Remembered, Box<Error>> {
+        if let Some(known) = verifier.remembered(token) {
+            return Ok(known);
         }
         let now = self.clock.monotonic();
         match self.failures.look(context.address, now) {
@@ -327,7 +352,7 @@ impl Gate {
             }
         }
         match verifier.verify(token).await {
-            Ok(caller) => Ok(caller),
+            Ok(known) => Ok(known),
             Err(Unverified::NoKeys(what)) => {
                 tracing::error!(what, "no token can be verified");
                 context.note(Event::LoginRefused, &Caller::unknown(), "", "no_keys");

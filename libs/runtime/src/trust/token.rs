@@ -4,7 +4,8 @@
 //! token that names a key which is not known has the set at the URL fetched again, at most once in
 //! [`Config::jwks_pause_seconds`], so that strangers cannot have us ask for it all the time; while the URL does not answer, the keys
 //! that it has named last are good for a day. A verified token is remembered by its hash until it expires, and for a minute at most:
-//! then the keys are asked again, so that a key that was taken away is taken away.
+//! then the keys are asked again, so that a key that was taken away is taken away. The one that was shown last on a connection is
+//! remembered there as well, just as long ([`Familiar`]).
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -274,11 +275,39 @@ fn names_in(claims: &Map<String, Value>, path: &str) -> Option<Option<Vec<String
 }
 
 /// A verified token.
-#[derive(Clone)]
-struct Remembered {
-    caller: Arc<Caller>,
+#[derive(Debug, Clone)]
+pub(super) struct Remembered {
+    pub(super) caller: Arc<Caller>,
     /// Until when, on the monotonic clock.
     until: Duration,
+}
+
+/// The authorization that was shown last on a connection, for as long as its token is remembered: who shows the same again is known
+/// without a hash of it.
+#[derive(Default)]
+pub(crate) struct Familiar(Mutex<Option<(Box<[u8]>, Remembered)>>);
+
+impl Familiar {
+    /// Whose it is, if it is the one that was shown last and that still holds.
+    pub(super) fn caller(&self, shown: &[u8], now: Duration) -> Option<Arc<Caller>> {
+        let last = self.0.lock();
+        let (bytes, known) = last.as_ref()?;
+        (now < known.until && is_same(bytes, shown)).then(|| Arc::clone(&known.caller))
+    }
+
+    /// It was shown, and is good.
+    pub(super) fn keep(&self, shown: &[u8], known: Remembered) {
+        *self.0.lock() = Some((shown.into(), known));
+    }
+}
+
+/// Whether both are the same, in a time that does not tell how far they are: callers may share a connection.
+fn is_same(one: &[u8], other: &[u8]) -> bool {
+    let difference = one
+        .iter()
+        .zip(other)
+        .fold(0, |all, (one, other)| all | (one ^ other));
+    one.len() == other.len() && std::hint::black_box(difference) == 0
 }
 
 /// Verifies tokens.
@@ -499,16 +528,16 @@ impl Verifier {
     }
 
     /// Whom a token is known to be of, without any look at keys.
-    pub(super) fn remembered(&self, token: &str) -> Option<Arc<Caller>> {
+    pub(super) fn remembered(&self, token: &str) -> Option<Remembered> {
         let known = self.remembered.get(&hash(token))?;
-        (self.clock.monotonic() < known.until).then_some(known.caller)
+        (self.clock.monotonic() < known.until).then_some(known)
     }
 
     /// Verifies a token.
     ///
     /// # Errors
     /// Says why it is not taken.
-    pub(super) async fn verify(&self, token: &str) -> Result<Arc<Caller>, Unverified> {
+    pub(super) async fn verify(&self, token: &str) -> Result<Remembered, Unverified> {
         let mut outcome = self.look(token, Want::Token).await;
         if self.remote.is_some() && matches!(outcome, Err(Unverified::Refused(Refusal::UnknownKey(_)))) {
             outcome = self.look(token, Want::UnknownKey).await;
@@ -518,14 +547,12 @@ impl Verifier {
         let skew = i64::try_from(self.config.clock_skew_seconds).unwrap_or(0);
         let left = verified.expires.saturating_add(skew) - self.clock.now().as_second();
         let left = Duration::from_secs(u64::try_from(left).unwrap_or(0)).min(FRESH);
-        self.remembered.insert(
-            hash(token),
-            Remembered {
-                caller: Arc::clone(&caller),
-                until: self.clock.monotonic().saturating_add(left),
-            },
-        );
-        Ok(caller)
+        let known = Remembered {
+            caller,
+            until: self.clock.monotonic().saturating_add(left),
+        };
+        self.remembered.insert(hash(token), known.clone());
+        Ok(known)
     }
 
     async fn look(&self, token: &str, want: Want) -> Result<Verified, Unverified> {
@@ -671,7 +698,7 @@ mod tests {
         };
         let old = sign(first, "k1", "ada");
         let new = sign(second, "k2", "ada");
-        assert!(verifier.verify(&old).await.unwrap().sees_all());
+        assert!(verifier.verify(&old).await.unwrap().caller.sees_all());
         assert!(verifier.remembered(&old).is_some());
         served.lock().clone_from(&rotated);
         // Nobody makes us ask all the time.

@@ -26,6 +26,7 @@ use crate::codec::Pieces;
 use crate::credentials::Credentials;
 use crate::error::Error;
 use crate::fleet::{Instance, Key};
+use crate::frame::Peer;
 use crate::link::Flight;
 use crate::load;
 use crate::measure::Verdict;
@@ -380,11 +381,8 @@ impl Forwarder {
                 .await
                 .map_err(Ended::from),
             None => {
-                let client = chosen
-                    .link
-                    .client()
-                    .max_decoding_message_size(self.parts.limits.answer_bytes);
-                A::fetch(client, request, method).await.map_err(Ended::of)
+                let peer = Peer::new(chosen.link.way(), self.parts.limits.answer_bytes);
+                A::fetch(peer, request, method).await.map_err(Ended::of)
             }
         }
     }

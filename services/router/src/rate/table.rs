@@ -88,6 +88,10 @@ impl Table {
 
     /// Takes one by what is known here alone.
     pub fn take(&mut self, key: &str, rate: Rate, now: Duration) -> Taken {
+        // Who is known is found by one look, which is what there is for nearly every request.
+        if let Some(entry) = self.entries.get_mut(key) {
+            return gcra::take(&mut entry.due, rate, 1, now);
+        }
         gcra::take(&mut self.entry(key, now).due, rate, 1, now)
     }
 
