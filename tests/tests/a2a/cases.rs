@@ -22,7 +22,7 @@ use tokio::task::{JoinError, JoinSet, LocalSet};
 use uuid::Uuid;
 
 use crate::bench::{Bench, Subject};
-use crate::driver::{Binding, Driver, Events, Operation};
+use crate::driver::{Binding, Driver, Events, Operation, Outcome};
 use crate::gaps::{self, Known};
 
 /// How long a case may take as a whole.
@@ -148,6 +148,11 @@ cases! {
     wire::operations_take_a_tenant: "every operation takes a tenant; over HTTP+JSON as the first part of the path",
 }
 
+/// The names of all cases.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    CASES.iter().map(|case| case.name)
+}
+
 /// Runs all cases on one binding against one subject; panics with everything that is not as it is known to be.
 pub async fn run(subject: Subject, binding: Binding) {
     for name in gaps::names() {
@@ -268,6 +273,16 @@ async fn waiting(bench: &Bench, driver: &Driver) -> (Value, String) {
     let task = task_of(driver, say_and_go(&format!("wait {name}"))).await;
     bench.signals.reached(&name).await;
     (task, name)
+}
+
+/// How an operation ends, or its stream begins.
+async fn outcome(driver: &Driver, operation: Operation, params: Value) -> Outcome {
+    match operation {
+        Operation::SendStreamingMessage | Operation::SubscribeToTask => {
+            driver.first_of_stream(operation, params).await
+        }
+        _ => driver.call(operation, params).await,
+    }
 }
 
 /// A task in each terminal state.

@@ -8,6 +8,7 @@
 //! errors.rs           the protocol's errors, as each binding numbers them
 //! puppet.rs           the agent, steered by the text of messages
 //! bench.rs            agents, registry and router, on free ports
+//! musts.rs            what the protocol demands, and the cases that show it
 //! official.rs         the official SDKs' clients with the same agents and the same router
 //! stranger.rs         an agent that is none of ours
 //! webhook.rs          where push notifications go to
@@ -23,6 +24,7 @@ mod cases;
 mod driver;
 mod errors;
 mod gaps;
+mod musts;
 mod official;
 mod puppet;
 mod stranger;

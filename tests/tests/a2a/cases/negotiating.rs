@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::{list, read, say, task_of};
+use super::{list, outcome, read, say, task_of};
 use crate::bench::Bench;
-use crate::driver::{Binding, Driver, Operation, Outcome};
+use crate::driver::{Binding, Operation};
 use crate::errors::{EXTENDED_CARD_NOT_CONFIGURED, EXTENSION_REQUIRED, VERSION_NOT_SUPPORTED, refused};
 use crate::puppet::{Persona, REQUIRED_EXTENSION};
 
@@ -50,16 +50,6 @@ fn operations(task: &Value) -> Vec<(Operation, Value)> {
     ]
 }
 
-/// How an operation ends, or its stream begins.
-async fn outcome(driver: &Driver, operation: Operation, params: Value) -> Outcome {
-    match operation {
-        Operation::SendStreamingMessage | Operation::SubscribeToTask => {
-            driver.first_of_stream(operation, params).await
-        }
-        _ => driver.call(operation, params).await,
-    }
-}
-
 pub async fn another_version_in_the_query_is_refused(bench: &Bench) {
     if bench.binding == Binding::Grpc {
         return;
@@ -99,6 +89,8 @@ pub async fn a_required_extension_is_required(bench: &Bench) {
     for driver in [
         driver.clone(),
         driver.header(EXTENSIONS, Some("urn:example:another:v1")),
+        // An earlier version of it is another extension.
+        driver.header(EXTENSIONS, Some("urn:example:required:v0")),
     ] {
         for (operation, params) in operations(&task) {
             let outcome = outcome(&driver, operation, params).await;
