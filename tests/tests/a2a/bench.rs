@@ -9,14 +9,19 @@ use std::sync::Arc;
 use muster_agent_sdk::{Config, NoSettings};
 use muster_api::registry::RegisterByCardRequest;
 use muster_api::registry::registry_service_client::RegistryServiceClient;
-use muster_runtime::{Error, Listeners, Shutdown, server};
+use muster_runtime::{Error, Listeners, Shutdown, server, trust};
 use muster_testkit::wait_for;
 use serde_json::Value;
+use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 
 use crate::driver::{Binding, Driver, PATIENCE, Response, get};
+use crate::guarded::Guarded;
 use crate::puppet::{Persona, Puppet, Signals};
 use crate::stranger::{STRANGER, Stranger};
+
+/// Where a card is, below an agent's place.
+pub const CARD: &str = "/.well-known/agent-card.json";
 
 /// Who has to keep to the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,26 +40,31 @@ pub struct Bench {
     agents: BTreeMap<Persona, SocketAddr>,
     router: Option<SocketAddr>,
     stranger: Option<Stranger>,
-    _running: JoinSet<Result<(), Error>>,
+    guarded: OnceCell<Guarded>,
+    _running: Running,
 }
+
+/// What runs in this process. Dropping it stops it.
+pub type Running = JoinSet<Result<(), Error>>;
 
 impl Bench {
     /// Starts everything and waits until it answers.
     pub async fn start(subject: Subject, binding: Binding) -> Self {
-        let mut running = JoinSet::new();
+        let mut running = Running::new();
         let signals = Arc::new(Signals::default());
         let registry = matches!(subject, Subject::Router(_)).then(|| registry(&mut running));
         let agents: BTreeMap<Persona, SocketAddr> = Persona::ALL
             .into_iter()
-            .map(|persona| (persona, agent(persona, &signals, &mut running)))
+            .map(|persona| (persona, agent(persona, &signals, &mut running, |_| ())))
             .collect();
         let mut bench = Self {
             subject,
             binding,
             signals,
             agents,
-            router: registry.map(|registry| router(registry, &mut running)),
+            router: registry.map(|registry| router(registry, &mut running, |_| ())),
             stranger: None,
+            guarded: OnceCell::new(),
             _running: running,
         };
         if let (Subject::Router(upstream), Some(registry)) = (subject, registry) {
@@ -67,11 +77,7 @@ impl Bench {
         }
         for place in Persona::ALL.map(Persona::id).into_iter().chain(bench.stranger()) {
             let (address, path) = bench.card_place(place);
-            wait_for(&format!("{place} to be known"), PATIENCE, async || {
-                let answer = muster_testkit::http::get(address, &path).await;
-                answer.is_ok_and(|answer| answer.status.is_success())
-            })
-            .await;
+            served(address, &path).await;
         }
         bench
     }
@@ -83,23 +89,35 @@ impl Bench {
 
     /// A client of one of the agents.
     pub async fn driver_of(&self, persona: Persona) -> Driver {
-        self.driver_to(persona.id()).await
+        self.driver_to(persona.id(), self.binding).await
+    }
+
+    /// A client of the same agent over another binding.
+    pub async fn driver_over(&self, binding: Binding) -> Driver {
+        self.driver_to(Persona::Whole.id(), binding).await
+    }
+
+    /// The same where callers are told apart; started when it is asked for.
+    pub async fn guarded(&self) -> &Guarded {
+        self.guarded
+            .get_or_init(|| Guarded::start(self.subject, self.binding))
+            .await
     }
 
     /// A client of the agent that is none of ours; there is one behind a router only.
     pub async fn stranger_driver(&self) -> Option<Driver> {
         self.stranger.as_ref()?;
-        Some(self.driver_to(STRANGER).await)
+        Some(self.driver_to(STRANGER, self.binding).await)
     }
 
-    async fn driver_to(&self, id: &str) -> Driver {
+    async fn driver_to(&self, id: &str, binding: Binding) -> Driver {
         let (address, path) = self.card_place(id);
         let card = get(address, &path, &[]).await.json();
         let base = match self.subject {
             Subject::Agent => String::new(),
             Subject::Router(_) => format!("/{id}"),
         };
-        Driver::of_card(self.binding, &card, address, &base)
+        Driver::of_card(binding, &card, address, &base)
     }
 
     /// What an agent's card is below.
@@ -126,18 +144,18 @@ impl Bench {
     }
 
     fn card_place(&self, id: &str) -> (SocketAddr, String) {
-        const PATH: &str = "/.well-known/agent-card.json";
         match self.router {
-            Some(router) => (router, format!("/{id}{PATH}")),
+            Some(router) => (router, format!("/{id}{CARD}")),
             None => {
                 let found = self.agents.iter().find(|(persona, _)| persona.id() == id);
-                (*found.expect("one of ours").1, PATH.to_owned())
+                (*found.expect("one of ours").1, CARD.to_owned())
             }
         }
     }
 }
 
-fn registry(running: &mut JoinSet<Result<(), Error>>) -> SocketAddr {
+/// Starts a registry; where.
+pub fn registry(running: &mut Running) -> SocketAddr {
     let mut config = muster_registry::Config {
         server: server::Config::on_ports(0, 0, 0),
         ..Default::default()
@@ -149,7 +167,13 @@ fn registry(running: &mut JoinSet<Result<(), Error>>) -> SocketAddr {
     address
 }
 
-fn agent(persona: Persona, signals: &Arc<Signals>, running: &mut JoinSet<Result<(), Error>>) -> SocketAddr {
+/// Starts an agent; where.
+pub fn agent(
+    persona: Persona,
+    signals: &Arc<Signals>,
+    running: &mut Running,
+    configure: impl FnOnce(&mut trust::Config),
+) -> SocketAddr {
     let mut config = Config::<NoSettings>::on_ports(0, 0, 0);
     // It is registered by its card, so that the binding can be chosen; the SDK serves without a registry.
     config.agent.registry_url = "http://127.0.0.1:1".to_owned();
@@ -160,6 +184,7 @@ fn agent(persona: Persona, signals: &Arc<Signals>, running: &mut JoinSet<Result<
         Persona::Whole | Persona::Strict => vec!["127.0.0.0/8".to_owned()],
         Persona::Plain => Vec::new(),
     };
+    configure(&mut config.trust);
     let puppet = Puppet {
         persona,
         signals: Arc::clone(signals),
@@ -175,11 +200,17 @@ fn agent(persona: Persona, signals: &Arc<Signals>, running: &mut JoinSet<Result<
     address
 }
 
-fn router(registry: SocketAddr, running: &mut JoinSet<Result<(), Error>>) -> SocketAddr {
+/// Starts a router; where.
+pub fn router(
+    registry: SocketAddr,
+    running: &mut Running,
+    configure: impl FnOnce(&mut trust::Config),
+) -> SocketAddr {
     let mut config = muster_router::Config::default();
     config.router.data_directory = PathBuf::new();
     config.router.registry_url = format!("http://{registry}");
     config.router.outbound.allow = vec!["127.0.0.0/8".to_owned()];
+    configure(&mut config.trust);
     let listeners = Listeners::ephemeral().expect("free ports");
     let address = listeners.data_address();
     running.spawn(muster_router::run(config, listeners, Shutdown::new()));
@@ -187,7 +218,7 @@ fn router(registry: SocketAddr, running: &mut JoinSet<Result<(), Error>>) -> Soc
 }
 
 /// Registers the agent whose card is at an address, to be called over a binding.
-async fn join(registry: SocketAddr, id: &str, address: SocketAddr, binding: Binding) {
+pub async fn join(registry: SocketAddr, id: &str, address: SocketAddr, binding: Binding) {
     let request = RegisterByCardRequest {
         card_url: format!("http://{address}"),
         agent_id: id.to_owned(),
@@ -200,6 +231,15 @@ async fn join(registry: SocketAddr, id: &str, address: SocketAddr, binding: Bind
             .map_err(|error| error.to_string())?;
         let registered = client.register_by_card(request.clone()).await;
         registered.map_err(|status| status.message().to_owned())
+    })
+    .await;
+}
+
+/// Waits until a card is there.
+pub async fn served(address: SocketAddr, path: &str) {
+    wait_for(&format!("{path} to be there"), PATIENCE, async || {
+        let answer = muster_testkit::http::get(address, path).await;
+        answer.is_ok_and(|answer| answer.status.is_success())
     })
     .await;
 }

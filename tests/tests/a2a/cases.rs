@@ -1,5 +1,6 @@
 //! The table of cases, and what they share.
 
+mod access;
 mod canceling;
 mod cards;
 mod contexts;
@@ -140,6 +141,12 @@ cases! {
     errors::envelopes_are_checked: "an envelope that is none is an invalid request",
     errors::unknown_methods: "an unknown method is refused as the binding has it",
 
+    access::credentials_are_demanded: "who shows no credentials or false ones is refused, before anything is looked up",
+    access::roles_are_demanded: "who may not do something is refused, before anything is looked up",
+    access::anothers_task_is_not_there: "another caller's task is TaskNotFound, in the words for one that does not exist",
+    access::lists_show_what_is_the_callers: "ListTasks shows and counts the caller's tasks alone",
+
+    wire::bindings_agree: "a task looks the same over every binding",
     wire::json_is_proto_json: "JSON is ProtoJSON: camelCase, names of enums, times in UTC",
     wire::media_types: "answers, errors and streams have their media types",
     wire::both_media_types_are_taken: "HTTP+JSON takes application/json and application/a2a+json",

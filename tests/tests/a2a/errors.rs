@@ -91,3 +91,36 @@ pub fn invalid(outcome: Outcome, what: &str) {
     );
     assert!(!refusal.message.is_empty(), "{what}: a message is due: {refusal}");
 }
+
+/// The outcome says that who calls is not known. All bindings say it before they read a request, and so by their transport.
+pub fn unauthenticated(outcome: Outcome, what: &str) -> Refusal {
+    let refusal = outcome.map_or_else(
+        |refusal| refusal,
+        |Answer { value, .. }| panic!("{what}: credentials are due, but it is answered: {value}"),
+    );
+    let right = match refusal.code {
+        Code::Grpc(code) => code == Grpc::Unauthenticated,
+        Code::Http(code) => code == 401,
+        Code::JsonRpc(_) | Code::Broken => false,
+    };
+    assert!(right, "{what}: UNAUTHENTICATED or 401 is due, not {refusal}");
+    refusal
+}
+
+/// The outcome says that the caller may not do this. JSON-RPC has no number of its own for that; the reason says it.
+pub fn forbidden(outcome: Outcome, what: &str) -> Refusal {
+    let refusal = outcome.map_or_else(
+        |refusal| refusal,
+        |Answer { value, .. }| panic!("{what}: a role is due, but it is answered: {value}"),
+    );
+    let right = match refusal.code {
+        Code::Grpc(code) => code == Grpc::PermissionDenied,
+        Code::Http(code) => code == 403,
+        Code::JsonRpc(_) => refusal
+            .info()
+            .is_some_and(|(reason, _)| reason == "PERMISSION_DENIED"),
+        Code::Broken => false,
+    };
+    assert!(right, "{what}: PERMISSION_DENIED or 403 is due, not {refusal}");
+    refusal
+}

@@ -8,6 +8,7 @@
 //! errors.rs           the protocol's errors, as each binding numbers them
 //! puppet.rs           the agent, steered by the text of messages
 //! bench.rs            agents, registry and router, on free ports
+//! guarded.rs          the same where callers are told apart
 //! musts.rs            what the protocol demands, and the cases that show it
 //! official.rs         the official SDKs' clients with the same agents and the same router
 //! stranger.rs         an agent that is none of ours
@@ -24,6 +25,7 @@ mod cases;
 mod driver;
 mod errors;
 mod gaps;
+mod guarded;
 mod musts;
 mod official;
 mod puppet;

@@ -1,9 +1,5 @@
 //! What A2A 1.0 demands of a server, and the cases that show it, each of which runs on all three bindings against an agent of the SDK
 //! and against the router. The list is checked in both directions: a demand without a case and a case that shows none are mistakes.
-//!
-//! What it demands of access needs callers who are told apart, and is shown where there are some: by `callers.rs` of the SDK's tests, and
-//! by `trust.rs` of the router's. No request is looked into before its caller is known and allowed; another caller's task is not there;
-//! lists show and count what is the caller's.
 
 use std::collections::BTreeSet;
 
@@ -21,8 +17,8 @@ const MUSTS: &[(&str, &[&str])] = &[
         &["card_declares_the_binding"],
     ),
     (
-        "an extended card is served where it is declared",
-        &["extended_card_is_served"],
+        "an extended card is served where it is declared, to callers who are known",
+        &["extended_card_is_served", "credentials_are_demanded"],
     ),
     // Versions and extensions.
     (
@@ -51,7 +47,7 @@ const MUSTS: &[(&str, &[&str])] = &[
     // Bindings.
     (
         "every binding has all operations, with the same results",
-        &["content_survives", "operations_take_a_tenant"],
+        &["bindings_agree", "content_survives", "operations_take_a_tenant"],
     ),
     (
         "JSON is ProtoJSON: camelCase, names of enums, times in UTC",
@@ -114,6 +110,23 @@ const MUSTS: &[(&str, &[&str])] = &[
             "sizes_out_of_bounds",
             "a_false_cursor_is_invalid",
         ],
+    ),
+    // Who may what.
+    (
+        "every request is authenticated before any lookup",
+        &["credentials_are_demanded"],
+    ),
+    (
+        "every request is authorized before any lookup",
+        &["roles_are_demanded"],
+    ),
+    (
+        "nothing is revealed to who is not authorized, not even that it exists",
+        &["anothers_task_is_not_there"],
+    ),
+    (
+        "ListTasks is scoped to the caller",
+        &["lists_show_what_is_the_callers"],
     ),
     // Sending.
     (

@@ -8,6 +8,50 @@ use crate::driver::{Binding, Driver, Operation};
 use crate::errors::{CONTENT_TYPE_NOT_SUPPORTED, refused};
 use crate::puppet::Persona;
 
+pub async fn bindings_agree(bench: &Bench) {
+    let driver = bench.driver().await;
+    let context = unique("context");
+    let made = task_of(&driver, say_in(&context, "artifact")).await;
+    let list = json!({ "contextId": context, "includeArtifacts": true });
+    let (mut seen, mut streamed) = (Vec::new(), Vec::new());
+    for binding in Binding::ALL {
+        let driver = bench.driver_over(binding).await;
+        let got = read(&driver, &made).await;
+        let listed = driver.ok(Operation::ListTasks, list.clone()).await;
+        seen.push(same_times(json!([got, listed["tasks"], listed["totalSize"]])));
+        let events = driver.stream(Operation::SendStreamingMessage, say("artifact"));
+        let events = events.await.rest().await;
+        streamed.push(
+            events
+                .iter()
+                .map(|event| super::kind(event).to_owned())
+                .collect::<Vec<_>>(),
+        );
+    }
+    assert_eq!(same_times(json!(made)), seen[0][0], "as it was answered");
+    assert!(seen.iter().all(|one| *one == seen[0]), "{seen:#?}");
+    assert!(streamed.iter().all(|one| *one == streamed[0]), "{streamed:?}");
+}
+
+/// The same with every time in one form, because JSON has more than one for the same.
+fn same_times(value: Value) -> Value {
+    match value {
+        Value::Array(values) => values.into_iter().map(same_times).collect(),
+        Value::Object(fields) => fields
+            .into_iter()
+            .map(|(name, value)| {
+                let time = value.as_str().filter(|_| name == "timestamp");
+                let time = time.and_then(|text| text.parse::<jiff::Timestamp>().ok());
+                (
+                    name,
+                    time.map_or_else(|| same_times(value), |time| json!(time.to_string())),
+                )
+            })
+            .collect(),
+        other => other,
+    }
+}
+
 pub async fn json_is_proto_json(bench: &Bench) {
     if bench.binding == Binding::Grpc {
         return; // There is no JSON.

@@ -1,16 +1,19 @@
 //! JSON-RPC 2.0: one POST to the interface's URL, the method in the envelope, streams as server-sent events.
 
-use hyper::Method;
+use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::exchange::{Pending, Response, send};
-use super::{Answer, Code, Driver, Events, Operation, Outcome, Refusal};
+use super::{Answer, Code, Driver, Events, Operation, Outcome, Refusal, rest};
 
 /// The envelope's id, which has to come back; a text, because not all ids are numbers.
 const ID: &str = "call-7";
 
 pub async fn call(driver: &Driver, operation: Operation, params: &Value) -> Outcome {
     let response = post(driver, operation.method(), params).await.read().await;
+    if is_refused_before(&response) {
+        return Err(rest::refusal(&response));
+    }
     let media_type = response.media_type();
     match open(response.json()) {
         Ok(value) => Ok(Answer { value, media_type }),
@@ -26,7 +29,16 @@ pub async fn stream(driver: &Driver, operation: Operation, params: &Value) -> Re
     if pending.is_stream() {
         return Ok(pending.events(open));
     }
-    Err(refusal(&pending.read().await))
+    let response = pending.read().await;
+    if is_refused_before(&response) {
+        return Err(rest::refusal(&response));
+    }
+    Err(refusal(&response))
+}
+
+/// Whether nobody has looked for an envelope, because who calls is not known, or may not call at all.
+fn is_refused_before(response: &Response) -> bool {
+    [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN].contains(&response.status)
 }
 
 pub async fn call_named(driver: &Driver, method: &str) -> Result<(), Refusal> {
