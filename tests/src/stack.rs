@@ -151,6 +151,16 @@ impl Stack {
         places.into_iter().collect::<serde_json::Map<_, _>>().into()
     }
 
+    /// The system's number of the registry.
+    ///
+    /// # Panics
+    /// When it has ended.
+    #[must_use]
+    pub fn registry_id(&self) -> u32 {
+        let registry = self.running.last().and_then(Process::id);
+        registry.expect("the registry runs")
+    }
+
     /// Whether every process runs that was started.
     pub fn is_whole(&mut self) -> bool {
         let Some(engine) = &mut self.running_engine else {

@@ -10,7 +10,7 @@ use muster_api::workflow::{
 };
 use muster_runtime::clock::{Clock as _, SystemClock};
 use muster_testkit::{FakeAgent, wait_for};
-use muster_tests::{Dev, PATIENCE, Stack};
+use muster_tests::{Dev, PATIENCE, Stack, muster_within};
 use serde_json::Value;
 
 const KILLS: usize = 25;
@@ -171,6 +171,26 @@ async fn an_engine_killed_again_and_again_loses_no_run_and_repeats_no_recorded_s
         times[times.len() / 2],
         times[times.len() - 1]
     ));
+}
+
+/// How long a whole examination may take.
+const EXAMINATION: std::time::Duration = std::time::Duration::from_secs(1_800);
+
+#[tokio::test]
+async fn a_whole_stack_passes_every_examination_of_its_readiness() {
+    let finished = muster_within(EXAMINATION, &[], &["readiness", "-o", "json"]).await;
+    let examined = finished.json();
+    for check in examined["checks"].as_array().expect("checks") {
+        let text = |name: &str| check[name].as_str().expect("a text");
+        report(&format!(
+            "{}: {}: {}",
+            text("area"),
+            text("name"),
+            text("evidence")
+        ));
+        assert_ne!(text("outcome"), "failed", "{check:#}");
+    }
+    assert_eq!(finished.code, 0, "{}", finished.stderr);
 }
 
 #[tokio::test]

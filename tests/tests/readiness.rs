@@ -1,6 +1,7 @@
 //! `muster readiness`: it passes on a stack that is well, names what is not, says what it could not find out, and leaves nothing
 //! behind. What the figures are is no matter here.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use muster_api::workflow::ListRunsRequest;
@@ -58,7 +59,10 @@ fn junit(text: &str) -> [usize; 4] {
 async fn a_stack_of_its_own_passes_and_the_results_are_there_in_every_form() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("readiness.xml");
-    let arguments = ["readiness", "--seed", "7", "--junit", file.to_str().unwrap()];
+    // The others take their time, and are in the long suite.
+    let areas = "initialisation,health,load,security,monitoring";
+    let file_name = file.to_str().unwrap();
+    let arguments = ["readiness", "--seed", "7", "--only", areas, "--junit", file_name];
     let finished = muster_within(PATIENCE, &[], &[&arguments[..], &SHORT].concat()).await;
     let report = finished.json();
     let failed: Vec<_> = checks(&report)
@@ -175,6 +179,55 @@ async fn something_that_runs_is_left_as_it_was_and_what_cannot_be_asked_is_skipp
         "failed",
     );
     assert!(seen.contains("was let in"), "{seen}");
+}
+
+#[tokio::test]
+async fn a_part_is_harmed_only_with_leave_and_by_the_operators_program() {
+    let mut stack = Stack::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let (program, log) = (directory.path().join("operate"), directory.path().join("log"));
+    // Whoever starts a part again is its operator; here it was only stopped.
+    let text = format!(
+        "#!/bin/sh\necho $1 $2 >> {}\ncase $1 in kill|freeze) kill -STOP {id};; *) kill -CONT {id};; esac\n",
+        log.display(),
+        id = stack.registry_id()
+    );
+    std::fs::write(&program, text).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let with = [
+        "--operate-with",
+        program.to_str().unwrap(),
+        "--part",
+        "registry=registry",
+    ];
+    let refused = look(&stack, &[&["--only", "failover"], &with[..]].concat()).await;
+    assert_eq!(refused.code, 2, "{refused:?}");
+    assert!(!log.exists(), "something was done without leave");
+    let finished = look(
+        &stack,
+        &[&["--only", "failover", "--destructive"], &with[..]].concat(),
+    )
+    .await;
+    let report = finished.json();
+    assert_eq!(finished.code, 0, "{report:#}");
+    for name in [
+        "a registry is killed: calls go on",
+        "a registry is cut off: calls go on",
+    ] {
+        let seen = evidence(&report, name, "passed");
+        assert!(seen.contains("RTO"), "{seen}");
+    }
+    evidence(
+        &report,
+        "an engine is killed: another goes on with its runs",
+        "skipped",
+    );
+    let deeds = std::fs::read_to_string(&log).unwrap();
+    assert_eq!(
+        deeds,
+        "kill registry\nstart registry\nfreeze registry\nthaw registry\n"
+    );
+    assert!(stack.is_whole(), "a part has ended");
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@
 //! trial.rs      what they share, what they make on the target, and that nothing of it stays
 //! target.rs     a stack of one's own, or something that runs
 //! report.rs     a table, JSON, JUnit
-//! initialisation.rs  health.rs  load.rs  security.rs (attacker.rs)  monitoring.rs (queries.rs)
+//! initialisation.rs  health.rs  load.rs  failover.rs  security.rs (attacker.rs)  monitoring.rs (queries.rs)  scaling.rs
 //! ```
 //!
 //! Without arguments a whole stack is started, looked at from all sides, and gone afterwards. Something that runs is named by the
@@ -15,6 +15,7 @@
 
 mod attacker;
 mod check;
+mod failover;
 mod health;
 mod initialisation;
 mod load;
@@ -22,6 +23,7 @@ mod monitoring;
 mod plan;
 mod queries;
 mod report;
+mod scaling;
 mod security;
 mod target;
 mod trial;
@@ -40,6 +42,7 @@ use crate::failure::Failure;
 use crate::output::Output;
 use check::Area;
 use report::Report;
+use target::hands::{Hands, Harmed};
 use target::local::{Order, Size, Stack};
 use target::{Target, remote};
 use trial::{Made, Options, Trial};
@@ -71,6 +74,13 @@ pub struct Arguments {
     /// Seconds for all checks together.
     #[arg(long, value_name = "SECONDS", default_value_t = 1_800, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     deadline: u64,
+    /// The program that kills, starts, freezes and thaws parts of something that runs: called with `kill`, `start`, `freeze` or
+    /// `thaw`, and the part's name.
+    #[arg(long, value_name = "PROGRAM", requires_all = ["destructive", "part"])]
+    operate_with: Option<PathBuf>,
+    /// A part that it may harm, such as `engine=engine-1`: registry, router, engine, agent or redis; may be repeated.
+    #[arg(long, value_name = "KIND=NAME", requires = "operate_with")]
+    part: Vec<Harmed>,
     /// Write the results into this file, in the form of JUnit.
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
@@ -188,6 +198,10 @@ async fn target(
         alertmanager: arguments.alertmanager,
         alert_listen: arguments.alert_listen,
         traces: arguments.traces,
+        hands: Hands {
+            program: arguments.operate_with,
+            parts: arguments.part,
+        },
     };
     remote::target(
         endpoints,

@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use serde_json::{Map, Value};
 
+use super::target::hands::Role;
 use super::trial::Trial;
 use crate::failure::Failure;
 
@@ -22,20 +23,26 @@ pub enum Area {
     Health,
     /// Real workflows, more and more at a time.
     Load,
+    /// Parts that are killed and cut off.
+    Failover,
     /// What is not let in.
     Security,
     /// What can be seen of it.
     Monitoring,
+    /// Replicas that come and go.
+    Scaling,
 }
 
 impl Area {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::Initialisation,
         Self::Health,
         Self::Load,
+        Self::Failover,
         Self::Security,
         Self::Monitoring,
+        Self::Scaling,
     ];
 
     /// Its name.
@@ -44,8 +51,10 @@ impl Area {
             Self::Initialisation => "initialisation",
             Self::Health => "health",
             Self::Load => "load",
+            Self::Failover => "failover",
             Self::Security => "security",
             Self::Monitoring => "monitoring",
+            Self::Scaling => "scaling",
         }
     }
 }
@@ -57,6 +66,8 @@ pub enum Need {
     OwnStack,
     /// A target that nobody else uses, or leave to disturb those who do.
     Leave,
+    /// Leave to harm a part of this kind, and hands to do it; where it has replicas, there must be some.
+    Harm(Role),
     /// Where the parts say how they are.
     HealthAddresses,
     /// Where the parts show their metrics.
@@ -81,6 +92,21 @@ impl Need {
         match self {
             Self::OwnStack => "a stack of its own (`--target local`)",
             Self::Leave => "a stack of its own, or --destructive",
+            Self::Harm(Role::Registry) => {
+                "a stack of its own, or --destructive with --operate-with PROGRAM and --part registry=NAME"
+            }
+            Self::Harm(Role::Router) => {
+                "two routers: a stack of its own over Redis, or --destructive with --operate-with PROGRAM and --part router=NAME"
+            }
+            Self::Harm(Role::Engine) => {
+                "two engines: a stack of its own over Redis, or --destructive with --operate-with PROGRAM and --part engine=NAME"
+            }
+            Self::Harm(Role::Agent) => {
+                "a stack of its own, or --destructive with --operate-with PROGRAM and --part agent=NAME of one of several instances"
+            }
+            Self::Harm(Role::Redis) => {
+                "a stack of its own over Redis, or --destructive with --operate-with PROGRAM and --part redis=NAME"
+            }
             Self::HealthAddresses => "the addresses of the health ports (--endpoints FILE)",
             Self::MetricsAddresses => "the addresses of the metrics ports (--endpoints FILE)",
             Self::TokenKey => "the key that tokens are signed with (--token-key FILE)",

@@ -111,12 +111,6 @@ pub const CHECKS: &[Check] = &[
     },
     Check {
         area: Area::Monitoring,
-        name: "the autoscaler's metric moves with the runs",
-        needs: &[Need::MetricsAddresses],
-        run: |trial| Box::pin(active_workflows(trial)),
-    },
-    Check {
-        area: Area::Monitoring,
         name: "Prometheus scrapes every target",
         needs: &[Need::Prometheus],
         run: |trial| Box::pin(targets(trial)),
@@ -289,7 +283,7 @@ async fn asked_for(trial: &mut Trial) -> Verdict {
 }
 
 /// The sum of a metric over all parts.
-async fn sum(trial: &Trial, metric: &str) -> Result<f64, String> {
+pub async fn sum(trial: &Trial, metric: &str) -> Result<f64, String> {
     let texts = scrape(trial).await.map_err(|stop| match stop {
         Stop::Failed(what) | Stop::Skipped(what) => what,
     })?;
@@ -301,71 +295,6 @@ async fn sum(trial: &Trial, metric: &str) -> Result<f64, String> {
         return Err(format!("nobody shows {metric}"));
     }
     Ok(values.iter().sum())
-}
-
-/// The engines are scaled by it: it must rise with runs that hold a slot, and fall again.
-async fn active_workflows(trial: &mut Trial) -> Verdict {
-    const METRIC: &str = "active_workflows";
-    const RUNS: usize = 5;
-    let before = sum(trial, METRIC).await.map_err(Stop::Failed)?;
-    let made = trial.made.clone();
-    let agents = agent_ids(trial).await?;
-    if !agents.contains(super::target::probe::PROBE) {
-        return Err(Stop::skipped(
-            "runs must be held in the middle of a call, which takes a stack of its own (`--target local`)",
-        ));
-    }
-    let probe = trial.target.stack()?.probe()?;
-    let mut client = trial.engine()?;
-    let document = "document: { dsl: 1.0.3, namespace: readiness, name: held, version: 1.0.0 }\ndo:\n  - held:\n      call: a2a\n      with: { server: \"agent://readiness-probe\", method: SendMessage, parameters: { message: { parts: [ { data: { hold: true } } ] } } }\n";
-    let mut runs = Vec::new();
-    for _ in 0..RUNS {
-        runs.push(
-            made.start(&mut client, document, "{}")
-                .await
-                .map_err(Stop::Failed)?,
-        );
-    }
-    let held = tokio::time::timeout(PATIENCE, probe.holds(RUNS)).await;
-    let risen = async {
-        held.map_err(|_| "the runs did not reach the agent".to_owned())?;
-        eventually(PATIENCE, async || {
-            let now = sum(trial, METRIC).await?;
-            if now >= before + 5.0 {
-                Ok(now)
-            } else {
-                Err(format!(
-                    "{METRIC} is {now} with {RUNS} runs under way, and was {before} before"
-                ))
-            }
-        })
-        .await
-    };
-    let risen = risen.await;
-    for _ in 0..RUNS {
-        probe.release();
-    }
-    for run in &runs {
-        ended(&mut client, run)
-            .await
-            .and_then(completed)
-            .map_err(Stop::Failed)?;
-    }
-    let risen = risen.map_err(Stop::Failed)?;
-    let fallen = eventually(PATIENCE, async || {
-        let now = sum(trial, METRIC).await?;
-        if now <= before {
-            Ok(now)
-        } else {
-            Err(format!(
-                "{METRIC} is {now} after the runs have ended, and was {before} before"
-            ))
-        }
-    });
-    let fallen = fallen.await.map_err(Stop::Failed)?;
-    Ok(Evidence::new(format!(
-        "{METRIC}: {before} before, {risen} with {RUNS} runs under way, {fallen} afterwards"
-    )))
 }
 
 /// What an API of Prometheus answers.

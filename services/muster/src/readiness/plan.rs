@@ -12,7 +12,7 @@ use muster_runtime::clock::{Clock as _, SystemClock};
 
 use super::check::{Area, Check, Done, Need, Stop, Verdict};
 use super::trial::Trial;
-use super::{health, initialisation, load, monitoring, security};
+use super::{failover, health, initialisation, load, monitoring, scaling, security};
 use crate::output::Output;
 
 /// What one check may take.
@@ -24,8 +24,10 @@ pub fn all() -> impl Iterator<Item = &'static Check> {
         initialisation::CHECKS,
         health::CHECKS,
         load::CHECKS,
+        failover::CHECKS,
         security::CHECKS,
         monitoring::CHECKS,
+        scaling::CHECKS,
     ]
     .into_iter()
     .flatten()

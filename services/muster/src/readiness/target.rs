@@ -4,6 +4,7 @@
 //! the checks that need it are skipped.
 
 pub mod collector;
+pub mod hands;
 pub mod local;
 pub mod probe;
 pub mod process;
@@ -131,6 +132,14 @@ impl Target {
         }
     }
 
+    /// The same, to change it.
+    pub fn stack_mut(&mut self) -> Result<&mut Stack, Failure> {
+        match &mut self.kind {
+            Kind::Local(stack) => Ok(stack),
+            Kind::Running(_) => Err(Failure::failed(Need::OwnStack.describe())),
+        }
+    }
+
     /// What is known of something that runs.
     pub fn running(&self) -> Option<&remote::Running> {
         match &self.kind {
@@ -176,6 +185,7 @@ impl Target {
         match need {
             Need::OwnStack => !is_local,
             Need::Leave => !is_local && !self.has_leave,
+            Need::Harm(role) => self.harmed(role).is_none(),
             Need::HealthAddresses => !self.places.iter().any(|place| place.health.is_some()),
             Need::MetricsAddresses => !self.places.iter().any(|place| place.metrics.is_some()),
             Need::TokenKey => self.issuer().is_none(),

@@ -20,6 +20,7 @@ use rand::seq::SliceRandom as _;
 use tempfile::TempDir;
 
 use super::collector::Collector;
+use super::hands::Deed;
 use super::probe::{PROBE, Probe};
 use super::process::{Process, Program};
 use super::{Issuer, Place};
@@ -83,8 +84,7 @@ pub struct Stack {
     collector: Collector,
     issuer: Issuer,
     trust: Trust,
-    has_redis: bool,
-    _redis: Option<Kept>,
+    redis: Option<Redis>,
     directory: TempDir,
 }
 
@@ -143,10 +143,10 @@ impl Stack {
         let collector = Collector::start().await?;
         let server = if size == Size::Whole { redis_server() } else { None };
         let redis = match server {
-            Some(server) => Some(redis(&server, path).await?),
+            Some(server) => Some(Redis::start(server, path).await?),
             None => None,
         };
-        let url = redis.as_ref().map(|(_, url)| url.clone());
+        let url = redis.as_ref().map(|redis| format!("redis://{}", redis.address));
         let trust = connect::identity(&certificates)?;
         let replicas = if url.is_some() { 2 } else { 1 };
         let members = members(path, &collector, url.as_deref(), replicas)?;
@@ -157,8 +157,7 @@ impl Stack {
             collector,
             issuer,
             trust,
-            has_redis: url.is_some(),
-            _redis: redis.map(|(process, _)| process),
+            redis,
             directory,
         })
     }
@@ -302,7 +301,67 @@ impl Stack {
 
     /// Whether there are replicas of what can have some.
     pub fn has_redis(&self) -> bool {
-        self.has_redis
+        self.redis.is_some()
+    }
+
+    /// Does something to a part.
+    pub async fn act(&mut self, deed: Deed, name: &str) -> Result<(), Failure> {
+        if let Some(redis) = self.redis.as_mut().filter(|_| name == REDIS) {
+            return redis.act(deed).await;
+        }
+        let away = || Failure::failed(format!("{name} does not run"));
+        match deed {
+            Deed::Kill => {
+                let process = self.member_mut(name)?.process.take().ok_or_else(away)?;
+                process.kill().await;
+                Ok(())
+            }
+            Deed::Start => {
+                self.member_mut(name)?.start().await?;
+                self.ready(name).await
+            }
+            Deed::Freeze => self.member(name)?.process.as_ref().ok_or_else(away)?.freeze(),
+            Deed::Thaw => self.member(name)?.process.as_ref().ok_or_else(away)?.thaw(),
+        }
+    }
+
+    /// Stops a part in good order, and waits until it has ended.
+    pub async fn stop(&mut self, name: &str) -> Result<(), Failure> {
+        let process = self.member_mut(name)?.process.take();
+        let process = process.ok_or_else(|| Failure::failed(format!("{name} does not run")))?;
+        process.ask_to_stop()?;
+        let (status, _) = process.ended().await?;
+        if status.success() {
+            return Ok(());
+        }
+        Err(Failure::failed(format!("{name} ended with {status}")))
+    }
+
+    /// One more instance of an agent, that shares the work of those that are there; ready when this returns.
+    pub async fn add(&mut self, name: &str, part: Part) -> Result<(), Failure> {
+        let directory = self.directory.path().join(name).display().to_string();
+        let more = [
+            ("agent.registry_url", self.member("registry")?.url()),
+            ("agent.data_directory", directory),
+        ];
+        let mut member = self.spare(name, part, &more)?;
+        if let Some(redis) = &self.redis {
+            let setting = (
+                "agent.redis_cluster_endpoint".to_owned(),
+                format!("redis://{}", redis.address),
+            );
+            member.program.settings.push(setting);
+        }
+        member.start().await?;
+        self.members.push(member);
+        self.ready(name).await
+    }
+
+    /// Takes such an instance away again, in good order.
+    pub async fn remove(&mut self, name: &str) -> Result<(), Failure> {
+        let stopped = self.stop(name).await;
+        self.members.retain(|member| member.program.name != name);
+        stopped
     }
 
     /// The directory with the certificates.
@@ -336,6 +395,51 @@ impl Stack {
     /// A directory in it.
     pub fn directory(&self) -> &Path {
         self.directory.path()
+    }
+}
+
+/// The name of the Redis among the parts.
+const REDIS: &str = "redis";
+
+/// A Redis that writes before it answers.
+struct Redis {
+    server: PathBuf,
+    address: String,
+    path: PathBuf,
+    process: Option<Kept>,
+}
+
+impl Redis {
+    async fn start(server: PathBuf, path: &Path) -> Result<Self, Failure> {
+        let (addresses, listeners) = free()?;
+        drop(listeners);
+        let mut redis = Self {
+            server,
+            address: addresses.data,
+            path: path.to_owned(),
+            process: None,
+        };
+        redis.begin().await?;
+        Ok(redis)
+    }
+
+    async fn begin(&mut self) -> Result<(), Failure> {
+        self.process = Some(redis(&self.server, &self.address, &self.path).await?);
+        Ok(())
+    }
+
+    async fn act(&mut self, deed: Deed) -> Result<(), Failure> {
+        match deed {
+            Deed::Kill => {
+                // What keeps it kills it.
+                if let Some(process) = self.process.take() {
+                    process.stop().await;
+                }
+                Ok(())
+            }
+            Deed::Start => self.begin().await,
+            Deed::Freeze | Deed::Thaw => Err(Failure::failed("a Redis of its own is killed only")),
+        }
     }
 }
 
@@ -495,11 +599,8 @@ fn redis_server() -> Option<PathBuf> {
         .find(|program| program.is_file())
 }
 
-/// A Redis that writes before it answers; it is killed with what is returned.
-async fn redis(server: &Path, path: &Path) -> Result<(Kept, String), Failure> {
-    let (addresses, listeners) = free()?;
-    drop(listeners);
-    let address = addresses.data;
+/// Starts it; it is killed with what is returned.
+async fn redis(server: &Path, address: &str, path: &Path) -> Result<Kept, Failure> {
     let port = address.rsplit_once(':').map_or("", |(_, port)| port);
     let data = path.join("redis");
     std::fs::create_dir_all(&data).map_err(|error| Failure::failed(error.to_string()))?;
@@ -525,12 +626,11 @@ async fn redis(server: &Path, path: &Path) -> Result<(Kept, String), Failure> {
         "route-part".to_owned(),
         "keeper".to_owned(),
         "--address".to_owned(),
-        address.clone(),
+        address.to_owned(),
         "--log".to_owned(),
         log.display().to_string(),
         "--".to_owned(),
     ];
     let arguments = [&keeper[..], &own].concat();
-    let process = Kept::start("Redis", &arguments, End::WithInput).await?;
-    Ok((process, format!("redis://{address}")))
+    Kept::start("Redis", &arguments, End::WithInput).await
 }

@@ -111,6 +111,16 @@ impl Process {
         self.signal(Signal::TERM)
     }
 
+    /// Takes its processor away, so that it answers nobody and does not know it.
+    pub fn freeze(&self) -> Result<(), Failure> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Gives it back.
+    pub fn thaw(&self) -> Result<(), Failure> {
+        self.signal(Signal::CONT)
+    }
+
     fn signal(&self, signal: Signal) -> Result<(), Failure> {
         let id = self
             .child

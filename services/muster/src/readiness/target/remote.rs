@@ -8,6 +8,7 @@ use muster_jose::token::Signer;
 use serde_json::Value;
 use url::Url;
 
+use super::hands::Hands;
 use super::{Issuer, Kind, Place, Target};
 use crate::connect::Endpoints;
 use crate::failure::Failure;
@@ -33,6 +34,8 @@ pub struct Running {
     pub alert_listen: Option<SocketAddr>,
     /// Where its traces can be asked for.
     pub traces: Option<Url>,
+    /// What may be done to its parts, and how.
+    pub hands: Hands,
 }
 
 /// A target out of what the command line says.
