@@ -268,7 +268,7 @@ impl Cluster {
         self.call(&what, Method::PUT, &path, Some(content)).await
     }
 
-    /// Deletes an object with all that comes of it; whether it was there.
+    /// Deletes an object with all that comes of it; whether it was there. A workload goes after its pods, so that it is gone when they are.
     pub async fn delete(
         &self,
         resource: &Resource,
@@ -277,7 +277,12 @@ impl Cluster {
     ) -> Result<bool, Error> {
         let what = format!("{}/{name}", resource.kind.to_lowercase());
         let path = resource.path(namespace, Some(name));
-        let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Foreground"});
+        let has_pods = matches!(
+            resource.kind.as_str(),
+            "Deployment" | "StatefulSet" | "DaemonSet" | "Job" | "Rollout"
+        );
+        let policy = if has_pods { "Foreground" } else { "Background" };
+        let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": policy});
         let content = Some(("application/json", &options));
         match self.call(&what, Method::DELETE, &path, content).await {
             Ok(_) => Ok(true),

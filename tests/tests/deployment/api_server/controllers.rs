@@ -4,6 +4,8 @@
 //! only while all others are ready: a broken pod stops it, even if the template has been mended since (the documented "forced
 //! rollback"). A Job ends at once. A Rollout is under way for a few steps, and degraded when its template's image breaks.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use super::world::{Key, World};
@@ -11,6 +13,7 @@ use super::world::{Key, World};
 impl World {
     /// Moves everything by one step.
     pub(super) fn step(&mut self) {
+        self.collect_garbage();
         let keys: Vec<Key> = self.objects.keys().cloned().collect();
         for key in keys {
             if self.held.contains(&key.2) {
@@ -28,6 +31,20 @@ impl World {
                 _ => {}
             }
         }
+    }
+
+    /// Pods whose workload is gone go too.
+    fn collect_garbage(&mut self) {
+        let owners: BTreeSet<(String, String)> = self
+            .objects
+            .keys()
+            .filter(|(kind, ..)| kind == "Deployment" || kind == "StatefulSet")
+            .map(|(_, namespace, name)| (namespace.clone(), name.clone()))
+            .collect();
+        self.objects.retain(|(kind, namespace, _), stored| {
+            let of = stored.value["metadata"]["labels"]["of"].as_str();
+            kind != "Pod" || of.is_none_or(|of| owners.contains(&(namespace.clone(), of.to_owned())))
+        });
     }
 
     fn status(&mut self, key: &Key, status: Value) {

@@ -306,7 +306,7 @@ impl World {
                 self.in_a_namespace(&asked)?;
                 self.apply(&asked, content, dry)
             }
-            _ => self.delete(&asked),
+            _ => self.delete(&asked, &content),
         }
     }
 
@@ -454,21 +454,23 @@ impl World {
         review
     }
 
-    fn delete(&mut self, asked: &Asked) -> Result<Value, Refusal> {
+    /// In the foreground the pods of a workload go first; otherwise its controllers see to them later.
+    fn delete(&mut self, asked: &Asked, options: &Value) -> Result<Value, Refusal> {
         let found = self.read(asked)?;
         let (kind, namespace, name) = asked.key();
         self.changes
             .push(format!("delete {}/{name}", kind.to_lowercase()));
         self.objects
             .remove(&(kind.clone(), namespace.clone(), name.clone()));
-        match kind.as_str() {
-            "Namespace" => self.objects.retain(|(_, of, _), _| *of != name),
-            "Deployment" | "StatefulSet" | "Job" => self.objects.retain(|(other, of, _), stored| {
+        if kind == "Namespace" {
+            self.objects.retain(|(_, of, _), _| *of != name);
+        }
+        if options["propagationPolicy"] == "Foreground" {
+            self.objects.retain(|(other, of, _), stored| {
                 !(other == "Pod"
                     && *of == namespace
                     && stored.value["metadata"]["labels"]["of"] == name.as_str())
-            }),
-            _ => {}
+            });
         }
         Ok(found)
     }
