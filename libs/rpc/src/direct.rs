@@ -24,7 +24,7 @@ use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared};
 use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
-use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
+use h2::{Ping, PingPong, RecvStream, SendStream};
 use http::{Request, Response, Uri};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame, SizeHint};
@@ -34,6 +34,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tower::{Service, ServiceExt as _};
 
 use crate::gather::Gathering;
+use crate::loss::is_not_begun;
 
 /// What may come of one stream, and of all together, before it is asked for.
 const WINDOWS: (u32, u32) = (2 << 20, 5 << 20);
@@ -70,11 +71,7 @@ impl Error {
     pub fn never_reached(&self) -> bool {
         match self {
             Self::Connect(_) | Self::Ended(_) => true,
-            Self::Broke(error) => {
-                error.is_remote()
-                    && (error.is_go_away()
-                        || (error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM)))
-            }
+            Self::Broke(error) => is_not_begun(error),
             Self::Request(_) => false,
         }
     }

@@ -1,6 +1,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::future::join_all;
+use h2::Reason;
 use h2::server::{self, SendResponse};
 use hyper_util::client::legacy::connect::HttpConnector;
 use tokio::net::TcpListener;

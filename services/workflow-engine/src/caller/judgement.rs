@@ -1,9 +1,9 @@
-//! What a status from the router means: whether the call reached an agent at all, and what failure it is to a
-//! workflow.
+//! What a status from the router means: whether the call may be sent again, and what failure it is to a workflow.
 
 use std::time::Duration;
 
 use muster_api::error::{Error as ApiError, Reason};
+use muster_rpc::loss::Loss;
 use muster_workflow_dsl::run::BlockerKind;
 use serde_json::{Map, Value};
 use tonic::{Code, Status};
@@ -11,8 +11,17 @@ use tonic_types::StatusExt as _;
 
 use super::{Failure, Kind, Note};
 
-/// Whether the call certainly reached no agent; then the wait that was asked for, if any.
-pub(super) fn unreached(status: &Status) -> Option<Option<Duration>> {
+/// Why a call may be sent again, under the same message id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Repeat {
+    /// It certainly reached no agent; with the wait that was asked for, if any.
+    Unreached(Option<Duration>),
+    /// It was with the router when the connection broke, so that an agent may have got it.
+    BrokeOff,
+}
+
+/// Whether the call may be sent again; `None`: somebody has answered it.
+pub(super) fn repeat(status: &Status) -> Option<Repeat> {
     if let Some(error) = ApiError::from_status(status) {
         let unreached = matches!(
             error.reason,
@@ -25,9 +34,12 @@ pub(super) fn unreached(status: &Status) -> Option<Option<Duration>> {
                 | Reason::ShuttingDown
                 | Reason::DependencyUnavailable
         );
-        return unreached.then_some(error.retry_after);
+        return unreached.then_some(Repeat::Unreached(error.retry_after));
     }
-    is_connect_error(status).then_some(None)
+    Loss::of(status).map(|loss| match loss {
+        Loss::Unsent => Repeat::Unreached(None),
+        Loss::UnderWay => Repeat::BrokeOff,
+    })
 }
 
 /// What holds a call up that reached no agent, for those who ask.
@@ -66,18 +78,6 @@ pub(super) fn obstacle(status: &Status, next: Duration) -> Note {
     }
 }
 
-/// Whether there was no connection to the router: then nothing was sent.
-fn is_connect_error(status: &Status) -> bool {
-    let mut source = std::error::Error::source(status);
-    while let Some(error) = source {
-        if error.is::<tonic::ConnectError>() {
-            return true;
-        }
-        source = error.source();
-    }
-    false
-}
-
 /// The failure that a status means to a workflow.
 pub(super) fn failure(target: &str, status: &Status) -> Failure {
     let (kind, http) = match status.code() {
@@ -94,6 +94,11 @@ pub(super) fn failure(target: &str, status: &Status) -> Failure {
         Code::Unimplemented => (Kind::Communication, 501),
         Code::Unavailable => (Kind::Communication, 503),
         Code::Ok | Code::Unknown | Code::Internal | Code::DataLoss => (Kind::Communication, 500),
+    };
+    // Whatever a broken connection is called, nobody has answered.
+    let (kind, http) = match Loss::of(status) {
+        Some(_) => (Kind::Communication, 503),
+        None => (kind, http),
     };
     // The agent was reached and has said no, in the words of the protocol.
     let kind = if is_of_a2a(status) && kind == Kind::Communication {
@@ -118,20 +123,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_reached_no_agent_is_repeated() {
+    fn what_somebody_has_answered_is_repeated_only_where_no_agent_was_reached() {
         let status =
             |reason| Status::from(ApiError::new(reason, "x").with_retry_after(Duration::from_secs(1)));
         assert_eq!(
-            unreached(&status(Reason::NoInstanceAvailable)),
-            Some(Some(Duration::from_secs(1)))
+            repeat(&status(Reason::NoInstanceAvailable)),
+            Some(Repeat::Unreached(Some(Duration::from_secs(1))))
         );
         assert_eq!(
-            unreached(&status(Reason::SkillNotFound)),
-            Some(Some(Duration::from_secs(1)))
+            repeat(&status(Reason::SkillNotFound)),
+            Some(Repeat::Unreached(Some(Duration::from_secs(1))))
         );
-        assert_eq!(unreached(&status(Reason::AgentUnreachable)), None);
-        assert_eq!(unreached(&Status::unavailable("from who knows where")), None);
-        assert_eq!(unreached(&Status::resource_exhausted("")), None);
+        assert_eq!(repeat(&status(Reason::AgentUnreachable)), None);
+        assert_eq!(repeat(&Status::unavailable("from who knows where")), None);
+        assert_eq!(repeat(&Status::resource_exhausted("")), None);
     }
 
     #[test]

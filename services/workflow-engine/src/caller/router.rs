@@ -1,14 +1,10 @@
 //! Calls through the router's gRPC.
 //!
-//! A call is repeated here only where it certainly reached no agent: the router says so with one of our reasons
-//! (no instance, full queue, agent not known yet, going down), or there was no connection to the router. Then it
-//! is sent again with the same message id, for at most [`Engine::agent_wait_seconds`](crate::config::Engine), so
-//! that a fleet that starts again is given the time to register. Everything else goes to the document's own
-//! `try`, which knows what may be repeated.
+//! Those that nobody has answered are sent again, by [`patience`].
 
+mod patience;
 mod plain;
 
-use std::future::Future;
 use std::ops::Deref;
 use std::time::Duration;
 
@@ -19,7 +15,6 @@ use muster_api::a2a::{
 };
 use muster_api::extension::{EPOCH_METADATA, SKILL_TARGET_PREFIX, STEP_KEY_METADATA};
 use muster_api::json;
-use muster_rpc::backoff::Backoff;
 use muster_rpc::deadline::{self, Deadline};
 use muster_runtime::clock::SharedClock;
 use muster_runtime::trace;
@@ -33,18 +28,9 @@ use tonic::{Request, Status, Streaming};
 
 use crate::behalf::Behalf;
 
-use super::judgement::{failure, obstacle, unreached};
+use super::judgement::failure;
 use super::stream::Stream;
 use super::{Call, Failure, Kind, Progress, answer, message_id};
-
-/// Waits between repetitions, where the router names none.
-const BACKOFF: Backoff = Backoff::doubling(Duration::from_millis(100), Duration::from_secs(2));
-
-/// The shortest wait, whatever chance says: a refusal must not be answered with a burst.
-const LEAST_WAIT: Duration = Duration::from_millis(20);
-
-/// The longest wait the router can ask for.
-const MOST_WAIT: Duration = Duration::from_secs(5);
 
 /// How long an agent may take to confirm that it stops.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -95,38 +81,6 @@ impl Router {
         deadline.apply(&mut request, self.clock.monotonic());
         trace::inject_request(&mut request);
         request
-    }
-
-    /// Sends, and sends again while it certainly reached no agent and patience lasts.
-    async fn patiently<T, F>(
-        &self,
-        progress: &Progress,
-        deadline: Deadline,
-        mut send: impl FnMut() -> F,
-    ) -> Result<T, Status>
-    where
-        F: Future<Output = Result<T, Status>>,
-    {
-        let patience = Deadline::after(self.clock.monotonic(), self.patience).earlier(deadline);
-        let mut attempt = 0;
-        loop {
-            let status = match send().await {
-                Ok(answer) => return Ok(answer),
-                Err(status) => status,
-            };
-            let Some(asked) = unreached(&status) else {
-                return Err(status);
-            };
-            let wait = asked.unwrap_or_else(|| BACKOFF.delay(attempt, rand::random()));
-            let wait = wait.clamp(LEAST_WAIT, MOST_WAIT);
-            match patience.remaining(self.clock.monotonic()) {
-                Some(left) if left > wait => {}
-                _ => return Err(status),
-            }
-            progress.set_obstacle(obstacle(&status, wait));
-            tokio::time::sleep(wait).await;
-            attempt = attempt.saturating_add(1);
-        }
     }
 
     async fn send(

@@ -1,5 +1,7 @@
 //! How agents are called, and what their failures mean to a run.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use muster_api::a2a::TaskState;
@@ -7,6 +9,9 @@ use muster_api::error::{Error, Reason};
 use muster_api::workflow::RunStatus;
 use muster_testkit::{Answer, FakeAgent, wait_for};
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use tonic::Status;
 
 use crate::harness::{Engine, PATIENCE, document, send};
@@ -198,4 +203,58 @@ async fn an_answer_over_the_limit_is_a_failure_that_names_the_limit() {
     assert!(error.detail.contains("engine.max_payload_bytes"), "{error:?}");
     let streamed = send("weather", "x").replace("SendMessage", "SendStreamingMessage");
     assert_eq!(engine.fault(&document(&streamed)).await.status, 413);
+}
+
+#[tokio::test]
+async fn a_call_whose_router_dies_is_sent_again_under_the_same_message() {
+    let mut engine = Engine::start().await;
+    let address = engine.router.address();
+    engine.router.hold();
+    let run = engine
+        .start_run(&document(&send("weather", "x")), "", "")
+        .await
+        .unwrap();
+    wait_for("the call", PATIENCE, async || engine.router.held() == 1).await;
+    let first = engine.router.calls();
+    engine.router = FakeAgent::start("elsewhere").await;
+    wait_for("the port to be free", PATIENCE, async || {
+        std::net::TcpListener::bind(address).is_ok()
+    })
+    .await;
+    engine.router = FakeAgent::start_at("router", address).await;
+    engine.until(&run.run_id, RunStatus::Completed).await;
+    let again = engine.router.calls();
+    assert_eq!((first.len(), again.len()), (1, 1));
+    assert_eq!(first[0].message_id, again[0].message_id);
+}
+
+#[tokio::test]
+async fn a_call_that_breaks_every_connection_is_given_up() {
+    /// The text of a message that nobody survives.
+    const DEADLY: &[u8] = b"this one kills";
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let killed = Arc::new(AtomicUsize::new(0));
+    let (counted, mut router) = (Arc::clone(&killed), JoinSet::new());
+    router.spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            // SETTINGS; then it reads until the message is there, and breaks off.
+            let _gone = stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await;
+            let (mut read, mut piece) = (Vec::new(), [0; 4096]);
+            while let Ok(count @ 1..) = stream.read(&mut piece).await {
+                read.extend_from_slice(&piece[..count]);
+                if read.windows(DEADLY.len()).any(|words| words == DEADLY) {
+                    counted.fetch_add(1, Ordering::Relaxed);
+                    break;
+                }
+            }
+        }
+    });
+    let engine = Engine::start_with(|settings| settings.router_url = format!("http://{address}")).await;
+    let error = engine.fault(&document(&send("weather", "this one kills"))).await;
+    assert_eq!(
+        (error.status, killed.load(Ordering::Relaxed)),
+        (503, 6),
+        "{error:?}"
+    );
 }
