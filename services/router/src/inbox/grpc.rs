@@ -25,6 +25,9 @@ use crate::target::Target;
 /// When to come again where there was no room: entries end within seconds, if anybody takes them.
 const FULL_RETRY: Duration = Duration::from_secs(5);
 
+/// When to come again while the store is away, or full.
+const STORE_RETRY: Duration = Duration::from_secs(2);
+
 /// Entries of a page when nothing is said, and at most.
 const PAGE: usize = 50;
 const MOST_OF_PAGE: usize = 100;
@@ -526,7 +529,7 @@ impl From<Error> for Status {
                 store::Error::Full(_) => of(Reason::InboxFull).with_retry_after(FULL_RETRY),
                 store::Error::LeaseLost(_) => of(Reason::EntryLeaseLost),
                 store::Error::State(_, state) => of(Reason::EntryState).with_metadata("status", state),
-                store::Error::Unavailable(_) => of(Reason::StoreUnavailable),
+                store::Error::Unavailable(_) => of(Reason::StoreUnavailable).with_retry_after(STORE_RETRY),
             },
         };
         status.into()
@@ -553,12 +556,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_full_says_when_to_come_again() {
-        let status = Status::from(Error::Store(store::Error::Full(Full::Target(5))));
-        let error = ApiError::from_status(&status).unwrap();
-        assert_eq!(
-            (error.reason, error.retry_after),
-            (Reason::InboxFull, Some(FULL_RETRY))
-        );
+    fn what_is_full_or_away_says_when_to_come_again() {
+        for (store, expected) in [
+            (
+                store::Error::Full(Full::Target(5)),
+                (Reason::InboxFull, Some(FULL_RETRY)),
+            ),
+            (
+                store::Error::Unavailable("nobody answers".to_owned()),
+                (Reason::StoreUnavailable, Some(STORE_RETRY)),
+            ),
+        ] {
+            let status = Status::from(Error::Store(store));
+            let error = ApiError::from_status(&status).unwrap();
+            assert_eq!((error.reason, error.retry_after), expected);
+        }
     }
 }

@@ -538,7 +538,9 @@ async fn without_its_redis_nothing_is_taken_in_and_nothing_is_lost() {
     enqueue(&stack, letter(kept.clone())).await.unwrap();
     redis.kill().await;
     let refused = enqueue(&stack, letter(message("skill:forecasting", "refused"))).await;
-    assert_eq!(reason_of(refused), Reason::StoreUnavailable);
+    let error = error_in(&refused.unwrap_err());
+    assert_eq!(error.reason, Reason::StoreUnavailable);
+    assert!(error.retry_after.is_some(), "{error:?}");
     // What needs no inbox goes on.
     let agent = stack.agent("weather", &["forecasting"]).await;
     agent.fall_back_to(Answer::Message("fine".to_owned()));
