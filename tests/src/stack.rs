@@ -5,8 +5,8 @@ use std::path::Path;
 
 use muster_a2a::grpc::Client;
 use muster_api::registry::registry_service_client::RegistryServiceClient;
-use muster_api::router::GetStatusRequest;
 use muster_api::router::router_service_client::RouterServiceClient;
+use muster_api::router::{GetStatusRequest, GetStatusResponse};
 use muster_api::workflow::workflow_service_client::WorkflowServiceClient;
 use muster_testkit::{Process, Program, wait_for};
 use serde_json::Value;
@@ -29,6 +29,7 @@ pub struct Stack {
     router: Program,
     engine: Program,
     running_engine: Option<Process>,
+    running_registry: Option<Process>,
     running: Vec<Process>,
     _directory: TempDir,
 }
@@ -57,7 +58,7 @@ impl Stack {
         let mut running: Vec<Process> = agents.iter().map(Program::start).collect();
         running.push(router.start());
         let mut running_engine = engine.start();
-        running.push(registry.start_ready().await);
+        let running_registry = Some(registry.start_ready().await);
         for process in running.iter_mut().chain(std::iter::once(&mut running_engine)) {
             process.ready().await;
         }
@@ -66,6 +67,7 @@ impl Stack {
             router,
             engine,
             running_engine: Some(running_engine),
+            running_registry,
             running,
             _directory: directory,
         };
@@ -76,14 +78,7 @@ impl Stack {
     /// Waits until the router routes to this many instances.
     pub async fn knows_instances(&self, count: usize) {
         wait_for("the router's view of the fleet", PATIENCE, async || {
-            let mut router = RouterServiceClient::connect(self.router.url())
-                .await
-                .map_err(|e| e.to_string())?;
-            let status = router
-                .get_status(GetStatusRequest {})
-                .await
-                .map_err(|e| e.to_string())?
-                .into_inner();
+            let status = self.router_status().await?;
             if status.instances.len() == count {
                 Ok(())
             } else {
@@ -163,10 +158,35 @@ impl Stack {
 
     /// Whether every process runs that was started.
     pub fn is_whole(&mut self) -> bool {
-        let Some(engine) = &mut self.running_engine else {
+        let (Some(engine), Some(registry)) = (&mut self.running_engine, &mut self.running_registry) else {
             return false;
         };
-        !engine.has_ended() && self.running.iter_mut().all(|process| !process.has_ended())
+        let mut all = self.running.iter_mut().chain([engine, registry]);
+        all.all(|process| !process.has_ended())
+    }
+
+    /// `kill -9` for the registry.
+    pub async fn kill_registry(&mut self) {
+        if let Some(process) = self.running_registry.take() {
+            process.kill().await;
+        }
+    }
+
+    /// Starts the registry again, on the same port, with nobody in it.
+    pub async fn start_registry(&mut self) {
+        self.running_registry = Some(self.registry.start_ready().await);
+    }
+
+    /// What the router says of itself.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn router_status(&self) -> Result<GetStatusResponse, String> {
+        let mut router = RouterServiceClient::connect(self.router.url())
+            .await
+            .map_err(|e| e.to_string())?;
+        let status = router.get_status(GetStatusRequest {}).await;
+        status.map(tonic::Response::into_inner).map_err(|e| e.to_string())
     }
 
     /// Runs the command line against this stack.

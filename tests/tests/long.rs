@@ -1,10 +1,13 @@
-//! The long suite, run by `tests/run --long`: measurements of an idle fleet, and an engine that is killed again and
-//! again under load. It prints what it measured; only what must hold is asserted.
+//! The long suite, run by `tests/run --long`: measurements of an idle fleet, an engine that is killed again and again under load, and a
+//! registry that is away for a minute. It prints what it measured; only what must hold is asserted.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use muster_api::registry::RegisterRequest;
+use muster_api::a2a::{Message, Part, Role, SendMessageRequest, part};
+use muster_api::registry::{ListAgentsRequest, RegisterRequest};
 use muster_api::workflow::{
     GetHistoryRequest, GetRunRequest, GetStatusRequest, RunStatus, StartRunRequest, start_run_request,
 };
@@ -12,6 +15,7 @@ use muster_runtime::clock::{Clock as _, SystemClock};
 use muster_testkit::{FakeAgent, wait_for};
 use muster_tests::{Dev, PATIENCE, Stack, muster_within};
 use serde_json::Value;
+use tokio::task::JoinSet;
 
 const KILLS: usize = 25;
 const RUNS: usize = 200;
@@ -191,6 +195,88 @@ async fn a_whole_stack_passes_every_examination_of_its_readiness() {
         assert_ne!(text("outcome"), "failed", "{check:#}");
     }
     assert_eq!(finished.code, 0, "{}", finished.stderr);
+}
+
+/// Callers at once, and how long the registry is away, in seconds.
+const CALLERS: usize = 8;
+const OUTAGE: f64 = 60.0;
+
+#[tokio::test]
+async fn a_minute_without_the_registry_stops_no_call_and_everybody_comes_back() {
+    let mut stack = Stack::start().await;
+    let fleet = stack.router_status().await.unwrap().instances.len();
+    let (answered, mut calls) = (Arc::new(AtomicUsize::new(0)), JoinSet::new());
+    for caller in 0..CALLERS {
+        let (mut client, answered) = (stack.agents().await, Arc::clone(&answered));
+        calls.spawn(async move {
+            for number in 0.. {
+                let message = message("weather", &format!("{caller}-{number}"), "Seattle 2014-03-01");
+                client.send_message(message).await.unwrap();
+                answered.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+    }
+    let load = async || {
+        let before = answered.load(Ordering::Relaxed);
+        wait_for("calls to be answered", PATIENCE, async || {
+            answered.load(Ordering::Relaxed) >= before + 100
+        })
+        .await;
+    };
+    load().await;
+    stack.kill_registry().await;
+    let before = answered.load(Ordering::Relaxed);
+    wait_for("the minute to pass", PATIENCE * 2, async || {
+        let status = stack.router_status().await?;
+        assert_eq!(status.instances.len(), fleet, "nobody is forgotten");
+        if status.view_age_seconds >= OUTAGE {
+            assert!(status.view_stale);
+            Ok(())
+        } else {
+            Err(format!("{} s", status.view_age_seconds))
+        }
+    })
+    .await;
+    load().await;
+    let during = answered.load(Ordering::Relaxed) - before;
+    stack.start_registry().await;
+    let mut registry = stack.registry().await;
+    wait_for("everybody to register again", PATIENCE * 2, async || {
+        let status = stack.router_status().await?;
+        assert_eq!(status.instances.len(), fleet, "nobody is forgotten");
+        let listed = registry.list_agents(ListAgentsRequest::default()).await;
+        let agents = listed.map_err(|error| error.to_string())?.into_inner().agents;
+        let instances = agents.iter().map(|agent| agent.instances.len()).sum::<usize>();
+        if instances == fleet && !status.view_stale {
+            Ok(())
+        } else {
+            Err(format!("{instances} of {fleet}"))
+        }
+    })
+    .await;
+    load().await;
+    // None of them has ended, as one does that is refused.
+    assert!(calls.try_join_next().is_none());
+    report(&format!(
+        "registry away for {OUTAGE:.0} s under {CALLERS} callers: {during} calls answered, 0 failed, {fleet} of {fleet} agents \
+         registered again by themselves"
+    ));
+}
+
+fn message(target: &str, id: &str, text: &str) -> SendMessageRequest {
+    SendMessageRequest {
+        tenant: target.to_owned(),
+        message: Some(Message {
+            message_id: id.to_owned(),
+            role: Role::User.into(),
+            parts: vec![Part {
+                content: Some(part::Content::Text(text.to_owned())),
+                ..Part::default()
+            }],
+            ..Message::default()
+        }),
+        ..SendMessageRequest::default()
+    }
 }
 
 #[tokio::test]

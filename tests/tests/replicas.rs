@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use muster_testkit::{RedisServer, wait_for};
+use muster_testkit::{FakeAgent, Program, RedisServer, wait_for};
 use muster_tests::{PATIENCE, Replicas};
 use serde_json::Value;
 
@@ -199,6 +199,69 @@ async fn runs_of_a_killed_engine_go_on_in_the_other() {
     .await;
     let started = json(&replicas, 0, &["workflow", "run", &document, "--wait"]).await;
     assert_eq!(started["output"], "second");
+}
+
+/// Whoever gets calls without a router before it that knows messages again: one that a killed engine had under way comes a second
+/// time from the engine that has taken the run over, under the same id, and by its epoch it is told which of both is the newer.
+#[tokio::test]
+async fn a_call_that_comes_again_from_another_engine_has_the_same_id_and_a_later_epoch() {
+    let (redis, directory) = (RedisServer::start().await, tempfile::tempdir().unwrap());
+    // It stands where the router is, and takes each call for a new one.
+    let stranger = FakeAgent::start("stranger").await;
+    stranger.hold();
+    let engine = |number: usize| {
+        let own = directory.path().join(format!("engine-{number}"));
+        Program::named("muster-workflow-engine")
+            .env("MUSTER__ENGINE__ROUTER_URL", stranger.endpoint())
+            .env("MUSTER__ENGINE__REDIS_CLUSTER_ENDPOINT", redis.url())
+            .env("MUSTER__ENGINE__REDIS__LEASE_SECONDS", "5")
+            .env("MUSTER__ENGINE__DATA_DIRECTORY", own.display().to_string())
+    };
+    let [first, second] = [engine(0), engine(1)];
+    let document = directory.path().join("two-calls.yaml");
+    std::fs::write(&document, TWO_CALLS).unwrap();
+    let document = document.display().to_string();
+    let at = |engine: &Program| [("MUSTER_ENGINE_URL".to_owned(), engine.url())];
+
+    let dies = first.start_ready().await;
+    let run = ["workflow", "run", document.as_str(), "--id", "run"];
+    let _said = muster_tests::muster(&at(&first), &run).await.success();
+    wait_for("the first call", PATIENCE, async || stranger.held() == 1).await;
+    let _lives = second.start_ready().await;
+    dies.kill().await;
+    let calls = wait_for("the call to come again", PATIENCE, async || {
+        let calls = stranger.calls();
+        let (earlier, later) = (calls.first().and_then(|call| call.epoch), calls.last());
+        if later.and_then(|call| call.epoch) > earlier {
+            Ok(calls)
+        } else {
+            Err(format!("{calls:?}"))
+        }
+    })
+    .await;
+    for pair in calls.windows(2) {
+        assert_eq!(pair[0].message_id, pair[1].message_id);
+        assert_eq!(pair[0].step_key, pair[1].step_key);
+        assert!(
+            pair[0].epoch.is_some() && pair[0].epoch <= pair[1].epoch,
+            "{calls:?}"
+        );
+    }
+    stranger.release_all();
+    let shown = wait_for("the run to complete", PATIENCE, async || {
+        let show = ["workflow", "show", "run", "-o", "json"];
+        let shown = muster_tests::muster(&at(&second), &show).await;
+        let run: Value = serde_json::from_str(&shown.stdout).map_err(|_| format!("{shown:?}"))?;
+        if run["status"] == "completed" {
+            Ok(run)
+        } else {
+            Err(run.to_string())
+        }
+    })
+    .await;
+    assert_eq!(shown["output"], "second");
+    let verify = ["workflow", "verify", "run"];
+    let _said = muster_tests::muster(&at(&second), &verify).await.success();
 }
 
 #[tokio::test]

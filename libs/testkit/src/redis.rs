@@ -1,6 +1,9 @@
 //! Real Redis servers, each on a port and in a directory of its own: standalone, as a Cluster, and watched by Sentinels.
 
-use std::fmt::Write as _;
+mod cluster;
+mod failover;
+mod sentinels;
+
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -11,17 +14,11 @@ use tokio::process::Command;
 use crate::process::{Process, Program};
 use crate::wait_for;
 
+pub use cluster::RedisCluster;
+pub use sentinels::RedisSentinels;
+
 /// How long a server may take to answer, and a Cluster or Sentinels to agree.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Slots of a Cluster.
-const SLOTS: usize = 16_384;
-
-/// Servers of a Cluster that have slots.
-const PRIMARIES: usize = 3;
-
-/// How Sentinels call what they watch.
-const PRIMARY: &str = "main";
 
 /// A Redis server. It writes every command to disk before it answers, unless told otherwise. Dropping it kills it.
 #[derive(Debug)]
@@ -201,192 +198,10 @@ impl RedisServer {
     pub async fn ask(&self, command: &[&str]) -> String {
         ask(self.port(), command).await
     }
-}
 
-/// Three servers that are a Cluster, with or without a replica of each.
-#[derive(Debug)]
-pub struct RedisCluster {
-    /// Its nodes.
-    pub nodes: Vec<RedisServer>,
-}
-
-impl RedisCluster {
-    /// Starts one without replicas and waits until it takes writes.
-    ///
-    /// # Panics
-    /// When a program is missing, or the nodes do not agree.
-    pub async fn start() -> Self {
-        Self::start_nodes(PRIMARIES, "5000").await
+    async fn leads(&self) -> bool {
+        self.ask(&["ROLE"]).await.starts_with("master")
     }
-
-    /// Starts one with a replica of each primary, which takes over two seconds after the primary was heard last.
-    ///
-    /// # Panics
-    /// When a program is missing, or the nodes do not agree.
-    pub async fn start_with_replicas() -> Self {
-        let cluster = Self::start_nodes(2 * PRIMARIES, "2000").await;
-        let (primaries, replicas) = cluster.nodes.split_at(PRIMARIES);
-        for (primary, replica) in primaries.iter().zip(replicas) {
-            let id = primary.ask(&["CLUSTER", "MYID"]).await;
-            let answer = replica.ask(&["CLUSTER", "REPLICATE", id.trim()]).await;
-            assert_eq!(answer.trim(), "OK", "CLUSTER REPLICATE");
-        }
-        for replica in replicas {
-            wait_for("the replica to follow", PATIENCE, async || {
-                let information = replica.ask(&["INFO", "replication"]).await;
-                information.contains("master_link_status:up")
-            })
-            .await;
-        }
-        cluster
-    }
-
-    async fn start_nodes(count: usize, timeout: &str) -> Self {
-        const NODES: usize = PRIMARIES;
-        let mut nodes = Vec::new();
-        for _ in 0..count {
-            nodes.push(
-                RedisServer::start_with(&[("cluster-enabled", "yes"), ("cluster-node-timeout", timeout)])
-                    .await,
-            );
-        }
-        for (index, node) in nodes.iter().take(NODES).enumerate() {
-            let (first, end) = (SLOTS * index / NODES, SLOTS * (index + 1) / NODES);
-            let epoch = (index + 1).to_string();
-            let (first, last) = (first.to_string(), (end - 1).to_string());
-            let commands: [&[&str]; 2] = [
-                &["CLUSTER", "SET-CONFIG-EPOCH", &epoch],
-                &["CLUSTER", "ADDSLOTSRANGE", &first, &last],
-            ];
-            for command in commands {
-                let answer = node.ask(command).await;
-                assert_eq!(answer.trim(), "OK", "{command:?}");
-            }
-        }
-        if let Some((first, others)) = nodes.split_first() {
-            for other in others {
-                let (port, bus) = (other.port().to_string(), other.program.ports().health.to_string());
-                let answer = first.ask(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus]).await;
-                assert_eq!(answer.trim(), "OK", "CLUSTER MEET");
-            }
-        }
-        let cluster = Self { nodes };
-        cluster.agreed().await;
-        cluster
-    }
-
-    /// Waits until all nodes know each other and serve.
-    pub async fn agreed(&self) {
-        for node in &self.nodes {
-            wait_for("the Cluster to agree", PATIENCE, async || {
-                let information = node.ask(&["CLUSTER", "INFO"]).await;
-                let known = format!("cluster_known_nodes:{}", self.nodes.len());
-                if information.contains("cluster_state:ok") && information.contains(&known) {
-                    Ok(())
-                } else {
-                    Err(information)
-                }
-            })
-            .await;
-        }
-    }
-
-    /// Where it is, as clients want it.
-    #[must_use]
-    pub fn url(&self) -> String {
-        let nodes: Vec<String> = self
-            .nodes
-            .iter()
-            .map(|node| format!("127.0.0.1:{}", node.port()))
-            .collect();
-        format!("redis+cluster://{}", nodes.join(","))
-    }
-}
-
-/// A primary, a replica, and three Sentinels that watch them.
-#[derive(Debug)]
-pub struct RedisSentinels {
-    /// The one that is primary at first.
-    pub primary: RedisServer,
-    /// The one that is its replica at first.
-    pub replica: RedisServer,
-    sentinels: Vec<RedisServer>,
-}
-
-impl RedisSentinels {
-    /// Starts them and waits until the Sentinels know each other and the replica.
-    ///
-    /// # Panics
-    /// When a program is missing, or they do not come to know each other.
-    pub async fn start() -> Self {
-        const SENTINELS: usize = 3;
-        let primary = RedisServer::start().await;
-        let of = format!("127.0.0.1 {}", primary.port());
-        let replica = RedisServer::start_with(&[("replicaof", &of), ("repl-diskless-sync-delay", "0")]).await;
-        wait_for("the replica to follow", PATIENCE, async || {
-            let information = replica.ask(&["INFO", "replication"]).await;
-            information.contains("master_link_status:up")
-        })
-        .await;
-        let mut sentinels = Vec::new();
-        for _ in 0..SENTINELS {
-            sentinels.push(sentinel(primary.port()).await);
-        }
-        for sentinel in &sentinels {
-            wait_for("the Sentinels to know each other", PATIENCE, async || {
-                let known = sentinel.ask(&["SENTINEL", "MASTER", PRIMARY]).await;
-                let words: Vec<&str> = known.split_whitespace().collect();
-                let is = |name: &str, value: &str| words.windows(2).any(|pair| pair == [name, value]);
-                is("num-other-sentinels", "2") && is("num-slaves", "1")
-            })
-            .await;
-        }
-        Self {
-            primary,
-            replica,
-            sentinels,
-        }
-    }
-
-    /// Tells the Sentinels to make the replica the primary.
-    ///
-    /// # Panics
-    /// When they will not.
-    pub async fn fail_over(&self) {
-        if let Some(sentinel) = self.sentinels.first() {
-            // One that has just failed over wants a pause.
-            wait_for("the Sentinels to fail over", PATIENCE, async || {
-                let answer = sentinel.ask(&["SENTINEL", "FAILOVER", PRIMARY]).await;
-                if answer.trim() == "OK" {
-                    Ok(())
-                } else {
-                    Err(answer)
-                }
-            })
-            .await;
-        }
-    }
-
-    /// Where they are, as clients want it.
-    #[must_use]
-    pub fn url(&self) -> String {
-        let sentinels = self.sentinels.iter();
-        let sentinels: Vec<String> = sentinels.map(|one| format!("127.0.0.1:{}", one.port())).collect();
-        format!("redis+sentinel://{}/{PRIMARY}", sentinels.join(","))
-    }
-}
-
-async fn sentinel(primary: u16) -> RedisServer {
-    let directory = directory();
-    let file = directory.path().join("sentinel.conf");
-    let program = Program::at(installed("redis-sentinel"));
-    let mut text = format!("port {}\nbind 127.0.0.1\n", program.ports().data);
-    let _ = writeln!(text, "dir {}", directory.path().display());
-    let _ = writeln!(text, "sentinel monitor {PRIMARY} 127.0.0.1 {primary} 2");
-    let _ = writeln!(text, "sentinel down-after-milliseconds {PRIMARY} 1000");
-    let _ = writeln!(text, "sentinel failover-timeout {PRIMARY} 5000");
-    std::fs::write(&file, text).unwrap_or_else(|error| panic!("write {}: {error}", file.display()));
-    RedisServer::of(program.arg(file.display().to_string()), directory).await
 }
 
 fn directory() -> TempDir {

@@ -1,4 +1,4 @@
-//! Clients that stop reading, send slowly, send too much, or send nonsense: they are refused, and the others do not notice.
+//! Clients that send slowly, send too much, or send nonsense: they are refused, and the others do not notice.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -9,18 +9,14 @@ use http_body_util::StreamBody;
 use hyper::Method;
 use hyper::body::{Bytes, Frame};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use muster_api::a2a::stream_response::Payload;
-use muster_api::a2a::{Artifact, Part, StreamResponse, TaskArtifactUpdateEvent, part};
 use muster_api::error::Reason;
-use muster_api::registry::RegisterRequest;
-use muster_api::registry::registry_service_client::RegistryServiceClient;
-use muster_testkit::{Answer, FakeAgent, http, wait_for};
+use muster_testkit::http;
 use muster_tests::PATIENCE;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::system::{Running, System, channel, end_of, error_in, message, outcome};
+use crate::system::{Running, System, channel, error_in, message, outcome};
 
 const SEND: &str = "/lf.a2a.v1.A2AService/SendMessage";
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -28,66 +24,6 @@ const EMPTY_SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
 
 /// Between two bytes of a slow client.
 const PAUSE: Duration = Duration::from_millis(250);
-
-/// What an agent says in a stream, each larger than the windows on the way.
-fn flood() -> Vec<Result<StreamResponse, tonic::Status>> {
-    let event = || StreamResponse {
-        payload: Some(Payload::ArtifactUpdate(TaskArtifactUpdateEvent {
-            task_id: "t".to_owned(),
-            artifact: Some(Artifact {
-                artifact_id: "a".to_owned(),
-                parts: vec![Part {
-                    content: Some(part::Content::Raw(vec![7; 256 << 10])),
-                    ..Part::default()
-                }],
-                ..Artifact::default()
-            }),
-            ..TaskArtifactUpdateEvent::default()
-        })),
-    };
-    (0..64).map(|_| Ok(event())).collect()
-}
-
-#[tokio::test]
-async fn a_client_that_stops_reading_loses_its_stream_and_others_go_on() {
-    let two_places = [
-        ("ROUTER__STREAM_STALL_SECONDS", "2"),
-        ("ROUTER__MAX_MESSAGES_IN_FLIGHT", "2"),
-    ];
-    let system = System::start(&[], &two_places).await;
-    let _worker = system.worker("worker").await;
-    let flooding = FakeAgent::start("flooding").await;
-    flooding.script([Answer::Events(flood())]);
-    let mut registry = RegistryServiceClient::new(channel(&system.registry));
-    let instance = Some(flooding.instance(&["flood"]));
-    registry.register(RegisterRequest { instance }).await.unwrap();
-    system.knows(0, 2).await;
-
-    let mut client = system.client();
-    let events = client.send_streaming_message(message("flooding", "go")).await;
-    let mut events = events.unwrap().into_inner();
-    wait_for("the stream to take its place", PATIENCE, async || {
-        let status = system.status(0).await?;
-        if status.in_flight == 1 {
-            Ok(())
-        } else {
-            Err(format!("{status:?}"))
-        }
-    })
-    .await;
-    wait_for("the place to be free", PATIENCE, async || {
-        system.echo("worker", "there is another place").await;
-        let status = system.status(0).await?;
-        if status.in_flight == 0 {
-            Ok(())
-        } else {
-            Err(format!("{status:?}"))
-        }
-    })
-    .await;
-    let error = error_in(&end_of(&mut events, PATIENCE).await);
-    assert_eq!(error.reason, Reason::StreamStalled);
-}
 
 /// Sends the beginning, then one of the other bytes after the other and over again, until the server ends the connection;
 /// what it said.

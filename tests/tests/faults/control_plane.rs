@@ -1,5 +1,8 @@
 //! A registry that is away for a while, and a client that changes from one router to another.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use muster_a2a::ProtocolError;
 use muster_api::a2a::stream_response::Payload;
 use muster_api::a2a::{CancelTaskRequest, GetTaskRequest, SubscribeToTaskRequest, TaskState};
@@ -8,9 +11,11 @@ use muster_api::registry::ListAgentsRequest;
 use muster_api::registry::registry_service_client::RegistryServiceClient;
 use muster_testkit::{http, wait_for};
 use muster_tests::PATIENCE;
+use tokio::task::JoinSet;
 use tonic::Code;
 
-use crate::system::{Running, System, error_in, message};
+use crate::failing::PACE;
+use crate::system::{Running, System, channel, error_in, message};
 use crate::worker::LOOK;
 
 #[tokio::test]
@@ -83,6 +88,76 @@ async fn while_the_registry_is_away_routing_goes_on_and_says_so_and_agents_come_
     // The stream has gone through all of it.
     gate.open();
     while events.message().await.unwrap().is_some() {}
+}
+
+/// How long the registry is away in the next test, in seconds: more than twice as long as a lease lasts.
+const OUTAGE: f64 = 20.0;
+
+#[tokio::test]
+async fn an_outage_of_the_registry_that_outlasts_every_lease_stops_no_call_and_nobody_is_forgotten() {
+    let short = [
+        ("REGISTRY__HEALTH_CHECK_INTERVAL", "2"),
+        ("REGISTRY__LEASE_DURATION", "8"),
+    ];
+    let mut system = System::start(&short, &[]).await;
+    let mut workers = Vec::new();
+    for _ in 0..4 {
+        workers.push(system.worker("worker").await);
+    }
+    let (answered, mut calls) = (Arc::new(AtomicUsize::new(0)), JoinSet::new());
+    for _ in 0..8 {
+        let (mut client, answered) = (system.client(), Arc::clone(&answered));
+        calls.spawn(async move {
+            let mut pace = tokio::time::interval(PACE);
+            for round in 0.. {
+                pace.tick().await;
+                let request = message("worker", &format!("echo {round}"));
+                client.send_message(request).await.unwrap();
+                answered.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+    }
+    let load = async || {
+        let before = answered.load(Ordering::Relaxed);
+        wait_for("calls to be answered", PATIENCE, async || {
+            answered.load(Ordering::Relaxed) >= before + 100
+        })
+        .await;
+    };
+    load().await;
+
+    system.running_registry.take().unwrap().kill().await;
+    wait_for("the outage to have lasted", PATIENCE, async || {
+        let status = system.status(0).await?;
+        assert_eq!(status.instances.len(), workers.len(), "nobody is forgotten");
+        if status.view_age_seconds >= OUTAGE {
+            assert!(status.view_stale);
+            Ok(())
+        } else {
+            Err(format!("{} s", status.view_age_seconds))
+        }
+    })
+    .await;
+    load().await;
+
+    system.running_registry = Some(system.registry.start_ready().await);
+    let mut registry = RegistryServiceClient::new(channel(&system.registry));
+    wait_for("all to have registered again", PATIENCE, async || {
+        let status = system.status(0).await?;
+        assert_eq!(status.instances.len(), workers.len(), "nobody is forgotten");
+        let listed = registry.list_agents(ListAgentsRequest::default()).await;
+        let agents = listed.map_err(|error| error.to_string())?.into_inner().agents;
+        let instances = agents.iter().map(|agent| agent.instances.len()).sum::<usize>();
+        if instances == workers.len() && !status.view_stale {
+            Ok(())
+        } else {
+            Err(format!("{instances} instances; {status:?}"))
+        }
+    })
+    .await;
+    load().await;
+    // None of them has ended, as one does that is refused.
+    assert!(calls.try_join_next().is_none());
 }
 
 /// Two routers that share nothing but the registry, and two instances of the agent.

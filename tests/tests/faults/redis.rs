@@ -6,11 +6,13 @@ use std::net::Ipv4Addr;
 
 use muster_api::error::Reason;
 use muster_api::registry::registry_service_client::RegistryServiceClient;
-use muster_api::registry::{Agent, DrainRequest, GetAgentRequest};
-use muster_testkit::{Program, RedisCluster, RedisSentinels, RedisServer, http, wait_for};
+use muster_api::registry::watch_agents_response::Change;
+use muster_api::registry::{Agent, DrainRequest, GetAgentRequest, WatchAgentsRequest, WatchAgentsResponse};
+use muster_testkit::{Program, RedisServer, http, wait_for};
 use muster_tests::PATIENCE;
-use tonic::Status;
+use tonic::{Status, Streaming};
 
+use crate::failing::Failing;
 use crate::system::{Running, System, channel, error_in};
 
 /// Times that a test can wait for.
@@ -162,46 +164,73 @@ async fn a_redis_that_was_emptied_is_filled_by_the_agents_themselves() {
     let _another = another_comes(&system).await;
 }
 
-#[tokio::test]
-async fn registries_follow_sentinels_to_another_primary() {
-    let mut sentinels = RedisSentinels::start().await;
-    let system = System::over_redis(&sentinels.url(), &SHORT).await;
+/// Both routers serve until something is done.
+async fn serving_until(system: &System, done: impl Future<Output = ()>) {
+    let mut done = std::pin::pin!(done);
+    loop {
+        let round = async {
+            for router in 0..system.routers.len() {
+                system.echo_by(router, "worker", "Redis fails over").await;
+            }
+        };
+        tokio::select! {
+            () = &mut done => return,
+            () = round => {}
+        }
+    }
+}
+
+/// Somebody who follows the second registry.
+async fn watch(system: &System) -> Streaming<WatchAgentsResponse> {
+    let request = WatchAgentsRequest {
+        incremental: true,
+        ..WatchAgentsRequest::default()
+    };
+    let [_, other] = registries(system);
+    let watching = RegistryServiceClient::new(channel(other))
+        .watch_agents(request)
+        .await;
+    let mut changes = watching.unwrap().into_inner();
+    let first = changes.message().await.unwrap().unwrap();
+    assert!(matches!(first.change, Some(Change::Snapshot(_))), "{first:?}");
+    changes
+}
+
+/// Reads on until an agent comes; nobody may leave meanwhile.
+async fn shows(changes: &mut Streaming<WatchAgentsResponse>, id: &str) {
+    let reading = async {
+        loop {
+            let change = changes.message().await.unwrap().expect("the watch goes on");
+            match change.change {
+                Some(Change::Upserted(instance)) if instance.agent_id == id => return,
+                Some(Change::Removed(removal)) => panic!("somebody left: {removal:?}"),
+                _ => {}
+            }
+        }
+    };
+    let shown = tokio::time::timeout(PATIENCE, reading).await;
+    shown.unwrap_or_else(|_| panic!("'{id}' is not shown"));
+}
+
+/// What is promised while the registries' Redis fails over: routing goes on, no lease ends and nobody has to register again, what was
+/// watched goes on in the same stream, and who comes afterwards is known everywhere.
+async fn registries_follow(mut redis: Failing) {
+    let system = System::over_redis(redis.url(), &SHORT).await;
     let _worker = system.worker("worker").await;
     let before = epoch(&system, "worker").await;
-    wait_for("the replica to have the registration", PATIENCE, async || {
-        let entries = sentinels
-            .replica
-            .ask(&["HLEN", "muster:{registry}:entries"])
-            .await;
-        entries.trim() == "1"
-    })
-    .await;
-    sentinels.primary.kill().await;
-    while_serving(&system, "the primary to be missed", |said| said.contains(LOST)).await;
+    let mut changes = watch(&system).await;
+    serving_until(&system, redis.lose_primary_of("muster:{registry}:state")).await;
     goes_on(&system, before).await;
     let _another = another_comes(&system).await;
+    shows(&mut changes, "another").await;
+}
+
+#[tokio::test]
+async fn registries_follow_sentinels_to_another_primary() {
+    registries_follow(Failing::sentinels().await).await;
 }
 
 #[tokio::test]
 async fn registries_follow_a_cluster_that_loses_the_node_with_their_slot() {
-    let mut cluster = RedisCluster::start_with_replicas().await;
-    let system = System::over_redis(&cluster.url(), &SHORT).await;
-    let _worker = system.worker("worker").await;
-    let before = epoch(&system, "worker").await;
-    let mut holder = None;
-    for (index, node) in cluster.nodes.iter().enumerate().take(cluster.nodes.len() / 2) {
-        if node.ask(&["EXISTS", "muster:{registry}:state"]).await.trim() == "1" {
-            holder = Some(index);
-        }
-    }
-    let holder = holder.expect("a primary has the slot");
-    let replica = holder + cluster.nodes.len() / 2;
-    wait_for("its replica to have the registration", PATIENCE, async || {
-        cluster.nodes[replica].ask(&["DBSIZE"]).await == cluster.nodes[holder].ask(&["DBSIZE"]).await
-    })
-    .await;
-    cluster.nodes[holder].kill().await;
-    while_serving(&system, "the node to be missed", |said| said.contains(LOST)).await;
-    goes_on(&system, before).await;
-    let _another = another_comes(&system).await;
+    registries_follow(Failing::cluster().await).await;
 }

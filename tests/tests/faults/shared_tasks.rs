@@ -1,23 +1,31 @@
-//! Instances of one agent that share their tasks in a Redis, behind a router: one dies, or Redis does.
+//! Instances of one agent that share their tasks in a Redis, behind a router: one dies, or Redis does, or it fails over.
 
 use muster_a2a::grpc::Client;
+use muster_api::a2a::stream_response::Payload;
 use muster_api::a2a::{
-    GetTaskRequest, ListTasksRequest, ListTasksResponse, SendMessageConfiguration, Task, TaskState,
-    send_message_response,
+    GetTaskRequest, ListTasksRequest, ListTasksResponse, SendMessageConfiguration, SubscribeToTaskRequest,
+    Task, TaskState, send_message_response,
 };
 use muster_testkit::{RedisServer, wait_for};
 use muster_tests::PATIENCE;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tonic::Status;
 
-use crate::system::{Running, System, message, take};
+use crate::failing::{Failing, PACE};
+use crate::system::{Running, System, channel, message, outcome, take};
 use crate::worker::LOOK;
 
 /// An instance with its tasks in this Redis, and leases that a test can wait for.
 async fn sharing(system: &System, redis: &RedisServer) -> Running {
-    let url: &'static str = redis.url().leak();
+    sharing_at(system, redis.url().leak(), "3").await
+}
+
+/// The same in the Redis at a URL, with leases of so many seconds.
+async fn sharing_at(system: &System, url: &'static str, lease: &'static str) -> Running {
     let settings = [
         ("AGENT__REDIS_CLUSTER_ENDPOINT", url),
-        ("AGENT__REDIS__LEASE_SECONDS", "3"),
+        ("AGENT__REDIS__LEASE_SECONDS", lease),
         ("AGENT__REDIS__PATIENCE_SECONDS", "2"),
     ];
     system.worker_with("worker", &settings).await
@@ -179,4 +187,136 @@ async fn nothing_that_was_acknowledged_is_lost_where_redis_restarts() {
         becomes(&system, id, TaskState::Completed).await;
     }
     assert!(acknowledged.len() >= 2, "{acknowledged:?}");
+}
+
+/// A client of an instance itself.
+fn directly(instance: &Running) -> Client {
+    muster_a2a::grpc::client(channel(&instance.program))
+}
+
+async fn state_at(instance: &Running, id: &str) -> Result<TaskState, Status> {
+    let request = GetTaskRequest {
+        id: id.to_owned(),
+        ..GetTaskRequest::default()
+    };
+    let task = directly(instance).get_task(request).await?.into_inner();
+    Ok(task.status.unwrap_or_default().state())
+}
+
+/// Has tasks begun, one after the other, and says which are acknowledged; ends when it is told to.
+async fn keep_beginning(
+    mut client: Client,
+    acknowledged: watch::Sender<Vec<String>>,
+    stop: watch::Receiver<bool>,
+) {
+    let mut pace = tokio::time::interval(PACE);
+    for number in 0.. {
+        pace.tick().await;
+        if *stop.borrow() {
+            return;
+        }
+        // Some are refused while the store is away.
+        if let Ok(task) = begin(&mut client, "worker", &format!("echo {number}")).await {
+            acknowledged.send_modify(|ids| ids.push(task.id));
+        }
+    }
+}
+
+/// What is promised while the Redis of the agents' tasks fails over: no task that was acknowledged is lost; who works on a task goes on
+/// with it, and any instance tells and streams it; an instance that dies afterwards is followed by another.
+async fn tasks_outlive_the_primary(mut redis: Failing) {
+    // Agents that have refused five times in a row are left alone for a while, and then are asked again.
+    let breaker = [("ROUTER__BREAKER_OPEN_SECONDS", "1")];
+    let (system, url) = (System::start(&[], &breaker).await, redis.url());
+    let mut workers = vec![
+        sharing_at(&system, url, "8").await,
+        sharing_at(&system, url, "8").await,
+    ];
+    let gates = [system.gate("gate"), system.gate("gate-of-the-other")];
+    let lasting = begin(&mut system.client(), "worker", &gates[0].hold())
+        .await
+        .unwrap();
+    let owner = gates[0].reached(1).await[0];
+
+    let (told, acknowledged) = watch::channel(Vec::new());
+    let (stop, stopped) = watch::channel(false);
+    let mut flow = JoinSet::new();
+    flow.spawn(keep_beginning(system.client(), told, stopped));
+    let goes_on = async || {
+        let before = acknowledged.borrow().len();
+        wait_for("tasks to begin", PATIENCE, async || {
+            acknowledged.borrow().len() >= before + 20
+        })
+        .await;
+    };
+    goes_on().await;
+    redis
+        .lose_primary_of("muster:{agent.default.worker}:leases")
+        .await;
+    goes_on().await;
+    stop.send_replace(true);
+    outcome(&mut flow, PATIENCE).await;
+
+    let (owner, other) = {
+        let owner = take(&mut workers, owner);
+        (owner, workers.remove(0))
+    };
+    // Each finds its way to the new primary by itself.
+    wait_for(
+        "the other instance to tell the task",
+        PATIENCE,
+        async || match state_at(&other, &lasting.id).await {
+            Ok(TaskState::Working) => Ok(()),
+            other => Err(format!("{other:?}")),
+        },
+    )
+    .await;
+    let subscribe = SubscribeToTaskRequest {
+        id: lasting.id.clone(),
+        ..SubscribeToTaskRequest::default()
+    };
+    let followed = directly(&other).subscribe_to_task(subscribe).await.unwrap();
+    let mut followed = followed.into_inner();
+    followed.message().await.unwrap().unwrap();
+    gates[0].open();
+    let mut last = None;
+    while let Some(event) = followed.message().await.unwrap() {
+        last = event.payload;
+    }
+    let Some(Payload::StatusUpdate(end)) = last else {
+        panic!("a stream ends with the task's end: {last:?}");
+    };
+    assert_eq!(end.status.unwrap().state(), TaskState::Completed);
+    let ids = acknowledged.borrow().clone();
+    for id in ids.iter().chain([&lasting.id]) {
+        becomes(&system, id, TaskState::Completed).await;
+        for instance in [&owner, &other] {
+            wait_for("every instance to know it", PATIENCE, async || {
+                match state_at(instance, id).await {
+                    Ok(TaskState::Completed) => Ok(()),
+                    other => Err(format!("{other:?}")),
+                }
+            })
+            .await;
+        }
+    }
+
+    let left = begin(&mut system.client(), "worker", &gates[1].hold())
+        .await
+        .unwrap();
+    let at = gates[1].reached(1).await[0];
+    let mut both = vec![owner, other];
+    take(&mut both, at).process.kill().await;
+    becomes(&system, &left.id, TaskState::Failed).await;
+    assert_eq!(state_at(&both[0], &left.id).await.unwrap(), TaskState::Failed);
+}
+
+#[tokio::test]
+async fn tasks_outlive_a_primary_whose_replica_sentinels_promote() {
+    tasks_outlive_the_primary(Failing::sentinels().await).await;
+}
+
+#[tokio::test]
+async fn tasks_outlive_a_primary_of_a_cluster() {
+    tasks_outlive_the_primary(Failing::cluster().await).await;
 }

@@ -8,13 +8,17 @@ use muster_api::a2a::{
     SubscribeToTaskRequest, Task, TaskState, send_message_response,
 };
 use muster_api::extension::ROUTING;
-use muster_testkit::RedisServer;
+use muster_api::registry::RegisterRequest;
+use muster_api::registry::registry_service_client::RegistryServiceClient;
+use muster_testkit::{FakeAgent, RedisServer, wait_for};
 use muster_tests::PATIENCE;
 use prost_types::value::Kind;
 use prost_types::{Struct, Value};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::system::{Running, Setting, System, message, outcome, said};
+use crate::failing::{Failing, PACE, is_refused_for_now};
+use crate::system::{Running, Setting, System, channel, message, outcome, said};
 
 /// Two routers over one Redis, and two instances of the agent.
 async fn two_and_two() -> (RedisServer, System, [Running; 2]) {
@@ -262,4 +266,171 @@ async fn the_tasks_of_instances_that_share_no_store_are_in_one_list_whichever_ro
         listed.into_iter().map(|task| task.id).collect::<BTreeSet<_>>(),
         sent
     );
+}
+
+/// Durable messages through one router and the other in turn, each sent until it is answered. It ends when it is told to.
+struct Flow {
+    answered: watch::Receiver<Vec<(SendMessageRequest, Task)>>,
+    stop: watch::Sender<bool>,
+    sending: JoinSet<()>,
+}
+
+impl Flow {
+    fn start(system: &System, target: &'static str) -> Self {
+        let mut clients = [system.client_of(0), system.client_of(1)];
+        let (told, answered) = watch::channel(Vec::new());
+        let (stop, stopped) = watch::channel(false);
+        let mut sending = JoinSet::new();
+        sending.spawn(async move {
+            let mut pace = tokio::time::interval(PACE);
+            for number in 0.. {
+                pace.tick().await;
+                if *stopped.borrow() {
+                    return;
+                }
+                let request = durable(target, &format!("message {number}"));
+                let client = &mut clients[number % 2];
+                let task = loop {
+                    match client.send_message(request.clone()).await {
+                        Ok(answer) => match answer.into_inner().payload {
+                            Some(send_message_response::Payload::Task(task)) => break task,
+                            other => panic!("no task: {other:?}"),
+                        },
+                        Err(status) => is_refused_for_now(&status),
+                    }
+                    pace.tick().await;
+                };
+                told.send_modify(|answered| answered.push((request, task)));
+            }
+        });
+        Self {
+            answered,
+            stop,
+            sending,
+        }
+    }
+
+    fn count(&self) -> usize {
+        self.answered.borrow().len()
+    }
+
+    /// Waits until so many more are answered.
+    async fn goes_on(&self, count: usize) {
+        let before = self.count();
+        wait_for("durable messages to be answered", PATIENCE, async || {
+            self.count() >= before + count
+        })
+        .await;
+    }
+
+    /// Stops it; what was answered.
+    async fn end(mut self) -> Vec<(SendMessageRequest, Task)> {
+        self.stop.send_replace(true);
+        outcome(&mut self.sending, PATIENCE).await;
+        self.answered.borrow().clone()
+    }
+}
+
+/// What is promised while the routers' Redis fails over: who owns a task, and what a durable message was answered, is known to every
+/// router afterwards; a message that was answered before is not executed again. What cannot be kept meanwhile is refused with the time
+/// to try again, and is answered when it is sent again.
+async fn owners_and_answers_outlive_the_primary(mut redis: Failing) {
+    let settings = [
+        ("ROUTER__REDIS_CLUSTER_ENDPOINT", redis.url()),
+        ("ROUTER__REDIS__PATIENCE_SECONDS", "2"),
+        ("ROUTER__REDIS__ANSWER_WITHIN_SECONDS", "1"),
+    ];
+    // Nobody gives signs of life for the agent that counts.
+    let long = [("REGISTRY__LEASE_DURATION", "3600")];
+    let system = System::with_routers(2, &long, &settings).await;
+    let _workers = [system.worker("worker").await, system.worker("worker").await];
+    let counting = FakeAgent::start("counting").await;
+    let instance = Some(counting.instance(&["count"]));
+    let mut registry = RegistryServiceClient::new(channel(&system.registry));
+    registry.register(RegisterRequest { instance }).await.unwrap();
+    for router in 0..2 {
+        system.knows(router, 3).await;
+    }
+
+    // Tasks that last, of which the second router has seen nothing; and a durable message that is under way all the time.
+    let gate = system.gate("gate");
+    let mut owned = Vec::new();
+    for _ in 0..6 {
+        let request = message("worker", &gate.hold());
+        let begun = system.client().send_streaming_message(request).await.unwrap();
+        let owner = begun.metadata().get("muster-instance").unwrap().clone();
+        let event = begun.into_inner().message().await.unwrap().unwrap();
+        let Some(Payload::Task(task)) = event.payload else {
+            panic!("a stream begins with its task");
+        };
+        owned.push((task.id, owner));
+    }
+    let lasting = durable("worker", &gate.hold());
+    let mut calls = JoinSet::new();
+    let (mut client, sent) = (system.client(), lasting.clone());
+    calls.spawn(async move { client.send_message(sent).await });
+    gate.reached(7).await;
+
+    let flow = Flow::start(&system, "counting");
+    flow.goes_on(20).await;
+    let before = flow.count();
+    let key = format!("muster:router:default:owner:{}", owned[0].0);
+    redis.lose_primary_of(&key).await;
+    flow.goes_on(20).await;
+    let answered = flow.end().await;
+
+    let calls_of = counting.calls_by_message_id();
+    for (number, (request, task)) in answered.iter().enumerate() {
+        let again = send_to(&system, (number + 1) % 2, request.clone()).await;
+        assert_eq!(&again, task, "message {number} has one answer");
+        let id = &request.message.as_ref().unwrap().message_id;
+        assert!(
+            number >= before || calls_of[id] == 1,
+            "message {number}: {calls_of:?}"
+        );
+    }
+    assert_eq!(
+        counting.calls_by_message_id(),
+        calls_of,
+        "nothing is executed again"
+    );
+
+    let mut other = system.client_of(1);
+    let mut followed = Vec::new();
+    for (id, owner) in &owned {
+        let get = GetTaskRequest {
+            id: id.clone(),
+            ..GetTaskRequest::default()
+        };
+        let found = other.get_task(get).await.unwrap();
+        assert_eq!(found.metadata().get("muster-instance"), Some(owner));
+        let subscribe = SubscribeToTaskRequest {
+            id: id.clone(),
+            ..SubscribeToTaskRequest::default()
+        };
+        followed.push(other.subscribe_to_task(subscribe).await.unwrap().into_inner());
+    }
+    gate.open();
+    for mut events in followed {
+        let mut last = None;
+        while let Some(event) = events.message().await.unwrap() {
+            last = event.payload;
+        }
+        assert!(matches!(last, Some(Payload::StatusUpdate(_))), "{last:?}");
+    }
+    let answer = outcome(&mut calls, PATIENCE).await.unwrap().into_inner();
+    let Some(send_message_response::Payload::Task(task)) = answer.payload else {
+        panic!("no task");
+    };
+    assert_eq!(send_to(&system, 1, lasting).await, task);
+}
+
+#[tokio::test]
+async fn owners_and_answers_outlive_a_primary_whose_replica_sentinels_promote() {
+    owners_and_answers_outlive_the_primary(Failing::sentinels().await).await;
+}
+
+#[tokio::test]
+async fn owners_and_answers_outlive_a_primary_of_a_cluster() {
+    owners_and_answers_outlive_the_primary(Failing::cluster().await).await;
 }

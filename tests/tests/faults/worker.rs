@@ -3,12 +3,13 @@
 //! | text | what it does |
 //! |---|---|
 //! | `echo WORDS` | completes with the words |
+//! | `flood COUNT` | sends so many artifacts of 256 KiB, and completes with [`FLOOD`] |
 //! | `hold PATH` | adds its port to the file `PATH.at`, and works until there is a file `PATH` or it is cancelled |
 
 use std::io::Write as _;
 use std::path::PathBuf;
 
-use muster_agent_sdk::{Agent, Card, Config, Failure, NoSettings, Reply, Request, Skill, Task};
+use muster_agent_sdk::{Agent, Artifact, Card, Config, Failure, NoSettings, Reply, Request, Skill, Task};
 use muster_runtime::{Listeners, Shutdown, config};
 use muster_testkit::wait_for;
 use muster_tests::PATIENCE;
@@ -22,6 +23,9 @@ pub const TEST: &str = "worker::becomes_an_agent_where_it_is_told_to";
 /// A skill that may be done twice, and one that may not.
 pub const LOOK: &str = "look";
 const CHANGE: &str = "change";
+
+/// What it says at the end of a flood.
+pub const FLOOD: &str = "that was the flood";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn becomes_an_agent_where_it_is_told_to() {
@@ -60,6 +64,13 @@ impl Agent for Worker {
     async fn handle(&self, request: Request, task: Task) -> Result<Reply, Failure> {
         match request.text().split_once(' ') {
             Some(("echo", words)) => Ok(Reply::completed(words)),
+            Some(("flood", count)) => {
+                for number in 0..count.parse::<u32>().unwrap_or_default() {
+                    let name = format!("piece {number}");
+                    task.artifact(Artifact::text(name, "x".repeat(256 << 10))).await;
+                }
+                Ok(Reply::completed(FLOOD))
+            }
             Some(("hold", path)) => {
                 task.working("holding").await;
                 let gate = Gate::at(path.into());
@@ -70,7 +81,9 @@ impl Agent for Worker {
                     () = task.cancelled() => Ok(Reply::completed("stopped")),
                 }
             }
-            _ => Err(Failure::rejected("expected `echo WORDS` or `hold PATH`")),
+            _ => Err(Failure::rejected(
+                "expected `echo WORDS`, `flood COUNT` or `hold PATH`",
+            )),
         }
     }
 }

@@ -1,0 +1,41 @@
+//! The loss of a primary, as a test can repeat it.
+
+use super::{PATIENCE, RedisServer};
+use crate::wait_for;
+
+/// Kills whichever of two leads, and waits until the other leads in its place.
+///
+/// Replication is asynchronous, so that a primary that just dies takes with it what it has acknowledged in its last moment. Here it
+/// takes no writes from some moment on, as if it answered slowly, and dies when its replica has everything from before: whatever
+/// anybody has heard an answer to is still there, each time.
+pub(super) async fn lose_the_leader(first: &mut RedisServer, second: &mut RedisServer) {
+    let (leader, replica) = if first.leads().await {
+        (first, second)
+    } else {
+        (second, first)
+    };
+    let answer = leader.ask(&["CLIENT", "PAUSE", "600000", "WRITE"]).await;
+    assert_eq!(answer.trim(), "OK", "CLIENT PAUSE");
+    wait_for("the replica to have everything", PATIENCE, async || {
+        let (wanted, had) = (
+            leader.ask(&["INFO", "replication"]).await,
+            replica.ask(&["INFO", "replication"]).await,
+        );
+        match (
+            number(&wanted, "master_repl_offset"),
+            number(&had, "slave_repl_offset"),
+        ) {
+            (Some(wanted), Some(had)) if had >= wanted => Ok(()),
+            _ => Err(format!("{wanted}{had}")),
+        }
+    })
+    .await;
+    leader.kill().await;
+    wait_for("the replica to lead", PATIENCE, async || replica.leads().await).await;
+}
+
+/// A number in what `INFO` says.
+fn number(information: &str, name: &str) -> Option<u64> {
+    let mut lines = information.lines();
+    lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.trim().parse().ok())
+}
