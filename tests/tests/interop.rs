@@ -1,5 +1,7 @@
 //! Strangers: the official Python and JavaScript A2A clients, agents of both SDKs, `buf curl` and grpcurl by reflection.
 
+#[path = "interop/canaries.rs"]
+mod canaries;
 #[path = "interop/kept.rs"]
 mod kept;
 #[path = "interop/traces.rs"]

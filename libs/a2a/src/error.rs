@@ -302,6 +302,7 @@ const fn number_of_reason(reason: Reason) -> i32 {
         | Reason::AgentElsewhere
         | Reason::CardUnavailable
         | Reason::CredentialsMissing
+        | Reason::ChangeNotFound
         | Reason::WatchOverrun
         | Reason::StreamStalled
         | Reason::NoInstanceAvailable

@@ -32,6 +32,7 @@ pub struct Card {
     pub(crate) input_modes: Vec<String>,
     pub(crate) extensions: Vec<Extension>,
     pub(crate) sticky_contexts: bool,
+    pub(crate) trace_in_metadata: bool,
     pub(crate) messages_per_minute: Option<NonZeroU32>,
     pub(crate) messages_per_minute_per_caller: Option<NonZeroU32>,
 }
@@ -96,6 +97,7 @@ impl Card {
             input_modes: vec!["application/json".to_owned(), "text/plain".to_owned()],
             extensions: Vec::new(),
             sticky_contexts: false,
+            trace_in_metadata: false,
             messages_per_minute: None,
             messages_per_minute_per_caller: None,
         }
@@ -141,6 +143,14 @@ impl Card {
     #[must_use]
     pub fn sticky_contexts(mut self) -> Self {
         self.sticky_contexts = true;
+        self
+    }
+
+    /// Asks for the trace in the metadata of each message as well: for an agent that stands behind what takes headers away. The SDK
+    /// reads it from there where no header came.
+    #[must_use]
+    pub const fn trace_in_metadata(mut self) -> Self {
+        self.trace_in_metadata = true;
         self
     }
 
@@ -275,6 +285,9 @@ impl Card {
             (extension::STICKY_CONTEXTS.to_owned(), json!(self.sticky_contexts)),
             (extension::TELLS_CALLERS_APART.to_owned(), json!(true)),
         ]);
+        if self.trace_in_metadata {
+            parameters.insert(extension::TRACE_IN_METADATA.to_owned(), json!(true));
+        }
         if let Some(store) = served.shared_tasks {
             parameters.insert(extension::SHARED_TASKS.to_owned(), json!(store));
         }
@@ -469,6 +482,7 @@ mod tests {
         let official = card()
             .skill(Skill::new("order", "Order", "Has effects"))
             .messages_per_minute(NonZeroU32::new(60).unwrap())
+            .trace_in_metadata()
             .to_a2a("http://127.0.0.1:7411", SERVED);
         let urls: Vec<_> = official
             .supported_interfaces
@@ -489,6 +503,7 @@ mod tests {
         assert_eq!(parameters["idempotentSkills"], json!(["forecast"]));
         assert_eq!(parameters[extension::SHARED_TASKS], json!("5d3f"));
         assert_eq!(parameters[extension::MESSAGES_PER_MINUTE], json!(60));
+        assert_eq!(parameters[extension::TRACE_IN_METADATA], json!(true));
         assert!(!parameters.contains_key(extension::MESSAGES_PER_MINUTE_PER_CALLER));
     }
 

@@ -107,9 +107,10 @@ impl<A: Agent> Executor<A> {
         let started = self.clock.monotonic();
         let agent = self.card.id();
         let mut span = if self.tracer.is_on() {
-            let asked_within = trace::parsed(&work.errand.traceparent, None);
+            let state = Some(work.errand.tracestate.as_str()).filter(|state| !state.is_empty());
+            let asked_within = trace::parsed(&work.errand.traceparent, state);
             self.tracer
-                .within(&asked_within, Kind::Internal, format!("invoke_agent {agent}"))
+                .within(&asked_within, Kind::Internal, || format!("invoke_agent {agent}"))
         } else {
             Span::default()
         };

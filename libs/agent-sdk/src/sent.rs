@@ -4,7 +4,7 @@
 //! that came to be: at work, waiting, ended. The same id with other content is refused. Both are told apart by hashes, so that an
 //! entry is small whatever was sent: one of caller and message id, one of the message and the metadata of its request in canonical form
 //! (as encoded from what was decoded, which has maps in order). How the answer is to come does not count: a message that was sent may
-//! come again as a stream.
+//! come again as a stream. Nor does the trace in the metadata: a router that sends a message again does so within another span.
 //!
 //! Deliveries that come while the first is looked at wait for it. Where it is refused and makes no task, it is as if it had not been,
 //! and one of those who wait is the next.
@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use a2a_pb::proto as pb;
 use muster_api::error::{Error, Reason};
+use muster_runtime::trace::{TRACEPARENT, TRACESTATE};
 use parking_lot::Mutex;
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
@@ -104,11 +105,21 @@ impl Delivery {
             .chain_update((caller.len() as u64).to_be_bytes())
             .chain_update(caller)
             .chain_update(id);
-        let content = pb::SendMessageRequest {
+        let mut content = pb::SendMessageRequest {
             message: request.message.clone(),
             metadata: request.metadata.clone(),
             ..Default::default()
         };
+        // The span of each delivery is another one.
+        let of_message = content.message.as_mut().map(|message| &mut message.metadata);
+        for metadata in of_message.into_iter().chain([&mut content.metadata]) {
+            if let Some(known) = metadata {
+                for name in [TRACEPARENT, TRACESTATE] {
+                    known.fields.remove(name);
+                }
+            }
+            *metadata = metadata.take().filter(|known| !known.fields.is_empty());
+        }
         Self {
             key: key.finalize().into(),
             fingerprint: Sha256::digest(content.encode_to_vec()).into(),
@@ -348,6 +359,30 @@ mod tests {
             ..other
         };
         assert_eq!(Delivery::new("ada", &one, 0), Delivery::new("ada", &at_once, 0));
+    }
+
+    #[test]
+    fn the_trace_in_the_metadata_does_not_count() {
+        let traced = |span: &str, more: &str| {
+            let field = |name: &str, text: &str| {
+                let kind = Some(Kind::StringValue(text.to_owned()));
+                (name.to_owned(), Value { kind })
+            };
+            let fields = [
+                field(TRACEPARENT, span),
+                field(TRACESTATE, span),
+                field("more", more),
+            ];
+            let metadata = Some(Struct {
+                fields: fields.into(),
+            });
+            let mut request = request("m", "hello");
+            request.metadata.clone_from(&metadata);
+            request.message.as_mut().unwrap().metadata = metadata;
+            Delivery::new("ada", &request, 0)
+        };
+        assert_eq!(traced("one", "x"), traced("other", "x"));
+        assert_ne!(traced("one", "x"), traced("one", "y"));
     }
 
     #[tokio::test]

@@ -721,21 +721,22 @@ fn errand(head: &Head, request: &pb::SendMessageRequest) -> Errand {
         let value = head.headers.get(name).and_then(|value| value.to_str().ok());
         value.unwrap_or_default().to_owned()
     };
+    let (traceparent, tracestate) = asked_within(head, request);
     Errand {
         skill: header(extension::SKILL_METADATA),
         step_key: header(extension::STEP_KEY_METADATA),
         metadata: request.metadata.clone(),
         attempts: 0,
-        traceparent: traceparent(head, request),
+        traceparent,
         sent: None,
+        tracestate: tracestate.unwrap_or_default(),
     }
 }
 
-/// The span that a message was sent within: the current one, unless its sender can set no headers and names one in the
-/// metadata.
-fn traceparent(head: &Head, request: &pb::SendMessageRequest) -> String {
-    let text = |place: &trace::Place| trace::texts(place).map(|(parent, _)| parent);
-    let current = text(&trace::current());
+/// The span that a message was sent within, as `traceparent` and `tracestate`: the current one, unless no header came and its metadata
+/// name one.
+fn asked_within(head: &Head, request: &pb::SendMessageRequest) -> (String, Option<String>) {
+    let current = trace::texts(&trace::current());
     if head.headers.contains_key(trace::TRACEPARENT) {
         return current.unwrap_or_default();
     }
@@ -745,10 +746,11 @@ fn traceparent(head: &Head, request: &pb::SendMessageRequest) -> String {
         message.and_then(|message| message.metadata.as_ref()),
     ];
     let named = places.into_iter().flatten().find_map(|metadata| {
-        match &metadata.fields.get(trace::TRACEPARENT)?.kind {
-            Some(prost_types::value::Kind::StringValue(parent)) => text(&trace::parsed(parent, None)),
+        let text = |name: &str| match &metadata.fields.get(name)?.kind {
+            Some(prost_types::value::Kind::StringValue(text)) => Some(text.as_str()),
             _ => None,
-        }
+        };
+        trace::texts(&trace::parsed(text(trace::TRACEPARENT)?, text(trace::TRACESTATE)))
     });
     named.or(current).unwrap_or_default()
 }

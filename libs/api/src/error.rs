@@ -94,6 +94,8 @@ catalogue! {
     RegistryFull = "REGISTRY_FULL", ResourceExhausted, 429, "stop instances that are not needed, or raise `registry.max_instances`";
     /// An agent does not serve its card.
     CardUnavailable = "CARD_UNAVAILABLE", FailedPrecondition, 409, "see that the agent serves its card at that URL, and that `registry.outbound.allow` admits its address; `muster agents register --keep` registers what the registry cannot reach";
+    /// No change of the optimiser with that number is in force.
+    ChangeNotFound = "CHANGE_NOT_FOUND", NotFound, 404, "list the changes with `muster optimize report`; what was taken back or forgotten cannot be taken back again";
     /// A watcher reads too slowly.
     WatchOverrun = "WATCH_OVERRUN", ResourceExhausted, 429, "watch again; the stream starts with a snapshot";
     /// The caller of a stream read nothing for too long.

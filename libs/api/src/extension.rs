@@ -36,6 +36,10 @@ pub const SHARED_TASKS: &str = "sharedTasks";
 /// its lists have the tasks of whoever asks, and their totals count no others. `true` or `false`.
 pub const TELLS_CALLERS_APART: &str = "tellsCallersApart";
 
+/// Parameter of the routing extension in which a card asks for `traceparent` and `tracestate` in the metadata of each message as
+/// well, because its agent does not see the headers: `true` or `false`. All other messages are passed on as they came.
+pub const TRACE_IN_METADATA: &str = "traceInMetadata";
+
 /// Header (gRPC metadata) in which an answer carries the agent's load, as ORCA has it: `TEXT application_utilization=0.5`.
 pub const LOAD_METADATA: &str = "endpoint-load-metrics";
 

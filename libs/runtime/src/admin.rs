@@ -7,22 +7,27 @@ use std::time::Duration;
 use jiff::Timestamp;
 use muster_api::admin::admin_service_server::AdminService;
 use muster_api::admin::{
-    GetLogLevelRequest, GetLogLevelResponse, GetTrafficRequest, GetTrafficResponse, MethodTraffic, Refused,
-    SetLogLevelRequest, SetLogLevelResponse,
+    GetHealthRequest, GetHealthResponse, GetLogLevelRequest, GetLogLevelResponse, GetRefusalsRequest,
+    GetRefusalsResponse, GetTrafficRequest, GetTrafficResponse, HealthCheck, MethodTraffic, RefusalReason,
+    Refused, RefusedCaller, SetLogLevelRequest, SetLogLevelResponse,
 };
 use muster_api::error::{Error, Reason};
 use tonic::{Request, Response, Status};
 
 use crate::Tasks;
 use crate::clock::SharedClock;
+use crate::health::{Health, Question};
 use crate::http::{Requests, error_type};
 use crate::telemetry::logs;
+use crate::trust::refusals::Refusals;
 
 /// See the module.
 pub(crate) struct Admin {
     pub(crate) requests: Requests,
     pub(crate) clock: SharedClock,
     pub(crate) tasks: Tasks,
+    pub(crate) health: Health,
+    pub(crate) refusals: Refusals,
 }
 
 #[tonic::async_trait]
@@ -42,7 +47,8 @@ impl AdminService for Admin {
         &self,
         _: Request<GetTrafficRequest>,
     ) -> Result<Response<GetTrafficResponse>, Status> {
-        let methods = self.requests.traffic().into_iter().map(|traffic| {
+        let now = self.clock.monotonic();
+        let methods = self.requests.traffic(now).into_iter().map(|traffic| {
             let refused = traffic.endings.iter().filter_map(|(status, count)| {
                 Some(Refused {
                     status_code: u32::from(*status),
@@ -55,11 +61,53 @@ impl AdminService for Admin {
                 recent_seconds: traffic.recent.as_secs_f64(),
                 calls_total: traffic.endings.iter().map(|(_, count)| count).sum(),
                 refused: refused.collect(),
+                last_calls: traffic.last.calls,
+                last_failed: traffic.last.failed,
+                p50_seconds: traffic.last.median.as_secs_f64(),
+                p95_seconds: traffic.last.p95.as_secs_f64(),
                 endpoint: traffic.endpoint,
             }
         });
         Ok(Response::new(GetTrafficResponse {
             methods: methods.collect(),
+        }))
+    }
+
+    async fn get_health(&self, _: Request<GetHealthRequest>) -> Result<Response<GetHealthResponse>, Status> {
+        let report = self.health.report(Question::Ready).await;
+        let checks = report.checks.into_iter().map(|(name, check)| HealthCheck {
+            name,
+            status: check.status.to_owned(),
+            error: check.error.unwrap_or_default(),
+        });
+        Ok(Response::new(GetHealthResponse {
+            status: report.status.to_owned(),
+            ready: report.ok,
+            checks: checks.collect(),
+        }))
+    }
+
+    async fn get_refusals(
+        &self,
+        _: Request<GetRefusalsRequest>,
+    ) -> Result<Response<GetRefusalsResponse>, Status> {
+        let reasons = self.refusals.reasons().into_iter();
+        let callers = self.refusals.callers().into_iter();
+        Ok(Response::new(GetRefusalsResponse {
+            reasons: reasons
+                .map(|(reason, times)| RefusalReason {
+                    reason: reason.to_owned(),
+                    times,
+                })
+                .collect(),
+            callers: callers
+                .map(|refused| RefusedCaller {
+                    reason: refused.reason.to_owned(),
+                    who: refused.who,
+                    times: refused.times,
+                    last_at: Some(timestamp(refused.last)),
+                })
+                .collect(),
         }))
     }
 

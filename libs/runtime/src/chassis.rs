@@ -37,9 +37,11 @@ use crate::tasks::{Ended, Tasks, panic_message};
 use crate::trace::Tracer;
 use crate::trace::export::{Queue, Sender};
 use crate::transcode::Transcoder;
+use crate::trust::audit::Auditor;
 use crate::trust::entrance::Entrance;
 use crate::trust::gate::Gate;
 use crate::trust::metrics::Meters;
+use crate::trust::refusals::Refusals;
 use crate::trust::{self, Trust, Workload, policy};
 use crate::{Error, Listeners, Shutdown, Surface, server, telemetry};
 
@@ -164,6 +166,18 @@ impl Chassis {
         (self.trust, self.gate) = secured(config, &self.server, self.name, &self.clock)?;
         self.trust.attend(self);
         Ok(())
+    }
+
+    /// Counts who is refused, for operators: by the gate, and by what the service itself refuses.
+    #[must_use]
+    pub fn refusals(&self) -> Refusals {
+        self.gate.refusals().clone()
+    }
+
+    /// Puts into the audit log what this service changes by itself.
+    #[must_use]
+    pub fn auditor(&self) -> Auditor {
+        Auditor::new(self.name, self.gate.audit().cloned())
     }
 
     /// Runs when a shutdown is asked for, before requests in flight are waited for; in the order added, all of
@@ -334,6 +348,8 @@ impl Chassis {
             requests: requests.clone(),
             clock: Arc::clone(&self.clock),
             tasks: self.tasks.clone(),
+            health: self.health.clone(),
+            refusals: self.refusals(),
         }));
         let (reporter, health_service) = tonic_health::server::health_reporter();
         let sets = [surface.descriptor_set, tonic_health::pb::FILE_DESCRIPTOR_SET];

@@ -30,6 +30,7 @@ mod listeners;
 mod machine;
 pub mod metrics;
 mod probe;
+pub mod recent;
 pub mod server;
 mod shutdown;
 mod surface;

@@ -45,6 +45,31 @@ pub enum Format {
     Json,
 }
 
+/// What a service does about what it finds slow in what it measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Optimizer {
+    /// It does not look.
+    Off,
+    /// It says what it would change.
+    #[default]
+    Report,
+    /// It changes what is safe, within the bounds of its own section.
+    Apply,
+}
+
+impl Optimizer {
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Report => "report",
+            Self::Apply => "apply",
+        }
+    }
+}
+
 /// The section `telemetry`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -59,6 +84,8 @@ pub struct Config {
     pub metrics: bool,
     /// Where traces go.
     pub otlp: otlp::Config,
+    /// What is done about what is slow.
+    pub optimizer: Optimizer,
 }
 
 impl Default for Config {
@@ -69,6 +96,7 @@ impl Default for Config {
             environment: DEVELOPMENT.to_owned(),
             metrics: true,
             otlp: otlp::Config::default(),
+            optimizer: Optimizer::default(),
         }
     }
 }

@@ -4,6 +4,11 @@
 //! off unless `telemetry.otlp.endpoint` is set, and then costs one comparison per request: no span, no string, no context. On, it makes
 //! [`Span`]s, which end when they are dropped and go into a bounded queue ([`export`]).
 //!
+//! Most spans of a busy fleet are not sampled, so that those must cost next to nothing: a span's name comes from a function that only a
+//! sampled one calls, its attributes are asked for only there ([`Span::is_recorded`]), and one that is not sampled is nothing on the heap.
+//! It has no identifier of its own: within another one that is not sampled it is that one, and passes its place on. A root
+//! that is not sampled has a place all the same, so that whoever is called does not decide anew.
+//!
 //! Who is called next learns of the trace by `traceparent` and `tracestate` (W3C): [`inject`] writes those of the current
 //! span into what goes out, and [`FutureExt::with_context`] says which span is the current one. Services that do not trace
 //! pass on what they got.
@@ -20,6 +25,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use futures::FutureExt as _;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use jiff::Timestamp;
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator as _};
@@ -55,7 +61,8 @@ pub struct Tracer(Option<Arc<Inner>>);
 
 #[derive(Debug)]
 struct Inner {
-    sampler: Sampler,
+    /// Decides about spans without a parent.
+    roots: Sampler,
     ids: RandomIdGenerator,
     clock: SharedClockDebug,
     scope: InstrumentationScope,
@@ -87,14 +94,21 @@ pub struct Subject {
 /// One that is not sampled has a place all the same, so that those who are called know not to sample either. The default is one of a
 /// tracer that is off.
 #[derive(Debug, Default)]
-pub struct Span(Option<Box<Open>>);
+pub struct Span(State);
+
+#[derive(Debug, Default)]
+enum State {
+    #[default]
+    Off,
+    /// The place of the outermost span that is not sampled.
+    Unsampled(SpanContext),
+    Recorded(Box<Open>),
+}
 
 #[derive(Debug)]
 struct Open {
     tracer: Arc<Inner>,
-    place: SpanContext,
-    /// What is known of it; nothing of one that is not sampled.
-    data: Option<SpanData>,
+    data: SpanData,
 }
 
 /// A span whose identifiers follow from what it is about: see [`Tracer::derived`].
@@ -126,7 +140,7 @@ impl Tracer {
             .with_version(env!("CARGO_PKG_VERSION"))
             .build();
         Self(Some(Arc::new(Inner {
-            sampler: Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(ratio))),
+            roots: Sampler::TraceIdRatioBased(ratio),
             ids: RandomIdGenerator::default(),
             clock: SharedClockDebug(clock),
             scope,
@@ -142,28 +156,38 @@ impl Tracer {
 
     /// A span of a request that came in with these headers: part of its caller's trace, if it says so.
     #[must_use]
-    pub fn incoming(&self, kind: Kind, name: impl Into<Cow<'static, str>>, headers: &HeaderMap) -> Span {
+    pub fn incoming<N: Into<Cow<'static, str>>>(
+        &self,
+        kind: Kind,
+        name: impl FnOnce() -> N,
+        headers: &HeaderMap,
+    ) -> Span {
         match &self.0 {
             None => Span::default(),
-            Some(tracer) => tracer.span(kind, name.into(), &remote(headers)),
+            Some(tracer) => tracer.span(kind, name, &remote(headers)),
         }
     }
 
     /// A span within the current one.
     #[must_use]
-    pub fn span(&self, kind: Kind, name: impl Into<Cow<'static, str>>) -> Span {
+    pub fn span<N: Into<Cow<'static, str>>>(&self, kind: Kind, name: impl FnOnce() -> N) -> Span {
         match &self.0 {
             None => Span::default(),
-            Some(tracer) => tracer.span(kind, name.into(), &current()),
+            Some(tracer) => tracer.span(kind, name, &current()),
         }
     }
 
     /// A span within this one.
     #[must_use]
-    pub fn within(&self, parent: &Place, kind: Kind, name: impl Into<Cow<'static, str>>) -> Span {
+    pub fn within<N: Into<Cow<'static, str>>>(
+        &self,
+        parent: &Place,
+        kind: Kind,
+        name: impl FnOnce() -> N,
+    ) -> Span {
         match &self.0 {
             None => Span::default(),
-            Some(tracer) => tracer.span(kind, name.into(), parent),
+            Some(tracer) => tracer.span(kind, name, parent),
         }
     }
 
@@ -185,7 +209,7 @@ impl Tracer {
             ),
             None => {
                 let trace_id = TraceId::from_bytes(first(&digest));
-                let flags = tracer.decide(None, trace_id, "", &Kind::Internal);
+                let flags = tracer.decide(trace_id);
                 SpanContext::new(trace_id, span_id, flags, false, TraceState::NONE)
             }
         })
@@ -202,14 +226,13 @@ impl Tracer {
         if !span.place.is_sampled() {
             return;
         }
-        let data = tracer.data(span.kind, span.name, span.place.clone(), span.parent);
-        let mut recorded = Span(Some(Box::new(Open {
+        let data = tracer.data(span.kind, span.name, span.place, span.parent);
+        let mut recorded = Span(State::Recorded(Box::new(Open {
             tracer: Arc::clone(tracer),
-            place: span.place,
-            data: Some(SpanData {
+            data: SpanData {
                 start_time: system_time(span.started),
                 ..data
-            }),
+            },
         })));
         for (key, value) in attributes {
             recorded.set(key, value);
@@ -222,24 +245,36 @@ impl Tracer {
 }
 
 impl Inner {
-    fn span(self: &Arc<Self>, kind: Kind, name: Cow<'static, str>, parent: &SpanContext) -> Span {
+    fn span<N: Into<Cow<'static, str>>>(
+        self: &Arc<Self>,
+        kind: Kind,
+        name: impl FnOnce() -> N,
+        parent: &SpanContext,
+    ) -> Span {
         let parent = Some(parent).filter(|parent| parent.is_valid());
-        let trace_id = parent.map_or_else(|| self.ids.new_trace_id(), SpanContext::trace_id);
-        let flags = self.decide(parent, trace_id, &name, &kind);
-        let state = parent.map_or(TraceState::NONE, |parent| parent.trace_state().clone());
+        let (trace_id, flags, state) = match parent {
+            Some(parent) if !parent.is_sampled() => return Span(State::Unsampled(parent.clone())),
+            Some(parent) => (
+                parent.trace_id(),
+                TraceFlags::SAMPLED,
+                parent.trace_state().clone(),
+            ),
+            None => {
+                let trace_id = self.ids.new_trace_id();
+                (trace_id, self.decide(trace_id), TraceState::NONE)
+            }
+        };
         let place = SpanContext::new(trace_id, self.ids.new_span_id(), flags, false, state);
-        let data = flags.is_sampled().then(|| SpanData {
+        if !flags.is_sampled() {
+            return Span(State::Unsampled(place));
+        }
+        let around = parent.map_or(SpanId::INVALID, SpanContext::span_id);
+        let data = SpanData {
             parent_span_is_remote: parent.is_some_and(SpanContext::is_remote),
-            ..self.data(
-                kind,
-                name,
-                place.clone(),
-                parent.map_or(SpanId::INVALID, SpanContext::span_id),
-            )
-        });
-        Span(Some(Box::new(Open {
+            ..self.data(kind, name().into(), place, around)
+        };
+        Span(State::Recorded(Box::new(Open {
             tracer: Arc::clone(self),
-            place,
             data,
         })))
     }
@@ -263,12 +298,11 @@ impl Inner {
         }
     }
 
-    /// Whether a span is sampled: as its parent, else as the ratio says.
-    fn decide(&self, parent: Option<&SpanContext>, trace: TraceId, name: &str, kind: &Kind) -> TraceFlags {
-        let parent = parent.map(|parent| Context::new().with_remote_span_context(parent.clone()));
+    /// Whether a trace that begins here is sampled: as the ratio says. What is within another span is sampled as that is.
+    fn decide(&self, trace: TraceId) -> TraceFlags {
         let result = self
-            .sampler
-            .should_sample(parent.as_ref(), trace, name, kind, &[], &[]);
+            .roots
+            .should_sample(None, trace, "", &Kind::Internal, &[], &[]);
         match result.decision {
             SamplingDecision::RecordAndSample => TraceFlags::SAMPLED,
             SamplingDecision::RecordOnly | SamplingDecision::Drop => TraceFlags::default(),
@@ -284,14 +318,19 @@ impl Span {
     /// Whether what is set is kept. Ask before making an attribute that costs something.
     #[must_use]
     pub fn is_recorded(&self) -> bool {
-        self.0.as_ref().is_some_and(|open| open.data.is_some())
+        matches!(self.0, State::Recorded(_))
+    }
+
+    fn data(&mut self) -> Option<&mut SpanData> {
+        match &mut self.0 {
+            State::Recorded(open) => Some(&mut open.data),
+            State::Off | State::Unsampled(_) => None,
+        }
     }
 
     /// Sets an attribute. Texts are cut, and too many attributes are counted as dropped.
     pub fn set(&mut self, key: &'static str, value: impl Into<Value>) {
-        let Some(data) = self.0.as_mut().and_then(|open| open.data.as_mut()) else {
-            return;
-        };
+        let Some(data) = self.data() else { return };
         if data.attributes.len() >= MOST_ATTRIBUTES {
             data.dropped_attributes_count = data.dropped_attributes_count.saturating_add(1);
             return;
@@ -301,15 +340,18 @@ impl Span {
 
     /// It fails: `error.type`, and what it says.
     pub fn fail(&mut self, kind: impl Into<StringValue>, what: &str) {
+        if !self.is_recorded() {
+            return;
+        }
         self.set("error.type", Value::String(kind.into()));
-        if let Some(data) = self.0.as_mut().and_then(|open| open.data.as_mut()) {
+        if let Some(data) = self.data() {
             data.status = Status::error(cut(what).into_owned());
         }
     }
 
     /// It has to do with another one that is not around it.
     pub fn link(&mut self, other: &Place) {
-        if let Some(data) = self.0.as_mut().and_then(|open| open.data.as_mut())
+        if let Some(data) = self.data()
             && other.is_valid()
             && data.links.links.len() < MOST_ATTRIBUTES
         {
@@ -320,7 +362,11 @@ impl Span {
     /// Where it is in its trace.
     #[must_use]
     pub fn place(&self) -> Option<&Place> {
-        self.0.as_ref().map(|open| &open.place)
+        match &self.0 {
+            State::Off => None,
+            State::Unsampled(place) => Some(place),
+            State::Recorded(open) => Some(&open.data.span_context),
+        }
     }
 
     /// Its trace, if it is sampled.
@@ -330,7 +376,8 @@ impl Span {
         place.map(SpanContext::trace_id)
     }
 
-    /// The current context with this span as the current one, for [`FutureExt::with_context`]; `None` where nothing is traced.
+    /// The current context with this span as the current one, for [`inside`] and [`FutureExt::with_context`]; `None` where nothing is
+    /// traced.
     #[must_use]
     pub fn context(&self) -> Option<Context> {
         self.place()
@@ -338,7 +385,7 @@ impl Span {
     }
 
     fn end_at(mut self, end: SystemTime) {
-        if let Some(open) = self.0.take() {
+        if let State::Recorded(open) = std::mem::take(&mut self.0) {
             open.end(end);
         }
     }
@@ -346,22 +393,30 @@ impl Span {
 
 impl Open {
     fn end(self, end: SystemTime) {
-        if let Some(data) = self.data {
-            self.tracer.queue.put(SpanData {
-                end_time: end,
-                ..data
-            });
-        }
+        self.tracer.queue.put(SpanData {
+            end_time: end,
+            ..self.data
+        });
     }
 }
 
 impl Drop for Span {
     fn drop(&mut self) {
-        if let Some(open) = self.0.take() {
+        if let State::Recorded(open) = std::mem::take(&mut self.0) {
             let now = open.tracer.now();
             open.end(now);
         }
     }
+}
+
+/// Polls a future within a context, where there is one. Of a pinned future it takes the reference, so that nobody carries it twice and
+/// nothing goes on the heap.
+pub async fn inside<F: Future + Unpin>(context: Option<Context>, mut future: F) -> F::Output {
+    std::future::poll_fn(move |task| {
+        let _current = context.clone().map(Context::attach);
+        future.poll_unpin(task)
+    })
+    .await
 }
 
 /// The current span; an invalid one for none.
@@ -571,7 +626,7 @@ mod tests {
     #[tokio::test]
     async fn a_trace_goes_from_the_caller_through_spans_to_whom_is_called() {
         let (tracer, mut spans) = tracer(0.0); // the caller's word counts
-        let mut server = tracer.incoming(Kind::Server, "served", &headers(CALLER));
+        let mut server = tracer.incoming(Kind::Server, || "served", &headers(CALLER));
         server.set("rpc.system", "grpc");
         let mut out = HeaderMap::new();
         async { inject(&mut out) }
@@ -604,21 +659,55 @@ mod tests {
     #[test]
     fn what_the_caller_does_not_sample_nobody_does_and_it_is_passed_on() {
         let (tracer, mut spans) = tracer(1.0);
-        let span = tracer.incoming(Kind::Server, "served", &headers(&CALLER.replace("-01", "-00")));
+        let never = || -> String { panic!("nobody asks for the name of what is not recorded") };
+        let caller = CALLER.replace("-01", "-00");
+        let span = tracer.incoming(Kind::Server, never, &headers(&caller));
         assert!(!span.is_recorded());
-        let (parent, _) = texts(span.place().unwrap()).unwrap();
-        assert!(parent.starts_with("00-0af7651916cd43dd8448eb211c80319c-") && parent.ends_with("-00"));
-        drop(span);
+        let within = tracer.within(span.place().unwrap(), Kind::Client, never);
+        let (parent, state) = texts(within.place().unwrap()).unwrap();
+        assert_eq!((parent, state.as_deref()), (caller, Some("vendor=x")));
+        drop((span, within));
         assert!(spans.try_recv().is_err());
-        assert!(!Tracer::off().span(Kind::Client, "x").is_recorded());
-        assert!(Tracer::off().span(Kind::Client, "x").context().is_none());
+        assert!(!Tracer::off().span(Kind::Client, never).is_recorded());
+        assert!(Tracer::off().span(Kind::Client, never).context().is_none());
+    }
+
+    #[tokio::test]
+    async fn what_is_not_sampled_here_is_so_for_all_within_and_whoever_is_called() {
+        let (tracer, mut spans) = tracer(0.0);
+        let root = tracer.span(Kind::Server, || "root");
+        let place = root.place().unwrap().clone();
+        assert!(place.is_valid() && !place.is_sampled() && !root.is_recorded());
+        let within = std::pin::pin!(async {
+            tokio::task::yield_now().await;
+            let mut called = HeaderMap::new();
+            inject(&mut called);
+            (tracer.span(Kind::Client, || "within"), called)
+        });
+        let (within, called) = inside(root.context(), within).await;
+        assert_eq!(within.place(), Some(&place));
+        assert_eq!(remote(&called).trace_id(), place.trace_id());
+        assert!(!remote(&called).is_sampled());
+        assert!(!current().is_valid(), "the context is left");
+        drop(root);
+        assert!(spans.try_recv().is_err());
+    }
+
+    #[test]
+    fn so_many_roots_are_sampled_as_the_ratio_says() {
+        let (tracer, _spans) = tracer(0.1);
+        let sampled = (0..10_000)
+            .filter(|_| tracer.span(Kind::Server, || "root").is_recorded())
+            .count();
+        // Six standard deviations to each side.
+        assert!((820..=1_180).contains(&sampled), "{sampled}");
     }
 
     #[test]
     fn a_full_queue_drops_spans_and_attributes_are_bounded() {
         let (tracer, mut spans) = tracer(1.0);
         for _ in 0..10 {
-            let mut span = tracer.span(Kind::Internal, "x");
+            let mut span = tracer.span(Kind::Internal, || "x");
             for _ in 0..100 {
                 span.set("long", "é".repeat(1_000));
             }

@@ -28,6 +28,7 @@ pub mod mesh;
 pub mod metrics;
 pub mod peer;
 pub mod policy;
+pub mod refusals;
 pub mod roster;
 pub mod secret;
 pub mod spiffe;

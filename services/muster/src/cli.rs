@@ -149,8 +149,21 @@ enum Command {
 /// `muster optimize …`.
 #[derive(Debug, Subcommand)]
 pub enum OptimizeCommand {
-    /// Show bottlenecks and improvements, each with its evidence.
+    /// Show bottlenecks and improvements, each with its evidence, and what was changed.
     Report,
+    /// Take back what the router and the engine have changed by themselves; what it was about is left alone until they start again.
+    Revert(RevertArguments),
+}
+
+/// Arguments of `muster optimize revert`.
+#[derive(Debug, Args)]
+pub struct RevertArguments {
+    /// Changes, as the report names them: `router-3`, `engine-1`. Later ones of the same place are taken back with them.
+    #[arg(value_name = "ID", required_unless_present = "all", conflicts_with = "all")]
+    pub ids: Vec<String>,
+    /// All of them.
+    #[arg(long)]
+    pub all: bool,
 }
 
 /// Arguments of `muster log-level`.

@@ -19,6 +19,8 @@
 
 use std::time::Duration;
 
+use crate::tuning;
+
 /// What an instance's reported load of 1 is worth in calls.
 const CALLS_AT_FULL_LOAD: f64 = 8.0;
 
@@ -64,6 +66,8 @@ pub struct Candidate<'a> {
     pub busy: bool,
     /// Its share of new work relative to the others.
     pub weight: u32,
+    /// The part of that which it gets, in thousandths: less where it was found to be slow.
+    pub tuned: u32,
     /// The build that runs.
     pub version: &'a str,
     /// How long it has been there.
@@ -206,7 +210,9 @@ fn weight(candidate: &Candidate<'_>, slow_start: Duration) -> usize {
         clippy::cast_sign_loss,
         reason = "a weight of 32 bits times a thousand at most"
     )]
-    let parts = (f64::from(candidate.weight) * candidate.share(slow_start) * PARTS) as usize;
+    let parts =
+        (f64::from(candidate.weight) * candidate.share(slow_start) * PARTS * f64::from(candidate.tuned)
+            / f64::from(tuning::WHOLE)) as usize;
     parts
 }
 
@@ -244,6 +250,7 @@ mod tests {
         distance: 0,
         busy: false,
         weight: 100,
+        tuned: tuning::WHOLE,
         version: "1",
         age: Duration::from_secs(3600),
     };
@@ -358,19 +365,27 @@ mod tests {
             proptest::option::of(0.0f64..10.0),
             proptest::num::f64::ANY,
             (0u32..3, any::<bool>()),
-            (0u32..=1000, prop_oneof![Just("1"), Just("2")], 0u64..20),
+            (
+                0u32..=1000,
+                1u32..=tuning::WHOLE,
+                prop_oneof![Just("1"), Just("2")],
+                0u64..20,
+            ),
         )
             .prop_map(
-                |(in_flight, load, latency, success, (distance, busy), (weight, version, age))| Candidate {
-                    in_flight,
-                    load,
-                    latency,
-                    success,
-                    distance,
-                    busy,
-                    weight,
-                    version,
-                    age: Duration::from_secs(age),
+                |(in_flight, load, latency, success, (distance, busy), (weight, tuned, version, age))| {
+                    Candidate {
+                        in_flight,
+                        load,
+                        latency,
+                        success,
+                        distance,
+                        busy,
+                        weight,
+                        tuned,
+                        version,
+                        age: Duration::from_secs(age),
+                    }
                 },
             )
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use muster_a2a::card::sign;
 use muster_api::names::DEFAULT_NAMESPACE;
 use muster_rpc::{breaker, endpoint, outbound, retry_budget};
+use muster_runtime::background::Rhythm;
 use muster_runtime::config::{Mistakes, Settings};
 use muster_runtime::{server, telemetry, trust, workers};
 use muster_store::redis;
@@ -18,6 +19,7 @@ use crate::quota::Quota;
 use crate::rate::gcra::MOST_PER_MINUTE;
 use crate::regions::Regions;
 use crate::store::answers::Room;
+use crate::tuning::{Bounds, WHOLE};
 use crate::{credentials, deduplication, durable, forward, inbox};
 
 const MIB: usize = 1 << 20;
@@ -158,6 +160,85 @@ pub struct Router {
     pub card_max_age_seconds: u64,
     /// The durable inbox, and broadcasts.
     pub inbox: inbox::config::Settings,
+    /// How often the router does what it does by itself.
+    pub background: Backgrounds,
+    /// How far it goes where `telemetry.optimizer` is `apply`.
+    pub tuning: Tuning,
+}
+
+/// How often the router does what it does by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Backgrounds {
+    /// Looks for what is slow.
+    pub performance: Rhythm,
+}
+
+impl Default for Backgrounds {
+    fn default() -> Self {
+        Self {
+            performance: Rhythm::new(600, 300),
+        }
+    }
+}
+
+/// How far the router goes about what is slow.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tuning {
+    /// The smallest part of its share that is left to an instance that is slower than others of its agent.
+    pub least_share: f64,
+    /// The fewest messages at once that are left to an instance of an agent that answers slower with all its places taken.
+    pub min_concurrency: u32,
+    /// The most that such an instance gets, whatever its card says.
+    pub max_concurrency: u32,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            least_share: 0.3,
+            min_concurrency: 1,
+            max_concurrency: 4_096,
+        }
+    }
+}
+
+impl Tuning {
+    /// The bounds, as the rules have them.
+    #[must_use]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "from 0 to 1, times a thousand"
+    )]
+    pub fn bounds(&self) -> Bounds {
+        let share = (self.least_share.clamp(0.0, 1.0) * f64::from(WHOLE)).round() as u32;
+        Bounds {
+            least_share: share.max(1),
+            places: self.min_concurrency..=self.max_concurrency,
+        }
+    }
+
+    fn validate(&self, mistakes: &mut Mistakes) {
+        if !(0.01..=1.0).contains(&self.least_share) {
+            mistakes.add(
+                "router.tuning.least_share",
+                format!("is {}, must be from 0.01 to 1", self.least_share),
+            );
+        }
+        for (key, places, least) in [
+            ("min_concurrency", self.min_concurrency, 1),
+            ("max_concurrency", self.max_concurrency, self.min_concurrency),
+        ] {
+            if !(least..=1_000_000).contains(&places) {
+                mistakes.add(
+                    format!("router.tuning.{key}"),
+                    format!("is {places}, must be from {least} to 1000000"),
+                );
+            }
+        }
+    }
 }
 
 impl Default for Router {
@@ -214,6 +295,8 @@ impl Default for Router {
             deduplication_durable_answer_bytes: MIB,
             card_max_age_seconds: 30,
             inbox: inbox::config::Settings::default(),
+            background: Backgrounds::default(),
+            tuning: Tuning::default(),
         }
     }
 }
@@ -314,6 +397,10 @@ impl Router {
         self.redis
             .validate("router", self.redis_cluster_endpoint.as_deref(), mistakes);
         self.inbox.validate(mistakes);
+        self.background
+            .performance
+            .validate("router.background.performance", mistakes);
+        self.tuning.validate(mistakes);
         if let Err(error) = endpoint::parse(&self.registry_url) {
             mistakes.add("router.registry_url", error.to_string());
         }
@@ -523,6 +610,12 @@ mod tests {
             router.max_messages_in_flight = 0;
             router.redis_cluster_endpoint = Some("localhost".to_owned());
             router.redis.patience_seconds = 0;
+            router.background.performance.every_seconds = 0;
+            router.tuning = Tuning {
+                least_share: 0.0,
+                min_concurrency: 9,
+                max_concurrency: 8,
+            };
             router.deduplication_durable_seconds = 1;
             router.api_rate_limit = Some(MOST_PER_MINUTE + 1);
             let none = Quota {
@@ -536,6 +629,9 @@ mod tests {
             [
                 "router.redis_cluster_endpoint",
                 "router.redis.patience_seconds",
+                "router.background.performance.every_seconds",
+                "router.tuning.least_share",
+                "router.tuning.max_concurrency",
                 "router.registry_url",
                 "router.public_url",
                 "router.region_order",

@@ -138,6 +138,12 @@ impl Flow {
         self.waiting.load(Ordering::SeqCst)
     }
 
+    /// How many wait, by whom they wait for.
+    #[must_use]
+    pub fn by_target(&self) -> Vec<(Arc<str>, usize)> {
+        self.lines.lock().by_target()
+    }
+
     /// Whether calls wait in this line already, behind whom a newcomer stands.
     #[must_use]
     pub fn has(&self, name: impl FnOnce() -> Name) -> bool {

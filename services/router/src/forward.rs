@@ -23,6 +23,7 @@ mod once;
 mod relay;
 mod scope;
 mod search;
+mod traced;
 
 use std::sync::Arc;
 use std::time::Duration;

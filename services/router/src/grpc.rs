@@ -19,7 +19,10 @@ use muster_api::a2a;
 use muster_api::error::{Error as ApiError, Reason};
 use muster_api::extension::INSTANCE_METADATA;
 use muster_api::router::router_service_server::RouterService;
-use muster_api::router::{GetStatusRequest, GetStatusResponse};
+use muster_api::router::{
+    GetStatusRequest, GetStatusResponse, GetTuningRequest, GetTuningResponse, RevertTuningRequest,
+    RevertTuningResponse,
+};
 use muster_runtime::trust::Access;
 use prost_types::Struct;
 use tonic::body::Body;
@@ -41,6 +44,7 @@ use crate::peek::{Asked, Sent};
 use crate::quota::Whose;
 use crate::status;
 use crate::target::Target;
+use crate::tuning::service::{Tuner, Unknown, Wanted};
 
 /// How long to wait after a full queue.
 const QUEUE_RETRY: std::time::Duration = std::time::Duration::from_secs(1);
@@ -289,16 +293,23 @@ pub struct Control {
     forwarder: Arc<Forwarder>,
     inbox: Arc<Inbox>,
     queue_capacity: usize,
+    tuner: Arc<Tuner>,
 }
 
 impl Control {
-    /// Controls of this forwarder, whose queue holds that many messages, and of this inbox.
+    /// Controls of this forwarder, whose queue holds that many messages, of this inbox, and of what tunes it.
     #[must_use]
-    pub const fn new(forwarder: Arc<Forwarder>, inbox: Arc<Inbox>, queue_capacity: usize) -> Self {
+    pub const fn new(
+        forwarder: Arc<Forwarder>,
+        inbox: Arc<Inbox>,
+        queue_capacity: usize,
+        tuner: Arc<Tuner>,
+    ) -> Self {
         Self {
             forwarder,
             inbox,
             queue_capacity,
+            tuner,
         }
     }
 }
@@ -309,6 +320,34 @@ impl RouterService for Control {
         let mut answer = status::read(self.forwarder.parts(), self.queue_capacity);
         status::add_inbox(&mut answer, &self.inbox).await;
         Ok(Response::new(answer))
+    }
+
+    async fn get_tuning(&self, _: Request<GetTuningRequest>) -> Result<Response<GetTuningResponse>, Status> {
+        Ok(Response::new(status::tuning(self.tuner.report())))
+    }
+
+    async fn revert_tuning(
+        &self,
+        request: Request<RevertTuningRequest>,
+    ) -> Result<Response<RevertTuningResponse>, Status> {
+        let RevertTuningRequest { numbers, all } = request.into_inner();
+        let wanted = match (numbers.is_empty(), all) {
+            (true, true) => Wanted::All,
+            (false, false) => Wanted::Numbers(numbers),
+            _ => {
+                let message = "name the changes, or take back all of them";
+                return Err(ApiError::invalid_field("numbers", message).into());
+            }
+        };
+        match self.tuner.revert(wanted) {
+            Ok(reverted) => Ok(Response::new(RevertTuningResponse {
+                reverted: reverted.into_iter().map(status::change).collect(),
+            })),
+            Err(Unknown(number)) => {
+                let message = format!("no change {number} of the router is in force");
+                Err(ApiError::new(Reason::ChangeNotFound, message).into())
+            }
+        }
     }
 }
 

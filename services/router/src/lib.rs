@@ -6,7 +6,7 @@
 //! [`quota`] what agents take. [`fleet`] is the router's own view of who is alive, fed by the registry; [`link`] holds a connection and
 //! what was measured on it per instance; [`ownership`] knows which instance owns which task, in a [`store`];
 //! [`deduplication`] answers the same message once, and [`durable`] does so across routers and restarts. [`forward`] puts them
-//! together and knows no binding; [`inbox`] keeps messages whose senders do not wait, and delivers them through it, and [`calls`]
+//! together and knows no binding; [`tuning`] changes within bounds what was found to be slow; [`inbox`] keeps messages whose senders do not wait, and delivers them through it, and [`calls`]
 //! counts;
 //! [`grpc`] and [`http`] translate.
 
@@ -47,6 +47,7 @@ pub mod routing;
 pub mod status;
 pub mod store;
 pub mod target;
+pub mod tuning;
 pub mod wire;
 
 use std::collections::BTreeMap;
@@ -64,6 +65,8 @@ use muster_rpc::breaker;
 use muster_rpc::endpoint::{self, Endpoint};
 use muster_rpc::outbound::Outbound;
 use muster_rpc::retry_budget::RetryBudget;
+use muster_runtime::background::Background;
+use muster_runtime::telemetry::Optimizer;
 use muster_runtime::trust::identity::Channel;
 use muster_runtime::trust::{Identity, Trust, Workload};
 use muster_runtime::{Chassis, Error, Latch, Listeners, Shutdown, Surface, health};
@@ -89,6 +92,7 @@ use quota::Quotas;
 use rate::Limiter;
 use rate::charged::Charged;
 use store::redis::Redis;
+use tuning::service::Tuner;
 
 pub use opening::connect;
 
@@ -153,6 +157,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
     let identity = Identity::new(&config.trust.tokens, "router").map_err(Error::Other)?;
     let registry = identity.channel(&registry, &chassis.trust.to(Workload::Registry));
     let inbox = inbox(&config, &chassis, letterbox, &forwarder);
+    let tuner = tuner(&config, &chassis, &forwarder);
     chassis
         .tasks
         .essential_until_shutdown("fleet watch", watch(Arc::clone(&forwarder), registry, latch));
@@ -170,7 +175,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
     let limit = config.server.max_message_bytes;
     let a2a = grpc::A2a::new(Arc::clone(&forwarder), limit);
     let capacity = config.router.message_queue_size;
-    let control = grpc::Control::new(Arc::clone(&forwarder), Arc::clone(&inbox), capacity);
+    let control = grpc::Control::new(Arc::clone(&forwarder), Arc::clone(&inbox), capacity, tuner);
     let letters = InboxServiceServer::new(inbox::Service::new(inbox)).max_decoding_message_size(limit);
     let charging = Arc::clone(&forwarder);
     let cards = http::Cards {
@@ -209,6 +214,31 @@ fn inbox(config: &Config, chassis: &Chassis, letterbox: Letterbox, forwarder: &A
     inbox
 }
 
+/// What is changed about what is slow, and what looks for it.
+fn tuner(config: &Config, chassis: &Chassis, forwarder: &Arc<Forwarder>) -> Arc<Tuner> {
+    let mode = config.telemetry.optimizer;
+    let bounds = config.router.tuning.bounds();
+    let tuner = Tuner::new(Arc::clone(forwarder), mode, bounds, chassis.auditor());
+    if mode != Optimizer::Off {
+        let background = Background::new(
+            chassis.tasks.clone(),
+            chassis.metrics.clone(),
+            Arc::clone(&chassis.clock),
+            chassis.shutdown.clone(),
+        );
+        background.check(&chassis.health);
+        let looking = Arc::clone(&tuner);
+        background.spawn("performance", config.router.background.performance, move || {
+            let tuner = Arc::clone(&looking);
+            async move {
+                let looked = tokio::task::spawn_blocking(move || tuner.look());
+                looked.await.map_err(|error| error.to_string())?
+            }
+        });
+    }
+    tuner
+}
+
 /// Shows what the inbox holds.
 async fn count(inbox: Arc<Inbox>) -> Result<(), Error> {
     let mut interval = tokio::time::interval(INBOX_COUNTED);
@@ -242,7 +272,12 @@ fn forwarder(
     );
     let meters = Meters::new(chassis.metrics.clone());
     let limiter = |kind| Limiter::new(kind, grants.clone(), Arc::clone(&clock), meters.clone());
-    let callers = rate::Callers::new(limiter("callers"), router.api_rate_limit, router.api_rate_burst);
+    let callers = rate::Callers::new(
+        limiter("callers"),
+        router.api_rate_limit,
+        router.api_rate_burst,
+        chassis.refusals(),
+    );
     let quotas = Quotas::new(router.quotas.clone(), limiter("agents"));
     Forwarder::new(Parts {
         front,
@@ -404,6 +439,7 @@ async fn show_fleet(forwarder: Arc<Forwarder>) -> Result<(), Error> {
             };
             load.breakers[place] += 1;
         }
+        parts.meters.forget_others(|agent| agents.contains_key(agent));
         parts.meters.fleet(&agents);
     }
 }

@@ -13,7 +13,7 @@
 //! because a machine that vanished never closes its connections, and they would hang until TCP gives those up.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -36,6 +36,7 @@ use crate::flow::Flow;
 use crate::flow::limit::Limit;
 use crate::flow::lines::Pace;
 use crate::measure::{Measured, Verdict};
+use crate::tuning::WHOLE;
 
 /// Calls under way for which one more connection is used.
 const CALLS_PER_CONNECTION: usize = 16;
@@ -57,6 +58,10 @@ pub struct Link {
     messages: AtomicU32,
     /// Messages that it may have, as `learned` says.
     places: AtomicU32,
+    /// The part of its weight that it gets, in thousandths.
+    share: AtomicU32,
+    /// Whether somebody found all places taken since that was last asked.
+    was_full: AtomicBool,
     learned: Mutex<Learned>,
     lost: CancellationToken,
 }
@@ -188,6 +193,37 @@ impl Link {
         self.learned.lock().measured.next_chance(now)
     }
 
+    /// The part of its weight that it gets, in thousandths.
+    #[must_use]
+    pub fn share(&self) -> u32 {
+        self.share.load(Ordering::Relaxed)
+    }
+
+    /// It gets this part of its weight from now on.
+    pub fn set_share(&self, share: u32) {
+        self.share.store(share.min(WHOLE), Ordering::Relaxed);
+    }
+
+    /// It may have no more messages than this at once from now on; none: as many as its card says.
+    fn set_ceiling(&self, ceiling: Option<u32>) {
+        let mut learned = self.learned.lock();
+        let company = self.messages.load(Ordering::SeqCst);
+        learned.limit.set_ceiling(ceiling, company);
+        self.places.store(learned.limit.places(), Ordering::SeqCst);
+    }
+
+    /// Seconds of an answer without company, as far as they are known.
+    #[must_use]
+    pub fn alone(&self) -> Option<f64> {
+        self.learned.lock().limit.base()
+    }
+
+    /// Whether somebody found all places taken since this was last asked.
+    #[must_use]
+    pub fn take_was_full(&self) -> bool {
+        self.was_full.swap(false, Ordering::Relaxed)
+    }
+
     /// The instance told its load with an answer.
     pub fn told(&self, load: f64, now: Duration) {
         self.learned.lock().told = Some((load, now));
@@ -211,6 +247,7 @@ impl Link {
             distance,
             busy: instance.availability == Availability::Busy,
             weight: instance.weight,
+            tuned: self.share(),
             version: &instance.version,
             age: now.saturating_sub(learned.since),
         }
@@ -232,9 +269,13 @@ impl Link {
     ) -> Option<Flight> {
         let places = self.places.load(Ordering::SeqCst);
         let free = |taken: u32| (taken < places).then_some(taken + 1);
-        self.messages
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, free)
-            .ok()?;
+        let taken = self
+            .messages
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, free);
+        if taken.is_err() {
+            self.was_full.store(true, Ordering::Relaxed);
+            return None;
+        }
         let entered = self.learned.lock().measured.enter(now);
         let Some(ticket) = entered else {
             self.messages.fetch_sub(1, Ordering::SeqCst);
@@ -374,6 +415,8 @@ pub struct Links {
     /// Connections to agents of JSON bindings, and the largest answer that one may give, in bytes.
     outbound: Option<(Outbound, usize)>,
     table: RwLock<HashMap<Key, Arc<Link>>>,
+    /// Places of each instance of an agent, where fewer than its card says.
+    ceilings: RwLock<HashMap<String, u32>>,
 }
 
 impl Links {
@@ -388,6 +431,7 @@ impl Links {
             workers: 0,
             outbound: None,
             table: RwLock::default(),
+            ceilings: RwLock::default(),
         }
     }
 
@@ -449,7 +493,8 @@ impl Links {
             }
             _ => None,
         };
-        let limit = Limit::new(instance.max_concurrency);
+        let mut limit = Limit::new(instance.max_concurrency);
+        limit.set_ceiling(self.ceilings.read().get(&instance.id.agent).copied(), 0);
         let security = self.security(instance);
         let link = Arc::new(Link {
             endpoint: instance.endpoint.clone(),
@@ -461,6 +506,8 @@ impl Links {
             in_flight: AtomicU32::new(0),
             messages: AtomicU32::new(0),
             places: AtomicU32::new(limit.places()),
+            share: AtomicU32::new(WHOLE),
+            was_full: AtomicBool::new(false),
             learned: Mutex::new(Learned {
                 measured: Measured::new(self.breaker),
                 limit,
@@ -471,6 +518,29 @@ impl Links {
         });
         table.insert(instance.key(), Arc::clone(&link));
         link
+    }
+
+    /// No instance of an agent gets more messages at once than this from now on, those that come later neither; none: as many as its
+    /// card says.
+    pub fn set_ceiling(&self, agent: &str, ceiling: Option<u32>) {
+        let mut ceilings = self.ceilings.write();
+        let before = match ceiling {
+            Some(ceiling) => ceilings.insert(agent.to_owned(), ceiling),
+            None => ceilings.remove(agent),
+        };
+        drop(ceilings);
+        if before.is_none() && ceiling.is_none() {
+            return;
+        }
+        for (_, link) in self.table.read().iter().filter(|(key, _)| key.agent == agent) {
+            link.set_ceiling(ceiling);
+        }
+    }
+
+    /// The agents whose instances get fewer than their cards say.
+    #[must_use]
+    pub fn ceilings(&self) -> Vec<String> {
+        self.ceilings.read().keys().cloned().collect()
     }
 
     /// Breaks off the calls that are with an instance, and drops its link.
@@ -574,7 +644,7 @@ mod tests {
         drop(abandoned);
         assert_eq!(link.in_flight(), 0);
         assert_eq!(
-            (link.measured().succeeded_total(), link.measured().failed_total()),
+            (link.measured().total().succeeded, link.measured().total().failed),
             (1, 0)
         );
     }

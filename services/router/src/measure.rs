@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use muster_rpc::breaker::{self, Breaker, Ticket};
 
+use crate::tuning::Period;
+
 /// Weight of the newest observation in the smoothed latency and success: about the last ten count.
 const WEIGHT: f64 = 0.2;
 
@@ -29,8 +31,7 @@ pub struct Measured {
     latency: Option<f64>,
     success: f64,
     breaker: Breaker,
-    succeeded_total: u64,
-    failed_total: u64,
+    total: Period,
 }
 
 impl Measured {
@@ -41,8 +42,12 @@ impl Measured {
             latency: None,
             success: 1.0,
             breaker: Breaker::new(config),
-            succeeded_total: 0,
-            failed_total: 0,
+            total: Period {
+                succeeded: 0,
+                failed: 0,
+                timed: 0,
+                seconds: 0.0,
+            },
         }
     }
 
@@ -55,10 +60,12 @@ impl Measured {
     pub fn report(&mut self, ticket: Ticket, verdict: Verdict, now: Duration) -> bool {
         match verdict {
             Verdict::Answered(latency) => {
-                self.succeeded_total += 1;
+                self.total.succeeded += 1;
                 self.success += WEIGHT * (1.0 - self.success);
                 if let Some(latency) = latency {
                     let seconds = latency.as_secs_f64();
+                    self.total.timed += 1;
+                    self.total.seconds += seconds;
                     self.latency = Some(match self.latency {
                         Some(smoothed) => smoothed + WEIGHT * (seconds - smoothed),
                         None => seconds,
@@ -68,14 +75,14 @@ impl Measured {
                 false
             }
             Verdict::Erred => {
-                self.failed_total += 1;
+                self.total.failed += 1;
                 self.success -= WEIGHT * self.success;
                 // Not a failure to the breaker, or one caller's poisonous messages would eject it for everybody.
                 self.breaker.succeeded(ticket);
                 false
             }
             Verdict::Failed => {
-                self.failed_total += 1;
+                self.total.failed += 1;
                 self.success -= WEIGHT * self.success;
                 self.breaker.failed(ticket, now)
             }
@@ -110,16 +117,10 @@ impl Measured {
         self.success
     }
 
-    /// Calls answered since the start.
+    /// Everything since the start.
     #[must_use]
-    pub const fn succeeded_total(&self) -> u64 {
-        self.succeeded_total
-    }
-
-    /// Calls failed since the start.
-    #[must_use]
-    pub const fn failed_total(&self) -> u64 {
-        self.failed_total
+    pub const fn total(&self) -> Period {
+        self.total
     }
 }
 
@@ -138,7 +139,7 @@ mod tests {
             measured.report(ticket, verdict, Duration::ZERO);
         }
         assert!((measured.latency().unwrap() - 0.12).abs() < 1e-9);
-        assert_eq!(measured.succeeded_total(), 2);
+        assert_eq!(measured.total().succeeded, 2);
     }
 
     #[test]

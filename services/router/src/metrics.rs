@@ -8,6 +8,7 @@ use std::time::Duration;
 use muster_rpc::breaker;
 use muster_runtime::Metrics;
 use muster_runtime::metrics::{Bounded, Counter, Definition, Histogram, Kind};
+use muster_runtime::recent::{Recent, Summary};
 use parking_lot::{Mutex, RwLock};
 
 use crate::calls::Calls;
@@ -42,6 +43,8 @@ const INBOX_RETURNED: &str = "router_inbox_leases_lost_total";
 const INBOX_DISPLACED: &str = "router_inbox_displaced_total";
 const BROADCASTS: &str = "router_broadcasts_total";
 const MATCHED: &str = "router_broadcast_agents_total";
+const TUNED: &str = "router_tuning_changes_total";
+const TUNING: &str = "router_tuning_in_force";
 
 /// Agents with series of their own, at most; others are counted together.
 const AGENT_SERIES: usize = 200;
@@ -192,6 +195,16 @@ pub const DEFINITIONS: &[Definition] = &[
         kind: Kind::Counter,
         help: "Agents that broadcasts matched.",
     },
+    Definition {
+        name: TUNED,
+        kind: Kind::Counter,
+        help: "Changes that the router made by itself, by kind (routing: an instance's share; concurrency: an agent's places) and how (less, more, reverted).",
+    },
+    Definition {
+        name: TUNING,
+        kind: Kind::Gauge,
+        help: "Such changes in force, by kind: instances with a smaller share, and agents with fewer places, than without.",
+    },
 ];
 
 /// How many ways there are for calls to come in, at most.
@@ -261,6 +274,8 @@ pub struct Meters {
     agents: Arc<Bounded>,
     /// Those that were in the fleet when it was last looked at.
     seen: Arc<Mutex<HashSet<String>>>,
+    /// The last minutes, by agent.
+    last: Arc<RwLock<HashMap<String, Arc<Recent>>>>,
     series: Arc<Series>,
 }
 
@@ -331,6 +346,7 @@ impl Meters {
             regions: Arc::default(),
             agents: Arc::new(Bounded::new(AGENT_SERIES)),
             seen: Arc::default(),
+            last: Arc::default(),
             series: Arc::default(),
         }
     }
@@ -387,6 +403,36 @@ impl Meters {
         counted
             .map(|(region, to)| (region.clone(), to.sent.load(Ordering::Relaxed)))
             .collect()
+    }
+
+    /// An attempt at an agent has ended after that long, well or not.
+    pub fn attempted(&self, agent: &str, now: Duration, took: Duration, is_well: bool) {
+        let known = self.last.read().get(agent).cloned();
+        let recent = known.or_else(|| {
+            let mut all = self.last.write();
+            if all.len() >= AGENT_SERIES && !all.contains_key(agent) {
+                return None;
+            }
+            Some(Arc::clone(all.entry(agent.to_owned()).or_default()))
+        });
+        if let Some(recent) = recent {
+            recent.answered(now, took);
+            if !is_well {
+                recent.failed(now);
+            }
+        }
+    }
+
+    /// What became of the last minutes' attempts at an agent.
+    #[must_use]
+    pub fn last(&self, agent: &str, now: Duration) -> Summary {
+        let recent = self.last.read().get(agent).cloned();
+        recent.map_or_else(Summary::default, |recent| recent.summary(now))
+    }
+
+    /// Forgets the last minutes of agents that have left.
+    pub fn forget_others(&self, is_there: impl Fn(&str) -> bool) {
+        self.last.write().retain(|agent, _| is_there(agent));
     }
 
     /// A delivery has ended, well or not.
@@ -452,6 +498,21 @@ impl Meters {
         let labels = [("queue", queue.to_owned())];
         self.metrics.gauge(QUEUE, &labels).set(waiting);
         self.metrics.gauge(IN_FLIGHT, &labels).set(in_flight);
+    }
+
+    /// The router has changed something by itself, or somebody has taken that back.
+    pub fn tuned(&self, kind: &'static str, how: &'static str) {
+        let labels = [("kind", kind.to_owned()), ("how", how.to_owned())];
+        self.metrics.counter(TUNED, &labels).increment(1);
+    }
+
+    /// So many shares and so many agents' places are changed.
+    #[expect(clippy::cast_precision_loss, reason = "bounded counts")]
+    pub fn tuning(&self, shares: usize, agents: usize) {
+        for (kind, count) in [("routing", shares), ("concurrency", agents)] {
+            let labels = [("kind", kind.to_owned())];
+            self.metrics.gauge(TUNING, &labels).set(count as f64);
+        }
     }
 
     /// An attempt moved to another instance.

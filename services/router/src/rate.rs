@@ -38,6 +38,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use muster_runtime::clock::SharedClock;
 use muster_runtime::trust::caller::ANYBODY;
+use muster_runtime::trust::refusals::Refusals;
 use parking_lot::Mutex;
 
 use crate::call::Who;
@@ -258,6 +259,8 @@ pub struct Callers {
     rate: Option<Rate>,
     /// Whether those who are not told apart are limited, all together.
     is_for_anybody: bool,
+    /// Who was refused.
+    refusals: Refusals,
 }
 
 impl Callers {
@@ -265,7 +268,7 @@ impl Callers {
     /// number is that for each, and for all together of those who are not told apart; 0 is no limit. `burst` is how many at once;
     /// nothing is a tenth.
     #[must_use]
-    pub fn new(limiter: Limiter, per_minute: Option<u32>, burst: Option<u32>) -> Self {
+    pub fn new(limiter: Limiter, per_minute: Option<u32>, burst: Option<u32>, refusals: Refusals) -> Self {
         let rate = match per_minute.unwrap_or(PER_MINUTE) {
             0 => None,
             per_minute => Some(burst.map_or_else(
@@ -277,6 +280,7 @@ impl Callers {
             limiter,
             rate,
             is_for_anybody: per_minute.is_some(),
+            refusals,
         }
     }
 
@@ -290,6 +294,7 @@ impl Callers {
         };
         self.limiter.take(&who.caller, rate).await.map_err(|retry_after| {
             self.limiter.meters.limited("caller");
+            self.refusals.note("rate_limited", &who.caller);
             Error::RateLimited {
                 per_minute: rate.each_minute(),
                 retry_after,

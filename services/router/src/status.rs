@@ -4,16 +4,26 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use muster_api::router::{
-    CallStatistics, GetStatusResponse, InboxStatistics, InboxTarget, InstanceStatistics, RegionStatistics,
+    AgentStatistics, CallStatistics, GetStatusResponse, GetTuningResponse, InboxStatistics, InboxTarget,
+    InstanceStatistics, Line, RegionStatistics, TuningChange,
 };
+use muster_rpc::breaker;
 
 use crate::fleet::View;
 use crate::forward::Parts;
 use crate::inbox::Inbox;
+use crate::tuning::ledger::{Change, Place};
+use crate::tuning::service::Report;
+use crate::tuning::{Step, WHOLE};
 
 /// How long the inbox's store may take; an operator who asks what is the matter must not wait for what is the matter.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Agents and lines that are told at most.
+const MOST_AGENTS: usize = 200;
+const MOST_LINES: usize = 100;
 
 /// Reads the view, the queue of messages and what was measured. Operations on tasks queue apart; metrics show both.
 #[must_use]
@@ -25,17 +35,21 @@ pub fn read(parts: &Parts, queue_capacity: usize) -> GetStatusResponse {
         .map(|instance| {
             let link = parts.links.to(instance, now);
             let measured = link.measured();
+            let (places, messages) = link.places();
             InstanceStatistics {
                 agent_id: instance.id.agent.clone(),
                 instance_id: instance.id.instance.clone(),
                 endpoint: instance.endpoint.to_string(),
                 in_flight: u64::from(link.in_flight()),
                 reported_load: link.load(instance),
-                succeeded_total: measured.succeeded_total(),
-                failed_total: measured.failed_total(),
+                succeeded_total: measured.total().succeeded,
+                failed_total: measured.total().failed,
                 latency_seconds: measured.latency().unwrap_or(0.0),
                 breaker: measured.breaker(now).name().to_owned(),
                 region: instance.region.clone(),
+                share: f64::from(link.share()) / f64::from(WHOLE),
+                places,
+                messages,
             }
         })
         .collect();
@@ -53,8 +67,49 @@ pub fn read(parts: &Parts, queue_capacity: usize) -> GetStatusResponse {
         calls: calls(parts),
         region: parts.limits.regions.own.clone(),
         regions: regions(parts, &view),
+        agents: agents(parts, &view, now),
+        lines: lines(parts),
         ..GetStatusResponse::default()
     }
+}
+
+fn agents(parts: &Parts, view: &View, now: Duration) -> Vec<AgentStatistics> {
+    let mut rows: BTreeMap<&str, AgentStatistics> = BTreeMap::new();
+    for instance in view.instances() {
+        let agent = instance.id.agent.as_str();
+        let row = rows.entry(agent).or_insert_with(|| {
+            let last = parts.meters.last(agent, now);
+            AgentStatistics {
+                agent_id: agent.to_owned(),
+                last_calls: last.calls,
+                last_failed: last.failed,
+                p50_seconds: last.median.as_secs_f64(),
+                p95_seconds: last.p95.as_secs_f64(),
+                ..AgentStatistics::default()
+            }
+        });
+        let link = parts.links.to(instance, now);
+        let (places, messages) = link.places();
+        row.instances += 1;
+        row.messages += u64::from(messages);
+        row.places += u64::from(places);
+        row.breakers_open += u64::from(link.measured().breaker(now) == breaker::State::Open);
+    }
+    let mut rows: Vec<AgentStatistics> = rows.into_values().collect();
+    rows.sort_by_key(|row| std::cmp::Reverse(row.last_calls));
+    rows.truncate(MOST_AGENTS);
+    rows
+}
+
+fn lines(parts: &Parts) -> Vec<Line> {
+    let mut lines = parts.flow.by_target();
+    lines.sort_by(|(one, many), (other, more)| more.cmp(many).then_with(|| one.cmp(other)));
+    let told = lines.into_iter().take(MOST_LINES);
+    told.map(|(target, waiting)| Line {
+        target: target.to_string(),
+        waiting: waiting as u64,
+    })
+    .collect()
 }
 
 fn regions(parts: &Parts, view: &View) -> Vec<RegionStatistics> {
@@ -89,6 +144,48 @@ fn calls(parts: &Parts) -> Vec<CallStatistics> {
         failed_total: counted.failed,
     })
     .collect()
+}
+
+/// What was tuned.
+#[must_use]
+pub fn tuning(report: Report) -> GetTuningResponse {
+    let proposals = report.proposals.into_iter();
+    GetTuningResponse {
+        mode: report.mode.name().to_owned(),
+        changes: report.changes.into_iter().map(change).collect(),
+        proposals: proposals
+            .map(|(at, place, step)| tuned(0, at, &place, step, false))
+            .collect(),
+    }
+}
+
+/// One change.
+#[must_use]
+pub fn change(change: Change) -> TuningChange {
+    tuned(
+        change.number,
+        change.at,
+        &change.place,
+        change.step,
+        change.is_reverted,
+    )
+}
+
+fn tuned(number: u64, at: Timestamp, place: &Place, step: Step, reverted: bool) -> TuningChange {
+    let value = |value: u32| match place {
+        Place::Share(..) => f64::from(value) / f64::from(WHOLE),
+        Place::Places(_) => f64::from(value),
+    };
+    TuningChange {
+        number,
+        at: Some(muster_api::time::to_proto(at)),
+        kind: place.kind().to_owned(),
+        place: place.name(),
+        from: value(step.from),
+        to: value(step.to),
+        evidence: step.evidence,
+        reverted,
+    }
 }
 
 /// Adds what the inbox holds and has done.

@@ -7,6 +7,7 @@
 //! Rejected: to look at the routing fields alone. An agent that cannot decode a request says INTERNAL, as it does when it
 //! is ill, and a caller could make healthy agents look ill.
 
+pub mod metadata;
 pub mod schema;
 
 pub use schema::Schema;

@@ -129,9 +129,8 @@ impl Default for Backgrounds {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Optimize {
-    /// Whether anything is done at all: more runs at the same time where the slots are taken, and fewer again.
-    pub apply: bool,
-    /// How many runs may work at the same time at most; 0: twice as many as are configured.
+    /// How many runs may work at the same time at most, where `telemetry.optimizer` is `apply` and the slots are taken; 0: twice as
+    /// many as are configured.
     pub max_concurrent_workflows: usize,
 }
 

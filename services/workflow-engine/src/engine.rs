@@ -11,8 +11,10 @@ use jiff::Timestamp;
 use muster_api::names::suggestion;
 use muster_runtime::background::Background;
 use muster_runtime::clock::SharedClock;
+use muster_runtime::telemetry::Optimizer;
 use muster_runtime::trace::Tracer;
 use muster_runtime::trust::Caller as Identified;
+use muster_runtime::trust::audit::Auditor;
 use muster_runtime::{Shutdown, Tasks};
 use muster_workflow_dsl::document::policy::{Concurrency, Priority};
 use muster_workflow_dsl::expression::Variables;
@@ -109,6 +111,10 @@ pub struct Parts {
     pub metrics: muster_runtime::Metrics,
     /// What is traced.
     pub tracer: Tracer,
+    /// What is done about what is slow.
+    pub optimizer: Optimizer,
+    /// Says in the audit log what is done by itself.
+    pub auditor: Auditor,
     /// Background work.
     pub tasks: Tasks,
     /// The wish to stop.
@@ -185,6 +191,8 @@ impl Engine {
             web,
             metrics,
             tracer,
+            optimizer,
+            auditor,
             tasks,
             shutdown,
         } = parts;
@@ -215,7 +223,7 @@ impl Engine {
             externals: Externals::new(web, Arc::clone(&secrets)),
             secrets,
             tracer,
-            monitor: Monitor::default(),
+            monitor: Monitor::new(optimizer, auditor),
             tasks,
             shutdown,
         }

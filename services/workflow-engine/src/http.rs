@@ -1,6 +1,6 @@
 //! CloudEvents over plain HTTP, in all three forms of the HTTP protocol binding: structured, binary and batched.
 
-mod binary;
+pub mod binary;
 
 use std::sync::Arc;
 

@@ -241,6 +241,8 @@ pub async fn run_by(
         web,
         metrics: chassis.metrics.clone(),
         tracer: chassis.tracer.clone(),
+        optimizer: config.telemetry.optimizer,
+        auditor: chassis.auditor(),
         tasks: chassis.tasks.clone(),
         shutdown: chassis.shutdown.clone(),
     }));

@@ -58,13 +58,15 @@ pub(crate) fn begin(engine: &Arc<Engine>) {
             watched.look_at_load();
             std::future::ready(Ok(()))
         });
-    let watched = Arc::clone(engine);
-    engine
-        .background
-        .spawn("performance", rhythms.performance, move || {
-            watched.watch_performance();
-            std::future::ready(Ok(()))
-        });
+    if engine.monitor.looks() {
+        let watched = Arc::clone(engine);
+        engine
+            .background
+            .spawn("performance", rhythms.performance, move || {
+                let engine = Arc::clone(&watched);
+                async move { engine.watch_performance().await }
+            });
+    }
 }
 
 /// What an engine does by itself that shares its store with others.

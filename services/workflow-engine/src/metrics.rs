@@ -41,6 +41,7 @@ const TAKEOVERS: &str = "workflow_takeovers_total";
 
 const SCORE: &str = "workflow_performance_score";
 const BOTTLENECKS: &str = "workflow_bottlenecks";
+const CHANGES: &str = "workflow_tuning_changes_total";
 
 /// Names of workflows with series of their own, at most.
 const WORKFLOW_SERIES: usize = 100;
@@ -139,6 +140,11 @@ pub const DEFINITIONS: &[Definition] = &[
         name: BOTTLENECKS,
         kind: Kind::Gauge,
         help: "Steps that are bottlenecks, by sign (slow, unsteady, failing), as of the last look.",
+    },
+    Definition {
+        name: CHANGES,
+        kind: Kind::Counter,
+        help: "Changes of the slots for runs that the engine made by itself, by how (less, more, reverted).",
     },
     Definition {
         name: PARTITIONS,
@@ -308,6 +314,13 @@ impl Meter {
             let labels = [("sign", sign.name().to_owned())];
             self.metrics.gauge(BOTTLENECKS, &labels).set(count as f64);
         }
+    }
+
+    /// The engine has changed something by itself, or somebody has taken that back.
+    pub(crate) fn changed(&self, how: &'static str) {
+        self.metrics
+            .counter(CHANGES, &[("how", how.to_owned())])
+            .increment(1);
     }
 
     /// What was measured by now counts less from now on.

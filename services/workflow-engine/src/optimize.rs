@@ -3,10 +3,10 @@
 //! [`analyse`] is a pure function. Everything that it says comes with its evidence: the numbers, and the bound that they are
 //! beyond. It says nothing about what was measured less than [`FEWEST`] times.
 //!
-//! Of what would help only one thing is ever done by itself, and only where `engine.optimize.apply` is on: more runs at the same
-//! time, in small steps, never beyond the bound that is configured for it, and taken back in the same steps once the slots
-//! are not needed any more ([`slots`]). The rest is an author's to do. That the router prefers who answers fast and well
-//! is no change that would have to be applied: it weighs every choice by what it has measured.
+//! Of what would help an engine only ever does one thing by itself, and only where `telemetry.optimizer` is `apply`: more runs at the
+//! same time, in small steps, never beyond the bound that is configured for it, and taken back in the same steps once the slots
+//! are not needed any more ([`slots`]). Shares of instances and places of agents are the router's to change. The rest is an author's
+//! to do.
 
 pub mod measured;
 pub(crate) mod monitor;

@@ -17,6 +17,7 @@
 //! native.rs          services that speak mutual TLS with each other, new certificates under way, strangers
 //! sidecars.rs        a mesh of two Envoys, and what does not get through it
 //! regions.rs         three regions, of which a part is away
+//! attacker.rs        the scripted attacker: each attack with its answer and its line in the audit log
 //! stalled.rs         clients that stop reading
 //! clients.rs         clients that send slowly, too much, or nonsense
 //! ```
@@ -26,6 +27,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod agents;
+mod attacker;
 mod clients;
 mod control_plane;
 mod failing;

@@ -4,9 +4,14 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use muster_testkit::{Process, Program, http, wait_for};
+use muster_api::a2a::{AgentCapabilities, AgentExtension};
+use muster_api::extension::{ROUTING, TRACE_IN_METADATA};
+use muster_api::registry::RegisterRequest;
+use muster_api::registry::registry_service_client::RegistryServiceClient;
+use muster_testkit::{FakeAgent, Process, Program, http, wait_for};
 use muster_tests::{Dev, PATIENCE, tool};
 use serde_json::json;
 
@@ -39,9 +44,9 @@ const ROTEL: &str = "import os, rotel, sys; \
     os.execv(program, [program] + sys.argv[1:])";
 
 /// A collector.
-struct Rotel {
+pub struct Rotel {
     process: Process,
-    endpoint: String,
+    pub endpoint: String,
 }
 
 /// A span as the collector prints it.
@@ -56,7 +61,7 @@ struct Span {
 }
 
 impl Rotel {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let program = Program::at(tool("python")).arg("-c").arg(ROTEL);
         let (grpc, web) = (program.ports().data, program.ports().health);
         let directory = std::env::temp_dir().join(format!("rotel-{grpc}"));
@@ -84,6 +89,11 @@ impl Rotel {
             process,
             endpoint: format!("http://{address}"),
         }
+    }
+
+    /// Everything that it got, in words.
+    pub fn said(&self) -> String {
+        self.process.stdout()
     }
 
     /// The spans that it got of the caller's trace.
@@ -248,6 +258,128 @@ async fn told(rotel: &Rotel, agent: &str, step: &str, target: &str, has_ended: b
         Ok(spans)
     })
     .await
+}
+
+/// A message to an agent over HTTP+JSON, with these headers.
+async fn posted(address: SocketAddr, path: &str, headers: &[(&str, &str)], metadata: serde_json::Value) {
+    let body = json!({"message": {
+        "messageId": format!("traced-{path}"),
+        "role": "ROLE_USER",
+        "parts": [{"text": "Seattle 2014-03-01 to 2014-03-02"}],
+        "metadata": metadata,
+    }});
+    let plain = [("content-type", "application/json"), ("a2a-version", "1.0")];
+    let headers = [&plain[..], headers].concat();
+    let method = http::Method::POST;
+    let answer = http::send(
+        address,
+        method,
+        path,
+        &headers,
+        body.to_string().into_bytes().into(),
+    )
+    .await;
+    let answer = answer.unwrap();
+    assert_eq!(answer.status.as_u16(), 200, "{}", answer.text());
+}
+
+/// The span whose work an agent does, as the collector knows it.
+async fn known(rotel: &Rotel, service: &str, name: &str) -> Span {
+    wait_for("the span", PATIENCE, async || {
+        let spans = rotel.spans();
+        let mut spans = spans.iter();
+        spans
+            .find(|span| span.service == service && span.name == name)
+            .cloned()
+            .ok_or_else(|| format!("no {name} of {service}"))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_agent_that_sees_no_headers_reads_the_trace_from_the_metadata_of_its_messages() {
+    let rotel = Rotel::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let dev = started(directory.path(), &rotel).await;
+    let address = |service: &str| -> SocketAddr {
+        let url = dev.url(service);
+        url.trim_start_matches("http://").parse().unwrap()
+    };
+
+    // Our own agent, called by somebody who sets no header.
+    let own = json!({"traceparent": format!("00-{TRACE}-{CALLER}-01"), "tracestate": "vendor=x"});
+    posted(address("weather"), "/message:send", &[], own).await;
+    let work = known(&rotel, "weather", "invoke_agent weather").await;
+    assert_eq!((work.trace.as_str(), work.parent.as_str()), (TRACE, CALLER));
+
+    // A stranger behind the router, whose card asks for it, and one whose card does not.
+    let mut registry = RegistryServiceClient::connect(dev.url("registry")).await.unwrap();
+    let (asking, other) = (FakeAgent::start("asking").await, FakeAgent::start("other").await);
+    for agent in [&asking, &other] {
+        let mut instance = agent.instance(&["act"]);
+        if agent.id() == "asking" {
+            instance.card.as_mut().unwrap().capabilities = Some(asks_for_the_trace());
+        }
+        let request = RegisterRequest {
+            instance: Some(instance),
+        };
+        registry.register(request).await.unwrap();
+    }
+    wait_for("the router to know both", PATIENCE, async || {
+        let status = dev.muster(&["status", "-o", "json"]).await.success().json();
+        let known = status["router"]["instances"].as_array().unwrap();
+        let knows = |agent: &str| known.iter().any(|instance| instance["agent"] == agent);
+        if knows("asking") && knows("other") {
+            Ok(())
+        } else {
+            Err(status.to_string())
+        }
+    })
+    .await;
+    let parent = format!("00-{TRACE}-{CALLER}-01");
+    let headers = [("traceparent", parent.as_str()), ("tracestate", "vendor=x")];
+    for agent in ["asking", "other"] {
+        let path = format!("/{agent}/message:send");
+        posted(address("router"), &path, &headers, json!({"own": "kept"})).await;
+    }
+    let attempt = known(&rotel, "router", "invoke_agent asking").await;
+    let texts = |agent: &FakeAgent| -> BTreeMap<String, String> {
+        let message = agent.calls()[0].request.message.clone().unwrap();
+        let fields = message.metadata.unwrap_or_default().fields.into_iter();
+        fields
+            .map(|(name, value)| match value.kind {
+                Some(prost_types::value::Kind::StringValue(text)) => (name, text),
+                other => panic!("{name}: {other:?}"),
+            })
+            .collect()
+    };
+    let pair = |name: &str, text: &str| (name.to_owned(), text.to_owned());
+    let span = format!("00-{TRACE}-{}-01", attempt.id);
+    let expected = [
+        pair("own", "kept"),
+        pair("traceparent", &span),
+        pair("tracestate", "vendor=x"),
+    ];
+    assert_eq!(texts(&asking), BTreeMap::from(expected));
+    assert_eq!(texts(&other), BTreeMap::from([pair("own", "kept")]));
+}
+
+fn asks_for_the_trace() -> AgentCapabilities {
+    let yes = prost_types::Value {
+        kind: Some(prost_types::value::Kind::BoolValue(true)),
+    };
+    let params = prost_types::Struct {
+        fields: [(TRACE_IN_METADATA.to_owned(), yes)].into(),
+    };
+    AgentCapabilities {
+        streaming: Some(true),
+        extensions: vec![AgentExtension {
+            uri: ROUTING.to_owned(),
+            params: Some(params),
+            ..AgentExtension::default()
+        }],
+        ..AgentCapabilities::default()
+    }
 }
 
 /// Every metric that dashboards know by name is there, with its labels and its bounds, and the traced request is an example.

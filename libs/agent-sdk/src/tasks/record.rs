@@ -70,6 +70,9 @@ pub(crate) struct Errand {
     /// By what the message is known when it comes again.
     #[prost(message, optional, tag = "6")]
     pub(crate) sent: Option<Sent>,
+    /// What goes with `traceparent`; empty for nothing.
+    #[prost(string, tag = "7")]
+    pub(crate) tracestate: String,
 }
 
 impl Record {

@@ -26,7 +26,7 @@ use super::{answers, named};
 use crate::clock::SharedClock;
 use crate::server::Config;
 use crate::tasks::panic_message;
-use crate::trace::{FutureExt as _, Kind, Span, Tracer};
+use crate::trace::{self, Kind, Span, Tracer};
 use crate::transcode::{Found, Transcoder};
 use crate::trust::entrance::Entrance;
 use crate::trust::gate::{Asked, Gate};
@@ -99,13 +99,10 @@ impl Layers {
         } else {
             Span::default()
         };
-        let answer = AssertUnwindSafe(self.admitted(request, known, grpc, answer));
-        let outcome = match span.context() {
-            None => answer.catch_unwind().await,
-            // On the heap, so that who does not trace does not carry it.
-            Some(context) => Box::pin(answer.catch_unwind().with_context(context)).await,
-        };
-        let response = match outcome {
+        let answer = std::pin::pin!(
+            AssertUnwindSafe(self.admitted(request, known, grpc, answer)).catch_unwind()
+        );
+        let response = match trace::inside(span.context(), answer).await {
             Ok(response) => response,
             Err(panic) => {
                 let reason = panic_message(panic.as_ref());
@@ -114,7 +111,8 @@ impl Layers {
                 answers::panicked(grpc)
             }
         };
-        route.answered(self.clock.monotonic().saturating_sub(before), &span);
+        let now = self.clock.monotonic();
+        route.answered(now, now.saturating_sub(before), &span);
 
         let (head, body) = response.into_parts();
         let known = if grpc && head.status == StatusCode::OK {
@@ -133,10 +131,12 @@ impl Layers {
 
     /// The span of a request, as its caller's if that says so.
     fn span(&self, request: &Request, method: &'static str, endpoint: &str, grpc: bool) -> Span {
-        let name = if grpc {
-            endpoint.trim_start_matches('/').to_owned()
-        } else {
-            format!("{method} {endpoint}")
+        let name = || {
+            if grpc {
+                endpoint.trim_start_matches('/').to_owned()
+            } else {
+                format!("{method} {endpoint}")
+            }
         };
         let mut span = self.tracer.incoming(Kind::Server, name, request.headers());
         if span.is_recorded() {

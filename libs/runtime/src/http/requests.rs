@@ -16,6 +16,7 @@ use crate::clock::SharedClock;
 use crate::metrics::{
     Counter, ERRORS, GRPC_HANDLED, GRPC_HANDLING, Histogram, Metrics, REQUEST_SECONDS, REQUESTS,
 };
+use crate::recent::{Recent, Summary};
 use crate::trace::Span;
 
 /// How many calls the mean of the last few is about.
@@ -52,6 +53,8 @@ pub(super) struct Route {
     seconds: Histogram,
     /// Mean of the last few times until the head, in nanoseconds.
     recent: AtomicU64,
+    /// The last minutes.
+    last: Recent,
     /// Few: an endpoint knows a handful of endings.
     ended: RwLock<Vec<(Ending, Arc<Ended>)>>,
 }
@@ -61,6 +64,8 @@ pub(crate) struct Traffic {
     pub(crate) method: &'static str,
     pub(crate) endpoint: String,
     pub(crate) recent: Duration,
+    /// The last minutes.
+    pub(crate) last: Summary,
     /// How many ended with which status.
     pub(crate) endings: Vec<(u16, u64)>,
 }
@@ -97,6 +102,7 @@ impl Requests {
             endpoint: endpoint.into(),
             seconds: self.metrics.histogram(REQUEST_SECONDS, &labels),
             recent: AtomicU64::new(0),
+            last: Recent::default(),
             ended: RwLock::default(),
         });
         let mut routes = self.routes.write();
@@ -105,12 +111,12 @@ impl Requests {
     }
 
     /// What became of all calls, the slowest methods first.
-    pub(crate) fn traffic(&self) -> Vec<Traffic> {
+    pub(crate) fn traffic(&self, now: Duration) -> Vec<Traffic> {
         let routes = self.routes.read();
         let mut all: Vec<Traffic> = routes
             .values()
             .flat_map(HashMap::values)
-            .map(|route| route.traffic())
+            .map(|route| route.traffic(now))
             .collect();
         all.sort_by(|one, other| {
             other
@@ -136,9 +142,10 @@ impl Requests {
 }
 
 impl Route {
-    /// The head of an answer is there.
-    pub(super) fn answered(&self, took: Duration, span: &Span) {
+    /// The head of an answer is there, after that long.
+    pub(super) fn answered(&self, now: Duration, took: Duration, span: &Span) {
         self.seconds.record(took.as_secs_f64());
+        self.last.answered(now, took);
         let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         let before = self.recent.load(Ordering::Relaxed);
         // Two at once may lose one of the two, which a mean of the last few can bear.
@@ -159,7 +166,7 @@ impl Route {
         }
     }
 
-    fn traffic(&self) -> Traffic {
+    fn traffic(&self, now: Duration) -> Traffic {
         let ended = self.ended.read();
         let endings = ended
             .iter()
@@ -168,6 +175,7 @@ impl Route {
             method: self.method,
             endpoint: self.endpoint.to_string(),
             recent: Duration::from_nanos(self.recent.load(Ordering::Relaxed)),
+            last: self.last.summary(now),
             endings: endings.collect(),
         }
     }
@@ -231,6 +239,9 @@ impl Count {
         ended.count.fetch_add(1, Ordering::Relaxed);
         if let Some(errors) = &ended.errors {
             errors.increment(1);
+        }
+        if ending.status >= 500 {
+            self.route.last.failed(self.route.requests.clock.monotonic());
         }
         if let Some((handled, seconds)) = &ended.grpc {
             let now = self.route.requests.clock.monotonic();

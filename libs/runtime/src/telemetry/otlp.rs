@@ -33,7 +33,7 @@ impl Default for Config {
             endpoint: String::new(),
             headers: BTreeMap::new(),
             timeout_seconds: 10,
-            sample_ratio: 1.0,
+            sample_ratio: 0.1,
             max_queued_spans: 4_096,
             max_batch_spans: 512,
             batch_interval_milliseconds: 1_000,

@@ -207,6 +207,13 @@ impl Context {
             why,
             "refused"
         );
+        let address = self.address.to_string();
+        let who = if caller.is_unknown() {
+            address.as_str()
+        } else {
+            &*caller.subject
+        };
+        self.gate.refusals().note(event.name(), who);
         if let Some(log) = self.gate.audit() {
             log.note(self.entry(event, caller, &self.action, object, why));
         }

@@ -4,6 +4,7 @@
 //! audit.rs     what a line says, and the configuration
 //!   chain.rs     lines with their hashes, and the verification of a directory: pure but for reading
 //!   log.rs       the files: appended, rotated, recovered
+//!   own.rs       what a service changes by itself
 //! ```
 //!
 //! One JSON object per line, in its canonical form (RFC 8785). Each has the hash of the line before it (`previous`) and its own
@@ -22,6 +23,7 @@
 
 pub mod chain;
 pub(crate) mod log;
+mod own;
 
 use std::path::PathBuf;
 
@@ -31,6 +33,7 @@ use serde_json::{Map, Value};
 use crate::config::Mistakes;
 
 pub(crate) use log::{Log, Urgency};
+pub use own::Auditor;
 
 /// Longest text of a stranger's in a line, in characters.
 const LONGEST: usize = 256;
@@ -93,23 +96,26 @@ pub enum Event {
     LoginLimited,
     /// Somebody spoke for another without being one of our services.
     ImpersonationRefused,
+    /// A service has changed a setting by itself.
+    SettingChanged,
 }
 
 impl Event {
-    const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Allowed => "access_allowed",
             Self::AccessRefused => "access_refused",
             Self::LoginRefused => "login_refused",
             Self::LoginLimited => "login_limited",
             Self::ImpersonationRefused => "impersonation_refused",
+            Self::SettingChanged => "setting_changed",
         }
     }
 
     /// Whether it was allowed.
     #[must_use]
     pub const fn is_allowed(self) -> bool {
-        matches!(self, Self::Allowed)
+        matches!(self, Self::Allowed | Self::SettingChanged)
     }
 }
 

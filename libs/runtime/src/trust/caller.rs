@@ -24,6 +24,9 @@ pub const ON_BEHALF_OF: HeaderName = HeaderName::from_static(ON_BEHALF_OF_METADA
 /// Who calls where callers are not told apart: on a machine's own loopback.
 pub const ANYBODY: &str = "anybody";
 
+/// Who calls without having said who he is.
+const UNKNOWN: &str = "unknown";
+
 /// Longest text of a caller in a header.
 const LONGEST: usize = 8 << 10;
 
@@ -206,8 +209,14 @@ impl Caller {
     /// Somebody who has said nothing, on a path that everybody may use.
     #[must_use]
     pub fn unknown() -> Arc<Self> {
-        static UNKNOWN: LazyLock<Arc<Caller>> = LazyLock::new(|| Caller::named("unknown", &[]));
-        Arc::clone(&UNKNOWN)
+        static UNKNOWN_CALLER: LazyLock<Arc<Caller>> = LazyLock::new(|| Caller::named(UNKNOWN, &[]));
+        Arc::clone(&UNKNOWN_CALLER)
+    }
+
+    /// Whether it is somebody who has not said who he is.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        &*self.key == UNKNOWN
     }
 
     /// One whose key is its name.

@@ -33,6 +33,7 @@ use super::caller::{Caller, Kind, ON_BEHALF_OF, Role, Roles};
 use super::grants::Grants;
 use super::peer::Peer;
 use super::policy::{self, Need, Rule};
+use super::refusals::Refusals;
 use super::spiffe::SpiffeId;
 use super::token::{Familiar, Remembered, Unverified, Verifier};
 use super::{Config, Mode, Trust, Workload};
@@ -85,6 +86,7 @@ pub(crate) struct Gate {
     failures: Failures,
     audit: Option<Arc<Log>>,
     records_reads: bool,
+    refusals: Refusals,
     clock: SharedClock,
 }
 
@@ -118,6 +120,7 @@ impl Gate {
             failures: Failures::new(config.tokens.max_failures_per_minute),
             audit: audit.transpose()?.map(Arc::new),
             records_reads: config.audit.reads,
+            refusals: Refusals::new(Arc::clone(&clock)),
             clock,
         })
     }
@@ -127,8 +130,13 @@ impl Gate {
         self.is_behind_router.store(is_behind_router, Ordering::Relaxed);
     }
 
-    pub(super) fn audit(&self) -> Option<&Arc<Log>> {
+    pub(crate) fn audit(&self) -> Option<&Arc<Log>> {
         self.audit.as_ref()
+    }
+
+    /// Who was refused.
+    pub(crate) const fn refusals(&self) -> &Refusals {
+        &self.refusals
     }
 
     pub(super) const fn records_reads(&self) -> bool {

@@ -155,7 +155,11 @@ const TABLE: &[(&str, Methods)] = &[
     ),
     (
         "muster.router.v1.RouterService",
-        &[("GetStatus", look(Need::Reader))],
+        &[
+            ("GetStatus", look(Need::Reader)),
+            ("GetTuning", look(Need::Reader)),
+            ("RevertTuning", change(Need::Admin)),
+        ],
     ),
     (
         "muster.router.v1.InboxService",
@@ -179,12 +183,18 @@ const TABLE: &[(&str, Methods)] = &[
         &[
             ("GetLogLevel", look(Need::Reader)),
             ("GetTraffic", look(Need::Reader)),
+            ("GetHealth", look(Need::Reader)),
+            // The names of callers are nobody's but the operator's.
+            ("GetRefusals", look(Need::Admin)),
             ("SetLogLevel", change(Need::Admin)),
         ],
     ),
     (
         "muster.workflow.v1.OptimizationService",
-        &[("GetOptimizationReport", look(Need::Reader))],
+        &[
+            ("GetOptimizationReport", look(Need::Reader)),
+            ("RevertChanges", change(Need::Admin)),
+        ],
     ),
     (
         "muster.workflow.v1.WorkflowService",

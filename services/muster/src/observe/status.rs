@@ -1,8 +1,9 @@
-//! `muster status`: every component and agent in one look, all of it measured now.
+//! `muster status`: every component and agent in one look, all of it measured now: is it healthy, what is slow, who was refused.
+
+mod told;
 
 use std::time::Duration;
 
-use muster_api::admin::{GetTrafficRequest, MethodTraffic, Refused};
 use muster_api::registry::{Agent, GetStatisticsResponse};
 use muster_api::router::{
     GetStatusRequest as RouterStatusRequest, GetStatusResponse as RouterStatus, InboxStatistics,
@@ -16,6 +17,7 @@ use crate::agents;
 use crate::connect::{Endpoints, Service};
 use crate::failure::Failure;
 use crate::output::Output;
+use told::Told;
 
 /// How long one component may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -40,12 +42,9 @@ pub struct Picture {
     registry: Answer<Registered>,
     router: Answer<RouterStatus>,
     engine: Answer<EngineStatus>,
-    /// What the three say of the calls that they got.
-    traffic: Vec<(Service, MethodTraffic)>,
+    /// What the three say of themselves.
+    told: Vec<Told>,
 }
-
-/// Methods that are shown as the slowest.
-const SLOWEST: usize = 5;
 
 /// Runs `muster status`; fails with "unavailable" when a component does not answer.
 pub async fn run(endpoints: &Endpoints, output: &Output) -> Result<(), Failure> {
@@ -93,7 +92,7 @@ impl Picture {
             registry,
             router,
             engine,
-            traffic: traffic(endpoints).await,
+            told: told::ask(endpoints).await,
         })
     }
 
@@ -118,55 +117,73 @@ impl Picture {
 
     /// The tables for people.
     pub fn print(&self, endpoints: &Endpoints, output: &Output) {
-        let registry = row("registry", &endpoints.registry, &self.registry, |registered| {
-            let statistics = registered.statistics.as_ref();
-            let own = statistics.and_then(|it| it.total.as_ref());
-            let own = own.map_or_else(|| format!("{} agents", registered.agents.len()), agents::summary);
-            match statistics.and_then(agents::foreign) {
-                Some(foreign) => format!("{own}; {foreign}"),
-                None => own,
-            }
-        });
-        let router = row("router", &endpoints.router, &self.router, |status| {
-            let view = if status.view_stale {
-                format!(", view STALE for {:.0} s", status.view_age_seconds)
-            } else {
-                String::new()
-            };
-            let inbox = match &status.inbox {
-                Some(inbox) if inbox.pending + inbox.delivering + inbox.dead > 0 => format!(
-                    ", inbox: {} pending, {} dead",
-                    inbox.pending + inbox.delivering,
-                    inbox.dead
-                ),
-                _ => String::new(),
-            };
-            let elsewhere = elsewhere(status);
-            format!(
-                "queue {} of {}, {} in flight, {} answered, {} failed{elsewhere}{inbox}{view}",
-                status.queue_depth,
-                status.queue_capacity,
-                status.in_flight,
-                status.succeeded_total,
-                status.failed_total
-            )
-        });
-        let engine = row("engine", &endpoints.engine, &self.engine, |status| {
-            let engines = match status.engines {
-                0 | 1 => String::new(),
-                engines => format!("{engines} engines share the store; "),
-            };
-            format!(
-                "{engines}runs: {} active of {}, {} pending, {} waiting, {} completed, {} faulted, {} cancelled",
-                status.running,
-                status.max_concurrent,
-                status.pending,
-                status.waiting,
-                status.completed_total,
-                status.faulted_total,
-                status.cancelled_total
-            )
-        });
+        let registry = row(
+            "registry",
+            &endpoints.registry,
+            &self.registry,
+            self.health(Service::Registry),
+            |registered| {
+                let statistics = registered.statistics.as_ref();
+                let own = statistics.and_then(|it| it.total.as_ref());
+                let own = own.map_or_else(|| format!("{} agents", registered.agents.len()), agents::summary);
+                match statistics.and_then(agents::foreign) {
+                    Some(foreign) => format!("{own}; {foreign}"),
+                    None => own,
+                }
+            },
+        );
+        let router = row(
+            "router",
+            &endpoints.router,
+            &self.router,
+            self.health(Service::Router),
+            |status| {
+                let view = if status.view_stale {
+                    format!(", view STALE for {:.0} s", status.view_age_seconds)
+                } else {
+                    String::new()
+                };
+                let inbox = match &status.inbox {
+                    Some(inbox) if inbox.pending + inbox.delivering + inbox.dead > 0 => format!(
+                        ", inbox: {} pending, {} dead",
+                        inbox.pending + inbox.delivering,
+                        inbox.dead
+                    ),
+                    _ => String::new(),
+                };
+                let elsewhere = elsewhere(status);
+                format!(
+                    "queue {} of {}, {} in flight, {} answered, {} failed{elsewhere}{inbox}{view}",
+                    status.queue_depth,
+                    status.queue_capacity,
+                    status.in_flight,
+                    status.succeeded_total,
+                    status.failed_total
+                )
+            },
+        );
+        let engine = row(
+            "engine",
+            &endpoints.engine,
+            &self.engine,
+            self.health(Service::Engine),
+            |status| {
+                let engines = match status.engines {
+                    0 | 1 => String::new(),
+                    engines => format!("{engines} engines share the store; "),
+                };
+                format!(
+                    "{engines}runs: {} active of {}, {} pending, {} waiting, {} completed, {} faulted, {} cancelled",
+                    status.running,
+                    status.max_concurrent,
+                    status.pending,
+                    status.waiting,
+                    status.completed_total,
+                    status.faulted_total,
+                    status.cancelled_total
+                )
+            },
+        );
         output.table(
             ["COMPONENT", "HEALTH", "ENDPOINT", "ANSWERED IN", "WHAT IT SAYS"],
             vec![registry, router, engine],
@@ -177,52 +194,21 @@ impl Picture {
             }
             agents::table(&registered.agents, &self.latencies(), output);
         }
-        let slowest = self.slowest().map(|(service, method)| {
-            let name = method.endpoint.trim_start_matches('/').to_owned();
-            let took = format!("{:.1} ms", method.recent_seconds * 1e3);
-            [
-                service.name().to_owned(),
-                name,
-                took,
-                method.calls_total.to_string(),
-            ]
-        });
-        output.table(["SLOWEST AT", "METHOD", "RECENTLY", "CALLS"], slowest.collect());
-        let refused: Vec<[String; 4]> = self
-            .refused()
-            .map(|(service, method, refused)| {
-                let name = method.endpoint.trim_start_matches('/').to_owned();
-                let calls = refused.calls_total.to_string();
-                [service.name().to_owned(), name, refused.error_type.clone(), calls]
-            })
-            .collect();
-        if refused.is_empty() {
-            output.aside("nobody was refused since the start");
-        } else {
-            output.table(["REFUSED BY", "METHOD", "BECAUSE", "CALLS"], refused);
+        if let Ok(status) = &self.router.outcome {
+            agents_at_router(status, output);
         }
+        told::print(&self.told, output);
     }
 
-    /// The methods that have lately taken the longest until their answers began.
-    fn slowest(&self) -> impl Iterator<Item = &(Service, MethodTraffic)> {
-        let mut all: Vec<&(Service, MethodTraffic)> = self.traffic.iter().collect();
-        all.sort_by(|(_, one), (_, other)| other.recent_seconds.total_cmp(&one.recent_seconds));
-        all.into_iter().take(SLOWEST)
-    }
-
-    /// Who was refused, by method and reason.
-    fn refused(&self) -> impl Iterator<Item = (Service, &MethodTraffic, &Refused)> {
-        let all = self.traffic.iter();
-        all.flat_map(|(service, method)| {
-            method
-                .refused
-                .iter()
-                .map(move |refused| (*service, method, refused))
-        })
+    /// What a service says of its health, where that is more than that it serves.
+    fn health(&self, service: Service) -> Option<&str> {
+        let told = self.told.iter().find(|told| told.service() == service);
+        told.and_then(Told::health)
     }
 
     fn json(&self, endpoints: &Endpoints) -> Value {
-        json!({
+        let (slowest, refused) = told::json(&self.told);
+        let mut value = json!({
             "registry": component(&endpoints.registry, &self.registry, |registered| {
                 json!({
                     "agents": registered.agents.iter().map(agents::agent_json).collect::<Vec<_>>(),
@@ -240,20 +226,67 @@ impl Picture {
                 "faultedTotal": status.faulted_total,
                 "cancelledTotal": status.cancelled_total,
             })),
-            "slowest": self.slowest().map(|(service, method)| json!({
-                "component": service.name(),
-                "endpoint": method.endpoint,
-                "recentSeconds": method.recent_seconds,
-                "callsTotal": method.calls_total,
-            })).collect::<Vec<_>>(),
-            "refused": self.refused().map(|(service, method, refused)| json!({
-                "component": service.name(),
-                "endpoint": method.endpoint,
-                "statusCode": refused.status_code,
-                "errorType": refused.error_type,
-                "callsTotal": refused.calls_total,
-            })).collect::<Vec<_>>(),
+            "slowest": slowest,
+            "refused": refused,
+        });
+        for told in &self.told {
+            let component = &mut value[told.service().name()];
+            if let (Value::Object(component), Value::Object(own)) = (component, told.json()) {
+                component.extend(own);
+            }
+        }
+        value
+    }
+}
+
+/// The agents that were called lately, and whom others wait for.
+fn agents_at_router(status: &RouterStatus, output: &Output) {
+    let waiting = |agent: &str| {
+        let line = status.lines.iter().find(|line| line.target == agent);
+        line.map_or(0, |line| line.waiting)
+    };
+    let called = status
+        .agents
+        .iter()
+        .filter(|agent| agent.last_calls > 0 || agent.messages > 0 || agent.breakers_open > 0);
+    let rows: Vec<[String; 8]> = called
+        .map(|agent| {
+            let [p50, p95] = told::quantiles(agent.p50_seconds, agent.p95_seconds);
+            [
+                agent.agent_id.clone(),
+                agent.last_calls.to_string(),
+                told::share(agent.last_failed, agent.last_calls),
+                p50,
+                p95,
+                format!("{} of {}", agent.messages, agent.places),
+                waiting(&agent.agent_id).to_string(),
+                format!("{} of {}", agent.breakers_open, agent.instances),
+            ]
         })
+        .collect();
+    if !rows.is_empty() {
+        output.table(
+            [
+                "CALLED AGENT",
+                "CALLS IN 5 MIN",
+                "FAILED",
+                "P50",
+                "P95",
+                "BUSY",
+                "WAIT",
+                "BREAKERS OPEN",
+            ],
+            rows,
+        );
+    }
+    let lines: Vec<[String; 2]> = status
+        .lines
+        .iter()
+        .filter(|line| status.agents.iter().all(|agent| agent.agent_id != line.target))
+        .map(|line| [line.target.clone(), line.waiting.to_string()])
+        .collect();
+    if !lines.is_empty() {
+        output.table(["LINE FOR", "WAIT"], lines);
     }
 }
 
@@ -283,6 +316,9 @@ fn router_json(status: &RouterStatus) -> Value {
                 "latencySeconds": instance.latency_seconds,
                 "breaker": instance.breaker,
                 "region": instance.region,
+                "share": instance.share,
+                "messages": instance.messages,
+                "places": instance.places,
             })
         })
         .collect();
@@ -304,7 +340,31 @@ fn router_json(status: &RouterStatus) -> Value {
             })
         })
         .collect();
+    let agents: Vec<Value> = status
+        .agents
+        .iter()
+        .map(|agent| {
+            json!({
+                "agent": agent.agent_id,
+                "lastCalls": agent.last_calls,
+                "lastFailed": agent.last_failed,
+                "p50Seconds": agent.p50_seconds,
+                "p95Seconds": agent.p95_seconds,
+                "instances": agent.instances,
+                "messages": agent.messages,
+                "places": agent.places,
+                "breakersOpen": agent.breakers_open,
+            })
+        })
+        .collect();
+    let lines: Vec<Value> = status
+        .lines
+        .iter()
+        .map(|line| json!({"target": line.target, "waiting": line.waiting}))
+        .collect();
     json!({
+        "agents": agents,
+        "lines": lines,
         "queueDepth": status.queue_depth,
         "queueCapacity": status.queue_capacity,
         "inFlight": status.in_flight,
@@ -344,21 +404,6 @@ fn inbox_json(inbox: &InboxStatistics) -> Value {
     })
 }
 
-/// What each component says of the calls that it got; nothing of one that does not say.
-async fn traffic(endpoints: &Endpoints) -> Vec<(Service, MethodTraffic)> {
-    let ask = async |service: Service| {
-        let mut client = endpoints.admin(service).ok()?;
-        let asked = client.get_traffic(patient(GetTrafficRequest {}));
-        let answer = tokio::time::timeout(PATIENCE, asked).await.ok()?.ok()?;
-        Some((service, answer.into_inner().methods))
-    };
-    let (registry, router, engine) =
-        tokio::join!(ask(Service::Registry), ask(Service::Router), ask(Service::Engine));
-    let all = [registry, router, engine].into_iter().flatten();
-    all.flat_map(|(service, methods)| methods.into_iter().map(move |method| (service, method)))
-        .collect()
-}
-
 fn patient<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(PATIENCE);
@@ -393,12 +438,19 @@ async fn timed<T>(
     Answer { outcome, took, ready }
 }
 
-fn row<T>(name: &str, url: &str, answer: &Answer<T>, say: impl Fn(&T) -> String) -> [String; 5] {
+fn row<T>(
+    name: &str,
+    url: &str,
+    answer: &Answer<T>,
+    health: Option<&str>,
+    say: impl Fn(&T) -> String,
+) -> [String; 5] {
     let took = format!("{:.1} ms", answer.took.as_secs_f64() * 1e3);
     match &answer.outcome {
         Ok(value) => {
-            let health = if answer.ready { "serving" } else { "NOT READY" };
-            [name.into(), health.into(), url.into(), took, say(value)]
+            let serves = if answer.ready { "serving" } else { "NOT READY" };
+            let health = health.map_or_else(|| serves.to_owned(), |health| format!("{serves}, {health}"));
+            [name.into(), health, url.into(), took, say(value)]
         }
         Err(failure) => [
             name.into(),

@@ -311,7 +311,7 @@ impl Simulated {
         let chosen = chooser.choose(&scope, tried)?;
         let is_refused = match self.sabotage {
             Some(Sabotage::RefusesWhenStale) => self.view.read().is_stale(),
-            Some(Sabotage::RefusesTheTried) => chosen.link.measured().failed_total() > 0,
+            Some(Sabotage::RefusesTheTried) => chosen.link.measured().total().failed > 0,
             _ => false,
         };
         if is_refused {

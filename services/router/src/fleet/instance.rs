@@ -8,7 +8,7 @@ use muster_a2a::client::Place;
 use muster_api::a2a::AgentCard;
 use muster_api::extension::{
     MAX_CONCURRENCY, MESSAGES_PER_MINUTE, MESSAGES_PER_MINUTE_PER_CALLER, ROUTING, SHARED_TASKS,
-    STICKY_CONTEXTS, TELLS_CALLERS_APART,
+    STICKY_CONTEXTS, TELLS_CALLERS_APART, TRACE_IN_METADATA,
 };
 use muster_api::names::DEFAULT_NAMESPACE;
 use muster_api::registry::{self, InstanceStatus};
@@ -95,6 +95,8 @@ pub struct Instance {
     pub quota: Quota,
     /// Whether its agent wants the messages of a context to reach the same instance.
     pub has_sticky_contexts: bool,
+    /// Whether its agent wants the trace in the metadata of each message.
+    pub has_trace_in_metadata: bool,
     /// The store of its tasks, where it says that it shares one with other instances of its agent.
     pub shared_tasks: Option<Arc<str>>,
     /// Whether its lists have the tasks of whoever asks alone.
@@ -110,6 +112,7 @@ pub struct Card {
     max_concurrency: Option<u32>,
     quota: Quota,
     has_sticky_contexts: bool,
+    has_trace_in_metadata: bool,
     shared_tasks: Option<Arc<str>>,
     tells_callers_apart: bool,
 }
@@ -210,6 +213,7 @@ impl Instance {
             max_concurrency: card.max_concurrency,
             quota: card.quota,
             has_sticky_contexts: card.has_sticky_contexts,
+            has_trace_in_metadata: card.has_trace_in_metadata,
             shared_tasks: card.shared_tasks.clone(),
             tells_callers_apart: card.tells_callers_apart,
             skills: Arc::clone(&card.skills),
@@ -228,9 +232,10 @@ impl From<AgentCard> for Card {
                 messages_per_minute: parameters.count(MESSAGES_PER_MINUTE),
                 messages_per_minute_per_caller: parameters.count(MESSAGES_PER_MINUTE_PER_CALLER),
             },
-            has_sticky_contexts: parameters.has_sticky_contexts(),
+            has_sticky_contexts: parameters.is_true(STICKY_CONTEXTS),
+            has_trace_in_metadata: parameters.is_true(TRACE_IN_METADATA),
             shared_tasks: parameters.shared_tasks(),
-            tells_callers_apart: parameters.tells_callers_apart(),
+            tells_callers_apart: parameters.is_true(TELLS_CALLERS_APART),
             idempotent_skills: Arc::new(parameters.idempotent_skills()),
             skills: Arc::new(card.skills.iter().map(|skill| skill.id.clone()).collect()),
             message: Arc::new(card),
@@ -356,12 +361,8 @@ impl<'c> Parameters<'c> {
         }
     }
 
-    fn has_sticky_contexts(&self) -> bool {
-        matches!(self.get(STICKY_CONTEXTS), Some(Kind::BoolValue(true)))
-    }
-
-    fn tells_callers_apart(&self) -> bool {
-        matches!(self.get(TELLS_CALLERS_APART), Some(Kind::BoolValue(true)))
+    fn is_true(&self, name: &str) -> bool {
+        matches!(self.get(name), Some(Kind::BoolValue(true)))
     }
 
     /// What is no name of a store says nothing.

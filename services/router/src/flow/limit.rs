@@ -76,6 +76,8 @@ pub struct Limit {
     places: f64,
     /// What its card says.
     declared: Option<f64>,
+    /// Fewer than that, where so many were found to be too many.
+    ceiling: Option<f64>,
     base: Option<Base>,
     /// Whether it was too much at some time.
     was_too_much: bool,
@@ -157,6 +159,7 @@ impl Limit {
         Self {
             places: declared.unwrap_or(FIRST),
             declared,
+            ceiling: None,
             base: None,
             was_too_much: false,
             answers: Vec::new(),
@@ -346,10 +349,25 @@ impl Limit {
         self.found_at = now;
     }
 
+    fn most(&self) -> f64 {
+        let most = self.declared.unwrap_or(MOST);
+        self.ceiling.map_or(most, |ceiling| ceiling.clamp(1.0, most))
+    }
+
+    /// It may have no more than this, with `company` messages there; none: as many as its card says. What it could not have because
+    /// of the ceiling before it has at once.
+    pub fn set_ceiling(&mut self, ceiling: Option<u32>, company: u32) {
+        let before = self.most();
+        self.ceiling = ceiling.map(f64::from);
+        let was_at_it = self.places >= before;
+        let places = if was_at_it { self.most() } else { self.places };
+        self.change(places, company);
+    }
+
     /// Takes another limit. Calls that are under way began under the old one.
     fn change(&mut self, places: f64, company: u32) {
         let before = self.places();
-        self.places = places.clamp(1.0, self.declared.unwrap_or(MOST));
+        self.places = places.clamp(1.0, self.most());
         if self.places() < before {
             self.stale = company;
         }
@@ -397,6 +415,24 @@ mod tests {
                 self.limit.answered(Duration::from_secs_f64(took), company, now);
             }
         }
+    }
+
+    #[test]
+    fn a_ceiling_is_kept_and_what_it_withheld_is_there_again_without_it() {
+        let mut limit = Limit::new(Some(100));
+        limit.set_ceiling(Some(90), 0);
+        assert_eq!(limit.places(), 90);
+        limit.change(1_000.0, 0);
+        assert_eq!(limit.places(), 90);
+        limit.set_ceiling(Some(95), 0);
+        assert_eq!(limit.places(), 95);
+        limit.set_ceiling(None, 0);
+        assert_eq!(limit.places(), 100);
+        // An agent that has refused is not given more because a ceiling goes.
+        limit.refused(50, Duration::from_secs(1));
+        limit.set_ceiling(Some(90), 0);
+        limit.set_ceiling(None, 0);
+        assert_eq!(limit.places(), 40);
     }
 
     #[test]

@@ -249,6 +249,16 @@ impl<T> Lines<T> {
         self.waiting
     }
 
+    /// How many wait, by whom they wait for.
+    #[must_use]
+    pub fn by_target(&self) -> Vec<(Arc<str>, usize)> {
+        let sums = self.lines.iter().map(|(whom, lines)| {
+            let waiting: usize = lines.values().map(Line::len).sum();
+            (Arc::clone(whom), waiting)
+        });
+        sums.filter(|(_, waiting)| *waiting > 0).collect()
+    }
+
     /// Whether anybody waits in this line.
     #[must_use]
     pub fn has(&self, name: &Name) -> bool {

@@ -106,7 +106,7 @@ impl Forwarder {
             Ok(chosen) => return Ok(chosen),
             Err(joined) => joined,
         };
-        let (since, mut span) = (self.now(), self.parts.tracer.span(Kind::Internal, "queue"));
+        let (since, mut span) = (self.now(), self.parts.tracer.span(Kind::Internal, || "queue"));
         let placed = match joined {
             Ok(wait) => wait.place(self.patience(times)).await,
             Err(refused) => Err(refused),

@@ -12,14 +12,13 @@ use bytes::Bytes;
 use http::HeaderMap;
 use muster_api::extension::SKILL_METADATA;
 use muster_rpc::deadline;
-use muster_runtime::trace::{self, Kind, Span};
 use parking_lot::Mutex;
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 use tonic::{Request, Response, Status};
 
 use super::choose::{Chosen, IsSpent};
 use super::failure::{Failure, verdict_on_silence};
-use super::{Forwarder, Reply, Scope, Times, exceeded, expired};
+use super::{Forwarder, Reply, Scope, Times, exceeded, expired, traced};
 use crate::bridge::{Inbound, Unanswered};
 use crate::call::{Call, EXTENSIONS, SUPPORTED_VERSION, VERSION};
 use crate::codec::Pieces;
@@ -404,17 +403,13 @@ impl Forwarder {
     ) -> Run<A> {
         self.sent(delivery, &chosen.instance);
         let mut upstream = upstream(delivery, &chosen.instance, left);
-        let mut span = if self.parts.tracer.is_on() {
-            self.span(delivery, &chosen.instance, others)
-        } else {
-            Span::default()
-        };
-        if let Some(place) = span.place() {
-            let mut headers = std::mem::take(upstream.metadata_mut()).into_headers();
-            trace::inject_place(place, &mut headers);
-            *upstream.metadata_mut() = MetadataMap::from_headers(headers);
-        }
+        let mut span = self.span(delivery, &chosen.instance, others);
+        traced::tell(delivery, &chosen.instance, &span, &mut upstream);
+        let before = self.now();
         let outcome = self.attempt::<A>(delivery.method, &chosen, upstream, left).await;
+        let (now, agent) = (self.now(), &chosen.instance.id.agent);
+        let meters = &self.parts.meters;
+        meters.attempted(agent, now, now.saturating_sub(before), outcome.is_ok());
         if span.is_recorded() {
             match &outcome {
                 Ok(_) => {}
@@ -423,35 +418,6 @@ impl Forwarder {
             }
         }
         (chosen, outcome)
-    }
-
-    /// The span of an attempt: what `OpenTelemetry` has for calls of agents and for those over gRPC, and what tells slow ones apart.
-    fn span(&self, delivery: &Delivery<'_>, instance: &Instance, others: usize) -> Span {
-        let (method, agent) = (delivery.method, &instance.id.agent);
-        let is_message = method.about == About::Message;
-        let name = if is_message {
-            format!("invoke_agent {agent}")
-        } else {
-            format!("{} {agent}", method.name)
-        };
-        let mut span = self.parts.tracer.span(Kind::Client, name);
-        if !span.is_recorded() {
-            return span;
-        }
-        if is_message {
-            span.set("gen_ai.operation.name", "invoke_agent");
-        }
-        span.set("gen_ai.agent.id", agent.clone());
-        span.set("gen_ai.agent.name", instance.card.name.clone());
-        span.set("rpc.system", "grpc");
-        span.set("rpc.service", "lf.a2a.v1.A2AService");
-        span.set("rpc.method", method.name);
-        span.set("server.address", instance.endpoint.to_string());
-        span.set("muster.instance.id", instance.id.instance.clone());
-        span.set("muster.retry.count", i64::try_from(others).unwrap_or(i64::MAX));
-        let before = self.now().saturating_sub(delivery.call.received);
-        span.set("muster.before_attempt_seconds", before.as_secs_f64());
-        span
     }
 
     /// After how long without an answer a call is sent to a second instance as well: one that may be done twice, and whose

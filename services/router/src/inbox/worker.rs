@@ -20,7 +20,7 @@ use std::time::Duration;
 use futures::{StreamExt as _, stream};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use muster_rpc::deadline::Deadline;
-use muster_runtime::trace::{FutureExt as _, Kind};
+use muster_runtime::trace::{self, Kind};
 use muster_runtime::trust::caller::{ANYBODY, ON_BEHALF_OF};
 use muster_runtime::trust::{Access, Caller};
 use tokio::task::{Id, JoinError, JoinSet};
@@ -307,21 +307,20 @@ impl Inbox {
             passed_on: headers(&entry.headers),
         };
         let tracer = &self.forwarder.parts().tracer;
-        let mut span = tracer.incoming(Kind::Consumer, "deliver from inbox", &call.passed_on);
-        let sending = self.forwarder.send(call, sent);
-        let reply = match span.context() {
-            None => sending.await,
-            Some(context) => {
-                span.set("messaging.operation.type", "process");
-                span.set("messaging.destination.name", entry.target.clone());
-                span.set("messaging.message.id", entry.id.clone());
-                let reply = Box::pin(sending.with_context(context)).await;
-                if let Err(error) = &reply {
-                    span.fail("undelivered", &error.to_string());
-                }
-                reply
-            }
-        }?;
+        let mut span = tracer.incoming(Kind::Consumer, || "deliver from inbox", &call.passed_on);
+        if span.is_recorded() {
+            span.set("messaging.operation.type", "process");
+            span.set("messaging.destination.name", entry.target.clone());
+            span.set("messaging.message.id", entry.id.clone());
+        }
+        let sending = std::pin::pin!(self.forwarder.send(call, sent));
+        let reply = trace::inside(span.context(), sending).await;
+        if span.is_recorded()
+            && let Err(error) = &reply
+        {
+            span.fail("undelivered", &error.to_string());
+        }
+        let reply = reply?;
         let instance = (reply.instance.agent.clone(), reply.instance.instance.clone());
         // What came over the network lies in a larger buffer, which would be kept with it.
         Ok((instance, bytes::Bytes::copy_from_slice(&reply.message)))

@@ -156,7 +156,7 @@ async fn those_who_are_not_told_apart_are_limited_only_where_it_is_asked_for() {
     let callers = |per_minute, burst| {
         let metrics = Metrics::new(DEFINITIONS).expect("good definitions");
         let limiter = Limiter::new("callers", None, Arc::clone(&clock), Meters::new(metrics));
-        Callers::new(limiter, per_minute, burst)
+        Callers::new(limiter, per_minute, burst, Refusals::new(Arc::clone(&clock)))
     };
     async fn made(callers: &Callers, who: &Who) -> usize {
         let mut made = 0;

@@ -17,7 +17,7 @@ use crate::harness::{Answered, PATIENCE, Stack, message, number, reason_of, rout
 const SKILLS: [&str; 1] = ["forecasting"];
 
 /// The agent's instance, whose card has this parameter of the routing extension.
-fn with(agent: &FakeAgent, parameter: &str, value: Value) -> Instance {
+pub fn with(agent: &FakeAgent, parameter: &str, value: Value) -> Instance {
     let mut instance = agent.instance(&SKILLS);
     if let Some(card) = &mut instance.card {
         card.capabilities = Some(AgentCapabilities {

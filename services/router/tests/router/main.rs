@@ -20,3 +20,4 @@ mod refusals;
 mod streams;
 mod tasks;
 mod trust;
+mod tuning;

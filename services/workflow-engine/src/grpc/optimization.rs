@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use muster_api::error::{Error, Reason};
 use muster_api::workflow as proto;
 use muster_api::workflow::optimization_service_server::OptimizationService;
+use muster_runtime::telemetry::Optimizer;
 use tonic::{Request, Response, Status};
 
 use crate::engine::Engine;
-use crate::optimize::monitor::Report;
+use crate::optimize::monitor::{Change, Report};
 
 /// Answers for this engine.
 pub struct Optimization {
@@ -30,12 +32,33 @@ impl OptimizationService for Optimization {
     ) -> Result<Response<proto::GetOptimizationReportResponse>, Status> {
         Ok(Response::new(told(self.engine.report())))
     }
+
+    async fn revert_changes(
+        &self,
+        request: Request<proto::RevertChangesRequest>,
+    ) -> Result<Response<proto::RevertChangesResponse>, Status> {
+        let proto::RevertChangesRequest { numbers, all } = request.into_inner();
+        if numbers.is_empty() != all {
+            let message = "name the changes, or take back all of them";
+            return Err(Error::invalid_field("numbers", message).into());
+        }
+        let numbers = (!all).then_some(numbers.as_slice());
+        match self.engine.revert_changes(numbers) {
+            Ok(reverted) => Ok(Response::new(proto::RevertChangesResponse {
+                reverted: reverted.into_iter().map(applied).collect(),
+            })),
+            Err(number) => {
+                let message = format!("no change {number} of the engine is in force");
+                Err(Error::new(Reason::ChangeNotFound, message).into())
+            }
+        }
+    }
 }
 
 fn told(report: Report) -> proto::GetOptimizationReportResponse {
     let Report {
         findings,
-        applies,
+        mode,
         changes,
     } = report;
     let bottlenecks = findings.bottlenecks.into_iter().map(|found| proto::Bottleneck {
@@ -51,21 +74,24 @@ fn told(report: Report) -> proto::GetOptimizationReportResponse {
         evidence: found.evidence,
         advice: found.advice,
     });
-    let changes = changes.into_iter().map(|change| proto::AppliedChange {
-        at: Some(prost_types::Timestamp {
-            seconds: change.at.as_second(),
-            nanos: change.at.subsec_nanosecond(),
-        }),
-        what: change.what,
-        evidence: change.evidence,
-    });
     proto::GetOptimizationReportResponse {
         score: findings.score,
         calls: findings.calls,
         runs: findings.runs,
         bottlenecks: bottlenecks.collect(),
         improvements: improvements.collect(),
-        applies,
-        changes: changes.collect(),
+        applies: mode == Optimizer::Apply,
+        changes: changes.into_iter().map(applied).collect(),
+        mode: mode.name().to_owned(),
+    }
+}
+
+fn applied(change: Change) -> proto::AppliedChange {
+    proto::AppliedChange {
+        at: Some(muster_api::time::to_proto(change.at)),
+        what: change.what(),
+        number: change.number,
+        reverted: change.is_reverted,
+        evidence: change.evidence,
     }
 }

@@ -9,12 +9,10 @@ use serde_json::{Map, Value};
 const PREFIX: &str = "ce-";
 
 /// The event that the headers and the body are, in the JSON format.
-pub(super) fn read(
-    headers: &HeaderMap,
-    media_type: &str,
-    content_type: &str,
-    body: &[u8],
-) -> Result<Value, String> {
+///
+/// # Errors
+/// Says which header or part of the body is not as the binding has it.
+pub fn read(headers: &HeaderMap, media_type: &str, content_type: &str, body: &[u8]) -> Result<Value, String> {
     let mut event = Map::new();
     for (name, value) in headers {
         let Some(name) = name.as_str().strip_prefix(PREFIX) else {

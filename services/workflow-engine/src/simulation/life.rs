@@ -226,6 +226,8 @@ pub(crate) fn made_of(ingredients: Ingredients<'_>) -> Option<Arc<Engine>> {
         secrets,
         web: Arc::new(web),
         tracer: muster_runtime::trace::Tracer::off(),
+        optimizer: muster_runtime::telemetry::Optimizer::default(),
+        auditor: muster_runtime::trust::audit::Auditor::default(),
         metrics,
         tasks,
         shutdown,

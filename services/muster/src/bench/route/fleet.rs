@@ -33,8 +33,10 @@ pub enum Telemetry {
     Off,
     /// Metrics, as by default.
     Metrics,
-    /// Metrics, and a span of everything, to a collector that drops them.
+    /// Metrics, and traces as by default: spans of the share of calls that is sampled, to a collector that drops them.
     Traces,
+    /// Metrics, and a span of everything, to the same.
+    AllTraces,
 }
 
 impl Telemetry {
@@ -44,6 +46,7 @@ impl Telemetry {
             Self::Off => UNTOLD,
             Self::Metrics => "router-metrics",
             Self::Traces => "router-traces",
+            Self::AllTraces => "router-all-traces",
         }
     }
 }
@@ -119,7 +122,10 @@ impl Fleet {
             ("router.data_directory", directory.join(way).display().to_string()),
             ("telemetry.metrics", (telemetry != Telemetry::Off).to_string()),
         ];
-        if telemetry == Telemetry::Traces {
+        if telemetry == Telemetry::AllTraces {
+            settings.push(("telemetry.otlp.sample_ratio", "1".to_owned()));
+        }
+        if matches!(telemetry, Telemetry::Traces | Telemetry::AllTraces) {
             let sink = ["route-part", "sink"].map(str::to_owned);
             let sink = Process::start(SINK, &sink, End::Killed).await?;
             settings.push(("telemetry.otlp.endpoint", sink.url()));

@@ -116,7 +116,7 @@ fn direct<'a>(row: &Row, rows: &'a [Row]) -> Option<&'a Row> {
 /// What a router's row is compared with that tells of itself.
 fn untold<'a>(row: &Row, rows: &'a [Row]) -> Option<&'a Row> {
     let is_told = |telemetry: Telemetry| telemetry != Telemetry::Off && telemetry.way() == row.way;
-    [Telemetry::Metrics, Telemetry::Traces]
+    [Telemetry::Metrics, Telemetry::Traces, Telemetry::AllTraces]
         .into_iter()
         .any(is_told)
         .then_some(())?;

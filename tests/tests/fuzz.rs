@@ -1,0 +1,344 @@
+//! The fuzz targets of `tests/fuzz` in the suite: each is given its seeds and what becomes of them by chance, the same chance each time.
+//! Coverage is libFuzzer's to find; what is asserted here is that every target still builds, takes its own seeds, and holds for some
+//! thousand others. And that the targets' lock file is whole.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "../fuzz/src/lib.rs"]
+mod targets;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use muster_api::a2a;
+use muster_api::registry::{DiscoverRequest, HeartbeatRequest, Instance, RegisterRequest};
+use muster_tests::repository_file;
+use prost::Message as _;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use toml::{Table, Value};
+
+/// What becomes of each seed.
+const MUTANTS: usize = 200;
+
+/// Bytes that mean something to somebody.
+const TELLING: &[u8] = b"\0\n\r\t \"'{}[](),:;.=|/\\%$&*-+<>0129aAzZ\x7f\x80\xc3\xff";
+
+/// Whether anything has panicked, also where a panic is caught and told as an error.
+static PANICKED: AtomicBool = AtomicBool::new(false);
+
+fn with(first: u8, rest: impl AsRef<[u8]>) -> Vec<u8> {
+    [&[first], rest.as_ref()].concat()
+}
+
+fn card() -> a2a::AgentCard {
+    a2a::AgentCard {
+        name: "weather".to_owned(),
+        description: "Weather of two cities".to_owned(),
+        version: "1.0.0".to_owned(),
+        supported_interfaces: vec![a2a::AgentInterface {
+            url: "127.0.0.1:7411".to_owned(),
+            protocol_binding: "GRPC".to_owned(),
+            protocol_version: "1.0".to_owned(),
+            ..Default::default()
+        }],
+        skills: vec![a2a::AgentSkill {
+            id: "forecast".to_owned(),
+            name: "Forecast".to_owned(),
+            description: "Days to come".to_owned(),
+            tags: vec!["weather".to_owned()],
+            ..Default::default()
+        }],
+        ..Default::default()
+    }
+}
+
+fn sent() -> a2a::SendMessageRequest {
+    let text = |text: &str| prost_types::Value {
+        kind: Some(prost_types::value::Kind::StringValue(text.to_owned())),
+    };
+    a2a::SendMessageRequest {
+        tenant: "weather".to_owned(),
+        message: Some(a2a::Message {
+            message_id: "m-1".to_owned(),
+            context_id: "c-1".to_owned(),
+            role: a2a::Role::User.into(),
+            parts: vec![a2a::Part {
+                content: Some(a2a::part::Content::Text("Seattle".to_owned())),
+                ..Default::default()
+            }],
+            metadata: Some(prost_types::Struct {
+                fields: [("traceparent".to_owned(), text("00-1-2-01"))].into(),
+            }),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+/// What a target begins with.
+fn seeds(target: &str) -> Vec<Vec<u8>> {
+    let texts = |texts: &[&str]| texts.iter().map(|text| text.as_bytes().to_vec()).collect();
+    match target {
+        "card" => texts(&[
+            r#"{"name": "weather", "description": "Weather", "version": "1.0.0",
+                "supportedInterfaces": [{"url": "http://127.0.0.1:1/", "protocolBinding": "JSONRPC", "protocolVersion": "1.0"}],
+                "capabilities": {"streaming": true, "extensions": [{"uri": "urn:x", "params": {"maxConcurrency": 3}}]},
+                "defaultInputModes": ["text/plain"], "defaultOutputModes": ["text/plain"],
+                "skills": [{"id": "s", "name": "S", "description": "Does s", "tags": ["t"]}]}"#,
+            r#"{"name": "x", "signatures": [{"protected": "e30", "signature": "AA"}],
+                "securitySchemes": {"b": {"httpAuthSecurityScheme": {"scheme": "Bearer"}}}, "skills": []}"#,
+        ]),
+        "cloud_event" => vec![
+            with(
+                0,
+                r#"{"specversion": "1.0", "id": "1", "source": "/s", "type": "t", "data": {"a": 1}}"#,
+            ),
+            with(
+                0,
+                r#"{"specversion": "1.0", "id": "1", "source": "/s", "type": "t", "time": "2026-01-01T00:00:00Z",
+                    "datacontenttype": "text/plain", "data_base64": "aGk=", "traceparent": "00-1-2-01"}"#,
+            ),
+            with(
+                1,
+                "ce-specversion:1.0\nce-id:1\nce-source:/s\nce-type:a%20b\ncontent-type:application/json\n\n{\"a\": 1}",
+            ),
+        ],
+        "expression" => texts(&[
+            "${ .a | map(. // 0) | add }",
+            r#".b as {c: $x} | if $x then [limit(3; range(9))] else "no \(.d)" end"#,
+            "reduce .a[] as $i (0; . + ($i | tostring | length)) | @base64",
+            "[.[] | select(type == \"object\")] | to_entries | sort_by(.key)",
+        ]),
+        "identity" => texts(&[
+            "spiffe://example.org/ns/agents/sa/weather",
+            "By=spiffe://d/ns/a/sa/b;Hash=abc;Subject=\"CN=\\\"x\\\",O=y\";URI=spiffe://d/ns/a/sa/router;DNS=router",
+        ]),
+        "json" => texts(&[
+            "POST /weather/message:send\n{\"message\": {\"messageId\": \"m\", \"role\": \"ROLE_USER\", \"parts\": [{\"text\": \"x\"}]}}",
+            "POST /weather\n{\"jsonrpc\": \"2.0\", \"id\": 1, \"method\": \"GetTask\", \"params\": {\"id\": \"t\"}}",
+            "GET /weather/tasks?pageSize=5&status=TASK_STATE_WORKING\n",
+            "POST /tasks/t:cancel\n{}",
+            "DELETE /weather/tasks/t/pushNotificationConfigs/c\n",
+        ]),
+        "peek" => vec![
+            sent().encode_to_vec(),
+            a2a::GetTaskRequest {
+                tenant: "weather".to_owned(),
+                id: "t".to_owned(),
+                ..Default::default()
+            }
+            .encode_to_vec(),
+            a2a::StreamResponse {
+                payload: Some(a2a::stream_response::Payload::Task(a2a::Task {
+                    id: "t".to_owned(),
+                    ..Default::default()
+                })),
+            }
+            .encode_to_vec(),
+        ],
+        "registration" => vec![
+            with(
+                0,
+                RegisterRequest {
+                    instance: Some(Instance {
+                        agent_id: "weather".to_owned(),
+                        endpoint: "http://127.0.0.1:7411".to_owned(),
+                        card: Some(card()),
+                        ..Default::default()
+                    }),
+                }
+                .encode_to_vec(),
+            ),
+            with(
+                1,
+                HeartbeatRequest {
+                    lease_id: "l".to_owned(),
+                    load: 0.5,
+                    ..Default::default()
+                }
+                .encode_to_vec(),
+            ),
+            with(
+                2,
+                DiscoverRequest {
+                    skills: vec!["forecast".to_owned()],
+                    tags: vec!["weather".to_owned()],
+                    text: "two cities".to_owned(),
+                    ..Default::default()
+                }
+                .encode_to_vec(),
+            ),
+        ],
+        "sse" => texts(&[
+            ": hello\n\nid: 1\nevent: message\ndata: {\"a\":\ndata: 1}\n\n",
+            "data: one\r\n\r\ndata:two\r\rdata\n\n",
+        ]),
+        "token" => texts(&[
+            "eyJhbGciOiJFZERTQSIsImtpZCI6ImUifQ.eyJzdWIiOiJhZGEiLCJleHAiOjE4MDAwMDAwMDB9.AAAA\n{\"keys\": [{\"kty\": \"OKP\", \"crv\": \"Ed25519\", \"x\": \"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo\"}]}",
+            "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhZGEiLCJleHAiOjE4MDAwMDAwMDB9.\n{\"keys\": []}",
+            "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhZGEiLCJleHAiOjE4MDAwMDAwMDB9.c2lnbmF0dXJl\n",
+        ]),
+        "workflow" => texts(&[
+            "document: { dsl: 1.0.3, namespace: test, name: one, version: 1.0.0 }\ndo:\n  - a: { set: { x: '${ .y }' } }\n  - b: { wait: PT1S }\n",
+            "document: { dsl: 1.0.3, namespace: test, name: two, version: 1.0.0 }\ndo:\n  - a:\n      call: a2a\n      with: { server: agent://weather, method: SendMessage, parameters: { message: { parts: [ { text: x } ] } } }\n  - b:\n      try: [ { c: { call: http, with: { method: get, endpoint: 'http://127.0.0.1/x' } } } ]\n      catch: { retry: { limit: { attempt: { count: 3 } } } }\n  - d: { fork: { branches: [ { e: { raise: { error: { type: 'about:blank', status: 500 } } } } ] } }\n",
+        ]),
+        other => panic!("'{other}' has no seeds"),
+    }
+}
+
+/// What becomes of a seed in a few steps.
+fn mutant(seed: &[u8], others: &[Vec<u8>], chance: &mut StdRng) -> Vec<u8> {
+    let mut bytes = seed.to_vec();
+    for _ in 0..chance.random_range(1..=6) {
+        let at = chance.random_range(0..=bytes.len());
+        let end = (at + chance.random_range(0..=16)).min(bytes.len());
+        match chance.random_range(0..7) {
+            0 if at < bytes.len() => bytes[at] ^= 1 << chance.random_range(0..8),
+            1 => bytes.insert(at, TELLING[chance.random_range(0..TELLING.len())]),
+            2 => drop(bytes.drain(at..end)),
+            3 => {
+                let piece = bytes[at..end].repeat(chance.random_range(1..=40));
+                bytes.splice(at..at, piece);
+            }
+            4 => {
+                let other = &others[chance.random_range(0..others.len())];
+                let from = chance.random_range(0..=other.len());
+                let piece = other[from..].to_vec();
+                bytes.splice(at..end, piece);
+            }
+            5 if at < bytes.len() => bytes[at] = chance.random(),
+            _ => bytes.truncate(at.max(bytes.len() / 2)),
+        }
+    }
+    bytes
+}
+
+fn hold(name: &str, target: fn(&[u8]), bytes: &[u8]) {
+    let outcome = catch_unwind(AssertUnwindSafe(|| target(bytes)));
+    let is_well = outcome.is_ok() && !PANICKED.load(Ordering::SeqCst);
+    assert!(is_well, "{name}: {:?}", String::from_utf8_lossy(bytes));
+}
+
+#[test]
+fn every_target_holds_for_its_seeds_and_for_what_becomes_of_them() {
+    let told = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        PANICKED.store(true, Ordering::SeqCst);
+        told(panic);
+    }));
+    for (name, target) in targets::TARGETS {
+        let seeds = seeds(name);
+        for (seed, number) in seeds.iter().zip(0_u64..) {
+            hold(name, target, seed);
+            let mut chance = StdRng::seed_from_u64(number);
+            for _ in 0..MUTANTS {
+                hold(name, target, &mutant(seed, &seeds, &mut chance));
+            }
+        }
+    }
+}
+
+fn table(path: &Path) -> Table {
+    let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    text.parse()
+        .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The folder, relative to the root, of each of our packages.
+fn packages() -> BTreeMap<String, String> {
+    let workspace = table(&repository_file("Cargo.toml"));
+    let members = workspace["workspace"]["members"].as_array().unwrap();
+    let folders = members.iter().map(|member| member.as_str().unwrap().to_owned());
+    let named = |folder: String| {
+        let manifest = table(&repository_file(&format!("{folder}/Cargo.toml")));
+        (manifest["package"]["name"].as_str().unwrap().to_owned(), folder)
+    };
+    folders.map(named).collect()
+}
+
+/// What a package needs to be built, whatever its own tests need.
+fn needed(manifest: &Table) -> BTreeSet<String> {
+    let of = |table: &Table| -> BTreeSet<String> {
+        let sections = ["dependencies", "build-dependencies"].into_iter();
+        let tables = sections.filter_map(|section| table.get(section)?.as_table());
+        let required = |value: &Value| value.get("optional").and_then(Value::as_bool) != Some(true);
+        tables
+            .flatten()
+            .filter(|(_, value)| required(value))
+            .map(|(name, _)| name.clone())
+            .collect()
+    };
+    let mut all = of(manifest);
+    for target in manifest
+        .get("target")
+        .and_then(Value::as_table)
+        .into_iter()
+        .flatten()
+        .filter_map(|(_, value)| value.as_table())
+    {
+        all.extend(of(target));
+    }
+    all
+}
+
+#[test]
+fn the_lock_of_the_fuzz_targets_is_complete_and_current_and_each_has_a_program() {
+    let folder = "tests/fuzz";
+    let manifest = table(&repository_file(&format!("{folder}/Cargo.toml")));
+    let lock = table(&repository_file(&format!("{folder}/Cargo.lock")));
+    let locked: BTreeMap<&str, BTreeSet<&str>> = lock["package"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|package| package.get("source").is_none())
+        .map(|package| {
+            let listed = package.get("dependencies").and_then(Value::as_array);
+            let names = listed.into_iter().flatten().map(|name| {
+                // With a version where there are several.
+                let name = name.as_str().unwrap();
+                name.split(' ').next().unwrap()
+            });
+            (package["name"].as_str().unwrap(), names.collect())
+        })
+        .collect();
+    let packages = packages();
+    let mut pending = vec!["muster-fuzz".to_owned()];
+    let mut seen = BTreeSet::new();
+    while let Some(name) = pending.pop() {
+        if !seen.insert(name.clone()) {
+            continue;
+        }
+        let manifest = match packages.get(&name) {
+            Some(folder) => table(&repository_file(&format!("{folder}/Cargo.toml"))),
+            None => manifest.clone(),
+        };
+        let in_lock = locked
+            .get(name.as_str())
+            .unwrap_or_else(|| panic!("{folder}/Cargo.lock lacks {name}: cargo update --workspace there"));
+        for dependency in needed(&manifest) {
+            assert!(
+                in_lock.contains(dependency.as_str()),
+                "{folder}/Cargo.lock does not know that {name} needs {dependency}: cargo update --workspace there"
+            );
+            if packages.contains_key(&dependency) {
+                pending.push(dependency);
+            }
+        }
+    }
+    let programs = manifest["bin"].as_array().unwrap().iter();
+    let programs: Vec<&str> = programs
+        .map(|program| program["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(programs, targets::TARGETS.map(|(name, _)| name));
+    for name in programs {
+        let text =
+            std::fs::read_to_string(repository_file(&format!("{folder}/fuzz_targets/{name}.rs"))).unwrap();
+        assert!(
+            text.contains(&format!("muster_fuzz::{name}::run(bytes)")),
+            "{name}"
+        );
+    }
+}
