@@ -221,6 +221,7 @@ impl Chassis {
         };
         let handshakes = self.trust.handshakes(Meters::new(self.metrics.clone()));
         let (health, metrics) = (self.health.clone(), self.metrics.clone());
+        let turned_away = self.gate.turned_away().cloned();
         let ended = &mut self.ended;
         let stop = Shutdown::new();
         let work = async {
@@ -259,11 +260,20 @@ impl Chassis {
         };
         let (outcome, ..) = tokio::join!(
             work,
-            serve(data_port, refusing, &server, handshakes, &stop, drained()),
+            serve(
+                data_port,
+                refusing,
+                &server,
+                handshakes,
+                turned_away.as_ref(),
+                &stop,
+                drained()
+            ),
             serve(
                 health_port,
                 health_router(health),
                 &server,
+                None,
                 None,
                 &stop,
                 drained()
@@ -272,6 +282,7 @@ impl Chassis {
                 metrics_port,
                 metrics_router(metrics),
                 &server,
+                None,
                 None,
                 &stop,
                 drained()
@@ -307,6 +318,7 @@ impl Chassis {
             health_router(self.health.clone()),
             &plain,
             None,
+            None,
             &stop,
             async {},
         );
@@ -314,6 +326,7 @@ impl Chassis {
             metrics,
             metrics_router(self.metrics.clone()),
             &plain,
+            None,
             None,
             &stop,
             async {},
@@ -382,7 +395,11 @@ impl Chassis {
             grpc.clone(),
             self.server.max_message_bytes,
         )?;
-        let entrance = Entrance::new(&self.trust, Meters::new(self.metrics.clone()));
+        let entrance = Entrance::new(
+            &self.trust,
+            Meters::new(self.metrics.clone()),
+            self.gate.turned_away().cloned(),
+        );
         let contract = Contract::new(
             services.iter().copied().chain(OURS),
             &[&sets[..], &REFLECTION].concat(),
@@ -423,12 +440,14 @@ impl Chassis {
     ) -> Result<(), Error> {
         let hooks = std::mem::take(&mut self.hooks);
         let (server, shutdown, name) = (self.server.clone(), self.shutdown.clone(), self.name);
+        let turned_away = self.gate.turned_away().cloned();
         let (stop_accepting, cut_off) = (Shutdown::new(), Shutdown::new());
         let serving = serve(
             listener,
             answers,
             &server,
             self.trust.handshakes(Meters::new(self.metrics.clone())),
+            turned_away.as_ref(),
             &stop_accepting,
             cut_off.requested(),
         );

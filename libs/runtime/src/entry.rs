@@ -1,5 +1,6 @@
 //! The `main` of every service binary: configuration, ports, run, exit code.
 
+use std::convert::Infallible;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Arg, ArgAction, Command, value_parser};
 
 use crate::config::{self, Mistakes, Settings};
-use crate::{Error, Listeners, Shutdown, probe, telemetry};
+use crate::{Error, Listeners, Shutdown, probe, reload, telemetry};
 
 /// Runs a service to its end. Reads `--config FILE`, `--set section.key=value` (repeatable) and the environment;
 /// `--print-config` prints the result and stops; `--check` asks a service that runs with it whether it is ready,
@@ -55,6 +56,7 @@ where
         .unwrap_or_default()
         .cloned()
         .collect();
+    let base = serde_json::to_value(&defaults);
     let config = match configure(defaults, file, &overrides) {
         Ok(config) => config,
         Err(error) => return report(name, &error),
@@ -71,7 +73,14 @@ where
             Err(what) => report(name, &Error::Other(what)),
         };
     }
-    match start(config, run) {
+    // As at the start: with the same defaults, file, environment and flags.
+    let again = || {
+        let base = base.as_ref().map_err(|error| Error::Other(error.to_string()))?;
+        let defaults =
+            serde_json::from_value(base.clone()).map_err(|error| Error::Other(error.to_string()))?;
+        configure(defaults, file, &overrides)
+    };
+    match start(config, again, run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => report(name, &error),
     }
@@ -104,7 +113,7 @@ fn configure<C: Settings>(defaults: C, file: Option<&PathBuf>, overrides: &[Stri
     .map_err(Error::Config)
 }
 
-fn start<C, F, R>(config: C, run: F) -> Result<(), Error>
+fn start<C, F, R>(config: C, again: impl Fn() -> Result<C, Error>, run: F) -> Result<(), Error>
 where
     C: Settings,
     F: FnOnce(C, Listeners, Shutdown) -> R,
@@ -116,7 +125,21 @@ where
         .enable_all()
         .build()
         .map_err(|error| Error::Other(format!("cannot start the runtime: {error}")))?;
-    let outcome = runtime.block_on(async { run(config, listeners, Shutdown::on_signals()).await });
+    let running = serde_json::to_value(&config).map_err(|error| Error::Other(error.to_string()))?;
+    let outcome = runtime.block_on(async {
+        let shutdown = Shutdown::on_signals();
+        let following = async {
+            if let Some(hangups) = reload::hangups() {
+                reload::follow(hangups, running, again).await;
+            }
+            std::future::pending::<Infallible>().await
+        };
+        tokio::select! {
+            biased;
+            never = following => match never {},
+            outcome = run(config, listeners, shutdown) => outcome,
+        }
+    });
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     outcome
 }

@@ -31,6 +31,7 @@ mod machine;
 pub mod metrics;
 mod probe;
 pub mod recent;
+mod reload;
 pub mod server;
 mod shutdown;
 mod surface;

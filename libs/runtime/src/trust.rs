@@ -46,7 +46,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::SharedClock;
 use crate::config::Mistakes;
-use crate::{Chassis, Error, health, server};
+use crate::{Chassis, Error, health, reload, server};
 
 pub use access::Access;
 pub use caller::{Caller, Kind, Role, Roles};
@@ -112,9 +112,6 @@ pub struct Config {
     pub native: Native,
     /// Mesh mode.
     pub mesh: mesh::Config,
-    /// Roles of workloads that a certificate names, by service account or whole SPIFFE id, in the place of those that they have by
-    /// `identities`: our services `service`, operators `admin`.
-    pub services: BTreeMap<String, Vec<Role>>,
     /// The tokens of callers.
     pub tokens: token::Config,
     /// The audit log.
@@ -134,7 +131,6 @@ impl Default for Config {
             callers: None,
             native: Native::default(),
             mesh: mesh::Config::default(),
-            services: BTreeMap::new(),
             tokens: token::Config::default(),
             audit: audit::Config::default(),
         }
@@ -507,10 +503,15 @@ impl Trust {
 async fn keep_fresh(identity: Arc<Certified>, every: Duration, meters: Meters) {
     let mut interval = tokio::time::interval(every);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut asked = reload::asked();
     loop {
         let (_, validity, authorities_end) = identity.standing();
         meters.ends(validity.end, authorities_end);
-        interval.tick().await;
+        tokio::select! {
+            _ = interval.tick() => {}
+            // The sender lives as long as the process.
+            Ok(()) = asked.changed() => {}
+        }
         let files = Arc::clone(&identity);
         match tokio::task::spawn_blocking(move || files.reread()).await {
             Ok(Reread::Same) => {}

@@ -7,6 +7,13 @@ use serde_json::{Map, Value};
 
 use super::{Mistakes, file, related};
 
+/// Keys that there were once, and what takes their place.
+const GONE: [(&str, &str); 1] = [(
+    "trust.services",
+    "is gone, because one table says who is what: name workloads that are writers in trust.identities.writers, readers in \
+     trust.identities.readers, admins in trust.identities.operators, and agents in trust.identities.agents",
+)];
+
 /// The defaults with what was laid over them so far.
 pub(super) struct Overlay<'a> {
     defaults: &'a Value,
@@ -92,7 +99,9 @@ impl<'a> Overlay<'a> {
             };
             let default = defaults.get(&key);
             if default.is_none() && !defaults.is_empty() {
-                self.mistakes.add(path, unknown(&key, defaults));
+                let gone = GONE.iter().find(|(gone, _)| *gone == path);
+                let what = gone.map_or_else(|| unknown(&key, defaults), |(_, remedy)| (*remedy).to_owned());
+                self.mistakes.add(path, what);
                 continue;
             }
             let inner = slot

@@ -23,6 +23,7 @@ use super::Answers;
 use super::arrival::Arrivals;
 use super::beginning::Beginning;
 use super::idle::{self, Activity};
+use crate::trust::audit::{TurnedAway, Why};
 use crate::trust::token::Familiar;
 use crate::trust::{Handshakes, Peer};
 use crate::workers::Workers;
@@ -44,6 +45,7 @@ pub(crate) async fn serve(
     answers: impl Into<Answers>,
     config: &server::Config,
     handshakes: Option<Handshakes>,
+    turned_away: Option<&Arc<TurnedAway>>,
     shutdown: &Shutdown,
     drain: impl Future<Output = ()>,
 ) -> usize {
@@ -51,16 +53,18 @@ pub(crate) async fn serve(
     let builder = Arc::new(protocol(config));
     let (head_timeout, idle_timeout) = (config.head_timeout(), config.idle_timeout());
     let places = Arc::new(Semaphore::new(config.max_connections));
-    let arrivals = handshakes.map(|handshakes| Arc::new(Arrivals::new(handshakes)));
+    let arrivals = handshakes.map(|handshakes| Arc::new(Arrivals::new(handshakes, turned_away.cloned())));
     // Where hands are shaken first, a connection gets its place afterwards.
     let room = arrivals
         .as_ref()
         .map_or_else(|| Arc::clone(&places), |arrivals| Arc::clone(&arrivals.room));
+    // Those who shake hands make room for each other; they wait afterwards.
+    let waiting = turned_away.filter(|_| arrivals.is_none());
     let workers = start_workers(config.workers);
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
-            accepted = accept(&listener, &room) => accepted,
+            accepted = accept(&listener, &room, waiting) => accepted,
             Some(ended) = connections.join_next(), if !connections.is_empty() => {
                 tell_panic(ended);
                 continue;
@@ -76,6 +80,7 @@ pub(crate) async fn serve(
             head_timeout,
             idle_timeout,
             stop: shutdown.clone(),
+            turned_away: turned_away.cloned(),
         };
         let seat = workers.as_ref().and_then(Workers::seat);
         let runtime = seat
@@ -95,6 +100,7 @@ pub(crate) async fn serve(
                 return;
             };
             let arriving = place;
+            tell_no_place(&places, connection.turned_away.as_ref());
             let place = tokio::select! {
                 place = places.acquire_owned() => place,
                 () = shutdown.requested() => return,
@@ -152,6 +158,7 @@ struct Connection {
     idle_timeout: Duration,
     /// When it is to finish.
     stop: Shutdown,
+    turned_away: Option<Arc<TurnedAway>>,
 }
 
 impl Connection {
@@ -162,6 +169,7 @@ impl Connection {
     {
         let answers = self.answers;
         let familiar = Arc::new(Familiar::default());
+        let address = peer.address().ip();
         let activity = Arc::new(Activity::default());
         let requests = Arc::clone(&activity);
         let service = TowerToHyperService::new(tower::service_fn(
@@ -186,6 +194,13 @@ impl Connection {
         // Clients break off all the time; who cares is told by its own request.
         if let Err(error) = Gathering::new(served).await {
             tracing::debug!(%error, "a connection ended with an error");
+            if let Some(turned_away) = &self.turned_away
+                && let Some(why) = Why::of_connection(&*error)
+                // Who has been served and asks for nothing more is let go, and not turned away.
+                && (why != Why::SlowBeginning || !activity.has_begun())
+            {
+                turned_away.note(Some(address), why, "");
+            }
         }
     }
 }
@@ -199,11 +214,21 @@ fn tell_panic(ended: Result<(), JoinError>) {
     }
 }
 
+fn tell_no_place(places: &Semaphore, turned_away: Option<&Arc<TurnedAway>>) {
+    if places.available_permits() == 0
+        && let Some(turned_away) = turned_away
+    {
+        turned_away.note(None, Why::NoPlace, "whoever comes waits until one ends");
+    }
+}
+
 /// The next connection, where it comes from, and its place among the others.
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
+    turned_away: Option<&Arc<TurnedAway>>,
 ) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    tell_no_place(places, turned_away);
     let place = Arc::clone(places).acquire_owned().await.ok()?;
     match listener.accept().await {
         Ok((stream, address)) => {

@@ -71,17 +71,31 @@ pub(super) fn panicked_trailers() -> HeaderMap {
     grpc_status(Code::Internal, PANICKED)
 }
 
+/// Marks an answer that says that too much was sent.
+#[derive(Debug, Clone, Copy)]
+struct TooLarge;
+
+/// Whether an answer says that too much was sent.
+pub(super) fn is_too_large(response: &Response) -> bool {
+    response.extensions().get::<TooLarge>().is_some()
+}
+
+fn marked(mut response: Response) -> Response {
+    response.extensions_mut().insert(TooLarge);
+    response
+}
+
 /// The answer to a body over the limit.
 pub(super) fn too_large(limit: usize) -> Response {
     let message =
         format!("the body has more than {limit} bytes; send less, or raise `server.max_message_bytes`");
-    http_error(Error::new(Reason::MessageTooLarge, message), None)
+    marked(http_error(Error::new(Reason::MessageTooLarge, message), None))
 }
 
 /// The answer to a body over a limit that the route sets for itself.
 pub(super) fn too_large_here() -> Response {
     let message = "the body has more bytes than this path takes; send less";
-    http_error(Error::new(Reason::MessageTooLarge, message), None)
+    marked(http_error(Error::new(Reason::MessageTooLarge, message), None))
 }
 
 /// The answer to a method that the path does not have; the header `allow` goes with it.
@@ -152,5 +166,5 @@ pub(super) fn typed_oversize(response: Response, limit: usize) -> Response {
     }
     let message = format!("the message is larger than the {limit} bytes that are taken");
     let refusal = Error::new(Reason::MessageTooLarge, message).with_metadata("limit", limit.to_string());
-    Status::from(refusal).into_http()
+    marked(Status::from(refusal).into_http())
 }

@@ -15,12 +15,14 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::Shutdown;
+use crate::trust::audit::{TurnedAway, Why};
 use crate::trust::metrics::Outcome;
 use crate::trust::{Handshakes, Peer};
 
 /// All handshakes of one port.
 pub(super) struct Arrivals {
     handshakes: Handshakes,
+    turned_away: Option<Arc<TurnedAway>>,
     under_way: Mutex<UnderWay>,
     /// One for each that shakes hands or waits for a place afterwards, and one more for the next.
     pub(super) room: Arc<Semaphore>,
@@ -47,10 +49,11 @@ impl Drop for Turn<'_> {
 }
 
 impl Arrivals {
-    pub(super) fn new(handshakes: Handshakes) -> Self {
+    pub(super) fn new(handshakes: Handshakes, turned_away: Option<Arc<TurnedAway>>) -> Self {
         let room = handshakes.most.saturating_add(1).min(Semaphore::MAX_PERMITS);
         Self {
             handshakes,
+            turned_away,
             under_way: Mutex::default(),
             room: Arc::new(Semaphore::new(room)),
         }
@@ -82,12 +85,18 @@ impl Arrivals {
         shutdown: &Shutdown,
     ) -> Option<(TlsStream<TcpStream>, Peer)> {
         let turn = self.begin();
+        let turned_away = |why, detail: &str| {
+            if let Some(turned_away) = &self.turned_away {
+                turned_away.note(Some(address.ip()), why, detail);
+            }
+        };
         let acceptor = TlsAcceptor::from(self.handshakes.settings());
         let handshake = tokio::time::timeout(self.handshakes.timeout, acceptor.accept(stream));
         let outcome = tokio::select! {
             outcome = handshake => outcome,
             () = turn.broken_off.cancelled() => {
                 self.handshakes.meters.handshake(Outcome::CrowdedOut);
+                turned_away(Why::CrowdedOut, "");
                 return None;
             }
             () = shutdown.requested() => return None,
@@ -101,10 +110,14 @@ impl Arrivals {
             Ok(Err(error)) => {
                 self.handshakes.meters.handshake(Outcome::Refused);
                 tell(&error, address);
+                if let Some(why) = Why::of_handshake(&error) {
+                    turned_away(why, &error.to_string());
+                }
                 None
             }
             Err(_) => {
                 self.handshakes.meters.handshake(Outcome::Slow);
+                turned_away(Why::SlowHandshake, "");
                 tracing::debug!(%address, "a client did not finish the TLS handshake in time");
                 None
             }

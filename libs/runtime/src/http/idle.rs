@@ -32,6 +32,11 @@ impl Activity {
         Request(Arc::clone(self))
     }
 
+    /// Whether there has been any.
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Relaxed) > 0
+    }
+
     /// Ends once there was no request for `limit`.
     async fn idle(&self, limit: Duration) {
         let mut seen = None;

@@ -28,9 +28,11 @@ use crate::server::Config;
 use crate::tasks::panic_message;
 use crate::trace::{self, Kind, Span, Tracer};
 use crate::transcode::{Found, Transcoder};
+use crate::trust::audit::Why;
 use crate::trust::entrance::Entrance;
 use crate::trust::gate::{Asked, Gate};
 use crate::trust::policy::{self, Need, Record, Rule};
+use crate::trust::{Access, Peer};
 
 /// What is asked all the time and is part of nobody's work: a trace of each would drown the others.
 const UNTRACED: [&str; 3] = [
@@ -236,6 +238,22 @@ impl Layers {
     /// The innermost: bounds the bodies of plain HTTP and gives refusals that have none of their own a JSON body; keeps everything
     /// but gRPC away from the gRPC services.
     async fn plain<F>(&self, request: Request, answer: impl FnOnce(Request) -> F) -> Response
+    where
+        F: Future<Output = Response>,
+    {
+        let Some(turned_away) = self.gate.turned_away() else {
+            return self.answered(request, answer).await;
+        };
+        let address = request.extensions().get::<Peer>().map(|peer| peer.address().ip());
+        let caller = Access::in_extensions(request.extensions()).caller().key();
+        let response = self.answered(request, answer).await;
+        if answers::is_too_large(&response) {
+            turned_away.note(address, Why::MessageTooLarge, &caller);
+        }
+        response
+    }
+
+    async fn answered<F>(&self, request: Request, answer: impl FnOnce(Request) -> F) -> Response
     where
         F: Future<Output = Response>,
     {

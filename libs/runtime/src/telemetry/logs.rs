@@ -4,7 +4,7 @@
 //! ([`crate::trace::Subject`]), so that a log can be searched by what an operator has at hand.
 
 use std::fmt;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -17,7 +17,7 @@ use tracing_subscriber::fmt::format::{Format, FormatEvent, FormatFields, Json, W
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::Tasks;
-use crate::clock::SharedClock;
+use crate::clock::{SharedClock, SystemClock};
 use crate::trace::{Context, Subject};
 
 /// The longest filter, in bytes.
@@ -31,7 +31,7 @@ static LOGS: OnceLock<Logs> = OnceLock::new();
 /// What is logged by this process.
 struct Logs {
     reload: Box<dyn Fn(EnvFilter) -> Result<(), tracing_subscriber::reload::Error> + Send + Sync>,
-    configured: String,
+    configured: Mutex<String>,
     state: Mutex<Current>,
 }
 
@@ -88,7 +88,7 @@ pub(super) fn started(
 ) {
     let logs = Logs {
         reload: Box::new(reload),
-        configured: configured.to_owned(),
+        configured: Mutex::new(configured.to_owned()),
         state: Mutex::new(Current {
             filter: configured.to_owned(),
             reverts_at: None,
@@ -123,11 +123,11 @@ pub fn change(
         return Err(Error::RevertAfter);
     }
     let filter = if filter.is_empty() {
-        &logs.configured
+        logs.configured.lock().clone()
     } else {
-        filter
+        filter.to_owned()
     };
-    let (previous, current) = logs.set(filter, revert_after, clock).map_err(Error::Filter)?;
+    let (previous, current) = logs.set(&filter, revert_after, clock).map_err(Error::Filter)?;
     tracing::info!(
         previous,
         filter,
@@ -139,14 +139,27 @@ pub fn change(
         tasks.spawn("revert the log level", async move {
             tokio::time::sleep(after).await;
             // A later change has its own time.
-            if logs.state.lock().change == change
-                && let Err(what) = logs.set(&logs.configured, None, &clock)
-            {
-                tracing::warn!(what, "what is logged cannot be reverted");
+            if logs.state.lock().change == change {
+                let configured = logs.configured.lock().clone();
+                if let Err(what) = logs.set(&configured, None, &clock) {
+                    tracing::warn!(what, "what is logged cannot be reverted");
+                }
             }
         });
     }
     Ok((previous, current))
+}
+
+/// What is configured has changed, and is used from now on, whatever was asked for meanwhile.
+///
+/// # Errors
+/// See [`Error`].
+pub(crate) fn configure(filter: &str) -> Result<(), Error> {
+    let logs = LOGS.get().ok_or(Error::NotOurs)?;
+    let clock: SharedClock = Arc::new(SystemClock::default());
+    logs.set(filter, None, &clock).map_err(Error::Filter)?;
+    filter.clone_into(&mut logs.configured.lock());
+    Ok(())
 }
 
 impl Logs {

@@ -5,6 +5,7 @@
 //!   chain.rs     lines with their hashes, and the verification of a directory: pure but for reading
 //!   log.rs       the files: appended, rotated, recovered
 //!   own.rs       what a service changes by itself
+//!   turned_away.rs   who does not get as far as a request
 //! ```
 //!
 //! One JSON object per line, in its canonical form (RFC 8785). Each has the hash of the line before it (`previous`) and its own
@@ -24,6 +25,7 @@
 pub mod chain;
 pub(crate) mod log;
 mod own;
+pub(crate) mod turned_away;
 
 use std::path::PathBuf;
 
@@ -34,6 +36,7 @@ use crate::config::Mistakes;
 
 pub(crate) use log::{Log, Urgency};
 pub use own::Auditor;
+pub(crate) use turned_away::{TurnedAway, Why};
 
 /// Longest text of a stranger's in a line, in characters.
 const LONGEST: usize = 256;
@@ -98,6 +101,8 @@ pub enum Event {
     ImpersonationRefused,
     /// A service has changed a setting by itself.
     SettingChanged,
+    /// Somebody was turned away before there was a request.
+    ConnectionRefused,
 }
 
 impl Event {
@@ -109,6 +114,7 @@ impl Event {
             Self::LoginLimited => "login_limited",
             Self::ImpersonationRefused => "impersonation_refused",
             Self::SettingChanged => "setting_changed",
+            Self::ConnectionRefused => "connection_refused",
         }
     }
 

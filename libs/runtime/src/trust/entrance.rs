@@ -8,6 +8,7 @@ use axum::response::Response;
 use muster_api::error::{Error, Reason};
 use tonic::Status;
 
+use super::audit::{TurnedAway, Why};
 use super::metrics::Meters;
 use super::{Peer, State as TrustState, Trust, mesh};
 use crate::transcode::refused;
@@ -17,13 +18,15 @@ use crate::transcode::refused;
 pub(crate) struct Entrance {
     state: Arc<TrustState>,
     meters: Meters,
+    turned_away: Option<Arc<TurnedAway>>,
 }
 
 impl Entrance {
-    pub(crate) fn new(trust: &Trust, meters: Meters) -> Self {
+    pub(crate) fn new(trust: &Trust, meters: Meters, turned_away: Option<Arc<TurnedAway>>) -> Self {
         Self {
             state: Arc::clone(&trust.state),
             meters,
+            turned_away,
         }
     }
 
@@ -41,6 +44,16 @@ impl Entrance {
                         path = request.uri().path(),
                         "a peer is refused"
                     );
+                    if let Some(turned_away) = &self.turned_away {
+                        let peer = request.extensions().get::<Peer>();
+                        let address = peer.map(|peer| peer.address().ip());
+                        let why = if error.reason == Reason::PeerRefused {
+                            Why::NotAdmitted
+                        } else {
+                            Why::Unidentified
+                        };
+                        turned_away.note(address, why, &error.message);
+                    }
                     return Err(Box::new(if grpc {
                         Status::from(error).into_http()
                     } else {

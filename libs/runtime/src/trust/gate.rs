@@ -14,7 +14,6 @@
 //! Rejected: a library of policies with a language of its own (one table of thirty lines is read in a minute, and checked by a test);
 //! sessions (every request says who makes it).
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,8 +27,8 @@ use parking_lot::Mutex;
 use tonic::Status;
 
 use super::access::{Access, Context};
-use super::audit::{Event, Log};
-use super::caller::{Caller, Kind, ON_BEHALF_OF, Role, Roles};
+use super::audit::{Event, Log, TurnedAway};
+use super::caller::{Caller, Kind, ON_BEHALF_OF, Role};
 use super::grants::Grants;
 use super::peer::Peer;
 use super::policy::{self, Need, Rule};
@@ -82,9 +81,9 @@ pub(crate) struct Gate {
     verifier: Option<Verifier>,
     /// Which workload an id is of.
     trust: Trust,
-    services: BTreeMap<String, Roles>,
     failures: Failures,
     audit: Option<Arc<Log>>,
+    turned_away: Option<Arc<TurnedAway>>,
     records_reads: bool,
     refusals: Refusals,
     clock: SharedClock,
@@ -107,18 +106,18 @@ impl Gate {
             Log::open(directory, name, config.audit.rotate_bytes, Arc::clone(&clock))
                 .map_err(|what| other(format!("trust.audit.directory: {what}")))
         });
+        let audit = audit.transpose()?.map(Arc::new);
+        let turned_away = audit
+            .as_ref()
+            .map(|log| Arc::new(TurnedAway::new(Arc::clone(log), Arc::clone(&clock))));
         Ok(Self {
             is_open: config.mode(server) == Mode::Loopback && !config.tokens.required,
             is_behind_router: AtomicBool::new(false),
             trust: trust.clone(),
             verifier: Verifier::new(&config.tokens, Arc::clone(&clock)).map_err(other)?,
-            services: config
-                .services
-                .iter()
-                .map(|(name, roles)| (name.clone(), roles.iter().copied().collect()))
-                .collect(),
             failures: Failures::new(config.tokens.max_failures_per_minute),
-            audit: audit.transpose()?.map(Arc::new),
+            audit,
+            turned_away,
             records_reads: config.audit.reads,
             refusals: Refusals::new(Arc::clone(&clock)),
             clock,
@@ -139,6 +138,11 @@ impl Gate {
         &self.refusals
     }
 
+    /// Where those are written down who do not get as far as a request; nowhere without an audit log.
+    pub(crate) fn turned_away(&self) -> Option<&Arc<TurnedAway>> {
+        self.turned_away.as_ref()
+    }
+
     pub(super) const fn records_reads(&self) -> bool {
         self.records_reads
     }
@@ -146,11 +150,15 @@ impl Gate {
     /// Writes the audit log now and then.
     pub(crate) fn upkeep(&self) -> Option<impl Future<Output = ()> + Send + use<>> {
         let log = Arc::clone(self.audit.as_ref()?);
+        let turned_away = self.turned_away.clone();
         Some(async move {
             let mut interval = tokio::time::interval(FLUSHED);
             interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             for round in 0_u32.. {
                 interval.tick().await;
+                if let Some(turned_away) = &turned_away {
+                    turned_away.sweep();
+                }
                 let log = Arc::clone(&log);
                 let written = tokio::task::spawn_blocking(move || {
                     if round % FLUSHES_PER_SYNC == 0 {
@@ -389,21 +397,10 @@ impl Gate {
         Box::new(Error::new(Reason::Unauthenticated, why))
     }
 
-    /// A workload as a caller: with the roles that its whole id or its service account has by configuration, else with those of what
-    /// it is. The operator's command line is an admin; a stranger has none.
+    /// A workload as a caller, with the role of what it is; a stranger has none.
     fn workload(&self, id: &SpiffeId) -> Arc<Caller> {
-        let account = id.service().map(|(_, account)| account);
-        let configured = self
-            .services
-            .get(id.as_str())
-            .or_else(|| self.services.get(account?));
-        let roles = configured.copied().unwrap_or_else(|| {
-            let role = self.trust.workload_of(id).map(|workload| match workload {
-                Workload::Operator => Role::Admin,
-                Workload::Registry | Workload::Router | Workload::Engine | Workload::Agent => Role::Service,
-            });
-            role.into_iter().collect()
-        });
+        let roles = self.trust.workload_of(id).map(Workload::role);
+        let roles = roles.into_iter().collect();
         Caller::new(Kind::Service, None, id.as_str(), roles, Grants::default())
     }
 }
@@ -464,7 +461,7 @@ impl Failures {
 }
 
 /// Whoever has an address of IPv6 has 2^64 of them.
-fn network(address: IpAddr) -> IpAddr {
+pub(super) fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(address) => match address.to_ipv4_mapped() {

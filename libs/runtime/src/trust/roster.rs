@@ -1,11 +1,13 @@
 //! Which service may call which, by their SPIFFE ids.
 //!
-//! An id plays a role: the registry, the router, the workflow engine, an agent, or the operator's command line. Who may call whom
-//! is one table of roles ([`MAY_CALL`]); which ids play which role is configuration. What is in neither is refused. An id that
+//! An id plays a role: the registry, the router, the workflow engine, an agent, the operator's command line, or a program of others
+//! that looks (a reader) or has agents work (a writer). Who may call whom is one table of roles ([`MAY_CALL`]), and what each is as a
+//! caller another ([`Workload::role`]); which ids play which role is configuration. What is in neither is refused. An id that
 //! plays one of the other roles is no agent, so that `*` for agents does not make the router one of them.
 
 use serde::{Deserialize, Serialize};
 
+use super::caller::Role;
 use super::spiffe::{SpiffeId, is_segment, is_trust_domain};
 use crate::config::Mistakes;
 
@@ -22,6 +24,10 @@ pub enum Workload {
     Agent,
     /// The operator's command line.
     Operator,
+    /// A program that looks, and has agents work.
+    Writer,
+    /// A program that looks.
+    Reader,
 }
 
 /// For each service, who may call it.
@@ -35,6 +41,8 @@ pub const MAY_CALL: &[(Workload, &[Workload])] = &[
             Workload::Engine,
             Workload::Agent,
             Workload::Operator,
+            Workload::Writer,
+            Workload::Reader,
         ],
     ),
     (
@@ -44,9 +52,19 @@ pub const MAY_CALL: &[(Workload, &[Workload])] = &[
             Workload::Engine,
             Workload::Agent,
             Workload::Operator,
+            Workload::Writer,
+            Workload::Reader,
         ],
     ),
-    (Workload::Engine, &[Workload::Engine, Workload::Operator]),
+    (
+        Workload::Engine,
+        &[
+            Workload::Engine,
+            Workload::Operator,
+            Workload::Writer,
+            Workload::Reader,
+        ],
+    ),
     (Workload::Agent, &[Workload::Router, Workload::Operator]),
 ];
 
@@ -71,6 +89,19 @@ impl Workload {
             Self::Engine => "workflow_engine",
             Self::Agent => "agents",
             Self::Operator => "operators",
+            Self::Writer => "writers",
+            Self::Reader => "readers",
+        }
+    }
+
+    /// What it may do as a caller that calls for itself.
+    #[must_use]
+    pub const fn role(self) -> Role {
+        match self {
+            Self::Registry | Self::Router | Self::Engine | Self::Agent => Role::Service,
+            Self::Operator => Role::Admin,
+            Self::Writer => Role::AgentWriter,
+            Self::Reader => Role::AgentReader,
         }
     }
 
@@ -104,6 +135,10 @@ pub struct Identities {
     pub agents: Vec<String>,
     /// The operator's command line.
     pub operators: Vec<String>,
+    /// Programs that look, and have agents work.
+    pub writers: Vec<String>,
+    /// Programs that look.
+    pub readers: Vec<String>,
 }
 
 impl Default for Identities {
@@ -115,18 +150,22 @@ impl Default for Identities {
             workflow_engine: one("workflow-engine"),
             agents: one("*"),
             operators: one("muster"),
+            writers: Vec::new(),
+            readers: Vec::new(),
         }
     }
 }
 
 impl Identities {
-    fn lists(&self) -> [(Workload, &[String]); 5] {
+    fn lists(&self) -> [(Workload, &[String]); 7] {
         // Agents last: who plays another role is none.
         [
             (Workload::Registry, &self.registry),
             (Workload::Router, &self.router),
             (Workload::Engine, &self.workflow_engine),
             (Workload::Operator, &self.operators),
+            (Workload::Writer, &self.writers),
+            (Workload::Reader, &self.readers),
             (Workload::Agent, &self.agents),
         ]
     }
@@ -285,9 +324,20 @@ mod tests {
     /// Who may call whom, in whole: a change of the table is to be seen here.
     #[test]
     fn each_service_admits_whom_the_table_names_and_nobody_else() {
-        let callers = ["registry", "router", "workflow-engine", "muster", "weather"];
+        let callers = [
+            "registry",
+            "router",
+            "workflow-engine",
+            "muster",
+            "billing",
+            "reports",
+            "weather",
+        ];
         let admitted = |role| -> Vec<&str> {
-            let roster = roster(role, None, |_| ());
+            let roster = roster(role, None, |identities| {
+                identities.writers = vec!["billing".to_owned()];
+                identities.readers = vec!["reports".to_owned()];
+            });
             callers
                 .into_iter()
                 .filter(|name| roster.admit(&id("ours", name)).is_ok())
@@ -296,9 +346,19 @@ mod tests {
         assert_eq!(admitted(Workload::Registry), callers);
         assert_eq!(
             admitted(Workload::Router),
-            ["router", "workflow-engine", "muster", "weather"]
+            [
+                "router",
+                "workflow-engine",
+                "muster",
+                "billing",
+                "reports",
+                "weather"
+            ]
         );
-        assert_eq!(admitted(Workload::Engine), ["workflow-engine", "muster"]);
+        assert_eq!(
+            admitted(Workload::Engine),
+            ["workflow-engine", "muster", "billing", "reports"]
+        );
         assert_eq!(admitted(Workload::Agent), ["router", "muster"]);
         let registry = roster(Workload::Registry, None, |_| ());
         for stranger in [
@@ -311,6 +371,21 @@ mod tests {
             let refused = registry.admit(&stranger).unwrap_err();
             assert!(refused.contains("trust.identities"), "{refused}");
         }
+    }
+
+    #[test]
+    fn a_workload_of_each_list_is_that_caller() {
+        let roster = roster(Workload::Router, None, |identities| {
+            identities.writers = vec!["billing".to_owned()];
+            identities.readers = vec!["reports".to_owned(), "tenants/*".to_owned()];
+        });
+        let role = |namespace, name| roster.workload_of(&id(namespace, name)).map(Workload::role);
+        assert_eq!(role("ours", "muster"), Some(Role::Admin));
+        assert_eq!(role("ours", "billing"), Some(Role::AgentWriter));
+        assert_eq!(role("ours", "reports"), Some(Role::AgentReader));
+        assert_eq!(role("tenants", "x"), Some(Role::AgentReader));
+        assert_eq!(role("ours", "weather"), Some(Role::Service));
+        assert_eq!(role("theirs", "weather"), None);
     }
 
     #[test]

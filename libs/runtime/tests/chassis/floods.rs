@@ -11,25 +11,25 @@ use crate::stage::{PATIENCE, Running, start};
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Kinds of frames.
-const HEADERS: u8 = 1;
-const RESET: u8 = 3;
+pub const HEADERS: u8 = 1;
+pub const RESET: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 
 /// Flags.
 const ACK: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub const END_HEADERS: u8 = 4;
 
 /// `POST /echo` of `x`.
-const HEAD: &[u8] = b"\x83\x86\x04\x05/echo\x01\x01x";
+pub const HEAD: &[u8] = b"\x83\x86\x04\x05/echo\x01\x01x";
 
 /// Error codes.
 const NO_ERROR: u32 = 0;
-const CANCEL: u32 = 8;
+pub const CANCEL: u32 = 8;
 const ENHANCE_YOUR_CALM: u32 = 11;
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     let mut frame = length[1..].to_vec();
     frame.extend([kind, flags]);
@@ -40,7 +40,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 
 /// Sends these frames and answers what has to be answered, until the server closes the connection. The codes with which it says
 /// goodbye.
-async fn goodbyes(running: &Running, frames: &[u8]) -> Vec<u32> {
+pub async fn goodbyes(running: &Running, frames: &[u8]) -> Vec<u32> {
     let mut stream = TcpStream::connect(running.data).await.unwrap();
     let begin = [PREFACE, &frame(SETTINGS, 0, 0, &[]), frames].concat();
     stream.write_all(&begin).await.unwrap();

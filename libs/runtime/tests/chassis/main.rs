@@ -12,3 +12,4 @@ mod native;
 mod process;
 mod requests;
 mod stage;
+mod turned_away;

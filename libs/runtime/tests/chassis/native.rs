@@ -20,23 +20,23 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tower::ServiceExt as _;
 
-use crate::stage::{PATIENCE, Running, start};
+use crate::stage::{PATIENCE, Running, start, start_as};
 
-const HOUR: Duration = Duration::from_secs(3_600);
+pub const HOUR: Duration = Duration::from_secs(3_600);
 
 /// An authority and the files of workloads.
-struct Workloads {
+pub struct Workloads {
     authority: Authority,
     directory: TempDir,
     now: Timestamp,
 }
 
 impl Workloads {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self::at(SystemClock::default().now())
     }
 
-    fn at(now: Timestamp) -> Self {
+    pub fn at(now: Timestamp) -> Self {
         let workloads = Self {
             authority: Authority::new("d", &Scope::private(), HOUR * 240, now).unwrap(),
             directory: tempfile::tempdir().unwrap(),
@@ -52,7 +52,7 @@ impl Workloads {
     }
 
     /// Writes a certificate for this service, and says the section that uses it.
-    fn config(&self, service: &str) -> trust::Config {
+    pub fn config(&self, service: &str) -> trust::Config {
         self.issue(service, service, HOUR);
         trust::Config {
             mode: Some(Mode::Native),
@@ -70,7 +70,7 @@ impl Workloads {
     }
 
     /// Writes a certificate for this service into the files of another.
-    fn issue(&self, service: &str, file: &str, lifetime: Duration) {
+    pub fn issue(&self, service: &str, file: &str, lifetime: Duration) {
         let wish = Wish {
             id: SpiffeId::of_service("d", "n", service).unwrap(),
             dns: vec!["localhost".to_owned()],
@@ -95,7 +95,7 @@ impl Workloads {
     }
 
     /// Connects anew as this service, expecting an agent, and asks who it is.
-    async fn asks(&self, service: &str, address: SocketAddr) -> Result<String, String> {
+    pub async fn asks(&self, service: &str, address: SocketAddr) -> Result<String, String> {
         ask(&client(&self.trust(service).to(Workload::Agent)), address).await
     }
 }
@@ -207,6 +207,52 @@ async fn those_get_in_whom_the_table_admits_and_nobody_else() {
     assert_eq!(ask(&client(&nobody), open.data).await.unwrap(), "nobody");
     ours.asks("planning", open.data).await.unwrap_err();
     open.stop().await;
+}
+
+#[tokio::test]
+async fn a_workload_has_the_role_that_the_table_gives_it() {
+    let workloads = Workloads::new();
+    let mut config = workloads.config("router");
+    config.identities.writers = vec!["billing".to_owned()];
+    config.identities.readers = vec!["reports".to_owned()];
+    config.client_certificates = Some(Demand::Required);
+    let mut trust = config.clone();
+    trust.identities.agents = vec!["weather".to_owned()];
+    let running = start_as("router", &server::Config::default(), |chassis| {
+        chassis.secure(&trust).unwrap();
+    });
+    running.latch.ready();
+    let status = async |service: &str, method: http::Method, path: &str| {
+        let client = client(&workloads.trust(service).to(Workload::Router));
+        let request = http::Request::builder()
+            .method(method)
+            .uri(format!("https://{}{path}", running.data))
+            .body(if path == "/echo" {
+                tonic::body::Body::new("x".to_owned())
+            } else {
+                tonic::body::Body::empty()
+            })
+            .unwrap();
+        let answer = client.oneshot(request).await.map_err(|error| told(&error));
+        answer.unwrap().status().as_u16()
+    };
+    for service in ["muster", "billing", "reports", "weather"] {
+        assert_eq!(
+            status(service, http::Method::GET, "/v1/admin/traffic").await,
+            200,
+            "{service}"
+        );
+        // What is in no table of policies is for admins.
+        let expected = if service == "muster" { 200 } else { 403 };
+        assert_eq!(
+            status(service, http::Method::POST, "/echo").await,
+            expected,
+            "{service}"
+        );
+    }
+    let stranger = client(&workloads.trust("planning").to(Workload::Router));
+    ask(&stranger, running.data).await.unwrap_err();
+    running.stop().await;
 }
 
 #[tokio::test]
@@ -350,7 +396,7 @@ async fn an_old_tls_is_not_spoken() {
 }
 
 /// The least that is a greeting of TLS 1.2.
-fn client_hello_of_tls_1_2() -> Vec<u8> {
+pub fn client_hello_of_tls_1_2() -> Vec<u8> {
     let mut body = vec![3, 3];
     body.extend([7; 32]); // its random
     body.push(0); // no session

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use muster_testkit::{Process, Program, http, wait_for};
 use serde_json::Value;
 
+use crate::native::{HOUR, Workloads};
 use crate::stage::PATIENCE;
 
 /// `examples/example_service.rs`; cargo builds it beside the tests of this package.
@@ -72,6 +73,65 @@ async fn a_second_signal_ends_it_at_once() {
     let (cut, status) = tokio::join!(held, twice);
     assert!(cut.is_err());
     assert_eq!(status.code(), Some(130));
+}
+
+#[tokio::test]
+async fn a_hangup_takes_up_what_can_be_and_says_what_cannot() {
+    let workloads = Workloads::new();
+    let trust = workloads.config("example");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("config.toml");
+    let write = |level: &str, greeting: &str| {
+        let native = &trust.native;
+        let text = format!(
+            "[telemetry]\nlog_level = '{level}'\n[example]\ngreeting = '{greeting}'\ntoken = 'canary-{greeting}'\n\
+             [trust]\nmode = 'native'\ntrust_domain = 'd'\nnamespace = 'n'\n\
+             [trust.native]\ncertificate = '{}'\nkey = '{}'\nauthorities = '{}'\nreload_seconds = 3600\n",
+            native.certificate.display(),
+            native.key.display(),
+            native.authorities.display(),
+        );
+        std::fs::write(&file, text).unwrap();
+    };
+    write("INFO", "hello");
+    let program = example().arg("--config").arg(file.to_str().unwrap());
+    let mut process = program.start_ready().await;
+    let said = async |process: &Process, what: &str| {
+        wait_for(what, PATIENCE, async || {
+            let text = process.stderr();
+            let line = text.lines().find(|line| line.contains(what));
+            line.map(|line| serde_json::from_str::<Value>(line).unwrap())
+                .ok_or(text)
+        })
+        .await
+    };
+
+    workloads.issue("planning", "example", HOUR);
+    write("DEBUG", "bye");
+    process.signal("HUP").await;
+    let line = said(&process, "the configuration was read again").await;
+    assert_eq!(line["taken_up"], "telemetry.log_level");
+    assert_eq!(line["needs_restart"], "example.greeting, example.token");
+    let line = said(&process, "new certificates are in use").await;
+    assert_eq!(line["id"], "spiffe://d/ns/n/sa/planning");
+    assert!(!process.stderr().contains("canary"), "{}", process.stderr());
+
+    // What cannot be used changes nothing.
+    write("LOUD", "bye");
+    process.signal("HUP").await;
+    let line = said(&process, "the configuration cannot be used").await;
+    assert!(
+        line["error"].as_str().unwrap().contains("telemetry.log_level"),
+        "{line}"
+    );
+    assert_eq!(process.terminate().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_key_that_is_gone_is_refused_with_what_takes_its_place() {
+    let text = refusal(example().arg("--set=trust.services={\"billing\":[\"agent-writer\"]}")).await;
+    assert!(text.contains("trust.services: is gone"), "{text}");
+    assert!(text.contains("trust.identities.writers"), "{text}");
 }
 
 #[tokio::test]

@@ -32,8 +32,12 @@ pub struct Running {
     pub ended: JoinHandle<Result<(), Error>>,
 }
 
-#[expect(clippy::disallowed_methods, reason = "the test awaits the handle")]
 pub fn start(config: &server::Config, prepare: impl FnOnce(&mut Chassis)) -> Running {
+    start_as("example", config, prepare)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the test awaits the handle")]
+pub fn start_as(name: &'static str, config: &server::Config, prepare: impl FnOnce(&mut Chassis)) -> Running {
     let listeners = Listeners::ephemeral().unwrap();
     let (data, health, metrics) = (
         listeners.data_address(),
@@ -41,14 +45,7 @@ pub fn start(config: &server::Config, prepare: impl FnOnce(&mut Chassis)) -> Run
         listeners.metrics_address(),
     );
     let shutdown = Shutdown::new();
-    let mut chassis = Chassis::new(
-        "example",
-        config,
-        &trust::Config::default(),
-        &[],
-        shutdown.clone(),
-    )
-    .unwrap();
+    let mut chassis = Chassis::new(name, config, &trust::Config::default(), &[], shutdown.clone()).unwrap();
     let latch = chassis.health.latch("store");
     prepare(&mut chassis);
     let (held, arrived) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
