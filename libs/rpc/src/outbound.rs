@@ -14,6 +14,7 @@
 //!
 //! The other services and the store are the operator's to name; they are not reached this way.
 
+mod certificate;
 mod policy;
 
 use std::fmt;
@@ -30,6 +31,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use url::{Host, Url};
 
+pub use certificate::{Certificate, Present};
 pub use policy::{Policy, Refused};
 
 /// How long a connection may take to come about.
@@ -135,6 +137,21 @@ impl Outbound {
         let policy = Policy::new(&config.allow, setting).map_err(|what| Error::Rule(setting, what))?;
         let policy = Arc::new(policy);
         let tls = tls(config.certificate_authorities.as_deref())?;
+        Self::with(policy, tls)
+    }
+
+    /// The same with connections of its own, on which a server that asks for a certificate is shown what there is then.
+    ///
+    /// # Errors
+    /// The client could not be made.
+    pub fn presenting(&self, present: Arc<dyn Present>) -> Result<Self, Error> {
+        Self::with(
+            Arc::clone(&self.policy),
+            certificate::presenting(&self.tls, present),
+        )
+    }
+
+    fn with(policy: Arc<Policy>, tls: ClientConfig) -> Result<Self, Error> {
         let mut for_http = tls.clone();
         for_http.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let client = reqwest::Client::builder()

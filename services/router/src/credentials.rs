@@ -4,6 +4,7 @@
 //! credentials.rs           what a call carries: the first of the card's alternatives for which everything is there
 //! credentials/demand.rs    what a card asks for, and where it goes on a call: pure
 //! credentials/folder.rs    the operator's files
+//! credentials/shown.rs     the certificates that agents are shown which ask for mutual TLS
 //! credentials/token.rs     tokens of OAuth 2.0, obtained once and kept until shortly before they end
 //! ```
 //!
@@ -20,6 +21,7 @@
 
 mod demand;
 mod folder;
+mod shown;
 mod token;
 
 use std::path::PathBuf;
@@ -37,6 +39,7 @@ use crate::bridge::Query;
 use crate::fleet::Instance;
 use demand::{Demand, Placed, Way};
 use folder::{Folder, Secret};
+pub use shown::Certificates;
 use token::{Client, Tokens};
 
 /// Section `router.credentials`.
@@ -65,7 +68,7 @@ pub struct Given {
 
 /// See the module.
 pub struct Credentials {
-    folder: Option<Folder>,
+    folder: Option<Arc<Folder>>,
     tokens: Tokens,
     clock: SharedClock,
 }
@@ -75,10 +78,16 @@ impl Credentials {
     #[must_use]
     pub fn new(config: &Config, outbound: Outbound, clock: SharedClock) -> Self {
         Self {
-            folder: config.directory.clone().map(Folder::new),
+            folder: config.directory.clone().map(Folder::new).map(Arc::new),
             tokens: Tokens::new(outbound, Arc::clone(&clock)),
             clock,
         }
+    }
+
+    /// The certificates among them, for who makes connections.
+    #[must_use]
+    pub fn certificates(&self) -> Certificates {
+        Certificates::new(self.folder.clone(), Arc::clone(&self.clock))
     }
 
     /// Puts on a call what the instance's card asks for, for this skill where one was named; nothing where it asks for nothing.
@@ -118,6 +127,10 @@ impl Credentials {
         let mut found: Vec<(Placed<'_>, Arc<Secret>)> = Vec::new();
         for placed in demand?.schemes {
             let scheme = placed.scheme;
+            if placed.way == Way::Certificate && instance.identity.is_some() {
+                // It knows the router by the certificate that all our services are shown.
+                continue;
+            }
             let Some(folder) = &self.folder else {
                 return Err(format!(
                     "its security scheme '{scheme}' asks for {}; set `router.credentials.directory`, and put it there as \
@@ -128,6 +141,12 @@ impl Credentials {
             if matches!(placed.way, Way::Query(_)) && instance.place.is_none() {
                 return Err(format!(
                     "its security scheme '{scheme}' asks for a key in the query, which calls over gRPC do not have"
+                ));
+            }
+            if placed.way == Way::Certificate && !instance.endpoint.is_tls() {
+                return Err(format!(
+                    "its security scheme '{scheme}' asks for a client's certificate, and its address is no https, where none is \
+                     shown"
                 ));
             }
             if found.iter().any(|(other, _)| other.way.is_at(&placed.way)) {
@@ -141,6 +160,12 @@ impl Credentials {
                     placed.way.described()
                 )
             })?;
+            if (placed.way == Way::Certificate) != matches!(*secret, Secret::Certificate(_)) {
+                return Err(format!(
+                    "its security scheme '{scheme}' asks for {}, and what is in {agent}/{scheme} is something else",
+                    placed.way.described()
+                ));
+            }
             folder.admits(agent, instance.endpoint.host(), instance.endpoint.port(), now)?;
             if let (Way::OAuth2(authority), Secret::Client { .. }) = (&placed.way, &*secret) {
                 let url = authority.url()?;
@@ -191,6 +216,8 @@ impl Credentials {
                 Way::Query(name) => {
                     query.0.push(((*name).to_owned(), text()?.to_owned()));
                 }
+                // It is shown when a connection is made.
+                Way::Certificate => {}
                 Way::Bearer => {
                     headers.insert(header::AUTHORIZATION, sensitive(&format!("Bearer {}", text()?))?);
                 }
@@ -205,6 +232,7 @@ impl Credentials {
                     let bearer = match &*secret {
                         // Somebody else obtains it.
                         Secret::Text(token) => format!("Bearer {token}"),
+                        Secret::Certificate(_) => return Err(wrong("is a certificate")),
                         Secret::Client { id, secret } => {
                             let client = Client { id, secret };
                             let issued = self.tokens.get(agent, authority, &placed.scopes, client).await;

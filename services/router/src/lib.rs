@@ -279,14 +279,15 @@ fn forwarder(
         chassis.refusals(),
     );
     let quotas = Quotas::new(router.quotas.clone(), limiter("agents"));
+    let credentials = Credentials::new(&router.credentials, outbound.clone(), Arc::clone(&clock));
     Forwarder::new(Parts {
         front,
         limits: router.limits(config.server.max_message_bytes),
-        credentials: Credentials::new(&router.credentials, outbound.clone(), Arc::clone(&clock)),
         clock,
         view,
         links: Arc::new(
             Links::new(router.breaker())
+                .with_certificates(credentials.certificates())
                 .with_trust(chassis.trust.clone())
                 .with_connections(router.connections_per_instance)
                 .with_workers(config.server.workers)
@@ -295,6 +296,7 @@ fn forwarder(
                     router.limits(config.server.max_message_bytes).answer_bytes,
                 ),
         ),
+        credentials,
         callers,
         quotas,
         flow,

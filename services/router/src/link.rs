@@ -30,6 +30,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio_util::sync::CancellationToken;
 
 use crate::balance::Candidate;
+use crate::credentials::Certificates;
 use crate::fleet::instance::Availability;
 use crate::fleet::{Instance, Key};
 use crate::flow::Flow;
@@ -414,6 +415,8 @@ pub struct Links {
     workers: usize,
     /// Connections to agents of JSON bindings, and the largest answer that one may give, in bytes.
     outbound: Option<(Outbound, usize)>,
+    /// What agents are shown that ask for mutual TLS.
+    certificates: Option<Certificates>,
     table: RwLock<HashMap<Key, Arc<Link>>>,
     /// Places of each instance of an agent, where fewer than its card says.
     ceilings: RwLock<HashMap<String, u32>>,
@@ -430,6 +433,7 @@ impl Links {
             connections: 1,
             workers: 0,
             outbound: None,
+            certificates: None,
             table: RwLock::default(),
             ceilings: RwLock::default(),
         }
@@ -463,12 +467,34 @@ impl Links {
         }
     }
 
+    /// The same with certificates for agents that ask for mutual TLS.
+    #[must_use]
+    pub fn with_certificates(self, certificates: Certificates) -> Self {
+        Self {
+            certificates: Some(certificates),
+            ..self
+        }
+    }
+
+    /// The way out to an instance: the common one, or its own where it is shown a certificate.
+    fn outbound(&self, instance: &Instance) -> Option<(Outbound, usize)> {
+        let (outbound, most) = self.outbound.as_ref()?;
+        let present = self.certificates.as_ref();
+        let Some(present) = present.and_then(|certificates| certificates.for_instance(instance)) else {
+            return Some((outbound.clone(), *most));
+        };
+        let presenting = outbound.presenting(present).inspect_err(|error| {
+            tracing::error!(agent = instance.id.agent, %error, "no certificate can be shown to an agent");
+        });
+        Some((presenting.unwrap_or_else(|_| outbound.clone()), *most))
+    }
+
     /// How an instance is called: one that has proven who it is, as that one; others as their scheme says, and then they have to be
     /// who their host's name says to authorities of the world.
-    fn security(&self, instance: &Instance) -> Security {
-        match (&instance.identity, &self.outbound) {
+    fn security(&self, instance: &Instance, outbound: Option<&Outbound>) -> Security {
+        match (&instance.identity, outbound) {
             (Some(id), _) => self.trust.to_workload(id),
-            (None, Some((outbound, _))) if instance.endpoint.is_tls() => {
+            (None, Some(outbound)) if instance.endpoint.is_tls() => {
                 Security::by_scheme_with(Arc::new(Fixed::http2(outbound.tls())))
             }
             (None, _) => Security::by_scheme(),
@@ -487,7 +513,8 @@ impl Links {
         if let Some(link) = table.get(&*instance.id).filter(fits) {
             return Arc::clone(link);
         }
-        let bridge = match (&instance.place, &self.outbound) {
+        let outbound = self.outbound(instance);
+        let bridge = match (&instance.place, &outbound) {
             (Some(place), Some((outbound, most))) => {
                 Some(Client::new(outbound.clone(), place.clone(), *most))
             }
@@ -495,7 +522,7 @@ impl Links {
         };
         let mut limit = Limit::new(instance.max_concurrency);
         limit.set_ceiling(self.ceilings.read().get(&instance.id.agent).copied(), 0);
-        let security = self.security(instance);
+        let security = self.security(instance, outbound.as_ref().map(|(outbound, _)| outbound));
         let link = Arc::new(Link {
             endpoint: instance.endpoint.clone(),
             epoch: instance.epoch,

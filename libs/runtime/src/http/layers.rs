@@ -101,9 +101,8 @@ impl Layers {
         } else {
             Span::default()
         };
-        let answer = std::pin::pin!(
-            AssertUnwindSafe(self.admitted(request, known, grpc, answer)).catch_unwind()
-        );
+        let answer =
+            std::pin::pin!(AssertUnwindSafe(self.admitted(request, known, grpc, answer)).catch_unwind());
         let response = match trace::inside(span.context(), answer).await {
             Ok(response) => response,
             Err(panic) => {

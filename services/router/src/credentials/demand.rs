@@ -54,6 +54,8 @@ pub(super) enum Way<'c> {
     Basic,
     /// `Authorization: Bearer`, with a token that is obtained here.
     OAuth2(Authority<'c>),
+    /// On no call, but on the connection: a certificate.
+    Certificate,
 }
 
 /// Where a token is obtained.
@@ -90,6 +92,7 @@ impl Way<'_> {
             Self::Bearer => "a bearer token",
             Self::Basic => "USER:PASSWORD",
             Self::OAuth2(_) => "a client's id and secret (a line each), or a token",
+            Self::Certificate => "a client's certificate and its key, in PEM",
         }
     }
 
@@ -100,6 +103,7 @@ impl Way<'_> {
             Self::Query(name) => format!("query {name}"),
             Self::Cookie(_) => "header cookie".to_owned(),
             Self::Bearer | Self::Basic | Self::OAuth2(_) => "header authorization".to_owned(),
+            Self::Certificate => "connection".to_owned(),
         };
         place(self) == place(other)
     }
@@ -126,6 +130,23 @@ pub(super) fn of_card<'c>(
             .map(|requirement| demand(&card.security_schemes, requirement))
             .collect(),
     )
+}
+
+/// The schemes of a card that are mutual TLS, whichever alternatives name them.
+pub(super) fn certificates(card: &AgentCard) -> Vec<&str> {
+    let is_mutual = |scheme: &SecurityScheme| {
+        matches!(
+            scheme.scheme,
+            Some(security_scheme::Scheme::MtlsSecurityScheme(_))
+        )
+    };
+    let schemes = card.security_schemes.iter();
+    let mut names: Vec<&str> = schemes
+        .filter(|(_, scheme)| is_mutual(scheme))
+        .map(|(name, _)| name.as_str())
+        .collect();
+    names.sort_unstable();
+    names
 }
 
 fn demand<'c>(
@@ -162,7 +183,9 @@ fn way(scheme: &security_scheme::Scheme) -> Result<Way<'_>, String> {
             "header" => header(&key.name).map(Way::Header),
             "query" => Ok(Way::Query(&key.name)),
             "cookie" => Ok(Way::Cookie(&key.name)),
-            other => Err(format!("wants an API key in '{other}', which is none of header, query and cookie")),
+            other => Err(format!(
+                "wants an API key in '{other}', which is none of header, query and cookie"
+            )),
         },
         Scheme::HttpAuthSecurityScheme(http) => match http.scheme.to_ascii_lowercase().as_str() {
             "bearer" => Ok(Way::Bearer),
@@ -175,11 +198,7 @@ fn way(scheme: &security_scheme::Scheme) -> Result<Way<'_>, String> {
         Scheme::OpenIdConnectSecurityScheme(oidc) => {
             Ok(Way::OAuth2(Authority::Discovered(&oidc.open_id_connect_url)))
         }
-        Scheme::MtlsSecurityScheme(_) => Err(
-            "asks for mutual TLS, for which the router has no certificate; let a proxy beside it do that, or have the \
-             agent accept another scheme"
-                .to_owned(),
-        ),
+        Scheme::MtlsSecurityScheme(_) => Ok(Way::Certificate),
     }
 }
 
@@ -299,7 +318,7 @@ pub(super) mod tests {
             "Bearer",
             "bearer and basic",
             "Token(\"http://a/token\")",
-            "mutual TLS",
+            "Certificate",
         ]) {
             assert!(told.contains(expected), "{told}");
         }

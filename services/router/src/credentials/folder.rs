@@ -1,7 +1,7 @@
 //! The operator's files: `AGENT/SCHEME` is a secret, `AGENT/hosts` says who may be given them.
 //!
-//! A secret is a line of text, or two of them: a client's id and its secret. Nothing of it is shown, neither when it is printed
-//! for debugging nor in an error.
+//! A secret is a line of text, or two of them, a client's id and its secret, or a certificate with its key in PEM. Nothing of it is shown,
+//! neither when it is printed for debugging nor in an error.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,9 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use muster_api::names;
+use muster_rpc::outbound::Certificate;
 use muster_rpc::reread::Reread;
 use parking_lot::Mutex;
 
+/// What is in a text of PEM, and in no secret of a line.
+const PEM: &str = "-----BEGIN ";
 /// The file with the hosts.
 const HOSTS: &str = "hosts";
 /// Largest file, in bytes.
@@ -27,10 +30,15 @@ pub(super) enum Secret {
     Text(String),
     /// Two lines.
     Client { id: String, secret: String },
+    /// In PEM.
+    Certificate(Certificate),
 }
 
 impl Secret {
     fn parse(text: &str) -> Result<Self, String> {
+        if text.contains(PEM) {
+            return Certificate::from_pem(text).map(Self::Certificate);
+        }
         let lines: Vec<&str> = text
             .lines()
             .map(str::trim)
@@ -51,7 +59,7 @@ impl Secret {
     pub(super) fn text(&self) -> Option<&str> {
         match self {
             Self::Text(text) => Some(text),
-            Self::Client { .. } => None,
+            Self::Client { .. } | Self::Certificate(_) => None,
         }
     }
 }

@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use crate::harness::{PATIENCE, Stack, carrying, error_in, message};
 
 /// What an agent on HTTP wants to see.
-type Wanted = fn(&HeaderMap, Option<&str>) -> bool;
+pub type Wanted = fn(&HeaderMap, Option<&str>) -> bool;
 
 struct Shared {
     wanted: Mutex<Wanted>,
@@ -33,14 +33,14 @@ struct Shared {
 }
 
 /// An agent of JSON-RPC and of HTTP+JSON that asks for something, and an authority that issues tokens `token-1`, `token-2` …
-struct Guarded {
-    address: SocketAddr,
+pub struct Guarded {
+    pub address: SocketAddr,
     shared: Arc<Shared>,
     _server: JoinSet<()>,
 }
 
 impl Guarded {
-    async fn start(wanted: Wanted) -> Self {
+    pub async fn start(wanted: Wanted) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let shared = Arc::new(Shared {
@@ -65,7 +65,7 @@ impl Guarded {
         }
     }
 
-    fn instance(&self, binding: &str, card: AgentCard) -> Instance {
+    pub fn instance(&self, binding: &str, card: AgentCard) -> Instance {
         let path = if binding == "JSONRPC" { "rpc" } else { "rest" };
         Instance {
             agent_id: "guarded".to_owned(),
@@ -80,7 +80,7 @@ impl Guarded {
         *self.shared.wanted.lock().expect("no panic") = wanted;
     }
 
-    fn seen(&self) -> Vec<(HeaderMap, Option<String>)> {
+    pub fn seen(&self) -> Vec<(HeaderMap, Option<String>)> {
         self.shared.seen.lock().expect("no panic").clone()
     }
 
@@ -136,7 +136,7 @@ async fn openid(headers: HeaderMap) -> Response {
     axum::Json(json!({ "token_endpoint": format!("http://{host}/token") })).into_response()
 }
 
-fn asking(mut card: AgentCard, name: &str, scheme: Scheme, scopes: &[&str]) -> AgentCard {
+pub fn asking(mut card: AgentCard, name: &str, scheme: Scheme, scopes: &[&str]) -> AgentCard {
     let scheme = SecurityScheme { scheme: Some(scheme) };
     card.security_schemes = [(name.to_owned(), scheme)].into();
     let list = StringList {
@@ -177,7 +177,7 @@ fn client_credentials(authority: SocketAddr) -> Scheme {
     })
 }
 
-fn give(directory: &Path, agent: &str, files: &[(&str, &str)]) {
+pub fn give(directory: &Path, agent: &str, files: &[(&str, &str)]) {
     let folder = directory.join(agent);
     std::fs::create_dir_all(&folder).expect("a folder");
     for (name, content) in files {
@@ -185,7 +185,7 @@ fn give(directory: &Path, agent: &str, files: &[(&str, &str)]) {
     }
 }
 
-async fn stack(directory: &Path) -> Stack {
+pub async fn stack(directory: &Path) -> Stack {
     Stack::with(|router| {
         router.credentials.directory = Some(directory.to_owned());
         router.outbound.allow = vec!["127.0.0.0/8".to_owned()];
@@ -193,7 +193,7 @@ async fn stack(directory: &Path) -> Stack {
     .await
 }
 
-async fn card() -> AgentCard {
+pub async fn card() -> AgentCard {
     FakeAgent::start("guarded").await.card(&["s"])
 }
 

@@ -12,6 +12,7 @@ mod inbox;
 mod jsonrpc;
 mod limits;
 mod lists;
+mod mutual_tls;
 mod once;
 mod operations;
 mod outages;
