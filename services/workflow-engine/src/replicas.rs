@@ -14,6 +14,8 @@
 //!   that were in flight are sent again under the same message ids.
 //! - **Given up in order.** Runs of a partition that goes are stopped between two steps, and only then its lease is given back;
 //!   who stops in order gives all back, and others need not wait for them to run out.
+//! - **Another primary may be behind.** What the one before acknowledged last need not have reached it: a run may have ended here,
+//!   and be under way there. So with another server everything that is held is read anew.
 //! - **A lease that has run out is still its owner's until somebody takes it.** While Redis cannot be reached nobody can take
 //!   anything, so engines keep what they have. After that time, those of others are left alone for a while: their owners have
 //!   just been as unable to renew them.
@@ -108,6 +110,8 @@ struct Looks {
     renewed: Option<Duration>,
     /// When the Sentinels were asked for the primary.
     confirmed: Option<Duration>,
+    /// Which server they named, or whoever took its place.
+    server: Option<String>,
     /// Until when others' partitions are left alone.
     quiet_until: Duration,
     is_failing: bool,
@@ -239,7 +243,9 @@ impl Replicas {
             .is_none_or(|confirmed| now.saturating_sub(confirmed) >= CONFIRM)
         {
             looks.confirmed = Some(now);
-            self.coordination.confirm().await;
+            if let Some(server) = self.coordination.confirm().await {
+                self.is_used(engine, server, looks).await;
+            }
         }
         if looks.is_failing {
             // Until a little after it can be reached again.
@@ -285,6 +291,21 @@ impl Replicas {
             self.settled.notify_one();
         }
         Ok(())
+    }
+
+    /// Stops what is under way here as another server than the last one has it; it goes on as this one has it.
+    async fn is_used(&self, engine: &Arc<Engine>, server: String, looks: &mut Looks) {
+        let is_same = looks.server.as_ref().is_none_or(|last| *last == server);
+        if !is_same {
+            let held: BTreeSet<u16> = self.held.read().keys().copied().collect();
+            tracing::warn!(
+                server,
+                count = held.len(),
+                "partitions are read anew: another server may be behind the one before"
+            );
+            self.give_up(engine, held).await;
+        }
+        looks.server = Some(server);
     }
 
     /// The partitions that should be here, with these members.

@@ -22,7 +22,8 @@ pub(crate) trait Coordination: Send + Sync {
     fn partitions(&self) -> u16;
 
     /// Makes sure that who is asked is still the one whose word counts.
-    async fn confirm(&self);
+    /// Answers which server that is, where there may be another one.
+    async fn confirm(&self) -> Option<String>;
 
     /// Finds out whether the store takes writes, also where no run writes.
     async fn probe(&self);
@@ -124,8 +125,10 @@ impl Coordination for InRedis {
         self.store.partitions()
     }
 
-    async fn confirm(&self) {
-        self.store.connection().confirm().await;
+    async fn confirm(&self) -> Option<String> {
+        let connection = self.store.connection();
+        connection.confirm().await;
+        connection.server()
     }
 
     async fn probe(&self) {

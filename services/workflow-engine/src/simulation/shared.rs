@@ -208,7 +208,9 @@ impl Coordination for Seat {
         PARTITIONS
     }
 
-    async fn confirm(&self) {}
+    async fn confirm(&self) -> Option<String> {
+        None
+    }
 
     async fn probe(&self) {}
 
