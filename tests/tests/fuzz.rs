@@ -259,8 +259,19 @@ fn packages() -> BTreeMap<String, String> {
     folders.map(named).collect()
 }
 
+/// What the workspace calls by another name than its own, as most members do.
+fn renamed() -> BTreeMap<String, String> {
+    let workspace = table(&repository_file("Cargo.toml"));
+    let dependencies = workspace["workspace"]["dependencies"].as_table().unwrap().iter();
+    let renamed = dependencies.filter_map(|(name, value)| {
+        let package = value.get("package")?.as_str()?;
+        Some((name.clone(), package.to_owned()))
+    });
+    renamed.collect()
+}
+
 /// What a package needs to be built, whatever its own tests need.
-fn needed(manifest: &Table) -> BTreeSet<String> {
+fn needed(manifest: &Table, renamed: &BTreeMap<String, String>) -> BTreeSet<String> {
     let of = |table: &Table| -> BTreeSet<String> {
         let sections = ["dependencies", "build-dependencies"].into_iter();
         let tables = sections.filter_map(|section| table.get(section)?.as_table());
@@ -268,7 +279,7 @@ fn needed(manifest: &Table) -> BTreeSet<String> {
         tables
             .flatten()
             .filter(|(_, value)| required(value))
-            .map(|(name, _)| name.clone())
+            .map(|(name, _)| renamed.get(name).unwrap_or(name).clone())
             .collect()
     };
     let mut all = of(manifest);
@@ -304,7 +315,7 @@ fn the_lock_of_the_fuzz_targets_is_complete_and_current_and_each_has_a_program()
             (package["name"].as_str().unwrap(), names.collect())
         })
         .collect();
-    let packages = packages();
+    let (packages, renamed) = (packages(), renamed());
     let mut pending = vec!["muster-fuzz".to_owned()];
     let mut seen = BTreeSet::new();
     while let Some(name) = pending.pop() {
@@ -318,7 +329,7 @@ fn the_lock_of_the_fuzz_targets_is_complete_and_current_and_each_has_a_program()
         let in_lock = locked
             .get(name.as_str())
             .unwrap_or_else(|| panic!("{folder}/Cargo.lock lacks {name}: cargo update --workspace there"));
-        for dependency in needed(&manifest) {
+        for dependency in needed(&manifest, &renamed) {
             assert!(
                 in_lock.contains(dependency.as_str()),
                 "{folder}/Cargo.lock does not know that {name} needs {dependency}: cargo update --workspace there"

@@ -5,9 +5,11 @@
 
 use std::path::Path;
 
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::routing::any;
 use muster_testkit::{http, wait_for};
 use muster_tests::{Dev, PATIENCE, muster};
+use tokio::task::JoinSet;
 
 use crate::traces::Rotel;
 
@@ -47,19 +49,18 @@ do:
     )
 }
 
-/// A service of somebody else's: repeats headers and body, be it well or not.
-async fn service() -> String {
-    let echo = async |head: axum::http::HeaderMap, uri: axum::http::Uri, body: String| {
-        format!("{head:?} {uri} {body}")
-    };
-    let refuse = async |uri: axum::http::Uri| (axum::http::StatusCode::FORBIDDEN, format!("not {uri}"));
+/// A service of somebody else's, as long as it is held: repeats headers and body, be it well or not.
+async fn service() -> (String, JoinSet<()>) {
+    let echo = |head: HeaderMap, uri: Uri, body: String| async move { format!("{head:?} {uri} {body}") };
+    let refuse = |uri: Uri| async move { (StatusCode::FORBIDDEN, format!("not {uri}")) };
     let routes = axum::Router::new()
         .route("/echo", any(echo))
         .route("/refuse", any(refuse));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(async move { axum::serve(listener, routes).await });
-    format!("http://{address}")
+    let mut running = JoinSet::new();
+    running.spawn(async move { axum::serve(listener, routes).await.unwrap() });
+    (format!("http://{address}"), running)
 }
 
 /// All files below a directory.
@@ -84,7 +85,7 @@ async fn no_secret_is_in_anything_that_comes_out() {
     std::fs::create_dir_all(directory.path().join("secrets/test")).unwrap();
     std::fs::write(path("secrets/test/api"), OF_WORKFLOW).unwrap();
     std::fs::write(path("signing"), SIGNING).unwrap();
-    let service = service().await;
+    let (service, _running) = service().await;
     std::fs::write(path("run.yaml"), document(&service)).unwrap();
     let token = |subject: &str, role: &str| {
         let (subject, role, secret) = (subject.to_owned(), role.to_owned(), path("signing"));
@@ -154,15 +155,6 @@ async fn no_secret_is_in_anything_that_comes_out() {
         let said = by(&root, arguments).await.success();
         told.push((arguments.join(" "), said.stdout + &said.stderr));
     }
-    let history = &told
-        .iter()
-        .find(|(what, _)| what.starts_with("workflow history"))
-        .unwrap()
-        .1;
-    assert!(
-        history.contains("muster-secret~api~"),
-        "the service has repeated it: {history}"
-    );
     let printed = {
         let signing = format!("trust.tokens.jwt_secret_key={SIGNING}");
         let header = format!("telemetry.otlp.headers.x-api-key={OF_COLLECTOR}");
