@@ -152,7 +152,7 @@ impl Stack {
     /// When it has ended.
     #[must_use]
     pub fn registry_id(&self) -> u32 {
-        let registry = self.running.last().and_then(Process::id);
+        let registry = self.running_registry.as_ref().and_then(Process::id);
         registry.expect("the registry runs")
     }
 

@@ -259,7 +259,7 @@ fn packages() -> BTreeMap<String, String> {
     folders.map(named).collect()
 }
 
-/// What the workspace calls by another name than its own, as most members do.
+/// The packages that the workspace calls by another name, by that name.
 fn renamed() -> BTreeMap<String, String> {
     let workspace = table(&repository_file("Cargo.toml"));
     let dependencies = workspace["workspace"]["dependencies"].as_table().unwrap().iter();

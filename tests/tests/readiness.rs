@@ -1,6 +1,8 @@
 //! `muster readiness`: it passes on a stack that is well, names what is not, says what it could not find out, and leaves nothing
 //! behind. What the figures are is no matter here.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 

@@ -13,6 +13,7 @@ use muster_api::workflow::approval_service_client::ApprovalServiceClient;
 use muster_api::workflow::schedule_service_client::ScheduleServiceClient;
 use muster_api::workflow::workflow_service_client::WorkflowServiceClient;
 use muster_rpc::channel::Security;
+use muster_rpc::loss::Loss;
 use muster_runtime::trust::Grants;
 use muster_runtime::trust::caller::{Caller, Kind, ON_BEHALF_OF_METADATA, Role};
 use muster_runtime::trust::identity::{Channel, Identity};
@@ -155,7 +156,8 @@ impl Peer {
         tokio::select! {
             biased;
             answer = call => answer.map_err(|status| {
-                if status.code() == Code::Unavailable && status.details().is_empty() {
+                let is_silent = status.code() == Code::Unavailable && status.details().is_empty();
+                if is_silent || Loss::of(&status).is_some() {
                     tracing::debug!(%status, "another engine does not answer");
                     gone().into()
                 } else {
@@ -184,7 +186,7 @@ impl Peer {
         let answer = tokio::time::timeout(SOON, call).await.ok()?;
         let is_gone = answer
             .as_ref()
-            .is_err_and(|status| status.code() == Code::Unavailable);
+            .is_err_and(|status| status.code() == Code::Unavailable || Loss::of(status).is_some());
         (!is_gone).then_some(answer)
     }
 }

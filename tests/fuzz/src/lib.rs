@@ -12,8 +12,11 @@ pub mod sse;
 pub mod token;
 pub mod workflow;
 
+/// Takes bytes, and panics over what must not be.
+pub type Target = fn(&[u8]);
+
 /// All of them, by name.
-pub const TARGETS: [(&str, fn(&[u8])); 10] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("card", card::run),
     ("cloud_event", cloud_event::run),
     ("expression", expression::run),

@@ -12,6 +12,7 @@ use opentelemetry::trace::TraceContextExt as _;
 use parking_lot::Mutex;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::FmtContext;
 use tracing_subscriber::fmt::format::{Format, FormatEvent, FormatFields, Json, Writer};
 use tracing_subscriber::registry::LookupSpan;
@@ -68,6 +69,12 @@ pub(super) fn parsed(filter: &str) -> Result<EnvFilter, String> {
             filter.len()
         ));
     }
+    const ALLOWED: &str = "allowed: TRACE, DEBUG, INFO, WARN, ERROR, OFF, or a filter";
+    let is_one_word = !filter.contains(['=', ',', '[', ':']);
+    // A filter takes any other word for the only target that is logged, so that a slip would silence everything.
+    if is_one_word && filter.parse::<LevelFilter>().is_err() {
+        return Err(format!("'{filter}' is no level; {ALLOWED}"));
+    }
     let whole = if filter.contains(['=', ',']) {
         filter.to_owned()
     } else {
@@ -76,9 +83,7 @@ pub(super) fn parsed(filter: &str) -> Result<EnvFilter, String> {
     // The part that is ours to add is never at fault.
     EnvFilter::try_new(filter)
         .and_then(|_| EnvFilter::try_new(whole))
-        .map_err(|error| {
-            format!("'{filter}': {error}; allowed: TRACE, DEBUG, INFO, WARN, ERROR, or a filter")
-        })
+        .map_err(|error| format!("'{filter}': {error}; {ALLOWED}"))
 }
 
 /// The logs were started with this filter.
@@ -281,7 +286,7 @@ mod tests {
     #[test]
     fn filters_are_checked() {
         assert!(parsed("debug").is_ok() && parsed("info,muster_router=debug").is_ok());
-        for wrong in ["muster_router=loud", &"x".repeat(2_000)] {
+        for wrong in ["LOUD", "muster_router=loud", &"x".repeat(2_000)] {
             assert!(parsed(wrong).is_err(), "{wrong}");
         }
     }

@@ -35,7 +35,7 @@ impl Settings {
         };
         let certified = connect::trust_of(directory, name, certs::TRUST_DOMAIN, certs::NAMESPACE);
         trust::Config {
-            services: configured.services,
+            identities: configured.identities,
             tokens: configured.tokens,
             audit: configured.audit,
             ..certified

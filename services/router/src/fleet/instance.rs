@@ -284,7 +284,7 @@ fn whereabouts(instance: &registry::Instance) -> Result<(Endpoint, Option<Place>
     let host = url.host_str().unwrap_or_default();
     let port = url.port_or_known_default().unwrap_or_default();
     Ok((
-        endpoint::parse(&format!("http://{host}:{port}"))?,
+        endpoint::parse(&format!("{}://{host}:{port}", url.scheme()))?,
         Some(place(url)),
     ))
 }

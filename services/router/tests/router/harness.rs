@@ -219,8 +219,12 @@ impl Stack {
         .into_inner();
         wait_for("the router to see it", PATIENCE, async || {
             self.try_status().await.is_ok_and(|status| {
-                // Of a URL the router shows the address.
-                let is_it = |shown: &str| endpoint == shown || endpoint.starts_with(&format!("{shown}/"));
+                // Of a URL the router shows the address, whatever it speaks there.
+                let bare = |url: &str| url.split_once("://").map_or(url, |(_, rest)| rest).to_owned();
+                let is_it = |shown: &str| {
+                    let (registered, shown) = (bare(&endpoint), bare(shown));
+                    registered == shown || registered.starts_with(&format!("{shown}/"))
+                };
                 status.instances.iter().any(|row| is_it(&row.endpoint))
             })
         })

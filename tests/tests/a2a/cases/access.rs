@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{list, outcome, read, say, say_about, say_in, task_of, unique, with};
 use crate::bench::Bench;
-use crate::driver::{Driver, Operation, Outcome, Refusal};
+use crate::driver::{Binding, Driver, Operation, Outcome, Refusal};
 use crate::errors::{TASK_NOT_FOUND, forbidden, refused, unauthenticated};
 use crate::guarded::Guarded;
 
@@ -126,11 +126,13 @@ pub async fn lists_show_what_is_the_callers(bench: &Bench) {
     let page = nobody
         .ok(Operation::ListTasks, json!({ "contextId": context }))
         .await;
-    assert_eq!(
-        (list(&page, "tasks").len(), &page["totalSize"]),
-        (0, &json!(0)),
-        "{page}"
-    );
+    assert!(list(&page, "tasks").is_empty(), "{page}");
+    // Over gRPC a number that is none is not there; over HTTP it has to be.
+    let total = match page.get("totalSize") {
+        None if nobody.binding == Binding::Grpc => &json!(0),
+        total => total.unwrap_or(&Value::Null),
+    };
+    assert_eq!(*total, json!(0), "{page}");
 }
 
 /// A task that asks, with a push configuration.
@@ -183,7 +185,13 @@ async fn alike(
     for task in [task, &nobodys] {
         let refusal = refused(outcome(driver, operation, about(task)).await);
         let words = format!("{refusal} {}", json!(refusal.details));
-        said.push(words.replace(task["id"].as_str().expect("an id"), "ID"));
+        let words = words.replace(task["id"].as_str().expect("an id"), "ID");
+        // How many seconds ago a token has ended may rise between the two.
+        let is_time = |word: &str| word.parse::<u64>().is_ok();
+        let words = words
+            .split(' ')
+            .map(|word| if is_time(word) { "N" } else { word });
+        said.push(words.collect::<Vec<_>>().join(" "));
     }
     assert_eq!(
         said[0],
