@@ -189,7 +189,7 @@ impl Chassis {
         self.hooks.push((name.into(), Box::new(move || Box::pin(hook()))));
     }
 
-    /// Adds a check that the disk under `path` has more than a tenth free.
+    /// Adds a check that the disk under `path` has a tenth or 4 GiB free.
     pub fn check_disk(&self, path: impl Into<PathBuf>) {
         let path = path.into();
         let disk = Blocking::new(move || machine::disk_left(&path));

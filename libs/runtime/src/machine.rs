@@ -67,7 +67,10 @@ pub(crate) fn memory_left() -> Outcome {
     Ok(())
 }
 
-/// Whether a tenth of the disk under `path` is free.
+/// As much as a service writes in days, in bytes. A tenth of a large disk that others fill is more than it ever needs.
+const ENOUGH_DISK: u64 = 4 << 30;
+
+/// Whether a tenth of the disk under `path` is free, or [`ENOUGH_DISK`].
 pub(crate) fn disk_left(path: &Path) -> Outcome {
     let path = path
         .canonicalize()
@@ -81,15 +84,20 @@ pub(crate) fn disk_left(path: &Path) -> Outcome {
         return Ok(()); // a container's overlay that the system does not list
     };
     let (free, total) = (disk.available_space(), disk.total_space());
-    if total > 0 && free < total / 10 {
+    if total > 0 && is_short(free, total) {
         return Err(format!(
-            "{}: {} of {} MiB free, less than 10 %",
+            "{}: {} of {} MiB free, less than 10 % and less than {} MiB",
             path.display(),
             free >> 20,
-            total >> 20
+            total >> 20,
+            ENOUGH_DISK >> 20
         ));
     }
     Ok(())
+}
+
+fn is_short(free: u64, total: u64) -> bool {
+    free < total / 10 && free < ENOUGH_DISK
 }
 
 #[cfg(test)]
@@ -98,6 +106,15 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
+
+    #[test]
+    fn a_large_disk_that_is_almost_full_has_enough_for_a_service() {
+        const GIB: u64 = 1 << 30;
+        assert!(!is_short(4 * GIB, 1_000 * GIB));
+        assert!(is_short(4 * GIB - 1, 1_000 * GIB));
+        assert!(!is_short(GIB, 10 * GIB), "a tenth of a small one");
+        assert!(is_short(GIB - 1, 10 * GIB));
+    }
 
     #[tokio::test]
     async fn a_check_that_hangs_holds_one_thread_however_often_it_is_asked() {

@@ -86,7 +86,7 @@ async fn an_agent_gets_no_more_at_once_than_its_card_says() {
         sending.send(message("weather", &round.to_string()));
     }
     sending.waiting(3).await;
-    assert_eq!(agent.held(), 2);
+    wait_for("two to be there", PATIENCE, async || agent.held() == 2).await;
     for answered in 1..=5 {
         agent.release(1);
         sending.next().await.unwrap();
