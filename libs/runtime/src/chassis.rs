@@ -491,7 +491,7 @@ fn tracing_to(
     let Some(config) = telemetry::traced() else {
         return Ok((Tracer::off(), None));
     };
-    let (queue, spans) = Queue::new(config.max_queued_spans, metrics);
+    let (queue, spans) = Queue::new(config.max_queued_spans, config.max_batch_spans, metrics);
     let sender = Sender::new(name, telemetry::environment(), config, spans, metrics)?;
     tasks.spawn("trace export", sender.run());
     let tracer = Tracer::new(config.sample_ratio, Arc::clone(clock), queue.clone());

@@ -511,8 +511,14 @@ impl Injector for HeadersMut<'_> {
             _ => return,
         };
         match HeaderValue::try_from(value) {
-            Ok(value) if !value.is_empty() => drop(self.0.insert(name, value)),
-            _ => drop(self.0.remove(name)),
+            Ok(mut value) if !value.is_empty() => {
+                // It differs with each call: in HPACK's table it would only displace what comes again.
+                value.set_sensitive(true);
+                self.0.insert(name, value);
+            }
+            _ => {
+                self.0.remove(name);
+            }
         }
     }
 }
@@ -596,22 +602,18 @@ pub fn ago(now: Timestamp, waited: Duration) -> Timestamp {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use tokio::sync::mpsc;
 
     use super::*;
     use crate::clock::ManualClock;
     use crate::metrics::Metrics;
 
-    fn tracer(ratio: f64) -> (Tracer, mpsc::Receiver<export::Item>) {
-        let (queue, spans) = export::Queue::new(4, &Metrics::new(&[]).unwrap());
+    fn tracer(ratio: f64) -> (Tracer, export::Ended) {
+        let (queue, spans) = export::Queue::new(4, 4, &Metrics::new(&[]).unwrap());
         (Tracer::new(ratio, Arc::new(ManualClock::default()), queue), spans)
     }
 
-    fn ended(spans: &mut mpsc::Receiver<export::Item>) -> SpanData {
-        match spans.try_recv().unwrap() {
-            export::Item::Span(data) => *data,
-            export::Item::Flush(_) => panic!("nobody flushes here"),
-        }
+    fn ended(spans: &mut export::Ended) -> SpanData {
+        spans.next().expect("a span has ended")
     }
 
     const CALLER: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -667,7 +669,7 @@ mod tests {
         let (parent, state) = texts(within.place().unwrap()).unwrap();
         assert_eq!((parent, state.as_deref()), (caller, Some("vendor=x")));
         drop((span, within));
-        assert!(spans.try_recv().is_err());
+        assert!(spans.next().is_none());
         assert!(!Tracer::off().span(Kind::Client, never).is_recorded());
         assert!(Tracer::off().span(Kind::Client, never).context().is_none());
     }
@@ -690,7 +692,7 @@ mod tests {
         assert!(!remote(&called).is_sampled());
         assert!(!current().is_valid(), "the context is left");
         drop(root);
-        assert!(spans.try_recv().is_err());
+        assert!(spans.next().is_none());
     }
 
     #[test]
@@ -715,7 +717,7 @@ mod tests {
         let data = ended(&mut spans);
         assert_eq!((data.attributes.len(), data.dropped_attributes_count), (32, 68));
         assert_eq!(data.attributes[0].value.as_str().chars().count(), MOST_CHARACTERS);
-        assert_eq!(std::iter::from_fn(|| spans.try_recv().ok()).count(), 3);
+        assert_eq!(std::iter::from_fn(|| spans.next()).count(), 3);
     }
 
     proptest! {

@@ -2,14 +2,18 @@
 //!
 //! Nobody waits for the queue. What finds it full is dropped and counted, and so is what the collector does not take: a
 //! collector that is away costs spans, never a request. At a shutdown what is queued is sent, within the drain's deadline.
+//!
+//! A span wakes nobody but when it is the first of a batch or makes it full: waking the task that sends, on a thread of its own, costs a
+//! request more than its spans do.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
 use opentelemetry_otlp::{WithExportConfig as _, WithTonicConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SpanData, SpanExporter};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 use tonic::metadata::{MetadataKey, MetadataMap, MetadataValue};
 
@@ -29,7 +33,18 @@ pub(crate) enum Item {
 #[derive(Clone)]
 pub(crate) struct Queue {
     sender: mpsc::Sender<Item>,
+    /// A batch is there, or somebody waits for what is.
+    ready: Arc<Notify>,
+    /// Spans of a batch.
+    batch: usize,
     dropped: Counter,
+}
+
+/// The end of the queue where spans come out.
+pub(crate) struct Ended {
+    items: mpsc::Receiver<Item>,
+    ready: Arc<Notify>,
+    batch: usize,
 }
 
 impl std::fmt::Debug for Queue {
@@ -39,16 +54,32 @@ impl std::fmt::Debug for Queue {
 }
 
 impl Queue {
-    pub(crate) fn new(most: usize, metrics: &Metrics) -> (Self, mpsc::Receiver<Item>) {
-        let (sender, receiver) = mpsc::channel(most);
+    /// A queue for so many spans at most, that go out in batches of that size.
+    pub(crate) fn new(most: usize, batch: usize, metrics: &Metrics) -> (Self, Ended) {
+        let (sender, items) = mpsc::channel(most);
+        let (ready, batch) = (Arc::new(Notify::new()), batch.min(most));
         let dropped = metrics.counter(SPANS, &[("outcome", "dropped".to_owned())]);
         dropped.increment(0); // shown before it is the first time
-        (Self { sender, dropped }, receiver)
+        let ended = Ended {
+            items,
+            ready: Arc::clone(&ready),
+            batch,
+        };
+        let queue = Self {
+            sender,
+            ready,
+            batch,
+            dropped,
+        };
+        (queue, ended)
     }
 
     pub(super) fn put(&self, span: SpanData) {
         if self.sender.try_send(Item::Span(Box::new(span))).is_err() {
             self.dropped.increment(1);
+        }
+        if self.sender.max_capacity() - self.sender.capacity() >= self.batch {
+            self.ready.notify_one();
         }
     }
 
@@ -57,6 +88,7 @@ impl Queue {
         let (told, done) = oneshot::channel();
         let flushed = async {
             if self.sender.send(Item::Flush(told)).await.is_ok() {
+                self.ready.notify_one();
                 let _ended = done.await;
             }
         };
@@ -66,11 +98,53 @@ impl Queue {
     }
 }
 
+impl Ended {
+    /// The next batch: what has come when it is full, somebody waits for it, or its first span is that old. `None` when there are no
+    /// spans any more and will be none.
+    async fn batch(&mut self, interval: Duration) -> Option<Batch> {
+        let mut batch = Batch::default();
+        batch.add(self.items.recv().await?);
+        if batch.waiting.is_empty() && self.items.len() + 1 < self.batch {
+            let _old_or_ready = tokio::time::timeout(interval, self.ready.notified()).await;
+        }
+        while batch.spans.len() < self.batch && batch.waiting.is_empty() {
+            match self.items.try_recv() {
+                Ok(item) => batch.add(item),
+                Err(_) => break,
+            }
+        }
+        Some(batch)
+    }
+
+    #[cfg(test)]
+    pub(super) fn next(&mut self) -> Option<SpanData> {
+        match self.items.try_recv() {
+            Ok(Item::Span(span)) => Some(*span),
+            Ok(Item::Flush(_)) | Err(_) => None,
+        }
+    }
+}
+
+/// What is sent at once, and who waits until it was.
+#[derive(Default)]
+struct Batch {
+    spans: Vec<SpanData>,
+    waiting: Vec<oneshot::Sender<()>>,
+}
+
+impl Batch {
+    fn add(&mut self, item: Item) {
+        match item {
+            Item::Span(span) => self.spans.push(*span),
+            Item::Flush(told) => self.waiting.push(told),
+        }
+    }
+}
+
 /// Sends spans to a collector.
 pub(crate) struct Sender {
     exporter: opentelemetry_otlp::SpanExporter,
-    queue: mpsc::Receiver<Item>,
-    batch: usize,
+    queue: Ended,
     interval: Duration,
     exported: Counter,
     failed: Counter,
@@ -82,7 +156,7 @@ impl Sender {
         name: &'static str,
         environment: &'static str,
         config: &Config,
-        queue: mpsc::Receiver<Item>,
+        queue: Ended,
         metrics: &Metrics,
     ) -> Result<Self, Error> {
         let wrong = |key: &str, what: String| Error::Other(format!("telemetry.otlp.{key}: {what}"));
@@ -111,7 +185,6 @@ impl Sender {
         Ok(Self {
             exporter,
             queue,
-            batch: config.max_batch_spans,
             interval: Duration::from_millis(config.batch_interval_milliseconds),
             exported,
             failed,
@@ -121,13 +194,10 @@ impl Sender {
     /// Sends until nobody makes spans any more.
     pub(crate) async fn run(mut self) {
         let mut answers = true;
-        let mut batch = Vec::new();
-        let mut waiting = Vec::new();
-        loop {
-            let is_open = self.gather(&mut batch, &mut waiting).await;
-            if !batch.is_empty() {
-                let count = batch.len() as u64;
-                let outcome = self.exporter.export(std::mem::take(&mut batch)).await;
+        while let Some(Batch { spans, waiting }) = self.queue.batch(self.interval).await {
+            if !spans.is_empty() {
+                let count = spans.len() as u64;
+                let outcome = self.exporter.export(spans).await;
                 // A collector that is away for an hour is told once.
                 match &outcome {
                     Ok(()) => self.exported.increment(count),
@@ -143,36 +213,10 @@ impl Sender {
                 }
                 answers = outcome.is_ok();
             }
-            for told in waiting.drain(..) {
+            for told in waiting {
                 let _left = told.send(());
             }
-            if !is_open {
-                return;
-            }
         }
-    }
-
-    /// Gathers a batch: until it is full, somebody waits for it, or it is old enough. Whether there may be more.
-    async fn gather(&mut self, batch: &mut Vec<SpanData>, waiting: &mut Vec<oneshot::Sender<()>>) -> bool {
-        let mut end = None;
-        while batch.len() < self.batch && waiting.is_empty() {
-            let next = match end {
-                None => self.queue.recv().await,
-                Some(end) => match tokio::time::timeout_at(end, self.queue.recv()).await {
-                    Ok(next) => next,
-                    Err(_) => break,
-                },
-            };
-            match next {
-                None => return false,
-                Some(Item::Span(span)) => {
-                    batch.push(*span);
-                    end = end.or_else(|| Some(Instant::now() + self.interval));
-                }
-                Some(Item::Flush(told)) => waiting.push(told),
-            }
-        }
-        true
     }
 }
 
@@ -191,4 +235,64 @@ fn resource(name: &'static str, environment: &'static str) -> Resource {
         .with_service_name(name)
         .with_attributes(attributes)
         .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::trace::{Kind, Tracer};
+
+    const HOUR: Duration = Duration::from_secs(3_600);
+
+    fn tracer(batch: usize) -> (Tracer, Queue, Ended) {
+        let (queue, ended) = Queue::new(8, batch, &Metrics::new(&[]).unwrap());
+        let tracer = Tracer::new(1.0, Arc::new(SystemClock::default()), queue.clone());
+        (tracer, queue, ended)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_goes_when_it_is_full_or_its_first_span_is_old() {
+        let (tracer, _queue, mut ended) = tracer(3);
+        let begun = Instant::now();
+        for _ in 0..4 {
+            drop(tracer.span(Kind::Internal, || "x"));
+        }
+        assert_eq!(ended.batch(HOUR).await.unwrap().spans.len(), 3);
+        assert_eq!(begun.elapsed(), Duration::ZERO, "nobody waits for more");
+        assert_eq!(ended.batch(HOUR).await.unwrap().spans.len(), 1);
+        assert_eq!(begun.elapsed(), HOUR);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_makes_a_batch_full_while_it_waits_sends_it() {
+        let (tracer, _queue, mut ended) = tracer(3);
+        let begun = Instant::now();
+        let (batch, ()) = tokio::join!(ended.batch(HOUR), async {
+            for _ in 0..3 {
+                drop(tracer.span(Kind::Internal, || "x"));
+                tokio::task::yield_now().await;
+            }
+        });
+        assert_eq!((batch.unwrap().spans.len(), begun.elapsed()), (3, Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_flushes_waits_for_what_was_there_and_for_nothing_else() {
+        let (tracer, queue, mut ended) = tracer(8);
+        drop(tracer.span(Kind::Internal, || "x"));
+        let begun = Instant::now();
+        let (batch, ()) = tokio::join!(
+            async {
+                let batch = ended.batch(HOUR).await.unwrap();
+                let sent = batch.spans.len();
+                batch.waiting.into_iter().for_each(|told| told.send(()).unwrap());
+                sent
+            },
+            queue.flush(begun + HOUR)
+        );
+        assert_eq!((batch, begun.elapsed()), (1, Duration::ZERO));
+        drop((tracer, queue));
+        assert!(ended.batch(HOUR).await.is_none(), "no spans will come any more");
+    }
 }

@@ -183,7 +183,11 @@ async fn echo(arguments: &EchoArguments, shutdown: &Shutdown, output: &Output) -
         let time = Duration::from_millis(arguments.service_time);
         Capacity::new(arguments.concurrency, time)
     });
-    let declared = (arguments.declared && arguments.concurrency > 0).then_some(arguments.concurrency);
+    // Who works on any number at once says so; else the router would find out how many answer soonest, and refuse the rest.
+    let declared = match arguments.concurrency {
+        0 => Some(MOST_STREAMS),
+        limited => arguments.declared.then_some(limited),
+    };
     let echo = Arc::new(Echo::new(capacity));
     let (listener, address) = listen().await?;
     let registry = super::client::channel(&arguments.registry)?;
