@@ -30,6 +30,7 @@ pub struct Card {
     pub(crate) has_extended: bool,
     pub(crate) hidden_skills: Vec<Skill>,
     pub(crate) input_modes: Vec<String>,
+    pub(crate) streams: bool,
     pub(crate) extensions: Vec<Extension>,
     pub(crate) sticky_contexts: bool,
     pub(crate) trace_in_metadata: bool,
@@ -95,6 +96,7 @@ impl Card {
             has_extended: false,
             hidden_skills: Vec::new(),
             input_modes: vec!["application/json".to_owned(), "text/plain".to_owned()],
+            streams: true,
             extensions: Vec::new(),
             sticky_contexts: false,
             trace_in_metadata: false,
@@ -128,6 +130,14 @@ impl Card {
     #[must_use]
     pub fn input_mode(mut self, media_type: impl Into<String>) -> Self {
         self.input_modes.push(media_type.into());
+        self
+    }
+
+    /// Says that the agent does not stream: who asks for a stream is refused, and gets the task by sending without one. For agents
+    /// whose answers have no steps. Without this it streams.
+    #[must_use]
+    pub const fn unstreamed(mut self) -> Self {
+        self.streams = false;
         self
     }
 
@@ -328,7 +338,7 @@ impl Card {
                 AgentInterface::new(base, a2a::TRANSPORT_PROTOCOL_HTTP_JSON),
             ],
             capabilities: AgentCapabilities {
-                streaming: Some(true),
+                streaming: Some(self.streams),
                 push_notifications: Some(served.pushes),
                 extensions: Some(std::iter::once(routing).chain(own).collect()),
                 extended_agent_card: Some(self.has_extended),

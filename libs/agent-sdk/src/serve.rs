@@ -13,7 +13,7 @@ use muster_rpc::endpoint;
 use muster_rpc::outbound::Outbound;
 use muster_runtime::health::Kind;
 use muster_runtime::metrics::Definition;
-use muster_runtime::trust::{Identity, Workload};
+use muster_runtime::trust::{Declared, Identity, Workload};
 use muster_runtime::{Chassis, Error, Listeners, Shutdown, Surface};
 use uuid::Uuid;
 
@@ -108,10 +108,11 @@ pub async fn run<A: Agent, S: Section>(
         shared_tasks: shared_tasks.as_deref(),
     };
     let signer = Signer::load(&config.agent.card_signing, "agent.card_signing").map_err(Error::Other)?;
-    let official_card = signed(&card.to_a2a(&base, served), signer.as_ref())?;
+    let declared = chassis.declared();
+    let official_card = finished(&card.to_a2a(&base, served), declared, signer.as_ref())?;
     let extended_card = card.to_extended(&base, served);
     let extended_card = extended_card
-        .map(|card| signed(&card, signer.as_ref()))
+        .map(|card| finished(&card, declared, signer.as_ref()))
         .transpose()?;
 
     let executor = Executor {
@@ -197,9 +198,10 @@ fn attend(
     });
 }
 
-/// A card as it is served, signed where there is a key.
-fn signed(card: &a2a::AgentCard, signer: Option<&Signer>) -> Result<AgentCard, Error> {
+/// A card as it is served: with what callers have to show, and signed where there is a key.
+fn finished(card: &a2a::AgentCard, declared: Declared, signer: Option<&Signer>) -> Result<AgentCard, Error> {
     let mut card = pbconv::to_proto_agent_card(card);
+    declared.say_in(&mut card);
     if let Some(signer) = signer {
         let signed = signer.sign(&mut card);
         signed.map_err(|what| Error::Other(format!("the agent's card cannot be signed: {what}")))?;

@@ -411,6 +411,20 @@ impl<A: Agent> Desk<A> {
         }
     }
 
+    /// Refuses streams where the card says that there are none.
+    fn check_streaming(&self, request: &Request) -> Result<(), Box<Status>> {
+        let wants_stream = matches!(
+            request,
+            Request::SendStreamingMessage(_) | Request::SubscribeToTask(_)
+        );
+        if wants_stream && !self.executor.card.streams {
+            return Err(Box::new(ProtocolError::UnsupportedOperation.status(
+                "this agent does not stream; send the message without streaming, and read its task with GetTask",
+            )));
+        }
+        Ok(())
+    }
+
     fn check_media_types(&self, message: &pb::Message) -> Result<(), Box<Status>> {
         let card = &self.executor.card;
         for (index, part) in message.parts.iter().enumerate() {
@@ -547,6 +561,7 @@ impl<A: Agent> Desk<A> {
     async fn dispatch(&self, head: &Head, request: Request) -> Result<Answer, Status> {
         head.check_version().map_err(|status| *status)?;
         self.check_extensions(head).map_err(|status| *status)?;
+        self.check_streaming(&request).map_err(|status| *status)?;
         let received = |method| self.meters().received(method, Sender::of(&head.headers));
         let access = Access::in_extensions(&head.extensions);
         let own = self.executor.tasks.seen_by(&access);

@@ -42,7 +42,7 @@ use crate::trust::entrance::Entrance;
 use crate::trust::gate::Gate;
 use crate::trust::metrics::Meters;
 use crate::trust::refusals::Refusals;
-use crate::trust::{self, Trust, Workload, policy};
+use crate::trust::{self, Declared, Trust, Workload, policy};
 use crate::{Error, Listeners, Shutdown, Surface, server, telemetry};
 
 /// How often readiness is told to `grpc.health.v1` when nothing is known to have changed.
@@ -166,6 +166,12 @@ impl Chassis {
         (self.trust, self.gate) = secured(config, &self.server, self.name, &self.clock)?;
         self.trust.attend(self);
         Ok(())
+    }
+
+    /// What callers of the data port have to show, for agent cards.
+    #[must_use]
+    pub fn declared(&self) -> Declared {
+        self.gate.declared()
     }
 
     /// Counts who is refused, for operators: by the gate, and by what the service itself refuses.

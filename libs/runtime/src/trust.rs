@@ -20,6 +20,7 @@ pub mod audit;
 pub mod authority;
 pub mod caller;
 mod certificates;
+mod declared;
 pub(crate) mod entrance;
 pub(crate) mod gate;
 pub mod grants;
@@ -50,6 +51,7 @@ use crate::{Chassis, Error, health, reload, server};
 
 pub use access::Access;
 pub use caller::{Caller, Kind, Role, Roles};
+pub use declared::Declared;
 pub use grants::Grants;
 pub use identity::Identity;
 pub use peer::Peer;
@@ -280,6 +282,14 @@ impl Config {
         }
     }
 
+    /// Whether a service of this role has nobody connect who does not say who it is, where peers say that at all.
+    fn demands_certificates(&self, role: Workload) -> bool {
+        match self.client_certificates {
+            Some(demand) => demand == Demand::Required,
+            None => !role.has_end_callers(),
+        }
+    }
+
     fn roster(&self, role: Workload, mistakes: &mut Mistakes) -> Roster {
         Roster::new(
             role,
@@ -352,10 +362,7 @@ impl Trust {
         if !mistakes.is_empty() {
             return Err(Error::Config(mistakes));
         }
-        let demanded = match config.client_certificates {
-            Some(demand) => demand == Demand::Required,
-            None => !role.has_end_callers(),
-        };
+        let demanded = config.demands_certificates(role);
         let state = if mode == Mode::Mesh {
             State::Mesh {
                 roster,

@@ -15,6 +15,9 @@
 //! Why `hosts`: a card is what an agent says of itself, and whoever may register can say it is any agent. So neither where a
 //! call goes nor where tokens are issued may decide on its own who is given a secret; the operator does.
 //!
+//! An agent that asks for a certificate is shown the one that all our services are shown where it has proven to be a workload of
+//! ours, and, in mesh mode, by the sidecar on the way to any address that is no https: there is nothing to be given for these.
+//!
 //! A caller's own `authorization` is never passed on: it is for the router. What is in the files is in no log and in no error.
 //!
 //! Rejected: credentials in the configuration, where they would be printed with it; in the registry, which everybody reads.
@@ -31,6 +34,7 @@ use http::{HeaderValue, header};
 use muster_api::a2a::AgentCard;
 use muster_rpc::outbound::Outbound;
 use muster_runtime::clock::SharedClock;
+use muster_runtime::trust::Mode;
 use serde::{Deserialize, Serialize};
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Request};
@@ -70,14 +74,17 @@ pub struct Given {
 pub struct Credentials {
     folder: Option<Arc<Folder>>,
     tokens: Tokens,
+    /// Whether a sidecar shows certificates for the router.
+    has_sidecar: bool,
     clock: SharedClock,
 }
 
 impl Credentials {
-    /// Credentials as configured; tokens are obtained by this way.
+    /// Credentials as configured, for a router whose peers are trusted like this; tokens are obtained by this way.
     #[must_use]
-    pub fn new(config: &Config, outbound: Outbound, clock: SharedClock) -> Self {
+    pub fn new(config: &Config, mode: Mode, outbound: Outbound, clock: SharedClock) -> Self {
         Self {
+            has_sidecar: mode == Mode::Mesh,
             folder: config.directory.clone().map(Folder::new).map(Arc::new),
             tokens: Tokens::new(outbound, Arc::clone(&clock)),
             clock,
@@ -127,8 +134,8 @@ impl Credentials {
         let mut found: Vec<(Placed<'_>, Arc<Secret>)> = Vec::new();
         for placed in demand?.schemes {
             let scheme = placed.scheme;
-            if placed.way == Way::Certificate && instance.identity.is_some() {
-                // It knows the router by the certificate that all our services are shown.
+            let is_shown = instance.identity.is_some() || self.has_sidecar && !instance.endpoint.is_tls();
+            if placed.way == Way::Certificate && is_shown {
                 continue;
             }
             let Some(folder) = &self.folder else {

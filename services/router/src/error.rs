@@ -65,6 +65,14 @@ pub enum Error {
         /// When one may take work again.
         retry_after: Duration,
     },
+    /// A stream is asked for of agents that do not stream.
+    #[error(
+        "'{target}' does not stream, as its card says; send the message without streaming, and read its task with GetTask"
+    )]
+    Unstreamed {
+        /// Whom the request was for.
+        target: String,
+    },
     /// Nothing was heard of the registry since the start.
     #[error("the router has not heard of any agent yet, because the registry has not answered")]
     NoView,

@@ -39,6 +39,7 @@ use crate::fleet::instance::Availability;
 use crate::fleet::{Instance, Key, View};
 use crate::forward::{Chosen, Scope};
 use crate::link::{Flight, Link};
+use crate::operation::Method;
 use crate::priority::Priority;
 use lines::{Bounds, Lines, Name, Pace, Position, Refused};
 
@@ -77,6 +78,8 @@ pub struct Flow {
 
 /// What a call wants of the instance that takes it.
 pub struct Wish {
+    /// The operation.
+    pub method: &'static Method,
     /// Who may take it.
     pub scope: Scope,
     /// Who calls.

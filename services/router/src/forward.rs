@@ -44,7 +44,7 @@ use sha2::{Digest as _, Sha256};
 use crate::admission::{self, Admission, Permit};
 use crate::balance::Preferences;
 use crate::call::{Call, Who};
-use crate::cards::{self, Front};
+use crate::cards::Front;
 use crate::credentials::Credentials;
 use crate::deduplication::{self, Role, Window};
 use crate::durable::Durable;
@@ -345,8 +345,9 @@ impl Forwarder {
         way: &Way,
     ) -> Result<Reply<Bytes>, Error> {
         let times = Times::of_message(call, deadline);
+        let method = SendMessage::METHOD;
         let first = self
-            .admit(call, scope, request.context(), way.before(), times)
+            .admit(method, call, scope, request.context(), way.before(), times)
             .await?;
         self.send_to(call, scope, request, times, first, way).await
     }
@@ -402,8 +403,10 @@ impl Forwarder {
         request: &Sent,
     ) -> Result<Reply<EncodedEvents>, Error> {
         let times = Times::of_stream(call);
-        let first = self.admit(call, scope, request.context(), None, times).await?;
         let method = SendStreamingMessage::METHOD;
+        let first = self
+            .admit(method, call, scope, request.context(), None, times)
+            .await?;
         self.stream(
             method,
             Start::Message(first),
@@ -485,8 +488,7 @@ impl Forwarder {
         let Reply { message, .. } = &reply;
         let card = decode(message, &reply.instance)?;
         let front = &self.parts.front;
-        let card = cards::through_router(card, &target, &front.public);
-        let card = front.signed(card);
+        let card = front.signed(front.through_router(card, &target));
         let card = card.map_err(|detail| Error::InvalidAnswer { agent, detail })?;
         Ok(reply.map(|_| encode(&card)))
     }

@@ -378,6 +378,7 @@ impl From<Error> for Status {
             } => of(Reason::NoInstanceAvailable)
                 .with_retry_after(retry_after)
                 .with_metadata("cause", cause),
+            Error::Unstreamed { .. } => return ProtocolError::UnsupportedOperation.status(message),
             Error::NoView => of(Reason::DependencyUnavailable)
                 .with_retry_after(REGISTRY_RETRY)
                 .with_metadata("service", "registry"),

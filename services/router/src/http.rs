@@ -23,7 +23,7 @@ use tonic::Status;
 
 use crate::call::{Call, Who};
 use crate::calls;
-use crate::cards::{self, Front};
+use crate::cards::Front;
 use crate::error::Error;
 use crate::forward::{Events, Forwarder, Reply};
 use crate::grpc::routing_of;
@@ -62,7 +62,7 @@ pub fn card_routes(cards: Cards) -> Router {
 }
 
 async fn card_of_router(State(cards): State<Cards>, headers: HeaderMap) -> Response {
-    let card = cards::of_router(&cards.forwarder.parts().view.read(), &cards.front().public);
+    let card = cards.front().of_router(&cards.forwarder.parts().view.read());
     respond(&cards, &headers, Ok(card))
 }
 
@@ -72,11 +72,8 @@ async fn card_of_target(
     headers: HeaderMap,
 ) -> Response {
     let card = Target::parse(&target, "path").and_then(|target| {
-        cards::of_target(
-            &cards.forwarder.parts().view.read(),
-            &target,
-            &cards.front().public,
-        )
+        let view = cards.forwarder.parts().view.read();
+        cards.front().of_target(&view, &target)
     });
     respond(&cards, &headers, card)
 }

@@ -127,6 +127,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
     let registry = parsed("router.registry_url", &config.router.registry_url)?;
     let front = Front {
         public: public_address(&config, &chassis.trust, listeners.data_address())?,
+        declared: chassis.declared(),
         signer: Signer::load(&config.router.card_signing, "router.card_signing")
             .map_err(Error::Other)?
             .map(Arc::new),
@@ -279,7 +280,8 @@ fn forwarder(
         chassis.refusals(),
     );
     let quotas = Quotas::new(router.quotas.clone(), limiter("agents"));
-    let credentials = Credentials::new(&router.credentials, outbound.clone(), Arc::clone(&clock));
+    let mode = chassis.trust.mode();
+    let credentials = Credentials::new(&router.credentials, mode, outbound.clone(), Arc::clone(&clock));
     Forwarder::new(Parts {
         front,
         limits: router.limits(config.server.max_message_bytes),

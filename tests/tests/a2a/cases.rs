@@ -52,6 +52,7 @@ cases! {
     cards::card_is_discoverable: "the card is at /.well-known/agent-card.json and has its required fields",
     cards::card_declares_the_binding: "all bindings are declared in the card, with their version",
     cards::card_is_cached: "the card has Cache-Control with max-age and an ETag that answers If-None-Match with 304",
+    cards::credentials_are_declared: "the card declares what callers have to show, and nothing where they have to show nothing",
     cards::extended_card_is_served: "GetExtendedAgentCard gives the card where the capability is declared",
     cards::extended_card_unsupported: "without the capability, GetExtendedAgentCard is UnsupportedOperation",
     cards::extended_card_not_configured: "declared but not configured, it is ExtendedAgentCardNotConfigured",
@@ -109,6 +110,7 @@ cases! {
     streaming::a_closed_stream_leaves_the_others: "closing a stream leaves the others and the task alone",
     streaming::a_terminal_task_takes_no_streamed_message: "a streamed message to a terminal task is UnsupportedOperation",
     streaming::streamed_messages_are_checked: "a streamed message is checked like any other",
+    streaming::without_streaming_it_is_refused: "without the capability, SendStreamingMessage and SubscribeToTask are UnsupportedOperation",
     streaming::subscribe_by_get_and_post: "over HTTP+JSON, :subscribe is served by GET and by POST",
 
     pushing::without_push_it_is_refused: "without the capability, push operations are PushNotificationNotSupported",

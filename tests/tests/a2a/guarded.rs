@@ -1,7 +1,6 @@
 //! An agent that wants to know who calls, alone or behind a router that does. Who calls the router shows a token; the agent takes
 //! a service's word, as that of the router.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use muster_jose::token::{Secret, Signer};
@@ -25,6 +24,9 @@ pub struct Guarded {
     signer: Signer,
     /// A client that shows nothing.
     driver: Driver,
+    /// Where its card is, and what it says.
+    url: String,
+    card: Value,
     _running: Running,
 }
 
@@ -48,11 +50,15 @@ impl Guarded {
                 (router, format!("/{id}"))
             }
         };
-        let driver = driver(binding, address, &base).await;
+        let path = format!("{base}{CARD}");
+        served(address, &path).await;
+        let card = get(address, &path, &[]).await.json();
         Self {
             subject,
             signer: Signer::Secret(Secret::new(SECRET).expect("a secret")),
-            driver,
+            driver: Driver::of_card(binding, &card, address, &base),
+            url: format!("http://{address}{base}"),
+            card,
             _running: running,
         }
     }
@@ -60,6 +66,22 @@ impl Guarded {
     /// A client that shows this as its `authorization`, or nothing.
     pub fn showing(&self, authorization: Option<&str>) -> Driver {
         self.driver.header(AUTHORIZATION, authorization)
+    }
+
+    /// What its card is below.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Its card, as everybody sees it.
+    pub const fn card(&self) -> &Value {
+        &self.card
+    }
+
+    /// A token of somebody.
+    pub fn token(&self, subject: &str, role: Role) -> String {
+        let token = self.signer.sign(&claims(subject, role, GOOD_FOR));
+        token.expect("a token")
     }
 
     /// A client that calls for somebody.
@@ -108,11 +130,4 @@ fn guard(trust: &mut trust::Config) {
 fn claims(subject: &str, role: Role, seconds: i64) -> Value {
     let expires = SystemClock::default().now().as_second() + seconds;
     json!({ "sub": subject, "iss": "muster", "aud": "muster", "exp": expires, "roles": [role.name()] })
-}
-
-async fn driver(binding: Binding, address: SocketAddr, base: &str) -> Driver {
-    let path = format!("{base}{CARD}");
-    served(address, &path).await;
-    let card = get(address, &path, &[]).await.json();
-    Driver::of_card(binding, &card, address, base)
 }

@@ -17,6 +17,10 @@ const MUSTS: &[(&str, &[&str])] = &[
         &["card_declares_the_binding"],
     ),
     (
+        "what callers have to show is declared in the card",
+        &["credentials_are_declared", "credentials_are_demanded"],
+    ),
+    (
         "an extended card is served where it is declared, to callers who are known",
         &["extended_card_is_served", "credentials_are_demanded"],
     ),
@@ -86,7 +90,11 @@ const MUSTS: &[(&str, &[&str])] = &[
     ("PushNotificationNotSupported", &["without_push_it_is_refused"]),
     (
         "UnsupportedOperation",
-        &["a_terminal_task_has_no_subscription", "extended_card_unsupported"],
+        &[
+            "a_terminal_task_has_no_subscription",
+            "extended_card_unsupported",
+            "without_streaming_it_is_refused",
+        ],
     ),
     ("ContentTypeNotSupported", &["content_types_are_checked"]),
     ("InvalidAgentResponse", &["nonsense_of_an_agent_is_told"]),
@@ -241,6 +249,10 @@ const MUSTS: &[(&str, &[&str])] = &[
     (
         "closing a stream leaves the others and the task alone",
         &["a_closed_stream_leaves_the_others"],
+    ),
+    (
+        "an agent whose card does not say that it streams refuses streams and subscriptions with UnsupportedOperation",
+        &["without_streaming_it_is_refused"],
     ),
     // Push notifications.
     (

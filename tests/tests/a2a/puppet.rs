@@ -26,9 +26,9 @@ use crate::driver::PATIENCE;
 /// What kinds of agents there are; the protocol asks different things of each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Persona {
-    /// Has every optional capability: push notifications, an extended card.
+    /// Has every optional capability: streams, push notifications, an extended card.
     Whole,
-    /// Has neither.
+    /// Has none of them.
     Plain,
     /// Requires the extension [`REQUIRED_EXTENSION`]; declares an extended card and has none.
     Strict,
@@ -58,7 +58,7 @@ impl Persona {
             .skill(Skill::new("act", "Act", "Acts").tags(["test"]));
         match self {
             Self::Whole => card.extended_skill(Skill::new("hide", "Hide", "Is for friends")),
-            Self::Plain => card,
+            Self::Plain => card.unstreamed(),
             Self::Strict => {
                 let extension = Extension::new(REQUIRED_EXTENSION, "Has to be used");
                 card.extended().extension(extension.required())

@@ -233,6 +233,19 @@ async fn two_sidecars_carry_calls_and_streams_and_nobody_else_gets_through() {
     let events = mesh.send(&["--stream"]).await.success().json_lines();
     assert!(events.len() > 1, "{events:?}");
 
+    // The cards say what callers have to show: of the agent, what the router's sidecar shows for it.
+    let asked = |card: &str| -> Vec<Vec<String>> {
+        let card = muster_a2a::card::parse(card.as_bytes()).unwrap();
+        let alternatives = card.security_requirements.into_iter();
+        alternatives
+            .map(|one| one.schemes.into_keys().collect())
+            .collect()
+    };
+    let (_, own) = mesh.ask_as("router", None).await.unwrap();
+    assert_eq!(asked(&own), [["mtls"]]);
+    let way = http::get(mesh.router.data_address(), &format!("/weather{CARD}")).await;
+    assert_eq!(asked(&way.unwrap().text()), [["bearer"], ["mtls"]]);
+
     // Past the sidecars: the header is a claim of anybody's, and no certificate stands behind it.
     let headers = [("x-forwarded-client-cert", FORGED)];
     let past = http::send(mesh.agent, http::Method::GET, CARD, &headers, Vec::new().into())

@@ -1,6 +1,7 @@
 //! What a client sees over HTTP: JSON-RPC with SSE, HTTP+JSON, the card.
 
 use http::{HeaderMap, StatusCode};
+use muster_a2a::card::trust::Keys;
 use muster_testkit::http::{Method, Response, get, send};
 use serde_json::{Value, json};
 
@@ -157,4 +158,47 @@ async fn the_card_names_the_real_address_and_the_idempotent_skills() {
     assert_eq!(extension["uri"], muster_api::extension::ROUTING);
     assert_eq!(extension["params"]["idempotentSkills"], json!(["act"]));
     stage.close().await;
+}
+
+#[tokio::test]
+async fn the_card_asks_for_a_token_where_one_has_to_be_shown() {
+    let card = async |stage: &Stage| {
+        let served = get(stage.address, "/.well-known/agent-card.json").await.unwrap();
+        served.text()
+    };
+    let open = Stage::open(|_| {}).await;
+    let said: Value = serde_json::from_str(&card(&open).await).unwrap();
+    assert_eq!(
+        (&said["securitySchemes"], &said["securityRequirements"]),
+        (&Value::Null, &Value::Null)
+    );
+    open.close().await;
+
+    let directory = tempfile::tempdir().unwrap();
+    let key = directory.path().join("key.pem");
+    muster_testkit::write_signing_key(&key);
+    let guarded = Stage::open(|config| {
+        config.trust.tokens.required = true;
+        config.trust.tokens.jwt_secret_key =
+            Some("known to the agent and to those who call it".to_owned().into());
+        config.agent.card_signing.key_file = Some(key);
+    })
+    .await;
+    let served = card(&guarded).await;
+    let said: Value = serde_json::from_str(&served).unwrap();
+    let scheme = &said["securitySchemes"]["bearer"]["httpAuthSecurityScheme"];
+    assert_eq!(
+        (&scheme["scheme"], &scheme["bearerFormat"]),
+        (&json!("bearer"), &json!("JWT"))
+    );
+    let requirements = said["securityRequirements"].as_array().unwrap();
+    assert!(requirements[0]["schemes"]["bearer"].is_object() && requirements.len() == 1);
+    let keys = get(guarded.address, "/.well-known/jwks.json").await.unwrap();
+    let keys = Keys::parse(&keys.text()).unwrap();
+    let signed = muster_a2a::card::parse(served.as_bytes()).unwrap();
+    assert_eq!(keys.verify(&signed), Ok(0));
+    // It is as the card says.
+    let answer = post(&guarded, "/message:send", message("hello")).await;
+    assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{}", answer.text());
+    guarded.close().await;
 }

@@ -29,6 +29,7 @@ use tonic::Status;
 use super::access::{Access, Context};
 use super::audit::{Event, Log, TurnedAway};
 use super::caller::{Caller, Kind, ON_BEHALF_OF, Role};
+use super::declared::Declared;
 use super::grants::Grants;
 use super::peer::Peer;
 use super::policy::{self, Need, Rule};
@@ -76,6 +77,8 @@ struct Origin<'r> {
 pub(crate) struct Gate {
     /// Whether nobody needs to say who he is.
     is_open: bool,
+    /// What callers have to show, if anything.
+    declared: Declared,
     /// Whether callers are to come through the router.
     is_behind_router: AtomicBool,
     verifier: Option<Verifier>,
@@ -112,6 +115,7 @@ impl Gate {
             .map(|log| Arc::new(TurnedAway::new(Arc::clone(log), Arc::clone(&clock))));
         Ok(Self {
             is_open: config.mode(server) == Mode::Loopback && !config.tokens.required,
+            declared: Declared::of(config, server, Workload::of_service(name)),
             is_behind_router: AtomicBool::new(false),
             trust: trust.clone(),
             verifier: Verifier::new(&config.tokens, Arc::clone(&clock)).map_err(other)?,
@@ -127,6 +131,11 @@ impl Gate {
     /// Whether callers are to come through the router, which tells them apart.
     pub(crate) fn set_behind_router(&self, is_behind_router: bool) {
         self.is_behind_router.store(is_behind_router, Ordering::Relaxed);
+    }
+
+    /// What callers have to show, for cards.
+    pub(crate) const fn declared(&self) -> Declared {
+        self.declared
     }
 
     pub(crate) fn audit(&self) -> Option<&Arc<Log>> {

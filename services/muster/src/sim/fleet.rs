@@ -305,6 +305,7 @@ impl Simulated {
             before: None,
             preferences: PREFERENCES,
             random: &random,
+            is_streamed: false,
             spent: None,
             now,
         };

@@ -4,8 +4,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use muster_a2a::client::Place;
-use muster_rpc::outbound;
+use muster_api::a2a::{MutualTlsSecurityScheme, security_scheme::Scheme};
+use muster_rpc::{endpoint, outbound};
 use muster_runtime::clock::ManualClock;
+use muster_runtime::trust::SpiffeId;
 
 use super::demand::tests::{api_key, card, http, oauth2};
 use super::*;
@@ -23,7 +25,12 @@ impl Stage {
         let config = Config {
             directory: Some(directory.path().to_owned()),
         };
-        let credentials = Credentials::new(&config, outbound(), Arc::clone(&clock) as SharedClock);
+        let credentials = Credentials::new(
+            &config,
+            Mode::Loopback,
+            outbound(),
+            Arc::clone(&clock) as SharedClock,
+        );
         Self {
             directory,
             clock,
@@ -154,6 +161,7 @@ async fn what_is_missing_is_named_and_nothing_secret_is_said() {
     // No folder at all.
     let credentials = Credentials::new(
         &Config::default(),
+        Mode::Loopback,
         outbound(),
         Arc::clone(&stage.clock) as SharedClock,
     );
@@ -175,4 +183,25 @@ async fn a_clients_secret_goes_only_to_hosts_that_are_named() {
     stage.give(&[("o", "a-token")]);
     let request = stage.attach(&instance).await.unwrap();
     assert_eq!(header(&request, "authorization"), Some("Bearer a-token"));
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_shown_anyway_need_not_be_given() {
+    let stage = Stage::new();
+    let mtls = Scheme::MtlsSecurityScheme(MutualTlsSecurityScheme::default());
+    let mut instance = instance(card(vec![("m", mtls)], &[&["m"]]));
+    let told = stage.attach(&instance).await.unwrap_err();
+    assert!(told.contains("no https"), "{told}");
+    let clock = Arc::clone(&stage.clock) as SharedClock;
+    let in_mesh = Credentials::new(&Config::default(), Mode::Mesh, outbound(), clock);
+    attach(&in_mesh, &instance).await.expect("the sidecar shows it");
+    // No sidecar sees into this.
+    instance.endpoint = endpoint::parse("https://payer.example:443").unwrap();
+    let told = attach(&in_mesh, &instance).await.unwrap_err();
+    assert!(told.contains("router.credentials.directory"), "{told}");
+    instance.identity = Some(SpiffeId::of_service("d", "n", "payer").unwrap());
+    stage
+        .attach(&instance)
+        .await
+        .expect("a workload of ours is shown ours");
 }

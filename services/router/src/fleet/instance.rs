@@ -97,6 +97,8 @@ pub struct Instance {
     pub has_sticky_contexts: bool,
     /// Whether its agent wants the trace in the metadata of each message.
     pub has_trace_in_metadata: bool,
+    /// Whether it answers in streams.
+    pub streams: bool,
     /// The store of its tasks, where it says that it shares one with other instances of its agent.
     pub shared_tasks: Option<Arc<str>>,
     /// Whether its lists have the tasks of whoever asks alone.
@@ -113,6 +115,7 @@ pub struct Card {
     quota: Quota,
     has_sticky_contexts: bool,
     has_trace_in_metadata: bool,
+    streams: bool,
     shared_tasks: Option<Arc<str>>,
     tells_callers_apart: bool,
 }
@@ -214,6 +217,7 @@ impl Instance {
             quota: card.quota,
             has_sticky_contexts: card.has_sticky_contexts,
             has_trace_in_metadata: card.has_trace_in_metadata,
+            streams: card.streams,
             shared_tasks: card.shared_tasks.clone(),
             tells_callers_apart: card.tells_callers_apart,
             skills: Arc::clone(&card.skills),
@@ -234,6 +238,7 @@ impl From<AgentCard> for Card {
             },
             has_sticky_contexts: parameters.is_true(STICKY_CONTEXTS),
             has_trace_in_metadata: parameters.is_true(TRACE_IN_METADATA),
+            streams: streams(&card),
             shared_tasks: parameters.shared_tasks(),
             tells_callers_apart: parameters.is_true(TELLS_CALLERS_APART),
             idempotent_skills: Arc::new(parameters.idempotent_skills()),
@@ -313,6 +318,12 @@ fn own_tenant(card: &AgentCard, endpoint: &Endpoint, place: Option<&Place>) -> S
         .map(|interface| interface.tenant.clone())
         .or(first)
         .unwrap_or_default()
+}
+
+/// Whether a card says that its agent streams; one that says nothing says that it does not.
+fn streams(card: &AgentCard) -> bool {
+    let capabilities = card.capabilities.as_ref();
+    capabilities.and_then(|capabilities| capabilities.streaming) == Some(true)
 }
 
 /// What a card says in the parameters of the routing extension.
@@ -415,6 +426,10 @@ impl Instance {
             card: Some(AgentCard {
                 name: agent.to_owned(),
                 skills,
+                capabilities: Some(muster_api::a2a::AgentCapabilities {
+                    streaming: Some(true),
+                    ..Default::default()
+                }),
                 ..AgentCard::default()
             }),
             ..registry::Instance::default()
@@ -521,6 +536,18 @@ mod tests {
             };
             assert_eq!(Parameters(Some(&params)).shared_tasks().as_deref(), said);
         }
+    }
+
+    #[test]
+    fn who_says_nothing_of_streams_has_none() {
+        for (said, streams) in [(None, false), (Some(false), false), (Some(true), true)] {
+            let mut card = card();
+            card.capabilities.as_mut().unwrap().streaming = said;
+            let instance = registered(Some(card), "http://127.0.0.1:1").unwrap();
+            assert_eq!(instance.streams, streams, "{said:?}");
+        }
+        let silent = registered(Some(AgentCard::default()), "http://127.0.0.1:1").unwrap();
+        assert!(!silent.streams);
     }
 
     #[test]

@@ -19,6 +19,7 @@ use crate::fleet::{Instance, Key, View};
 use crate::flow::lines::{Pace, Refused};
 use crate::flow::{self, Flow, NoPlace, Waiting, Wish};
 use crate::link::{Flight, Link, Links};
+use crate::operation::Method;
 use crate::quota::Spent;
 use crate::regions::Regions;
 use crate::store::Owner;
@@ -39,9 +40,11 @@ pub struct Chosen {
 }
 
 impl Forwarder {
-    /// What chooses for a caller with this preference. `spent` says of which agents the caller may have no more messages now.
+    /// What chooses for a call of this operation, and a caller with this preference. `spent` says of which agents the caller may
+    /// have no more messages now.
     pub(super) fn chooser<'a>(
         &'a self,
+        method: &Method,
         region: Option<&'a str>,
         context: &'a str,
         before: Option<&'a Key>,
@@ -57,6 +60,7 @@ impl Forwarder {
             before,
             preferences: limits.preferences,
             random: &self.parts.random,
+            is_streamed: method.is_streamed,
             spent,
             now: self.now(),
         }
@@ -66,6 +70,7 @@ impl Forwarder {
     /// time to live allow.
     pub(super) async fn admit(
         &self,
+        method: &'static Method,
         call: &Call,
         scope: &Scope,
         context: &str,
@@ -76,6 +81,7 @@ impl Forwarder {
         let looked = || {
             let spent = |instance: &Instance| self.parts.quotas.spent(instance, &call.caller);
             let chooser = self.chooser(
+                method,
                 call.routing.region.as_deref(),
                 context,
                 before.map(|key| &**key),
@@ -91,6 +97,7 @@ impl Forwarder {
             }
             let waiting = Waiting {
                 wish: Wish {
+                    method,
                     scope: scope.clone(),
                     caller: call.caller.as_str().into(),
                     region: call.routing.region.clone(),
@@ -144,7 +151,8 @@ impl Forwarder {
     pub(crate) fn look(&self, wish: &Wish) -> Result<Option<Chosen>, Error> {
         let spent = |instance: &Instance| self.parts.quotas.spent(instance, &wish.caller);
         let before = wish.before.as_deref();
-        let chooser = self.chooser(wish.region.as_deref(), &wish.context, before, Some(&spent));
+        let region = wish.region.as_deref();
+        let chooser = self.chooser(wish.method, region, &wish.context, before, Some(&spent));
         let able = chooser.able(&wish.scope, &BTreeSet::new())?;
         Ok(chooser.with_room(&self.parts.flow, &able))
     }
@@ -171,6 +179,8 @@ pub struct Chooser<'a> {
     pub preferences: Preferences,
     /// A random number below its argument.
     pub random: &'a dyn Fn(usize) -> usize,
+    /// Whether a stream is to come back, so that only those can take the call who say that they stream.
+    pub is_streamed: bool,
     /// Which agents have given the caller all that they give for now; `None`: the call is no message, and costs nothing.
     pub spent: Option<&'a IsSpent<'a>>,
     /// The time.
@@ -248,7 +258,13 @@ impl Chooser<'_> {
     /// # Errors
     /// As [`Self::choose`]; or nobody is left but agents that have given the caller all that they give for now.
     pub fn able(&self, scope: &Scope, tried: &BTreeSet<Key>) -> Result<Able, Error> {
-        let instances = self.candidates(scope)?;
+        let mut instances = self.candidates(scope)?;
+        if self.is_streamed && !instances.is_empty() {
+            instances.retain(|instance| instance.streams);
+            if instances.is_empty() {
+                return Err(Error::Unstreamed { target: scope.name() });
+            }
+        }
         let mut passed = Passed {
             registered: instances.len(),
             tried: tried.len(),

@@ -272,11 +272,12 @@ impl Forwarder {
         match delivery.method.about {
             About::Message => {
                 let spent = |instance: &Instance| self.parts.quotas.spent(instance, &call.caller);
-                let chooser = self.chooser(region, "", None, Some(&spent));
+                let chooser = self.chooser(delivery.method, region, "", None, Some(&spent));
                 chooser.move_on(&self.parts.flow, delivery.scope, tried)
             }
             About::Task { .. } | About::Target => {
-                self.chooser(region, "", None, None).choose(delivery.scope, tried)
+                let chooser = self.chooser(delivery.method, region, "", None, None);
+                chooser.choose(delivery.scope, tried)
             }
         }
     }
@@ -470,7 +471,8 @@ impl Forwarder {
         let is_message = delivery.method.about == About::Message;
         let spent = |instance: &Instance| self.parts.quotas.spent(instance, &call.caller);
         let spent: Option<&IsSpent<'_>> = if is_message { Some(&spent) } else { None };
-        let chooser = self.chooser(call.routing.region.as_deref(), "", None, spent);
+        let region = call.routing.region.as_deref();
+        let chooser = self.chooser(delivery.method, region, "", None, spent);
         let second = match delivery.method.about {
             About::Message => {
                 let able = chooser.able(delivery.scope, tried).ok()?;

@@ -23,6 +23,7 @@ use crate::deduplication;
 use crate::durable::Durable;
 use crate::error::Error;
 use crate::fleet::Key;
+use crate::operation::{Operation as _, SendMessage};
 use crate::peek::Sent;
 use muster_rpc::deadline::Deadline;
 
@@ -68,7 +69,8 @@ impl Forwarder {
     ) -> Outcome {
         let way = Way::of(&lead);
         let times = Times::of_message(&call, deadline);
-        let admitted = self.admit(&call, &scope, request.context(), way.before(), times);
+        let method = SendMessage::METHOD;
+        let admitted = self.admit(method, &call, &scope, request.context(), way.before(), times);
         let first = match admitted.await {
             Ok(first) => first,
             Err(error) => {

@@ -60,6 +60,7 @@ pub fn next(error: &Error) -> Next {
         | Error::StreamStalled { .. } => failed,
         Error::InvalidField { .. }
         | Error::TargetMissing
+        | Error::Unstreamed { .. }
         | Error::TooLarge { .. }
         | Error::UnknownTask { .. }
         | Error::MessageIdReused { .. }

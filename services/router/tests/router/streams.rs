@@ -1,11 +1,13 @@
 //! Streams pass event by event, and end on both sides together.
 
+use muster_a2a::ProtocolError;
 use muster_api::a2a::stream_response::Payload;
 use muster_api::a2a::{
     Artifact, Part, StreamResponse, SubscribeToTaskRequest, TaskArtifactUpdateEvent, part,
 };
 use muster_api::error::Reason;
-use muster_testkit::{Answer, http, wait_for};
+use muster_api::registry::Instance;
+use muster_testkit::{Answer, FakeAgent, http, wait_for};
 use tonic::{Code, Status, Streaming};
 
 use crate::harness::{PATIENCE, Stack, error_in, message};
@@ -43,6 +45,63 @@ async fn each_event_arrives_before_the_next_is_sent() {
     })
     .await;
     assert_eq!(stack.statistics(&agent.endpoint()).await.succeeded_total, 1);
+}
+
+/// The agent's instance, whose card says this of streams.
+fn saying(agent: &FakeAgent, streaming: Option<bool>) -> Instance {
+    let mut instance = agent.instance(&["forecasting"]);
+    let card = instance.card.as_mut().unwrap();
+    card.capabilities.as_mut().unwrap().streaming = streaming;
+    instance
+}
+
+#[tokio::test]
+async fn who_does_not_stream_is_asked_for_no_stream() {
+    let stack = Stack::start().await;
+    let mut mutes = Vec::new();
+    for (id, streaming) in [("silent", None), ("mute", Some(false))] {
+        let agent = FakeAgent::start(id).await;
+        stack.register(saying(&agent, streaming)).await;
+        mutes.push(agent);
+    }
+    let unsupported = |status: &Status| {
+        let error = ProtocolError::of(status);
+        assert_eq!(error, Some(ProtocolError::UnsupportedOperation), "{status:?}");
+    };
+    let mut client = stack.client();
+    for target in ["silent", "mute", "skill:forecasting"] {
+        let refused = client.send_streaming_message(message(target, "Seattle")).await;
+        unsupported(&refused.expect_err("refused"));
+    }
+    // Also for a task that the agent has.
+    let task = stack.send(message("mute", "Seattle")).await.unwrap().task();
+    let subscription = SubscribeToTaskRequest {
+        id: task.id,
+        ..SubscribeToTaskRequest::default()
+    };
+    let refused = client.subscribe_to_task(subscription).await;
+    unsupported(&refused.expect_err("refused"));
+    let streamed = |agent: &FakeAgent| agent.calls().iter().any(|call| call.streaming);
+    assert!(!mutes.iter().any(streamed), "no agent was asked");
+
+    // Of several agents of a skill, the one that streams gets all streams.
+    let fluent = FakeAgent::start("fluent").await;
+    stack.register(saying(&fluent, Some(true))).await;
+    for number in 0..8 {
+        let text = number.to_string();
+        let events = client
+            .send_streaming_message(message("skill:forecasting", &text))
+            .await;
+        events
+            .expect("it streams")
+            .into_inner()
+            .message()
+            .await
+            .unwrap()
+            .unwrap();
+    }
+    assert!(!mutes.iter().any(streamed));
+    assert_eq!(fluent.calls().len(), 8);
 }
 
 #[tokio::test]

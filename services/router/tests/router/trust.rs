@@ -454,3 +454,39 @@ async fn lists_are_filled_with_the_callers_own_and_tell_nothing_of_others() {
     let page = list(&bob, "").await.unwrap();
     assert_eq!((page.tasks.len(), page.total_size), (0, 0));
 }
+
+#[tokio::test]
+async fn every_card_declares_the_token_that_the_router_asks_for() {
+    let guarded = Guarded::start().await;
+    let address = guarded.stack.router.address;
+    let get = async |path: &str| http::get(address, path).await.unwrap();
+    for path in [
+        "/.well-known/agent-card.json",
+        "/weather/.well-known/agent-card.json",
+        "/skill:forecasting/.well-known/agent-card.json",
+    ] {
+        let served = get(path).await;
+        let card = served.json();
+        let scheme = &card["securitySchemes"]["bearer"]["httpAuthSecurityScheme"];
+        assert_eq!(
+            (&scheme["scheme"], &scheme["bearerFormat"]),
+            (&json!("bearer"), &json!("JWT")),
+            "{card}"
+        );
+        let requirements = card["securityRequirements"].as_array().expect("a list");
+        let names: Vec<Vec<&String>> = requirements
+            .iter()
+            .map(|one| one["schemes"].as_object().expect("schemes").keys().collect())
+            .collect();
+        assert_eq!(names, [["bearer"]], "{card}");
+        assert_eq!(get(path).await.headers["etag"], served.headers["etag"], "{path}");
+    }
+    // So does the one that is for those whom the router knows.
+    let ada = guarded.token("ada", &["agent-writer"], json!({}));
+    let extended = guarded
+        .http(Method::GET, "/weather/extendedAgentCard", Some(&ada), &[], None)
+        .await
+        .json();
+    assert_eq!(extended["skills"][0]["id"], "hidden", "{extended}");
+    assert!(extended["securitySchemes"]["bearer"].is_object(), "{extended}");
+}

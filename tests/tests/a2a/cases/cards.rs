@@ -1,5 +1,6 @@
 //! Agent cards, public and extended.
 
+use muster_runtime::trust::Role;
 use serde_json::{Value, json};
 
 use super::list;
@@ -81,6 +82,29 @@ pub async fn card_is_cached(bench: &Bench) {
         .card(Persona::Whole, &[("if-none-match", "\"other\"")])
         .await;
     assert_eq!(changed.status, 200);
+}
+
+pub async fn credentials_are_declared(bench: &Bench) {
+    let open = bench.card_json(Persona::Whole).await;
+    for field in ["securitySchemes", "securityRequirements"] {
+        assert!(open[field].is_null(), "nobody has to show anything: {open}");
+    }
+    let guarded = bench.guarded().await;
+    let ada = guarded.driver("ada", Role::AgentReader);
+    let extended = ada.ok(Operation::GetExtendedCard, json!({})).await;
+    for card in [guarded.card(), &extended] {
+        let declared = &card["securitySchemes"]["bearer"]["httpAuthSecurityScheme"];
+        assert_eq!(
+            (&declared["scheme"], &declared["bearerFormat"]),
+            (&json!("bearer"), &json!("JWT")),
+            "{card}"
+        );
+        let alternatives = list(card, "securityRequirements");
+        assert!(
+            alternatives.len() == 1 && alternatives[0]["schemes"]["bearer"].is_object(),
+            "{card}"
+        );
+    }
 }
 
 pub async fn extended_card_is_served(bench: &Bench) {

@@ -11,6 +11,7 @@ use super::{
 use crate::bench::Bench;
 use crate::driver::{Binding, Events, Operation};
 use crate::errors::{UNSUPPORTED_OPERATION, invalid, refused};
+use crate::puppet::Persona;
 use crate::webhook::Webhook;
 
 pub async fn a_stream_is_a_task_and_its_updates(bench: &Bench) {
@@ -261,6 +262,23 @@ pub async fn streamed_messages_are_checked(bench: &Bench) {
             .await;
         invalid(outcome, what);
     }
+}
+
+pub async fn without_streaming_it_is_refused(bench: &Bench) {
+    let card = bench.card_json(Persona::Plain).await;
+    assert_ne!(card["capabilities"]["streaming"], true, "{card}");
+    let driver = bench.driver_of(Persona::Plain).await;
+    let (task, name) = waiting(bench, &driver).await;
+    for (operation, params) in [
+        (Operation::SendStreamingMessage, say("echo")),
+        (Operation::SubscribeToTask, json!({ "id": task["id"] })),
+    ] {
+        let outcome = driver.first_of_stream(operation, params).await;
+        refused(outcome, UNSUPPORTED_OPERATION, operation.method());
+    }
+    // The answer comes as one all the same.
+    bench.signals.release(&name);
+    becomes(&driver, &task, "TASK_STATE_COMPLETED").await;
 }
 
 pub async fn subscribe_by_get_and_post(bench: &Bench) {
