@@ -68,7 +68,7 @@ pub use choose::{Chooser, Chosen, IsSpent};
 use deliver::Delivery;
 pub use failure::{Failure, verdict_on_silence};
 use leading::Way;
-use relay::Relay;
+use relay::{Relay, Streams};
 pub use scope::Scope;
 
 /// Limits and preferences of the core.
@@ -222,13 +222,17 @@ pub struct Parts {
 /// Forwards every operation of A2A.
 pub struct Forwarder {
     parts: Parts,
+    streams: Streams,
 }
 
 impl Forwarder {
     /// A forwarder of these parts.
     #[must_use]
     pub fn new(parts: Parts) -> Arc<Self> {
-        Arc::new(Self { parts })
+        Arc::new(Self {
+            parts,
+            streams: Streams::default(),
+        })
     }
 
     /// The parts, for status and cards.

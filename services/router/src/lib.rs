@@ -170,6 +170,9 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
         .essential_until_shutdown("queue", look_again(Arc::clone(&forwarder)));
     chassis
         .tasks
+        .essential_until_shutdown("stalled streams", end_stalled(Arc::clone(&forwarder)));
+    chassis
+        .tasks
         .essential_until_shutdown("fleet gauges", show_fleet(Arc::clone(&forwarder)));
     check_freshness(&chassis, &forwarder);
 
@@ -452,6 +455,12 @@ async fn show_fleet(forwarder: Arc<Forwarder>) -> Result<(), Error> {
 async fn look_again(forwarder: Arc<Forwarder>) -> Result<(), Error> {
     let flow = &forwarder.parts().flow;
     flow.look_again(|waiter| forwarder.look(waiter)).await;
+    Ok(())
+}
+
+/// Ends streams whose callers have stopped reading.
+async fn end_stalled(forwarder: Arc<Forwarder>) -> Result<(), Error> {
+    forwarder.end_stalled().await;
     Ok(())
 }
 

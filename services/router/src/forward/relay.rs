@@ -5,9 +5,11 @@
 //! instance. A stream that has begun is never moved to another instance: the caller has seen part of it.
 //!
 //! A caller who asks for nothing any more, and does not leave either, would keep its place and the agent's for ever: no
-//! time that the agent takes runs out while nobody waits for it. So between two events the relay lies where a timer of
-//! its own ([`give_up`]) can take it away. Rejected: a task that pumps events into a channel with a limit on its sending,
-//! which costs every event of every stream a switch of tasks.
+//! time that the agent takes runs out while nobody waits for it. So between two events the relay lies where it can be taken
+//! away, and all of them are looked at now and then ([`Forwarder::end_stalled`]). Rejected: a task that pumps events into a channel
+//! with a limit on its sending, which costs every event of every stream a switch of tasks; a task with a timer for each stream, when
+//! most end within milliseconds; a timer that is looked at when the stream is polled, which is not polled while hyper waits for room
+//! in the caller's window.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -18,7 +20,7 @@ use futures::stream;
 use muster_rpc::deadline::Deadline;
 use muster_runtime::clock::SharedClock;
 use parking_lot::Mutex;
-use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::failure::Failure;
@@ -31,6 +33,10 @@ use crate::link::Flight;
 use crate::measure::Verdict;
 use crate::operation::Method;
 use crate::peek::Held;
+
+/// How often streams are looked at.
+const OFTENEST: Duration = Duration::from_millis(50);
+const SELDOMEST: Duration = Duration::from_secs(1);
 
 /// The agent's side of a stream, and what it holds until it ends.
 pub(super) struct Relay {
@@ -76,8 +82,33 @@ struct Caller {
     rest: Arc<Mutex<Rest>>,
     clock: SharedClock,
     stall: Duration,
-    /// Ends with the stream.
-    _timer: JoinSet<()>,
+}
+
+/// The streams that are under way. Those that have ended go when all are looked at.
+#[derive(Default)]
+pub(super) struct Streams(Mutex<Vec<Weak<Mutex<Rest>>>>);
+
+impl Streams {
+    fn add(&self, rest: &Arc<Mutex<Rest>>) {
+        self.0.lock().push(Arc::downgrade(rest));
+    }
+
+    /// Takes away the relays whose callers have asked for nothing for so long. What they hold takes locks of others as it goes.
+    fn give_up(&self, stall: Duration, now: Duration) -> Vec<Rest> {
+        let streams: Vec<_> = {
+            let mut all = self.0.lock();
+            all.retain(|stream| stream.strong_count() > 0);
+            all.iter().filter_map(Weak::upgrade).collect()
+        };
+        let mut given_up = Vec::new();
+        for rest in streams {
+            let mut rest = rest.lock();
+            if matches!(&*rest, Rest::Since(since, _) if now.saturating_sub(*since) >= stall) {
+                given_up.push(std::mem::replace(&mut *rest, Rest::GivenUp));
+            }
+        }
+        given_up
+    }
 }
 
 /// The events that a relay fetches.
@@ -86,14 +117,8 @@ pub(super) fn events(relay: Relay) -> EncodedEvents {
     let forwarder = Arc::clone(&relay.forwarder);
     let clock = Arc::clone(&forwarder.parts.clock);
     let rest = Arc::new(Mutex::new(Rest::Since(clock.monotonic(), Box::new(relay))));
-    let mut timer = JoinSet::new();
-    timer.spawn(give_up(Arc::downgrade(&rest), forwarder, stall));
-    let caller = Caller {
-        rest,
-        clock,
-        stall,
-        _timer: timer,
-    };
+    forwarder.streams.add(&rest);
+    let caller = Caller { rest, clock, stall };
     stream::unfold(Some(caller), |caller| async {
         let caller = caller?;
         let rest = std::mem::replace(&mut *caller.rest.lock(), Rest::Awaited);
@@ -118,25 +143,18 @@ pub(super) fn events(relay: Relay) -> EncodedEvents {
     .boxed()
 }
 
-/// Takes the relay away once the caller has asked for nothing for so long, and with it the place and the call.
-async fn give_up(rest: Weak<Mutex<Rest>>, forwarder: Arc<Forwarder>, stall: Duration) {
-    let mut wait = stall;
-    loop {
-        tokio::time::sleep(wait).await;
-        let Some(rest) = rest.upgrade() else { return };
-        let mut rest = rest.lock();
-        wait = match &*rest {
-            Rest::Since(since, _) => stall.saturating_sub(forwarder.now().saturating_sub(*since)),
-            Rest::Awaited => stall,
-            Rest::GivenUp => return,
-        };
-        if wait.is_zero() {
-            let given_up = std::mem::replace(&mut *rest, Rest::GivenUp);
-            // What the relay holds takes locks of others as it goes.
-            drop(rest);
-            drop(given_up);
-            forwarder.parts.meters.stalled();
-            return;
+impl Forwarder {
+    /// Ends the streams whose callers read nothing any more, and with each its place and its call. Does not end.
+    pub async fn end_stalled(&self) {
+        let stall = self.parts.limits.stream_stall;
+        let mut interval = tokio::time::interval((stall / 8).clamp(OFTENEST, SELDOMEST));
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            interval.tick().await;
+            for given_up in self.streams.give_up(stall, self.now()) {
+                drop(given_up);
+                self.parts.meters.stalled();
+            }
         }
     }
 }
