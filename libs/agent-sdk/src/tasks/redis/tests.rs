@@ -224,8 +224,8 @@ async fn a_write_that_is_sent_twice_is_one() {
     }
 }
 
-#[tokio::test]
-async fn what_was_written_and_not_heard_of_is_written_over() {
+/// A server, a store in it, and a table with a task that the store does not have yet.
+async fn with_a_task() -> (RedisServer, Redis, Table) {
     let server = RedisServer::start().await;
     let redis = open(&server.url()).await;
     let mut table = Table::shared(BOUNDS);
@@ -233,6 +233,12 @@ async fn what_was_written_and_not_heard_of_is_written_over() {
     table
         .create(new, CancellationToken::new(), true, Duration::ZERO)
         .unwrap();
+    (server, redis, table)
+}
+
+#[tokio::test]
+async fn what_was_written_and_not_heard_of_is_written_over() {
+    let (server, redis, mut table) = with_a_task().await;
     let mut unheard = Vec::new();
     for second in 1..=3 {
         assert!(table.publish("t", &Event::new(status("t", TaskState::Working, second))));
@@ -440,13 +446,7 @@ async fn sync(redis: &Redis, table: &mut Table, id: &str) {
 
 #[tokio::test]
 async fn events_are_read_in_their_order_beside_the_record_and_after_its_end() {
-    let server = RedisServer::start().await;
-    let redis = open(&server.url()).await;
-    let mut table = Table::shared(BOUNDS);
-    let new = record("t", TaskState::Submitted, 0);
-    table
-        .create(new, CancellationToken::new(), true, Duration::ZERO)
-        .unwrap();
+    let (_server, redis, mut table) = with_a_task().await;
     sync(&redis, &mut table, "t").await;
     let mut told = Vec::new();
     for second in 1..=5 {
