@@ -30,6 +30,9 @@ use crate::watching::{self, Form};
 /// When a refused watcher may try again.
 const WATCH_AGAIN: Duration = Duration::from_secs(1);
 
+/// When a registry or a node that is full may have room: the leases of instances that are gone end within a minute or two.
+const ROOM_RETRY: Duration = Duration::from_secs(30);
+
 /// See the module.
 pub struct Service {
     registry: Arc<Registry>,
@@ -400,13 +403,14 @@ fn status(error: Error) -> Status {
         Error::Store(store::Error::Lease(refusal)) => match refusal {
             lease::Error::LeaseNotFound { .. } => ApiError::new(Reason::LeaseNotFound, message),
             lease::Error::NodeFull { node, limit } => ApiError::new(Reason::NodeFull, message)
+                .with_retry_after(ROOM_RETRY)
                 .with_metadata("node", node)
                 .with_metadata("limit", limit.to_string()),
             // The catalogue has one reason for a registry that takes no more instances; the message says which
             // limit it was.
-            lease::Error::TableFull { limit } => {
-                ApiError::new(Reason::RegistryFull, message).with_metadata("limit", limit.to_string())
-            }
+            lease::Error::TableFull { limit } => ApiError::new(Reason::RegistryFull, message)
+                .with_retry_after(ROOM_RETRY)
+                .with_metadata("limit", limit.to_string()),
             lease::Error::AgentNotFound { nearest, .. } => {
                 ApiError::new(Reason::AgentNotFound, message).with_metadata("nearest", nearest.join(","))
             }
@@ -432,9 +436,9 @@ fn managed_status(error: managed::Error) -> Status {
         managed::Error::Unavailable { card, .. } => {
             ApiError::new(Reason::CardUnavailable, message).with_metadata("card", card)
         }
-        managed::Error::Full { limit } => {
-            ApiError::new(Reason::RegistryFull, message).with_metadata("limit", limit.to_string())
-        }
+        managed::Error::Full { limit } => ApiError::new(Reason::RegistryFull, message)
+            .with_retry_after(ROOM_RETRY)
+            .with_metadata("limit", limit.to_string()),
         managed::Error::NotKept { .. } => ApiError::new(Reason::AgentNotFound, message),
         managed::Error::Store(_) => {
             ApiError::new(Reason::StoreUnavailable, message).with_retry_after(WATCH_AGAIN)
@@ -513,7 +517,17 @@ mod tests {
             let told = ApiError::from_status(&status(error.clone())).expect("one of ours");
             assert_eq!(told.reason, reason, "{error}");
             assert_eq!(told.message, error.to_string());
+            says_when(&told);
         }
+    }
+
+    /// Whoever is refused for now hears when to come again.
+    fn says_when(told: &ApiError) {
+        let is_for_now = matches!(
+            told.reason.code(),
+            tonic::Code::Unavailable | tonic::Code::ResourceExhausted
+        );
+        assert_eq!(told.retry_after.is_some(), is_for_now, "{told}");
     }
 
     #[test]
@@ -547,6 +561,7 @@ mod tests {
         ];
         for (error, reason) in cases {
             let told = ApiError::from_status(&managed_status(error.clone())).expect("one of ours");
+            says_when(&told);
             assert_eq!((told.reason, told.message), (reason, error.to_string()));
         }
     }

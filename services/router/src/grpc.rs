@@ -414,10 +414,18 @@ impl From<Error> for Status {
                 instance,
                 is_repeatable,
                 ..
-            } => of(Reason::AgentUnreachable)
-                .with_metadata("agent", agent)
-                .with_metadata("instance", instance)
-                .with_metadata("safe_to_retry", is_repeatable.to_string()),
+            } => {
+                let unreachable = of(Reason::AgentUnreachable)
+                    .with_metadata("agent", agent)
+                    .with_metadata("instance", instance)
+                    .with_metadata("safe_to_retry", is_repeatable.to_string());
+                // Where it may be done twice, whoever called looks first.
+                if is_repeatable {
+                    unreachable.with_retry_after(SEARCH_RETRY)
+                } else {
+                    unreachable
+                }
+            }
             Error::InvalidAnswer { .. } => return ProtocolError::InvalidAgentResponse.status(message),
             Error::Credentials { agent, .. } => of(Reason::CredentialsMissing).with_metadata("agent", agent),
             Error::Token { agent, .. } => of(Reason::DependencyUnavailable)

@@ -14,8 +14,17 @@ use crate::store;
 /// When a full line is worth another try.
 const LINE_RETRY: Duration = Duration::from_secs(5);
 
-/// When another engine may have taken a partition over.
+/// When another engine may have taken a partition over, or be there in the place of one that shuts down.
 const OWNER_RETRY: Duration = Duration::from_secs(1);
+
+/// When a store that takes no writes may take them again: Redis fails over within seconds.
+const STORE_RETRY: Duration = Duration::from_secs(2);
+
+/// When what waits for a person may be whole again: what is damaged, a full disk under a backup.
+const REPAIR_RETRY: Duration = Duration::from_secs(60);
+
+/// When what a document refers to may be there to be read.
+const DEPENDENCY_RETRY: Duration = Duration::from_secs(5);
 
 /// Problems that travel with a refusal. Details are headers, and those are bounded; `ValidateWorkflow` tells all.
 const MOST_PROBLEMS: usize = 15;
@@ -33,7 +42,9 @@ impl From<Error> for Status {
                 .with_field("page_token")
                 .into(),
             Error::InvalidWorkflow(problems) => invalid_workflow(&problems),
-            Error::Unobtained { .. } => ApiError::new(Reason::DependencyUnavailable, message).into(),
+            Error::Unobtained { .. } => ApiError::new(Reason::DependencyUnavailable, message)
+                .with_retry_after(DEPENDENCY_RETRY)
+                .into(),
             Error::WorkflowNotFound { .. } => ApiError::new(Reason::WorkflowNotFound, message).into(),
             Error::VersionExists { digest, .. } => ApiError::new(Reason::WorkflowVersionExists, message)
                 .with_metadata("digest", digest)
@@ -63,12 +74,14 @@ impl From<Error> for Status {
                 .into(),
             Error::BackupStalled(_) => ApiError::new(Reason::BackupStalled, message).into(),
             Error::BackupElsewhere => ApiError::new(Reason::BackupElsewhere, message).into(),
-            Error::Backup(_) | Error::SetAside { .. } => {
-                ApiError::new(Reason::StoreUnavailable, message).into()
+            Error::Backup(_) | Error::SetAside { .. } | Error::Store(store::Error::Damaged(_)) => {
+                ApiError::new(Reason::StoreUnavailable, message)
+                    .with_retry_after(REPAIR_RETRY)
+                    .into()
             }
-            Error::Store(store::Error::Damaged(_) | store::Error::Unavailable(_)) => {
-                ApiError::new(Reason::StoreUnavailable, message).into()
-            }
+            Error::Store(store::Error::Unavailable(_)) => ApiError::new(Reason::StoreUnavailable, message)
+                .with_retry_after(STORE_RETRY)
+                .into(),
             Error::NotOwner { .. } | Error::Store(store::Error::NotOwner { .. }) => {
                 ApiError::new(Reason::OwnerUnavailable, message)
                     .with_retry_after(OWNER_RETRY)
@@ -81,7 +94,9 @@ impl From<Error> for Status {
                 tracing::error!(error = message, "a defect");
                 ApiError::new(Reason::Internal, message).into()
             }
-            Error::ShuttingDown => ApiError::new(Reason::ShuttingDown, message).into(),
+            Error::ShuttingDown => ApiError::new(Reason::ShuttingDown, message)
+                .with_retry_after(OWNER_RETRY)
+                .into(),
         }
     }
 }
@@ -122,6 +137,7 @@ fn described(problem: &Problem) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::RunId;
 
     #[test]
     fn an_invalid_document_travels_with_its_places() {
@@ -141,6 +157,43 @@ mod tests {
                 .all(|violation| violation.field.starts_with("document"))
         );
         assert!(violations[0].description.starts_with("line "), "{violations:?}");
+    }
+
+    #[test]
+    fn whatever_is_unavailable_says_when_to_come_again() {
+        for (error, reason) in [
+            (
+                Error::Unobtained {
+                    name: "catalog".to_owned(),
+                    why: "no answer".to_owned(),
+                },
+                Reason::DependencyUnavailable,
+            ),
+            (
+                Error::SetAside {
+                    id: RunId::fresh(),
+                    why: "damaged".to_owned(),
+                },
+                Reason::StoreUnavailable,
+            ),
+            (
+                Error::Store(store::Error::Damaged("run 'r'".to_owned())),
+                Reason::StoreUnavailable,
+            ),
+            (
+                Error::Store(store::Error::Unavailable("no answer".to_owned())),
+                Reason::StoreUnavailable,
+            ),
+            (Error::NotOwner { partition: 1 }, Reason::OwnerUnavailable),
+            (Error::ShuttingDown, Reason::ShuttingDown),
+        ] {
+            let told = ApiError::from_status(&Status::from(error)).expect("one of ours");
+            assert_eq!(
+                (told.reason, told.reason.code()),
+                (reason, tonic::Code::Unavailable)
+            );
+            assert!(told.retry_after.is_some_and(|wait| !wait.is_zero()), "{told}");
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What the state of a task allows, wherever the task is; and what is said where it does not.
 
+use std::time::Duration;
+
 use a2a_pb::proto::TaskState;
 use muster_a2a::ProtocolError;
 use muster_api::error::{Error, Reason};
@@ -7,6 +9,9 @@ use tonic::Status;
 
 use super::MOST_PUSHES;
 use crate::tasks::record::{Push, is_terminal};
+
+/// When what waits for a person may be whole again.
+const REPAIR_RETRY: Duration = Duration::from_secs(60);
 
 pub(crate) fn unknown(id: &str) -> Box<Status> {
     let shown: String = id.chars().take(64).collect();
@@ -96,5 +101,5 @@ pub(super) fn damaged(id: &str, error: &prost::DecodeError) -> Box<Status> {
         Reason::StoreUnavailable,
         format!("what is stored of task '{id}' is damaged: {error}"),
     );
-    Box::new(error.into())
+    Box::new(error.with_retry_after(REPAIR_RETRY).into())
 }
