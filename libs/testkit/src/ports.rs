@@ -3,16 +3,20 @@
 //! In-process servers bind port 0. A process cannot, because its parent would not learn the port, and because a
 //! process that is killed must come back on the same one. Binding port 0, noting the number and closing again was
 //! rejected: the kernel gives the number to the next comer. Here a port is taken from below the kernel's
-//! ephemeral range, and a lock file keeps other tests, in this process and others, away from it as long as the
-//! value lives.
+//! ephemeral range, and a lock file keeps other tests, in this process and others, away from it until this process ends:
+//! those who still call a server that is gone would reach another test's.
 
 use std::fs::{File, TryLockError};
 use std::net::{Ipv4Addr, TcpListener};
+use std::sync::{Mutex, PoisonError};
 
 /// Below Linux' ephemeral range (32768 up), above the ports that services use by default.
 const RANGE: std::ops::Range<u16> = 20_000..32_000;
 
-/// The three ports of one service, held until dropped.
+/// The locks of all ports that this process has taken.
+static LOCKS: Mutex<Vec<File>> = Mutex::new(Vec::new());
+
+/// The three ports of one service, held until the process ends.
 #[derive(Debug)]
 pub struct Ports {
     /// gRPC and HTTP.
@@ -21,7 +25,6 @@ pub struct Ports {
     pub health: u16,
     /// `/metrics`.
     pub metrics: u16,
-    _locks: [File; 3],
 }
 
 impl Ports {
@@ -31,17 +34,16 @@ impl Ports {
     /// When the range has no three free ports, or the directory of the lock files cannot be written.
     #[must_use]
     pub fn reserve() -> Self {
-        let [(data, first), (health, second), (metrics, third)] = std::array::from_fn(|_| reserve_one());
+        let [data, health, metrics] = std::array::from_fn(|_| reserve_one());
         Self {
             data,
             health,
             metrics,
-            _locks: [first, second, third],
         }
     }
 }
 
-fn reserve_one() -> (u16, File) {
+fn reserve_one() -> u16 {
     let directory = std::env::temp_dir().join("muster-testkit-ports");
     std::fs::create_dir_all(&directory)
         .unwrap_or_else(|error| panic!("create {}: {error}", directory.display()));
@@ -53,7 +55,10 @@ fn reserve_one() -> (u16, File) {
         let path = directory.join(port.to_string());
         let lock = File::create(&path).unwrap_or_else(|error| panic!("create {}: {error}", path.display()));
         match lock.try_lock() {
-            Ok(()) if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() => return (port, lock),
+            Ok(()) if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() => {
+                LOCKS.lock().unwrap_or_else(PoisonError::into_inner).push(lock);
+                return port;
+            }
             Ok(()) | Err(TryLockError::WouldBlock) => {}
             Err(TryLockError::Error(error)) => panic!("lock {}: {error}", path.display()),
         }
