@@ -193,6 +193,10 @@ async fn a_whole_stack_passes_every_examination_of_its_readiness() {
             text("evidence")
         ));
         assert_ne!(text("outcome"), "failed", "{check:#}");
+        // The long suite runs as root and with Redis: nothing of these is left out.
+        if ["failover", "scaling"].contains(&text("area")) {
+            assert_eq!(text("outcome"), "passed", "{check:#}");
+        }
     }
     assert_eq!(finished.code, 0, "{}", finished.stderr);
 }

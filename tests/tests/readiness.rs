@@ -190,7 +190,7 @@ async fn a_part_is_harmed_only_with_leave_and_by_the_operators_program() {
     let (program, log) = (directory.path().join("operate"), directory.path().join("log"));
     // Whoever starts a part again is its operator; here it was only stopped.
     let text = format!(
-        "#!/bin/sh\necho $1 $2 >> {}\ncase $1 in kill|freeze) kill -STOP {id};; *) kill -CONT {id};; esac\n",
+        "#!/bin/sh\necho $1 $2 >> {}\ncase $1 in kill|freeze|cut) kill -STOP {id};; *) kill -CONT {id};; esac\n",
         log.display(),
         id = stack.registry_id()
     );
@@ -214,6 +214,7 @@ async fn a_part_is_harmed_only_with_leave_and_by_the_operators_program() {
     assert_eq!(finished.code, 0, "{report:#}");
     for name in [
         "a registry is killed: calls go on",
+        "a registry is frozen: calls go on",
         "a registry is cut off: calls go on",
     ] {
         let seen = evidence(&report, name, "passed");
@@ -227,7 +228,7 @@ async fn a_part_is_harmed_only_with_leave_and_by_the_operators_program() {
     let deeds = std::fs::read_to_string(&log).unwrap();
     assert_eq!(
         deeds,
-        "kill registry\nstart registry\nfreeze registry\nthaw registry\n"
+        "kill registry\nstart registry\nfreeze registry\nthaw registry\ncut registry\njoin registry\n"
     );
     assert!(stack.is_whole(), "a part has ended");
 }

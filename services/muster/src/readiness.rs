@@ -40,11 +40,12 @@ use url::Url;
 use crate::connect::Endpoints;
 use crate::failure::Failure;
 use crate::output::Output;
-use check::Area;
+use check::{Area, Check, Need};
 use report::Report;
+use target::collector::Collector;
 use target::hands::{Hands, Harmed};
 use target::local::{Order, Size, Stack};
-use target::{Target, remote};
+use target::{Target, network, remote};
 use trial::{Made, Options, Trial};
 
 /// What is looked at.
@@ -74,8 +75,8 @@ pub struct Arguments {
     /// Seconds for all checks together.
     #[arg(long, value_name = "SECONDS", default_value_t = 1_800, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     deadline: u64,
-    /// The program that kills, starts, freezes and thaws parts of something that runs: called with `kill`, `start`, `freeze` or
-    /// `thaw`, and the part's name.
+    /// The program that harms parts of something that runs and sets them right again: called with `kill` or `start`, `freeze` or
+    /// `thaw`, `cut` or `join`, and the part's name.
     #[arg(long, value_name = "PROGRAM", requires_all = ["destructive", "part"])]
     operate_with: Option<PathBuf>,
     /// A part that it may harm, such as `engine=engine-1`: registry, router, engine, agent or redis; may be repeated.
@@ -105,7 +106,7 @@ pub struct Arguments {
     /// Who issues tokens.
     #[arg(long, value_name = "NAME", default_value = "muster")]
     token_issuer: String,
-    /// Where the audit logs are, in a folder of each service's name.
+    /// Where the audit logs are: in a folder of each service's name, or of several replicas in folders of their own there.
     #[arg(long, value_name = "DIR")]
     audit_dir: Option<PathBuf>,
     /// The Prometheus that scrapes it.
@@ -118,8 +119,11 @@ pub struct Arguments {
     #[arg(long, value_name = "ADDRESS")]
     alert_listen: Option<SocketAddr>,
     /// Where traces can be asked for: a Jaeger or a Tempo.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", conflicts_with = "traces_listen")]
     traces: Option<Url>,
+    /// Where traces are sent to (OTLP over gRPC), for this command to listen there.
+    #[arg(long, value_name = "ADDRESS")]
+    traces_listen: Option<SocketAddr>,
     /// Dashboards and rules of this directory, in place of those of this program.
     #[arg(long, value_name = "DIR")]
     deploy_dir: Option<PathBuf>,
@@ -136,6 +140,10 @@ pub async fn run(
     if arguments.list {
         plan::list(&checks, output);
         return Ok(());
+    }
+    let needs_network = |check: &&Check| check.needs.contains(&Need::Network);
+    if arguments.target == Which::Local && checks.iter().any(needs_network) {
+        network::enter();
     }
     let shutdown = Shutdown::on_signals();
     let options = Options {
@@ -190,6 +198,10 @@ async fn target(
         .as_deref()
         .map(|key| remote::issuer(key, &arguments.token_issuer))
         .transpose()?;
+    let collector = match arguments.traces_listen {
+        Some(address) => Some(Collector::start_at(address).await?),
+        None => None,
+    };
     let running = remote::Running {
         certificates,
         issuer,
@@ -198,6 +210,7 @@ async fn target(
         alertmanager: arguments.alertmanager,
         alert_listen: arguments.alert_listen,
         traces: arguments.traces,
+        collector,
         hands: Hands {
             program: arguments.operate_with,
             parts: arguments.part,

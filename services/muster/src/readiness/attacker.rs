@@ -131,9 +131,16 @@ pub fn refused<T>(answer: Result<T, Status>, code: Code, what: &str) -> Result<(
 
 /// How many refusals a service has written down; `None` where its log is out of reach.
 pub fn written(trial: &Trial, service: Service) -> Option<usize> {
-    let directory = trial.target.audit(service)?;
-    let files = chain::files(&directory).ok()?;
-    let texts = files.iter().filter_map(|file| std::fs::read_to_string(file).ok());
+    let directories = trial.target.audits(service);
+    if directories.is_empty() {
+        return None;
+    }
+    let files = directories
+        .iter()
+        .filter_map(|directory| chain::files(directory).ok());
+    let texts = files
+        .flatten()
+        .filter_map(|file| std::fs::read_to_string(file).ok());
     let count = |text: String| {
         let lines = text
             .lines()

@@ -68,6 +68,8 @@ pub enum Need {
     Leave,
     /// Leave to harm a part of this kind, and hands to do it; where it has replicas, there must be some.
     Harm(Role),
+    /// Hands to cut a part off from the others.
+    Network,
     /// Where the parts say how they are.
     HealthAddresses,
     /// Where the parts show their metrics.
@@ -107,6 +109,9 @@ impl Need {
             Self::Harm(Role::Redis) => {
                 "a stack of its own over Redis, or --destructive with --operate-with PROGRAM and --part redis=NAME"
             }
+            Self::Network => {
+                "a network of its own (as root, with `unshare`, `ip` and `iptables`), or --destructive with --operate-with PROGRAM"
+            }
             Self::HealthAddresses => "the addresses of the health ports (--endpoints FILE)",
             Self::MetricsAddresses => "the addresses of the metrics ports (--endpoints FILE)",
             Self::TokenKey => "the key that tokens are signed with (--token-key FILE)",
@@ -116,7 +121,9 @@ impl Need {
             Self::Alertmanager => {
                 "an Alertmanager that reaches this command (--alertmanager URL and --alert-listen ADDRESS)"
             }
-            Self::Traces => "a store of traces (--traces URL)",
+            Self::Traces => {
+                "a store of traces (--traces URL), or that they are sent here (--traces-listen ADDRESS)"
+            }
         }
     }
 }

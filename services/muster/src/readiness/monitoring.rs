@@ -142,15 +142,7 @@ async fn scrape(trial: &Trial) -> Result<BTreeMap<String, String>, Stop> {
     let mut wrong = Vec::new();
     for place in &trial.target.places {
         let Some(url) = &place.metrics else { continue };
-        let asked = async {
-            let answer = http.get(url).send().await.map_err(|error| innermost(&error))?;
-            let status = answer.status();
-            if !status.is_success() {
-                return Err(format!("status {status}"));
-            }
-            answer.text().await.map_err(|error| error.to_string())
-        };
-        match asked.await {
+        match text_of(&http, url).await {
             Ok(text) if series(&text).next().is_some() => {
                 found.insert(place.name.clone(), text);
             }
@@ -163,6 +155,16 @@ async fn scrape(trial: &Trial) -> Result<BTreeMap<String, String>, Stop> {
     } else {
         Err(Stop::Failed(wrong.join("; ")))
     }
+}
+
+/// The text of the metrics at this place.
+async fn text_of(http: &reqwest::Client, url: &str) -> Result<String, String> {
+    let answer = http.get(url).send().await.map_err(|error| innermost(&error))?;
+    let status = answer.status();
+    if !status.is_success() {
+        return Err(format!("status {status}"));
+    }
+    answer.text().await.map_err(|error| error.to_string())
 }
 
 /// Names and values of the series in the text format of Prometheus.
@@ -295,6 +297,17 @@ pub async fn sum(trial: &Trial, metric: &str) -> Result<f64, String> {
         return Err(format!("nobody shows {metric}"));
     }
     Ok(values.iter().sum())
+}
+
+/// The sum of a metric at one place; `None` where it does not show it.
+pub async fn one(trial: &Trial, url: &str, metric: &str) -> Result<Option<f64>, String> {
+    let http = trial.target.http().map_err(|failure| failure.message)?;
+    let text = text_of(&http, url).await?;
+    let values: Vec<f64> = series(&text)
+        .filter(|(name, _)| *name == metric)
+        .map(|(_, value)| value)
+        .collect();
+    Ok((!values.is_empty()).then(|| values.iter().sum()))
 }
 
 /// What an API of Prometheus answers.
@@ -506,8 +519,8 @@ async fn traced(trial: &mut Trial) -> Verdict {
 
 /// Whose spans are in a trace.
 async fn services_of(trial: &Trial, trace: u128) -> Result<Vec<String>, String> {
-    if let Ok(stack) = trial.target.stack() {
-        let services = stack.collector().services_of(&trace.to_be_bytes());
+    if let Some(collector) = trial.target.collector() {
+        let services = collector.services_of(&trace.to_be_bytes());
         return Ok(services.into_keys().collect());
     }
     let base = trial.target.running().and_then(|running| running.traces.as_ref());

@@ -1,24 +1,22 @@
-//! Replicas that come and go under load: those that come take their share within seconds, those that go do so without an error,
-//! and the figure by which the autoscaler decides moves as its rule expects.
+//! Replicas that come and go under [load](load): those that come take their share within seconds, those that go do so without an
+//! error, and the figure by which the autoscaler decides moves as its rule expects.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+mod load;
+
 use std::time::Duration;
 
-use muster_api::a2a::ListTasksRequest;
 use muster_api::router::GetStatusRequest;
 use muster_runtime::clock::{Clock as _, SystemClock};
-use parking_lot::Mutex;
-use tokio::task::JoinSet;
 use tonic::Request;
 
+use self::load::{Ended, Load};
 use super::check::{Area, Check, Evidence, Need, Stop, Verdict};
-use super::monitoring::sum;
+use super::monitoring::{one, sum};
+use super::target::hands::{Deed, Role};
 use super::trial::{Trial, completed, ended, eventually};
 use crate::bench::latency::number;
 use crate::bench::part::Part;
 use crate::connect::Endpoints;
-use crate::failure::Failure;
 
 /// Within this time a replica that has come has its share.
 const SHARE_WITHIN: Duration = Duration::from_secs(15);
@@ -29,14 +27,12 @@ const GONE_WITHIN: Duration = Duration::from_secs(60);
 /// How much is seen of how work is shared.
 const LOOKED_AT: Duration = Duration::from_secs(2);
 
-/// The part of the calls that a second instance must get to have its share: half, less what chance takes.
-const SHARE: f64 = 0.3;
+/// The part of the work that one of two must get to have its share, and one of three: a half and a third, less what chance takes.
+const OF_TWO: f64 = 0.3;
+const OF_THREE: f64 = 0.2;
 
 /// The agent that is called.
 const AGENT: &str = "weather";
-
-/// Callers at a time.
-const CALLERS: usize = 8;
 
 /// A run that is held in the middle of a call.
 const HELD: &str = "document: { dsl: 1.0.3, namespace: readiness, name: held, version: 1.0.0 }
@@ -56,80 +52,23 @@ pub const CHECKS: &[Check] = &[
     },
     Check {
         area: Area::Scaling,
+        name: "a third engine takes its share of the runs, and gives it back without an error",
+        needs: &[Need::OwnStack, Need::Harm(Role::Engine)],
+        run: |trial| Box::pin(engine(trial)),
+    },
+    Check {
+        area: Area::Scaling,
+        name: "a router goes without an error, and takes its share when it is back",
+        needs: &[Need::OwnStack, Need::Harm(Role::Router)],
+        run: |trial| Box::pin(router(trial)),
+    },
+    Check {
+        area: Area::Scaling,
         name: "the autoscaler's metric moves with the runs",
         needs: &[Need::OwnStack],
         run: |trial| Box::pin(active_workflows(trial)),
     },
 ];
-
-/// Work that goes on until it is told to stop; what of it failed.
-struct Load {
-    stop: Arc<AtomicBool>,
-    done: Arc<AtomicU64>,
-    failed: Arc<Mutex<Vec<String>>>,
-    working: JoinSet<Result<(), Failure>>,
-}
-
-impl Load {
-    fn new() -> Self {
-        Self {
-            stop: Arc::default(),
-            done: Arc::default(),
-            failed: Arc::default(),
-            working: JoinSet::new(),
-        }
-    }
-
-    /// Calls of an agent, one after the other, by so many callers.
-    fn of_calls(endpoints: &Endpoints, agent: &str) -> Self {
-        let mut load = Self::new();
-        for _ in 0..CALLERS {
-            let (stop, done, failed) = (
-                Arc::clone(&load.stop),
-                Arc::clone(&load.done),
-                Arc::clone(&load.failed),
-            );
-            let (endpoints, agent) = (endpoints.clone(), agent.to_owned());
-            load.working.spawn(async move {
-                let mut client = endpoints.agents()?;
-                while !stop.load(Ordering::Relaxed) {
-                    let request = ListTasksRequest {
-                        tenant: agent.clone(),
-                        page_size: Some(1),
-                        ..ListTasksRequest::default()
-                    };
-                    match client.list_tasks(request).await {
-                        Ok(_) => done.fetch_add(1, Ordering::Relaxed),
-                        Err(status) => {
-                            failed.lock().push(status.message().to_owned());
-                            0
-                        }
-                    };
-                }
-                Ok(())
-            });
-        }
-        load
-    }
-
-    /// Ends it in good order: how much was done. Fails where something failed.
-    async fn end(mut self, what: &str) -> Result<u64, Stop> {
-        self.stop.store(true, Ordering::Relaxed);
-        while let Some(ended) = self.working.join_next().await {
-            ended.map_err(|error| Stop::failed(error.to_string()))??;
-        }
-        let done = self.done.load(Ordering::Relaxed);
-        let failed = self.failed.lock();
-        match failed.first() {
-            None => Ok(done),
-            Some(first) => Err(Stop::failed(format!(
-                "{} of {} {what} failed, the first: {first}",
-                failed.len(),
-                done + u64::try_from(failed.len()).unwrap_or(u64::MAX)
-            ))),
-        }
-    }
-}
 
 /// How many calls each instance of an agent has answered, by its address.
 async fn answered(trial: &Trial, agent: &str) -> Result<Vec<(String, u64)>, String> {
@@ -169,13 +108,13 @@ async fn share(trial: &Trial, agent: &str, address: &str) -> Result<f64, String>
 async fn agent(trial: &mut Trial) -> Verdict {
     const SECOND: &str = "second-weather";
     let clock = SystemClock::default();
-    let load = Load::of_calls(&trial.target.endpoints, AGENT);
+    let load = Load::of_calls(std::slice::from_ref(&trial.target.endpoints), AGENT);
     let before = clock.monotonic();
     trial.target.stack_mut()?.add(SECOND, Part::Weather).await?;
     let address = trial.target.stack()?.member(SECOND)?.addresses.data.clone();
     let got = eventually(SHARE_WITHIN, async || {
         let share = share(trial, AGENT, &address).await?;
-        if share >= SHARE {
+        if share >= OF_TWO {
             Ok(share)
         } else {
             Err(format!(
@@ -190,13 +129,135 @@ async fn agent(trial: &mut Trial) -> Verdict {
     let calls = load.end("calls").await;
     gone.map_err(|_| Stop::failed("the second instance does not end"))??;
     let share = got.map_err(Stop::Failed)?;
-    Ok(Evidence::new(format!(
-        "{:.0} % of the calls after {took:.1} s; {} calls while it came and went, none failed",
-        100.0 * share,
-        calls?
+    Ok(shared("calls", share, took, calls?, "while it came and went"))
+}
+
+/// A replica that has its share, and what was done meanwhile.
+fn shared(what: &str, share: f64, took: f64, ended: Ended, meanwhile: &str) -> Evidence {
+    let Ended { done, turned_away } = ended;
+    Evidence::new(format!(
+        "{:.0} % of the {what} after {took:.1} s; {done} {what} {meanwhile}, none failed, {turned_away} times another one was asked",
+        100.0 * share
     ))
     .figure("share", share)
-    .figure("shareAfterSeconds", took))
+    .figure("shareAfterSeconds", took)
+    .figure("done", done)
+    .figure("turnedAway", turned_away)
+}
+
+/// The two ways into a stack with two of each.
+fn ways(trial: &Trial) -> Result<[Endpoints; 2], Stop> {
+    Ok([trial.target.endpoints.clone(), trial.target.other()?])
+}
+
+/// How many runs have ended in each engine, by its name, as its metrics say.
+async fn ended_in(trial: &Trial) -> Result<Vec<(String, f64)>, String> {
+    const METRIC: &str = "workflow_runs_ended_total";
+    let stack = trial.target.stack().map_err(|failure| failure.message)?;
+    let mut found = Vec::new();
+    for place in stack.places() {
+        let Some(metrics) = place.metrics.filter(|_| place.name.starts_with("engine-")) else {
+            continue;
+        };
+        // One that has ended none does not show it.
+        let count = one(trial, &metrics, METRIC).await?.unwrap_or(0.0);
+        found.push((place.name, count));
+    }
+    Ok(found)
+}
+
+/// The share of the runs that end in this engine for a while.
+async fn share_of_runs(trial: &Trial, engine: &str) -> Result<f64, String> {
+    let count = |rows: &[(String, f64)]| {
+        let all: f64 = rows.iter().map(|(_, count)| count).sum();
+        let own = rows.iter().find(|(name, _)| name == engine);
+        (own.map_or(0.0, |(_, count)| *count), all)
+    };
+    let before = count(&ended_in(trial).await?);
+    tokio::time::sleep(LOOKED_AT).await;
+    let after = count(&ended_in(trial).await?);
+    let all = after.1 - before.1;
+    if all <= 0.0 {
+        return Err("no run has ended".to_owned());
+    }
+    Ok((after.0 - before.0) / all)
+}
+
+async fn engine(trial: &mut Trial) -> Verdict {
+    const THIRD: &str = "engine-3";
+    let clock = SystemClock::default();
+    let load = Load::of_runs(&ways(trial)?, &trial.made);
+    let before = clock.monotonic();
+    trial.target.stack_mut()?.add(THIRD, Part::Engine).await?;
+    let got = eventually(SHARE_WITHIN, async || {
+        let share = share_of_runs(trial, THIRD).await?;
+        if share >= OF_THREE {
+            Ok(share)
+        } else {
+            Err(format!(
+                "the third engine gets {:.0} % of the runs",
+                100.0 * share
+            ))
+        }
+    });
+    let got = got.await;
+    let took = clock.monotonic().saturating_sub(before).as_secs_f64();
+    let gone = tokio::time::timeout(GONE_WITHIN, trial.target.stack_mut()?.remove(THIRD)).await;
+    let runs = load.end("runs").await;
+    gone.map_err(|_| Stop::failed("the third engine does not end"))??;
+    let share = got.map_err(Stop::Failed)?;
+    Ok(shared("runs", share, took, runs?, "while it came and went"))
+}
+
+/// The share of the work that goes by this way for a while.
+async fn share_of_way(load: &Load, way: usize) -> Result<f64, String> {
+    let count = |done: &[u64]| (done.get(way).copied().unwrap_or(0), done.iter().sum::<u64>());
+    let before = count(&load.done());
+    tokio::time::sleep(LOOKED_AT).await;
+    let after = count(&load.done());
+    let all = after.1.saturating_sub(before.1);
+    if all == 0 {
+        return Err("nothing was answered".to_owned());
+    }
+    Ok(number(after.0.saturating_sub(before.0)) / number(all))
+}
+
+/// Of the ways, the one whose router goes.
+const GOES: usize = 1;
+
+async fn router(trial: &mut Trial) -> Verdict {
+    const SECOND: &str = "router-2";
+    let clock = SystemClock::default();
+    let load = Load::of_calls(&ways(trial)?, AGENT);
+    let has_share = || {
+        eventually(SHARE_WITHIN, async || {
+            let share = share_of_way(&load, GOES).await?;
+            if share >= OF_TWO {
+                Ok(share)
+            } else {
+                Err(format!(
+                    "the second router gets {:.0} % of the calls",
+                    100.0 * share
+                ))
+            }
+        })
+    };
+    let had = has_share().await;
+    let stops = clock.monotonic();
+    let gone = tokio::time::timeout(GONE_WITHIN, trial.target.stack_mut()?.stop(SECOND)).await;
+    let drained = clock.monotonic().saturating_sub(stops).as_secs_f64();
+    let starts = clock.monotonic();
+    let back = trial.target.act(Deed::Start, SECOND).await;
+    let has = has_share().await;
+    let took = clock.monotonic().saturating_sub(starts).as_secs_f64();
+    let calls = load.end("calls").await;
+    gone.map_err(|_| Stop::failed("the second router does not end"))??;
+    back?;
+    had.map_err(Stop::Failed)?;
+    let share = has.map_err(Stop::Failed)?;
+    let mut evidence = shared("calls", share, took, calls?, "while it went and came");
+    evidence.text = format!("it ended in order in {drained:.1} s; again {}", evidence.text);
+    Ok(evidence.figure("endedInSeconds", drained))
 }
 
 /// The engines are scaled by it: it must rise with runs that hold a slot, and fall again.

@@ -6,6 +6,7 @@
 pub mod collector;
 pub mod hands;
 pub mod local;
+pub mod network;
 pub mod probe;
 pub mod process;
 pub mod remote;
@@ -24,6 +25,7 @@ use super::check::Need;
 use crate::connect::{Channel, Endpoints, Service, Token};
 use crate::failure::Failure;
 use crate::trust::certs::BUNDLE;
+use collector::Collector;
 use local::Stack;
 
 /// Where a part says how it is; empty where that is not known.
@@ -156,18 +158,41 @@ impl Target {
         }
     }
 
-    /// Where a service writes its audit log.
+    /// What takes traces in this process.
+    pub fn collector(&self) -> Option<&Collector> {
+        match &self.kind {
+            Kind::Local(stack) => Some(stack.collector()),
+            Kind::Running(running) => running.collector.as_ref(),
+        }
+    }
+
+    /// Where the replicas of a service write their audit logs.
+    pub fn audits(&self, service: Service) -> Vec<PathBuf> {
+        let Some(first) = self.audit(service) else {
+            return Vec::new();
+        };
+        let running = self.running().and_then(|running| running.audit.as_deref());
+        match (running, first.file_name()) {
+            (Some(directory), Some(name)) => remote::audits(directory, name),
+            _ => vec![first],
+        }
+    }
+
+    /// Where a service, or the first of its replicas, writes its audit log.
     pub fn audit(&self, service: Service) -> Option<PathBuf> {
         let (name, part) = match service {
             Service::Registry => ("registry", "registry"),
             Service::Router => ("router", "router-1"),
             Service::Engine => ("workflow-engine", "engine-1"),
         };
-        let directory = match &self.kind {
-            Kind::Local(stack) => Some(stack.audit(part)),
-            Kind::Running(running) => running.audit.clone(),
-        };
-        directory.map(|directory| directory.join(name))
+        match &self.kind {
+            Kind::Local(stack) => Some(stack.audit(part).join(name)),
+            Kind::Running(running) => {
+                let directory = running.audit.as_deref()?;
+                let found = remote::audits(directory, name.as_ref()).into_iter().next();
+                Some(found.unwrap_or_else(|| directory.join(name)))
+            }
+        }
     }
 
     /// The directory with the certificates, where there is one.
@@ -186,6 +211,10 @@ impl Target {
             Need::OwnStack => !is_local,
             Need::Leave => !is_local && !self.has_leave,
             Need::Harm(role) => self.harmed(role).is_none(),
+            Need::Network => match running {
+                Some(running) => !self.has_leave || running.hands.program.is_none(),
+                None => !network::is_own(),
+            },
             Need::HealthAddresses => !self.places.iter().any(|place| place.health.is_some()),
             Need::MetricsAddresses => !self.places.iter().any(|place| place.metrics.is_some()),
             Need::TokenKey => self.issuer().is_none(),
@@ -195,7 +224,9 @@ impl Target {
             Need::Alertmanager => {
                 running.is_none_or(|running| running.alertmanager.is_none() || running.alert_listen.is_none())
             }
-            Need::Traces => !is_local && running.is_none_or(|running| running.traces.is_none()),
+            Need::Traces => {
+                running.is_some_and(|running| running.traces.is_none() && running.collector.is_none())
+            }
         }
     }
 

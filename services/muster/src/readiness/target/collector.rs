@@ -1,6 +1,8 @@
-//! A collector of traces for a stack of one's own: it keeps which service has sent which span of which trace.
+//! A collector of traces, for a stack of one's own and for what has no store of them: it keeps which service has sent which span of
+//! which trace.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
@@ -42,8 +44,14 @@ struct Kept {
 impl Collector {
     /// Starts it on a free port.
     pub async fn start() -> Result<Self, Failure> {
-        let failed = |error: std::io::Error| Failure::failed(format!("the collector of traces: {error}"));
-        let listener = TcpListener::bind("127.0.0.1:0").await.map_err(failed)?;
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0))).await
+    }
+
+    /// Starts it there.
+    pub async fn start_at(address: SocketAddr) -> Result<Self, Failure> {
+        let failed =
+            |error: std::io::Error| Failure::failed(format!("the collector of traces at {address}: {error}"));
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
         let url = format!("http://{}", listener.local_addr().map_err(failed)?);
         let kept = Arc::new(Mutex::new(Kept::default()));
         let mut serving = JoinSet::new();

@@ -1,6 +1,6 @@
-//! What can be done to a part: it is killed, started again, frozen, and thawed.
+//! What can be done to a part: it is killed, started again, frozen, thawed, cut off, and joined again.
 //!
-//! Parts of one's own stack are processes, which get signals. Of something that runs, only its operator knows how (`docker kill`,
+//! Parts of one's own stack are processes, which get signals, in a [network](super::network) of their own. Of something that runs, only its operator knows how (`docker kill`,
 //! `kubectl delete pod`): a program of the operator's does it, and is told what and to which part.
 
 use std::path::PathBuf;
@@ -23,10 +23,14 @@ pub enum Deed {
     Kill,
     /// It starts where it was, and is ready afterwards.
     Start,
-    /// It gets no processor any more: nobody hears of it, and it hears of nobody, as when it is cut off.
+    /// It gets no processor any more: nobody hears of it, and when it wakes it does not know that time has passed.
     Freeze,
     /// It goes on.
     Thaw,
+    /// The network passes nothing to it and from it any more, and tells nobody; it goes on working.
+    Cut,
+    /// It reaches the others again.
+    Join,
 }
 
 impl Deed {
@@ -37,6 +41,8 @@ impl Deed {
             Self::Start => "start",
             Self::Freeze => "freeze",
             Self::Thaw => "thaw",
+            Self::Cut => "cut",
+            Self::Join => "join",
         }
     }
 }
@@ -83,7 +89,7 @@ impl std::str::FromStr for Harmed {
 /// The operator's hands.
 #[derive(Debug, Default)]
 pub struct Hands {
-    /// Called with `kill`, `start`, `freeze` or `thaw`, and the part's name.
+    /// Called with `kill`, `start`, `freeze`, `thaw`, `cut` or `join`, and the part's name.
     pub program: Option<PathBuf>,
     /// What may be harmed.
     pub parts: Vec<Harmed>,

@@ -21,6 +21,7 @@ use tempfile::TempDir;
 
 use super::collector::Collector;
 use super::hands::Deed;
+use super::network;
 use super::probe::{PROBE, Probe};
 use super::process::{Process, Program};
 use super::{Issuer, Place};
@@ -29,6 +30,7 @@ use crate::bench::part::{Addresses, Part};
 use crate::bench::process::{End, Process as Kept};
 use crate::connect::{self, Endpoints, Token};
 use crate::failure::Failure;
+use crate::readiness::check::Need;
 use crate::trust::certs::{self, BUNDLE, InitArguments, IssueArguments, Names};
 
 /// How long the whole stack may take to come up.
@@ -322,7 +324,15 @@ impl Stack {
             }
             Deed::Freeze => self.member(name)?.process.as_ref().ok_or_else(away)?.freeze(),
             Deed::Thaw => self.member(name)?.process.as_ref().ok_or_else(away)?.thaw(),
+            Deed::Cut => network::cut(self.group(name)?).await,
+            Deed::Join => network::join(self.group(name)?).await,
         }
+    }
+
+    /// The group by which a part can be cut off.
+    fn group(&self, name: &str) -> Result<u32, Failure> {
+        let group = self.member(name)?.program.group;
+        group.ok_or_else(|| Failure::failed(format!("{name} needs {}", Need::Network.describe())))
     }
 
     /// Stops a part in good order, and waits until it has ended.
@@ -337,17 +347,20 @@ impl Stack {
         Err(Failure::failed(format!("{name} ended with {status}")))
     }
 
-    /// One more instance of an agent, that shares the work of those that are there; ready when this returns.
+    /// One more engine, or instance of an agent, that shares the work of those that are there; ready when this returns.
     pub async fn add(&mut self, name: &str, part: Part) -> Result<(), Failure> {
         let directory = self.directory.path().join(name).display().to_string();
-        let more = [
-            ("agent.registry_url", self.member("registry")?.url()),
-            ("agent.data_directory", directory),
-        ];
+        let (section, more) = if part == Part::Engine {
+            let router = ("engine.router_url", self.member("router-1")?.url());
+            ("engine", [router, ("engine.data_directory", directory)])
+        } else {
+            let registry = ("agent.registry_url", self.member("registry")?.url());
+            ("agent", [registry, ("agent.data_directory", directory)])
+        };
         let mut member = self.spare(name, part, &more)?;
         if let Some(redis) = &self.redis {
             let setting = (
-                "agent.redis_cluster_endpoint".to_owned(),
+                format!("{section}.redis_cluster_endpoint"),
                 format!("redis://{}", redis.address),
             );
             member.program.settings.push(setting);
@@ -386,6 +399,7 @@ impl Stack {
                 part,
                 settings,
                 log: path.join(format!("{name}.log")),
+                group: network::group(),
             },
             addresses,
             process: None,
@@ -438,7 +452,9 @@ impl Redis {
                 Ok(())
             }
             Deed::Start => self.begin().await,
-            Deed::Freeze | Deed::Thaw => Err(Failure::failed("a Redis of its own is killed only")),
+            Deed::Freeze | Deed::Thaw | Deed::Cut | Deed::Join => {
+                Err(Failure::failed("a Redis of its own is killed only"))
+            }
         }
     }
 }
@@ -515,6 +531,7 @@ fn members(
             program: Program {
                 settings: settings(path, &name, service(part), collector),
                 log: path.join(format!("{name}.log")),
+                group: network::group(),
                 name,
                 part,
             },

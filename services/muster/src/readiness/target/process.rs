@@ -13,6 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
+use super::network;
 use crate::bench::part::{Addresses, Part};
 use crate::failure::Failure;
 
@@ -33,6 +34,8 @@ pub struct Program {
     pub settings: Vec<(String, String)>,
     /// Where it writes what it logs.
     pub log: PathBuf,
+    /// The group that it runs under, where it can be cut off by that.
+    pub group: Option<u32>,
 }
 
 /// A process that runs. It is killed with this value.
@@ -70,6 +73,10 @@ impl Program {
         }
         for (key, value) in &self.settings {
             command.arg("--set").arg(format!("{key}={value}"));
+        }
+        if let Some(group) = self.group {
+            network::mark(group).await?;
+            command.gid(group);
         }
         let mut child = command
             .stdin(Stdio::piped())

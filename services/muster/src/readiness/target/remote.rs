@@ -1,5 +1,6 @@
 //! Something that runs: a `muster dev`, the compose file, a cluster, or any addresses.
 
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -8,6 +9,7 @@ use muster_jose::token::Signer;
 use serde_json::Value;
 use url::Url;
 
+use super::collector::Collector;
 use super::hands::Hands;
 use super::{Issuer, Kind, Place, Target};
 use crate::connect::Endpoints;
@@ -18,7 +20,7 @@ use crate::read;
 const LARGEST: u64 = 1 << 20;
 
 /// What is known of it beside the addresses of its services.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Running {
     /// The command line's certificates.
     pub certificates: Option<PathBuf>,
@@ -34,6 +36,8 @@ pub struct Running {
     pub alert_listen: Option<SocketAddr>,
     /// Where its traces can be asked for.
     pub traces: Option<Url>,
+    /// Where its traces are sent to, in place of that.
+    pub collector: Option<Collector>,
     /// What may be done to its parts, and how.
     pub hands: Hands,
 }
@@ -97,6 +101,16 @@ fn places(said: &Value) -> Vec<Place> {
     parts.map(place).collect()
 }
 
+/// The folders of this name in a directory, and in the folders there: those of a service, or of its replicas.
+pub fn audits(directory: &Path, name: &OsStr) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut places: Vec<PathBuf> = entries.map(|entry| entry.path().join(name)).collect();
+    places.sort_unstable();
+    places.insert(0, directory.join(name));
+    places.retain(|place| place.is_dir());
+    places
+}
+
 /// Who signs with the key in this file.
 pub fn issuer(key: &Path, name: &str) -> Result<Issuer, Failure> {
     let wrong = |what: String| Failure::usage(format!("--token-key: {what}"));
@@ -114,6 +128,22 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn audit_logs_are_those_of_a_service_or_of_its_replicas() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        for place in ["registry", "router-1/router", "router-2/router", "router-2/lock"] {
+            std::fs::create_dir_all(path.join(place)).unwrap();
+        }
+        let of = |name: &str| audits(path, name.as_ref());
+        assert_eq!(of("registry"), [path.join("registry")]);
+        assert_eq!(
+            of("router"),
+            [path.join("router-1/router"), path.join("router-2/router")]
+        );
+        assert!(of("workflow-engine").is_empty());
+    }
 
     #[test]
     fn places_are_what_muster_dev_writes() {
