@@ -32,6 +32,9 @@ pub enum TokenCommand {
         /// Where; it is made where it is not there.
         #[arg(value_name = "DIR")]
         directory: PathBuf,
+        /// Where the public half goes, for whoever may not see the other; default: `jwks.json` beside it.
+        #[arg(long, value_name = "FILE")]
+        key_set: Option<PathBuf>,
     },
     /// Print a token.
     Issue(IssueArguments),
@@ -111,7 +114,7 @@ pub struct IssueArguments {
 /// Runs `muster token …`.
 pub fn run(command: TokenCommand, output: &Output) -> Result<(), Failure> {
     match command {
-        TokenCommand::Keys { directory } => keys(&directory, output),
+        TokenCommand::Keys { directory, key_set } => keys(&directory, key_set, output),
         TokenCommand::Issue(arguments) => issue(arguments, output),
         TokenCommand::Inspect {
             text,
@@ -122,11 +125,12 @@ pub fn run(command: TokenCommand, output: &Output) -> Result<(), Failure> {
     }
 }
 
-fn keys(directory: &Path, output: &Output) -> Result<(), Failure> {
+fn keys(directory: &Path, key_set: Option<PathBuf>, output: &Output) -> Result<(), Failure> {
     let (key, pem) = Private::generate().map_err(Failure::failed)?;
     std::fs::create_dir_all(directory)
         .map_err(|error| Failure::usage(format!("{}: {error}", directory.display())))?;
-    let (private, public) = (directory.join(KEY), directory.join(KEY_SET));
+    let private = directory.join(KEY);
+    let public = key_set.unwrap_or_else(|| directory.join(KEY_SET));
     write_new(&private, pem.as_bytes(), true)?;
     let set = serde_json::to_string_pretty(&key.key_set("")).unwrap_or_default();
     write_new(&public, format!("{set}\n").as_bytes(), false)?;
