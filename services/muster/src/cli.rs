@@ -11,6 +11,7 @@ use muster_runtime::trust::Trust;
 use muster_workflow_dsl::document::policy::Priority;
 
 use crate::approval::{self, ApprovalCommand};
+#[cfg(feature = "fleet")]
 use crate::bench::{self, BenchCommand};
 use crate::connect::{self, Endpoints, Service, Token};
 use crate::deploy::{self, DeployCommand};
@@ -20,11 +21,14 @@ use crate::observe::log_level;
 use crate::observe::optimize;
 use crate::observe::status;
 use crate::output::{Format, Output};
+#[cfg(feature = "fleet")]
 use crate::sim::{self, SimArguments};
 use crate::trust::audit::{self, AuditCommand};
 use crate::trust::certs::{self, CertsCommand};
 use crate::trust::token::{self, TokenCommand};
-use crate::{agents, backup, demo, dev, event, readiness, schedule, send, task, workflow};
+use crate::{agents, backup, event, readiness, schedule, send, task, workflow};
+#[cfg(feature = "fleet")]
+use crate::{demo, dev};
 
 /// A control plane for fleets of AI agents: registry, router, durable workflows.
 #[derive(Debug, Parser)]
@@ -86,8 +90,10 @@ struct Global {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run all services in one process.
+    #[cfg(feature = "fleet")]
     Dev(DevArguments),
     /// Run all services, then the tour: tables, example workflows, results.
+    #[cfg(feature = "fleet")]
     Demo(DemoArguments),
     /// Show every component and agent: health, load, queue, runs.
     Status,
@@ -111,9 +117,11 @@ enum Command {
     #[command(subcommand)]
     Approval(ApprovalCommand),
     /// Measure what is promised, on this machine.
+    #[cfg(feature = "fleet")]
     #[command(subcommand)]
     Bench(BenchCommand),
     /// Simulate lives of the workflow engine with crashes and faults, out of seeds; needs no server.
+    #[cfg(feature = "fleet")]
     Sim(SimArguments),
     /// Find out whether a system is fit for production: a stack that is started for it, or one that runs.
     Readiness(Box<readiness::Arguments>),
@@ -755,7 +763,9 @@ async fn dispatch(cli: Cli, output: &Output) -> Result<(), Failure> {
         token,
     };
     match cli.command {
+        #[cfg(feature = "fleet")]
         Command::Dev(arguments) => dev::run(arguments, output).await,
+        #[cfg(feature = "fleet")]
         Command::Demo(arguments) => demo::run(arguments, output).await,
         Command::Status => status::run(&endpoints, output).await,
         Command::Agents(command) => agents::run(command, &endpoints, output).await,
@@ -765,7 +775,9 @@ async fn dispatch(cli: Cli, output: &Output) -> Result<(), Failure> {
         Command::Broadcast(arguments) => inbox::broadcast(arguments, &endpoints, output).await,
         Command::Workflow(command) => workflow::run(command, &endpoints, output).await,
         Command::Approval(command) => approval::run(command, &endpoints, output).await,
+        #[cfg(feature = "fleet")]
         Command::Bench(command) => bench::run(command, output).await,
+        #[cfg(feature = "fleet")]
         Command::Sim(arguments) => sim::run(&arguments, output),
         Command::Readiness(arguments) => {
             readiness::run(*arguments, endpoints, cli.global.certificates, output).await

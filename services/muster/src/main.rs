@@ -1,4 +1,5 @@
 //! `muster`: the operator's binary. See [`cli`] for the commands; each has a module of its own.
+#![cfg_attr(not(feature = "fleet"), allow(dead_code))] // what only the fleet reaches
 
 mod agents;
 mod approval;

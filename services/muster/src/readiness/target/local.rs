@@ -112,7 +112,16 @@ impl Member {
 }
 
 impl Stack {
+    /// Its parts are this program, which must have the services in it.
+    #[cfg(not(feature = "fleet"))]
+    pub async fn start(_size: Size, _order: Order) -> Result<Self, Failure> {
+        Err(Failure::usage("this program was built without the services").with_remedy(
+            "look at something that runs (`--target running`), or take the program that is built with the feature `fleet`",
+        ))
+    }
+
     /// Starts it, and waits until everything is ready and knows the others.
+    #[cfg(feature = "fleet")]
     pub async fn start(size: Size, order: Order) -> Result<Self, Failure> {
         let mut stack = Self::prepared(size).await?;
         let started = stack.come_up(order);
