@@ -132,9 +132,11 @@ pub struct Target {
 }
 
 impl Target {
-    async fn connect(&self) -> Result<Cluster, Failure> {
-        let cluster = Cluster::connect(self.kubeconfig.as_deref(), self.context.as_deref()).await?;
-        Ok(cluster)
+    fn connect(&self) -> Result<Cluster, Failure> {
+        Ok(Cluster::connect(
+            self.kubeconfig.as_deref(),
+            self.context.as_deref(),
+        )?)
     }
 }
 
@@ -190,7 +192,7 @@ pub async fn run(command: DeployCommand, output: &Output) -> Result<(), Failure>
         DeployCommand::Diff { wanted, target } => diff(&wanted, &target, output).await,
         DeployCommand::Preflight { wanted, target } => {
             let objects = wanted.objects().await?;
-            let checks = preflight::check(&target.connect().await?, &objects).await?;
+            let checks = preflight::check(&target.connect()?, &objects).await?;
             preflight::print(&checks, output);
             preflight::refuse(&checks, &[])
         }
@@ -219,7 +221,7 @@ fn render(objects: &[Object], output: &Output) -> Result<(), Failure> {
 async fn diff(wanted: &Wanted, target: &Target, output: &Output) -> Result<(), Failure> {
     let objects = wanted.objects().await?;
     let namespace = namespace_of(&objects)?;
-    let cluster = target.connect().await?;
+    let cluster = target.connect()?;
     let changes = apply::survey(&cluster, &objects, true).await?;
     let before = revision::newest(&cluster, &namespace).await?;
     let pruned = apply::pruned(&cluster, before.as_ref(), &objects).await?;

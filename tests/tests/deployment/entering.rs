@@ -50,6 +50,18 @@ async fn mutual_tls_with_the_authority_and_the_certificate_of_the_kubeconfig() {
     kubeconfig(&operator, known.clone(), me.clone());
     let checked = operator.asked(&["preflight", &overlay("local")]).await;
     assert_eq!(checked["checks"][0]["outcome"], "passed", "{checked}");
+    // By way of a proxy, where the environment has one; and not, where it is not for this cluster.
+    let mut environment = operator.environment();
+    environment.push(("HTTPS_PROXY".to_owned(), "http://127.0.0.1:1".to_owned()));
+    let by_proxy = muster(&environment, &["deploy", "status"]).await;
+    assert_eq!(by_proxy.code, 5, "{by_proxy:?}");
+    environment.push(("NO_PROXY".to_owned(), "127.0.0.2".to_owned()));
+    let directly = muster(&environment, &["deploy", "status"]).await;
+    assert_eq!(directly.code, 3, "{directly:?}");
+    assert!(
+        directly.stderr.contains("nothing has been applied"),
+        "{directly:?}"
+    );
     // Its certificate does not name its address; we have none ourselves; we know nothing of the authority.
     let mut unnamed = known.clone();
     unnamed.as_object_mut().unwrap().remove("tls-server-name");
@@ -63,6 +75,30 @@ async fn mutual_tls_with_the_authority_and_the_certificate_of_the_kubeconfig() {
     let stranger = operator.deploy(&["status"]).await;
     assert_eq!(stranger.code, 5, "{stranger:?}");
     assert!(stranger.stderr.contains("does not answer"), "{stranger:?}");
+}
+
+#[tokio::test]
+async fn of_several_kubeconfigs_some_need_not_be_there() {
+    let operator = Operator::with_local().await;
+    let mut environment = operator.environment();
+    let known = operator.server.kubeconfig().display().to_string();
+    let set = |environment: &mut Vec<(String, String)>, files: &str| {
+        environment.retain(|(name, _)| name != "KUBECONFIG");
+        environment.push(("KUBECONFIG".to_owned(), files.to_owned()));
+    };
+    set(&mut environment, &format!("/nowhere:{known}"));
+    let found = muster(&environment, &["deploy", "status"]).await;
+    assert_eq!(found.code, 0, "{found:?}");
+    let other = muster(&environment, &["deploy", "status", "--context", "there"]).await;
+    assert_eq!(other.code, 2, "{other:?}");
+    assert!(
+        other.stderr.contains("no context 'there', only here"),
+        "{other:?}"
+    );
+    set(&mut environment, "/nowhere");
+    let none = muster(&environment, &["deploy", "status"]).await;
+    assert_eq!(none.code, 2, "{none:?}");
+    assert!(none.stderr.contains("/nowhere"), "{none:?}");
 }
 
 #[tokio::test]

@@ -31,7 +31,7 @@ pub const AT_ONCE: usize = 8;
 pub async fn run(arguments: &ApplyArguments, output: &Output) -> Result<(), Failure> {
     let objects = arguments.wanted.objects().await?;
     let namespace = namespace_of(&objects)?;
-    let cluster = arguments.target.connect().await?;
+    let cluster = arguments.target.connect()?;
     let checks = preflight::check(&cluster, &objects).await?;
     preflight::refuse(&checks, &arguments.ignore)?;
     // The lease is in the namespace, which therefore comes before everything.

@@ -1,20 +1,29 @@
 //! A cluster's API, as far as it is needed here: what is served, objects as they are, server-side apply, deletion, access reviews.
 //!
-//! Objects are JSON, and the paths of their kinds come from what the cluster says that it serves, so that a kind which is missing is
-//! known before anything is applied. How it is reached is in [`kubeconfig`] and [`credentials`], requests are in [`connection`].
+//! It is spoken by the crate `kube`. Objects are dynamic there and JSON here, and the paths of their kinds come from what the cluster says
+//! that it serves, so that kinds which no crate knows are deployed like the others, and one that is missing is known before anything is
+//! applied. Only what the code itself names (secrets, leases, pods) is typed, by `k8s-openapi`.
+//!
+//! How it is reached is in [`access`] and [`program`]; requests are in [`connection`].
 
+mod access;
 mod connection;
-mod credentials;
 mod error;
-mod kubeconfig;
+mod program;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use k8s_openapi::api::authorization::v1::{
+    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
+};
+use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::core::{ClusterResourceScope, GroupVersion, NamespaceResourceScope};
+use kube::discovery::{self, ApiResource, Scope};
+use kube::{Api, Client};
 use parking_lot::Mutex;
-use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::manifest::Object;
 use connection::Connection;
@@ -26,47 +35,51 @@ pub const MANAGER: &str = "muster";
 /// How a kind is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resource {
-    /// Group and version.
-    pub api_version: String,
-    /// Its kind.
-    pub kind: String,
-    /// Its name in paths and permissions.
-    pub plural: String,
-    /// Whether its objects are in namespaces.
-    pub namespaced: bool,
+    /// Its names.
+    pub api: ApiResource,
+    scope: Scope,
 }
 
 impl Resource {
-    /// A kind of the core or of an extension, without asking.
-    pub fn known(api_version: &str, kind: &str, plural: &str, namespaced: bool) -> Self {
+    /// A kind whose objects are in namespaces, without asking.
+    pub fn namespaced<K>() -> Self
+    where
+        K: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
         Self {
-            api_version: api_version.to_owned(),
-            kind: kind.to_owned(),
-            plural: plural.to_owned(),
-            namespaced,
+            api: ApiResource::erase::<K>(&()),
+            scope: Scope::Namespaced,
         }
     }
 
-    /// The group; empty for the core.
-    pub fn group(&self) -> &str {
-        self.api_version.rsplit_once('/').map_or("", |(group, _)| group)
+    /// A kind whose objects are in none, without asking.
+    pub fn of_cluster<K>() -> Self
+    where
+        K: kube::Resource<DynamicType = (), Scope = ClusterResourceScope>,
+    {
+        Self {
+            api: ApiResource::erase::<K>(&()),
+            scope: Scope::Cluster,
+        }
     }
 
-    fn path(&self, namespace: Option<&str>, name: Option<&str>) -> String {
-        let root = if self.api_version.contains('/') {
-            "apis"
-        } else {
-            "api"
-        };
-        let mut path = format!("/{root}/{}", self.api_version);
-        if let Some(namespace) = namespace.filter(|_| self.namespaced) {
-            path.push_str(&format!("/namespaces/{}", encoded(namespace)));
+    /// Whether its objects are in namespaces.
+    pub fn is_namespaced(&self) -> bool {
+        self.scope == Scope::Namespaced
+    }
+
+    /// An object of it, for people.
+    fn named(&self, name: &str) -> String {
+        format!("{}/{name}", self.api.kind.to_lowercase())
+    }
+
+    /// Requests for its objects, in one namespace or in all.
+    fn requests(&self, client: Client, namespace: Option<&str>) -> Api<DynamicObject> {
+        let api = Api::dynamic(client, &self.api, &self.scope);
+        match namespace {
+            Some(namespace) => api.constrain(&encoded(namespace)),
+            None => api,
         }
-        path.push_str(&format!("/{}", self.plural));
-        if let Some(name) = name {
-            path.push_str(&format!("/{}", encoded(name)));
-        }
-        path
     }
 }
 
@@ -88,11 +101,11 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Reads the kubeconfig, and prepares the connection.
-    pub async fn connect(file: Option<&Path>, context: Option<&str>) -> Result<Self, Error> {
-        let access = kubeconfig::read(file, context)?;
+    /// Reads the kubeconfig; nothing is sent yet.
+    pub fn connect(file: Option<&Path>, context: Option<&str>) -> Result<Self, Error> {
+        let access = access::read(file, context)?;
         Ok(Self {
-            connection: Arc::new(Connection::new(access).await?),
+            connection: Arc::new(Connection::new(access)),
             served: Arc::default(),
         })
     }
@@ -102,27 +115,17 @@ impl Cluster {
         self.connection.server()
     }
 
-    async fn call(
-        &self,
-        what: &str,
-        method: Method,
-        path: &str,
-        content: Option<(&str, &Value)>,
-    ) -> Result<Value, Error> {
-        self.connection.call(what, method, path, content).await
-    }
-
     /// Its version: major, minor, and as it says it.
     pub async fn version(&self) -> Result<(u32, u32, String), Error> {
-        let answer = self.call("the version", Method::GET, "/version", None).await?;
-        let number = |key: &str| {
-            let text = answer[key].as_str().unwrap_or_default();
+        let question = |client: Client| async move { client.apiserver_version().await };
+        let version = self.connection.ask("the version", question).await?;
+        let number = |text: &str| {
             // Some say `30+`.
             let digits: String = text.chars().take_while(char::is_ascii_digit).collect();
             digits.parse().unwrap_or(0)
         };
-        let said = answer["gitVersion"].as_str().unwrap_or("unknown").to_owned();
-        Ok((number("major"), number("minor"), said))
+        let (major, minor) = (number(&version.major), number(&version.minor));
+        Ok((major, minor, version.git_version))
     }
 
     /// How the kind of an object is reached; none where the cluster does not serve it.
@@ -136,31 +139,26 @@ impl Cluster {
                 served
             }
         };
-        Ok(served.iter().find(|resource| resource.kind == kind).cloned())
+        Ok(served.iter().find(|resource| resource.api.kind == kind).cloned())
     }
 
     async fn serves(&self, api_version: &str) -> Result<Vec<Resource>, Error> {
-        let root = if api_version.contains('/') { "apis" } else { "api" };
-        let path = format!("/{root}/{api_version}");
-        let answer = match self.call(api_version, Method::GET, &path, None).await {
-            Ok(answer) => answer,
+        let Ok(version) = api_version.parse::<GroupVersion>() else {
+            return Ok(Vec::new()); // nobody serves what is no version
+        };
+        let version = &version;
+        let question = |client: Client| async move { discovery::pinned_group(&client, version).await };
+        let group = match self.connection.ask(api_version, question).await {
+            Ok(group) => group,
             Err(error) if error.code() == Some(404) => return Ok(Vec::new()),
             Err(error) => return Err(error),
         };
-        let listed = answer["resources"].as_array().cloned().unwrap_or_default();
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        Ok(listed
-            .iter()
-            .map(|one| {
-                Resource::known(
-                    api_version,
-                    &text(&one["kind"]),
-                    &text(&one["name"]),
-                    one["namespaced"] == true,
-                )
+        let resources = group.versioned_resources(&version.version).into_iter();
+        Ok(resources
+            .map(|(api, capabilities)| Resource {
+                api,
+                scope: capabilities.scope,
             })
-            // Others are parts of objects, such as `deployments/scale`.
-            .filter(|resource| !resource.plural.contains('/'))
             .collect())
     }
 
@@ -181,9 +179,10 @@ impl Cluster {
         namespace: Option<&str>,
         name: &str,
     ) -> Result<Option<Value>, Error> {
-        let what = format!("{}/{name}", resource.kind.to_lowercase());
-        let path = resource.path(namespace, Some(name));
-        match self.call(&what, Method::GET, &path, None).await {
+        let path = encoded(name);
+        let path = path.as_str();
+        let question = |client| async move { json(resource.requests(client, namespace).get(path).await) };
+        match self.connection.ask(&resource.named(name), question).await {
             Ok(value) => Ok(Some(value)),
             Err(error) if error.code() == Some(404) => Ok(None),
             Err(error) => Err(error),
@@ -204,68 +203,67 @@ impl Cluster {
         labels: &str,
     ) -> Result<Vec<Value>, Error> {
         /// Asked for at once.
-        const PAGE: usize = 500;
-        let path = resource.path(namespace, None);
+        const PAGE: u32 = 500;
+        let mut wanted = ListParams::default().labels(labels).limit(PAGE);
         let mut items = Vec::new();
-        let mut next = String::new();
         loop {
-            let query = format!(
-                "{path}?limit={PAGE}&labelSelector={}&continue={}",
-                encoded(labels),
-                encoded(&next)
-            );
-            let mut page = self.call(&resource.plural, Method::GET, &query, None).await?;
-            if let Some(Value::Array(found)) = page.get_mut("items").map(Value::take) {
-                items.extend(found);
-            }
-            next = page
-                .pointer("/metadata/continue")
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .to_owned();
+            let asked = &wanted;
+            let question = |client| async move {
+                let page = resource.requests(client, namespace).list(asked).await?;
+                let items: Result<Vec<Value>, _> =
+                    page.items.into_iter().map(|item| json(Ok(item))).collect();
+                Ok((items?, page.metadata.continue_.unwrap_or_default()))
+            };
+            let (found, next) = self.connection.ask(&resource.api.plural, question).await?;
+            items.extend(found);
             if next.is_empty() {
                 return Ok(items);
             }
+            wanted = wanted.continue_token(&next);
         }
     }
 
     /// Server-side apply: the object as it is afterwards.
     pub async fn apply(&self, object: &Object, manner: Manner) -> Result<Value, Error> {
         let resource = self.resource_of(object).await?;
-        let mut path = resource.path(object.namespace(), Some(object.name()));
-        path.push_str(&format!("?fieldManager={MANAGER}&fieldValidation=Strict"));
-        if manner.dry {
-            path.push_str("&dryRun=All");
-        }
-        if manner.force {
-            path.push_str("&force=true");
-        }
-        let content = ("application/apply-patch+yaml", object.value());
-        self.call(&object.id().to_string(), Method::PATCH, &path, Some(content))
-            .await
+        let wanted = PatchParams {
+            dry_run: manner.dry,
+            force: manner.force,
+            ..PatchParams::apply(MANAGER).validation_strict()
+        };
+        let (resource, wanted, path) = (&resource, &wanted, encoded(object.name()));
+        let path = path.as_str();
+        let question = |client| async move {
+            let requests = resource.requests(client, object.namespace());
+            json(requests.patch(path, wanted, &Patch::Apply(object.value())).await)
+        };
+        self.connection.ask(&object.id().to_string(), question).await
     }
 
     /// Creates an object that is not there.
     pub async fn create(&self, resource: &Resource, object: &Value) -> Result<Value, Error> {
-        let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str);
-        let what = format!(
-            "{}/{}",
-            resource.kind.to_lowercase(),
-            text("/metadata/name").unwrap_or_default()
-        );
-        let path = resource.path(text("/metadata/namespace"), None);
-        let content = ("application/json", object);
-        self.call(&what, Method::POST, &path, Some(content)).await
+        let (namespace, name) = place_of(object);
+        let question = |client| async move {
+            let requests = resource.requests(client, namespace);
+            json(requests.create(&PostParams::default(), &dynamic(object)?).await)
+        };
+        self.connection.ask(&resource.named(name), question).await
     }
 
     /// Puts an object in the place of what it was, if it still is what its `resourceVersion` says.
     pub async fn replace(&self, resource: &Resource, object: &Value) -> Result<Value, Error> {
-        let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str);
-        let name = text("/metadata/name").unwrap_or_default();
-        let what = format!("{}/{name}", resource.kind.to_lowercase());
-        let path = resource.path(text("/metadata/namespace"), Some(name));
-        let content = ("application/json", object);
-        self.call(&what, Method::PUT, &path, Some(content)).await
+        let (namespace, name) = place_of(object);
+        let path = encoded(name);
+        let path = path.as_str();
+        let question = |client| async move {
+            let requests = resource.requests(client, namespace);
+            json(
+                requests
+                    .replace(path, &PostParams::default(), &dynamic(object)?)
+                    .await,
+            )
+        };
+        self.connection.ask(&resource.named(name), question).await
     }
 
     /// Deletes an object with all that comes of it; whether it was there. A workload goes after its pods, so that it is gone when they are.
@@ -275,16 +273,20 @@ impl Cluster {
         namespace: Option<&str>,
         name: &str,
     ) -> Result<bool, Error> {
-        let what = format!("{}/{name}", resource.kind.to_lowercase());
-        let path = resource.path(namespace, Some(name));
         let has_pods = matches!(
-            resource.kind.as_str(),
+            resource.api.kind.as_str(),
             "Deployment" | "StatefulSet" | "DaemonSet" | "Job" | "Rollout"
         );
-        let policy = if has_pods { "Foreground" } else { "Background" };
-        let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": policy});
-        let content = Some(("application/json", &options));
-        match self.call(&what, Method::DELETE, &path, content).await {
+        let wanted = if has_pods {
+            DeleteParams::foreground()
+        } else {
+            DeleteParams::background()
+        };
+        let (wanted, path) = (&wanted, encoded(name));
+        let path = path.as_str();
+        let question =
+            |client| async move { resource.requests(client, namespace).delete(path, wanted).await };
+        match self.connection.ask(&resource.named(name), question).await {
             Ok(_) => Ok(true),
             Err(error) if error.code() == Some(404) => Ok(false),
             Err(error) => Err(error),
@@ -298,32 +300,50 @@ impl Cluster {
         resource: &Resource,
         namespace: Option<&str>,
     ) -> Result<Result<(), String>, Error> {
-        let asked = Resource::known(
-            "authorization.k8s.io/v1",
-            "SelfSubjectAccessReview",
-            "selfsubjectaccessreviews",
-            false,
-        );
-        let review = json!({
-            "apiVersion": asked.api_version,
-            "kind": asked.kind,
-            "spec": {"resourceAttributes": {
-                "verb": verb,
-                "group": resource.group(),
-                "resource": resource.plural,
-                "namespace": namespace.filter(|_| resource.namespaced).unwrap_or_default(),
-            }},
-        });
-        let answer = self.create(&asked, &review).await?;
-        if answer.pointer("/status/allowed") == Some(&Value::Bool(true)) {
-            return Ok(Ok(()));
-        }
-        let why = answer.pointer("/status/reason").and_then(Value::as_str);
-        Ok(Err(why.unwrap_or_default().to_owned()))
+        let namespace = namespace.filter(|_| resource.is_namespaced());
+        let review = SelfSubjectAccessReview {
+            spec: SelfSubjectAccessReviewSpec {
+                resource_attributes: Some(ResourceAttributes {
+                    verb: Some(verb.to_owned()),
+                    group: Some(resource.api.group.clone()),
+                    resource: Some(resource.api.plural.clone()),
+                    namespace: namespace.map(str::to_owned),
+                    ..ResourceAttributes::default()
+                }),
+                ..SelfSubjectAccessReviewSpec::default()
+            },
+            ..SelfSubjectAccessReview::default()
+        };
+        let review = &review;
+        let question = |client| async move { Api::all(client).create(&PostParams::default(), review).await };
+        let answer = self.connection.ask("selfsubjectaccessreview", question).await?;
+        let status = answer.status.unwrap_or_default();
+        Ok(if status.allowed {
+            Ok(())
+        } else {
+            Err(status.reason.unwrap_or_default())
+        })
     }
 }
 
-/// A name or a selector in a path or a query, with what has a meaning there escaped.
+fn json(object: kube::Result<DynamicObject>) -> kube::Result<Value> {
+    serde_json::to_value(object?).map_err(kube::Error::SerdeError)
+}
+
+fn dynamic(object: &Value) -> kube::Result<DynamicObject> {
+    serde_json::from_value(object.clone()).map_err(kube::Error::SerdeError)
+}
+
+/// Its namespace and its name.
+fn place_of(object: &Value) -> (Option<&str>, &str) {
+    let metadata = &object["metadata"];
+    (
+        metadata["namespace"].as_str(),
+        metadata["name"].as_str().unwrap_or_default(),
+    )
+}
+
+/// A name in a path, with what has a meaning there escaped; the library takes it as it is.
 fn encoded(text: &str) -> String {
     url::form_urlencoded::byte_serialize(text.as_bytes())
         .collect::<String>()

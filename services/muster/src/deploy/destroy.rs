@@ -5,6 +5,8 @@
 
 use std::io::{BufRead as _, IsTerminal as _};
 
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+
 use super::cluster::Resource;
 use super::lease::Lease;
 use super::manifest::Object;
@@ -21,7 +23,7 @@ pub async fn run(
     patience: &Patience,
     output: &Output,
 ) -> Result<(), Failure> {
-    let cluster = place.target.connect().await?;
+    let cluster = place.target.connect()?;
     let namespace = place.namespace.as_str();
     let known = revision::all(&cluster, namespace).await?;
     let newest = known.last().ok_or_else(|| revision::none(namespace))?;
@@ -48,7 +50,7 @@ pub async fn run(
         }
         roller.gone(&going).await?;
         if volumes {
-            let claims = Resource::known("v1", "PersistentVolumeClaim", "persistentvolumeclaims", true);
+            let claims = Resource::namespaced::<PersistentVolumeClaim>();
             for name in claims_of(&cluster, namespace, &newest.objects).await? {
                 let _was_there = cluster.delete(&claims, Some(namespace), &name).await?;
                 output.aside(&format!("persistentvolumeclaim/{name} is removed"));
@@ -124,7 +126,7 @@ async fn claims_of(
     namespace: &str,
     objects: &[Object],
 ) -> Result<Vec<String>, Failure> {
-    let claims = Resource::known("v1", "PersistentVolumeClaim", "persistentvolumeclaims", true);
+    let claims = Resource::namespaced::<PersistentVolumeClaim>();
     let prefixes: Vec<String> = objects
         .iter()
         .flat_map(|object| {

@@ -23,7 +23,7 @@ const LOOK: Duration = Duration::from_millis(500);
 const ATTEMPTS: usize = 8;
 
 fn leases() -> Resource {
-    Resource::known("coordination.k8s.io/v1", "Lease", "leases", true)
+    Resource::namespaced::<k8s_openapi::api::coordination::v1::Lease>()
 }
 
 /// The right to change what is deployed.

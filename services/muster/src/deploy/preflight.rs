@@ -10,6 +10,9 @@ use std::collections::BTreeSet;
 
 use clap::ValueEnum;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Node, Pod, Secret};
+use k8s_openapi::api::storage::v1::StorageClass;
 use serde_json::{Value, json};
 
 use super::apply::AT_ONCE;
@@ -201,15 +204,15 @@ async fn permissions(
     namespace: &str,
 ) -> Result<Vec<Check>, Failure> {
     let own = [
-        Resource::known("v1", "Secret", "secrets", true),
-        Resource::known("coordination.k8s.io/v1", "Lease", "leases", true),
-        Resource::known("v1", "Pod", "pods", true),
+        Resource::namespaced::<Secret>(),
+        Resource::namespaced::<Lease>(),
+        Resource::namespaced::<Pod>(),
     ];
     let mut asked: Vec<(&Resource, &str)> = Vec::new();
     for resource in resources.iter().chain(&own[..1]) {
         asked.extend(["get", "patch"].map(|verb| (resource, verb)));
         // A namespace is often made by an administrator.
-        let is_namespace = resource.kind == "Namespace";
+        let is_namespace = resource.api.kind == "Namespace";
         if !is_namespace {
             asked.extend(["create", "delete"].map(|verb| (resource, verb)));
         } else if cluster.get(resource, None, namespace).await?.is_none() {
@@ -219,8 +222,8 @@ async fn permissions(
     asked.push((&own[0], "list"));
     asked.extend(["get", "create", "update"].map(|verb| (&own[1], verb)));
     asked.extend(["list", "delete"].map(|verb| (&own[2], verb)));
-    asked.sort_by_key(|(resource, verb)| (resource.group(), &resource.plural, *verb));
-    asked.dedup_by_key(|(resource, verb)| (resource.group().to_owned(), resource.plural.clone(), *verb));
+    asked.sort_by_key(|(resource, verb)| (&resource.api.group, &resource.api.plural, *verb));
+    asked.dedup_by_key(|(resource, verb)| (resource.api.group.clone(), resource.api.plural.clone(), *verb));
     let count = asked.len();
     let answers: Vec<(&Resource, &str, Result<(), String>)> = stream::iter(asked)
         .map(|(resource, verb)| async move {
@@ -242,11 +245,11 @@ async fn permissions(
         return Ok(vec![Check::passed(Subject::Permissions, format!("all {count}"))]);
     }
     let checks = missing.into_iter().map(|(resource, verbs, why)| {
-        let group = resource.group();
+        let group = &resource.api.group;
         let separator = if group.is_empty() { "" } else { "." };
-        let kind = format!("{}{separator}{group}", resource.plural);
+        let kind = format!("{}{separator}{group}", resource.api.plural);
         let why = if why.is_empty() { why } else { format!(" ({why})") };
-        let (place, role) = match resource.namespaced {
+        let (place, role) = match resource.is_namespaced() {
             true => (format!(" in {namespace}"), format!("role muster-deploy -n {namespace}")),
             false => (String::new(), "clusterrole muster-deploy".to_owned()),
         };
@@ -264,7 +267,7 @@ async fn permissions(
 
 async fn secrets(cluster: &Cluster, objects: &[Object], namespace: &str) -> Result<Vec<Check>, Failure> {
     let mut checks = Vec::new();
-    let secret = Resource::known("v1", "Secret", "secrets", true);
+    let secret = Resource::namespaced::<Secret>();
     let wanted = needs::secrets(objects);
     for (name, needed_by) in &wanted {
         match cluster.get(&secret, Some(namespace), name).await {
@@ -307,7 +310,7 @@ async fn storage(cluster: &Cluster, objects: &[Object]) -> Result<Vec<Check>, Fa
     if wanted.is_empty() {
         return Ok(vec![Check::passed(Subject::Storage, "no volume is claimed")]);
     }
-    let classes = Resource::known("storage.k8s.io/v1", "StorageClass", "storageclasses", false);
+    let classes = Resource::of_cluster::<StorageClass>();
     let found = match cluster.list(&classes, None, "").await {
         Ok(found) => found,
         Err(error) if error.code() == Some(403) => {
@@ -319,8 +322,8 @@ async fn storage(cluster: &Cluster, objects: &[Object]) -> Result<Vec<Check>, Fa
 }
 
 async fn room(cluster: &Cluster, objects: &[Object], namespace: &str) -> Result<Check, Failure> {
-    let nodes = Resource::known("v1", "Node", "nodes", false);
-    let pods = Resource::known("v1", "Pod", "pods", true);
+    let nodes = Resource::of_cluster::<Node>();
+    let pods = Resource::namespaced::<Pod>();
     let listed = async {
         let nodes = cluster.list(&nodes, None, "").await?;
         let pods = cluster.list(&pods, None, "").await?;

@@ -11,6 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
+use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};
 
 use super::cluster::{Cluster, Error, Manner, Resource};
@@ -41,7 +42,7 @@ pub struct Revision {
 }
 
 fn secrets() -> Resource {
-    Resource::known("v1", "Secret", "secrets", true)
+    Resource::namespaced::<Secret>()
 }
 
 fn name(number: u64) -> String {

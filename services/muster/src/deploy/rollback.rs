@@ -17,7 +17,7 @@ pub async fn run(
     patience: &Patience,
     output: &Output,
 ) -> Result<(), Failure> {
-    let cluster = place.target.connect().await?;
+    let cluster = place.target.connect()?;
     let namespace = place.namespace.as_str();
     let known = revision::all(&cluster, namespace).await?;
     let newest = known.last().ok_or_else(|| revision::none(namespace))?;

@@ -11,7 +11,7 @@ use crate::output::Output;
 
 /// Runs it.
 pub async fn run(place: &Place, output: &Output) -> Result<(), Failure> {
-    let cluster = place.target.connect().await?;
+    let cluster = place.target.connect()?;
     let namespace = place.namespace.as_str();
     let known = revision::all(&cluster, namespace).await?;
     let newest = known.last().ok_or_else(|| revision::none(namespace))?;

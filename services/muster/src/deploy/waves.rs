@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
 use muster_runtime::clock::{Clock as _, SystemClock};
 use serde_json::Value;
 
@@ -225,7 +227,7 @@ impl Roller<'_> {
         };
         let template = match object.value().pointer("/spec/workloadRef/name") {
             Some(Value::String(name)) => {
-                let deployments = Resource::known("apps/v1", "Deployment", "deployments", true);
+                let deployments = Resource::namespaced::<Deployment>();
                 self.cluster.get(&deployments, object.namespace(), name).await?
             }
             _ => None,
@@ -256,7 +258,7 @@ impl Roller<'_> {
 }
 
 fn pods_of() -> Resource {
-    Resource::known("v1", "Pod", "pods", true)
+    Resource::namespaced::<Pod>()
 }
 
 /// Whether a Deployment is only what a Rollout takes its pods from.

@@ -2,40 +2,13 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use http::StatusCode;
+use kube::core::Status;
 
 use crate::failure::{Exit, Failure};
 
-/// What the API says when it refuses.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Status {
-    /// The HTTP status.
-    #[serde(skip)]
-    pub code: u16,
-    /// For people.
-    pub message: String,
-    /// More of it.
-    details: Details,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct Details {
-    causes: Vec<Cause>,
-    retry_after_seconds: u32,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Cause {
-    reason: String,
-    message: String,
-    field: String,
-}
-
 /// The innermost cause says the most.
-pub fn innermost(error: &dyn std::error::Error) -> String {
+fn innermost(error: &dyn std::error::Error) -> String {
     let mut deepest = error;
     while let Some(source) = deepest.source() {
         deepest = source;
@@ -86,6 +59,44 @@ pub enum Error {
 }
 
 impl Error {
+    /// Out of what the library says.
+    pub fn of(what: &str, server: &str, error: kube::Error) -> Self {
+        /// What is quoted of what no API server says.
+        const MOST_LETTERS: usize = 400;
+        let what = what.to_owned();
+        match error {
+            kube::Error::Api(status) if status.code == 0 => Self::Nonsense {
+                what,
+                cause: format!("it refuses, and does not say why {}", status.message)
+                    .trim()
+                    .to_owned(),
+            },
+            kube::Error::Api(mut status) => {
+                // What stands between may refuse too, and says it in other words; the library puts them where those of the API would be.
+                if status.details.is_none() && status.reason == "Failed to parse error data" {
+                    let code = StatusCode::from_u16(status.code).unwrap_or_default();
+                    let said: String = status.message.chars().take(MOST_LETTERS).collect();
+                    status.message = format!("{code}: {said}");
+                }
+                Self::Refused { what, status }
+            }
+            kube::Error::SerdeError(error) => Self::Nonsense {
+                what,
+                cause: error.to_string(),
+            },
+            error @ (kube::Error::FromUtf8(_) | kube::Error::Discovery(_)) => Self::Nonsense {
+                what,
+                cause: innermost(&error),
+            },
+            error @ (kube::Error::Service(_) | kube::Error::HyperError(_)) => Self::Unreachable {
+                server: server.to_owned(),
+                cause: innermost(&error),
+            },
+            // The others are about how it is reached.
+            error => Self::Kubeconfig(error.to_string()),
+        }
+    }
+
     /// The status code of a refusal.
     pub fn code(&self) -> Option<u16> {
         match self {
@@ -97,7 +108,10 @@ impl Error {
     /// After how long it may be tried again, where it says so.
     pub fn retry_after(&self) -> Duration {
         match self {
-            Self::Refused { status, .. } => Duration::from_secs(status.details.retry_after_seconds.into()),
+            Self::Refused { status, .. } => {
+                let details = status.details.as_ref();
+                Duration::from_secs(details.map_or(0, |details| details.retry_after_seconds).into())
+            }
             _ => Duration::ZERO,
         }
     }
@@ -107,10 +121,8 @@ impl Error {
         let Self::Refused { what, status } = self else {
             return Vec::new();
         };
-        status
-            .details
-            .causes
-            .iter()
+        let causes = status.details.iter().flat_map(|details| &details.causes);
+        causes
             .filter(|cause| cause.reason == "FieldManagerConflict")
             .map(|cause| {
                 format!(
