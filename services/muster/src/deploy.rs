@@ -72,7 +72,7 @@ pub enum DeployCommand {
     /// Where one does not get well, everything goes back to what was applied before.
     Apply(ApplyArguments),
     /// Show how what was applied is: workloads, images, pods that complain, revisions. Fails unless all is well.
-    Status(Place),
+    Status(StatusArguments),
     /// Go back to an earlier revision.
     Rollback {
         /// Where.
@@ -151,6 +151,20 @@ pub struct Place {
     target: Target,
 }
 
+/// Arguments of `muster deploy status`.
+#[derive(Debug, Args)]
+pub struct StatusArguments {
+    /// The overlay: its namespace is looked at, and whether what was applied last is what it says now. Without it, see --namespace.
+    #[arg(conflicts_with = "namespace")]
+    overlay: Option<String>,
+    /// The system configuration that goes with it.
+    #[arg(long, value_name = "FILE", requires = "overlay")]
+    config: Option<PathBuf>,
+    /// Where.
+    #[command(flatten)]
+    place: Place,
+}
+
 /// How long something may take.
 #[derive(Debug, Args)]
 pub struct Patience {
@@ -197,7 +211,7 @@ pub async fn run(command: DeployCommand, output: &Output) -> Result<(), Failure>
             preflight::refuse(&checks, &[])
         }
         DeployCommand::Apply(arguments) => apply::run(&arguments, output).await,
-        DeployCommand::Status(place) => status::run(&place, output).await,
+        DeployCommand::Status(arguments) => status::run(arguments, output).await,
         DeployCommand::Rollback { place, to, patience } => rollback::run(&place, to, &patience, output).await,
         DeployCommand::Destroy {
             place,

@@ -155,6 +155,49 @@ async fn another_version_is_rolled_out_in_order_and_only_where_it_is_another() {
 }
 
 #[tokio::test]
+async fn status_of_an_overlay_is_that_of_its_namespace_and_says_whether_it_is_applied() {
+    let operator = Operator::new().await;
+    let config = operator.file("muster.yaml", "deploy: {namespace: agents}");
+    let arguments = [&overlay("local"), "--config", &config];
+    let status = [&["status"], &arguments[..]].concat();
+    let nothing = operator.deploy(&status).await;
+    assert_eq!(nothing.code, 3, "{nothing:?}");
+    assert!(nothing.stderr.contains("to the namespace agents"), "{nothing:?}");
+    let _applied = operator.asked(&[&["apply"], &arguments[..]].concat()).await;
+    let said = operator.asked(&status).await;
+    assert_eq!(
+        (&said["namespace"], &said["well"]),
+        (&"agents".into(), &true.into()),
+        "{said}"
+    );
+    assert_eq!(said["asWanted"], true, "{said}");
+    // The overlay says something else now; what was applied is as well as before.
+    let config = operator.file(
+        "muster.yaml",
+        "deploy: {namespace: agents, images: {tag: '0.2.0'}}",
+    );
+    let other = [&overlay("local"), "--config", &config];
+    let said = operator.asked(&[&["status"], &other[..]].concat()).await;
+    assert_eq!(
+        (&said["asWanted"], &said["well"]),
+        (&false.into(), &true.into()),
+        "{said}"
+    );
+    let text = operator
+        .deploy(&[&["status"], &other[..]].concat())
+        .await
+        .success();
+    assert!(text.stdout.contains("`muster deploy diff` shows it"), "{text:?}");
+    let by_name = operator.asked(&["status", "--namespace", "agents"]).await;
+    assert_eq!(by_name["revision"], 1);
+    assert!(by_name.get("asWanted").is_none(), "{by_name}");
+    let both = operator
+        .deploy(&["status", &overlay("local"), "--namespace", "agents"])
+        .await;
+    assert_eq!(both.code, 2, "{both:?}");
+}
+
+#[tokio::test]
 async fn what_is_no_longer_wanted_goes_and_what_others_made_stays() {
     let operator = Operator::new().await;
     let list = operator.asked(&["render", &overlay("local")]).await;

@@ -1,18 +1,31 @@
-//! `muster deploy status`: how what was applied is.
+//! `muster deploy status`: how what was applied is, and, for an overlay, whether that is what it says now.
 
 use serde_json::{Value, json};
 
 use super::manifest::Object;
 use super::rollout::Progress;
 use super::waves::{Roller, is_template};
-use super::{Place, revision};
+use super::{StatusArguments, Wanted, namespace_of, revision};
 use crate::failure::Failure;
 use crate::output::Output;
 
 /// Runs it.
-pub async fn run(place: &Place, output: &Output) -> Result<(), Failure> {
+pub async fn run(arguments: StatusArguments, output: &Output) -> Result<(), Failure> {
+    let StatusArguments {
+        overlay,
+        config,
+        place,
+    } = arguments;
+    let wanted = match overlay {
+        Some(overlay) => Some(Wanted { overlay, config }.objects().await?),
+        None => None,
+    };
+    let namespace = match &wanted {
+        Some(objects) => namespace_of(objects)?,
+        None => place.namespace,
+    };
+    let namespace = namespace.as_str();
     let cluster = place.target.connect()?;
-    let namespace = place.namespace.as_str();
     let known = revision::all(&cluster, namespace).await?;
     let newest = known.last().ok_or_else(|| revision::none(namespace))?;
     let roller = Roller {
@@ -22,6 +35,7 @@ pub async fn run(place: &Place, output: &Output) -> Result<(), Failure> {
         force: false,
         output,
     };
+    let is_wanted = wanted.map(|objects| objects == newest.objects);
     let workloads: Vec<&Object> = newest
         .objects
         .iter()
@@ -56,10 +70,14 @@ pub async fn run(place: &Place, output: &Output) -> Result<(), Failure> {
             .iter()
             .map(|one| json!({"revision": one.number, "appliedAt": one.applied_at, "of": one.note}))
             .collect();
-        output.json(&json!({
+        let mut status = json!({
             "server": cluster.server(), "namespace": namespace, "revision": newest.number,
             "well": ill.is_empty(), "workloads": workloads, "revisions": revisions,
-        }));
+        });
+        if let Some(is_wanted) = is_wanted {
+            status["asWanted"] = is_wanted.into();
+        }
+        output.json(&status);
     } else {
         output.line(&format!(
             "revision {} of {} in {namespace} at {}",
@@ -67,6 +85,11 @@ pub async fn run(place: &Place, output: &Output) -> Result<(), Failure> {
             newest.note,
             cluster.server()
         ));
+        match is_wanted {
+            Some(true) => output.line("it is what the overlay says"),
+            Some(false) => output.line("the overlay says something else now: `muster deploy diff` shows it"),
+            None => {}
+        }
         let rows = rows
             .into_iter()
             .map(|(name, pods, images, state)| [name, pods, images.join("\n"), state])
