@@ -35,6 +35,7 @@ mod hostile;
 mod http;
 mod kinds;
 mod limits;
+mod lost_peers;
 mod mcp_calls;
 mod mcp_server;
 mod outside;
