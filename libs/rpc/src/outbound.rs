@@ -287,6 +287,15 @@ async fn resolve(policy: &Policy, host: &str, port: u16) -> Result<Vec<SocketAdd
     let found = tokio::net::lookup_host((host, port))
         .await
         .map_err(Unresolved::Unknown)?;
+    admitted(policy, host, found)
+}
+
+/// Of what a name leads to, what may be connected to: these addresses, and not the name, are what a connection is made to.
+fn admitted(
+    policy: &Policy,
+    host: &str,
+    found: impl Iterator<Item = SocketAddr>,
+) -> Result<Vec<SocketAddr>, Unresolved> {
     let mut refused = None;
     let mut admitted = Vec::new();
     for address in found {
