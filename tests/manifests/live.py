@@ -65,7 +65,6 @@ RARE = {
     "muster_registry_expirations_total": "a lease has to end without a goodbye, after 90 s",
     "agent_push_notifications_total": "a caller has to ask for them, with a server of its own",
     "agent_messages_refused_total": "an agent has to be full",
-    "peers_refused_total": "a workload has to call what it may not",
     "workflow_takeovers_total": "engines have to share a store",
     "workflow_lease_renewals_total": "engines have to share a store",
     "workflow_bottlenecks": "looked for every ten minutes",

@@ -135,7 +135,7 @@ impl Chassis {
         );
         let (tasks, ended) = Tasks::new(shutdown.clone());
         let (tracer, spans) = tracing_to(name, &clock, &metrics, &tasks)?;
-        let (trust, gate) = secured(trust, server, name, &clock)?;
+        let (trust, gate) = secured(trust, server, name, &clock, &metrics)?;
         let chassis = Self {
             tracer,
             spans,
@@ -163,7 +163,7 @@ impl Chassis {
     ///
     /// The section is wrong, or a file of it is.
     pub fn secure(&mut self, config: &trust::Config) -> Result<(), Error> {
-        (self.trust, self.gate) = secured(config, &self.server, self.name, &self.clock)?;
+        (self.trust, self.gate) = secured(config, &self.server, self.name, &self.clock, &self.metrics)?;
         self.trust.attend(self);
         Ok(())
     }
@@ -175,8 +175,7 @@ impl Chassis {
     }
 
     /// Counts who is refused, for operators: by the gate, and by what the service itself refuses.
-    #[must_use]
-    pub fn refusals(&self) -> Refusals {
+    fn refusals(&self) -> Refusals {
         self.gate.refusals().clone()
     }
 
@@ -227,7 +226,7 @@ impl Chassis {
         };
         let handshakes = self.trust.handshakes(Meters::new(self.metrics.clone()));
         let (health, metrics) = (self.health.clone(), self.metrics.clone());
-        let turned_away = self.gate.turned_away().cloned();
+        let turned_away = Arc::clone(self.gate.turned_away());
         let ended = &mut self.ended;
         let stop = Shutdown::new();
         let work = async {
@@ -271,7 +270,7 @@ impl Chassis {
                 refusing,
                 &server,
                 handshakes,
-                turned_away.as_ref(),
+                Some(&turned_away),
                 &stop,
                 drained()
             ),
@@ -401,11 +400,7 @@ impl Chassis {
             grpc.clone(),
             self.server.max_message_bytes,
         )?;
-        let entrance = Entrance::new(
-            &self.trust,
-            Meters::new(self.metrics.clone()),
-            self.gate.turned_away().cloned(),
-        );
+        let entrance = Entrance::new(&self.trust, Arc::clone(self.gate.turned_away()));
         let contract = Contract::new(
             services.iter().copied().chain(OURS),
             &[&sets[..], &REFLECTION].concat(),
@@ -446,14 +441,14 @@ impl Chassis {
     ) -> Result<(), Error> {
         let hooks = std::mem::take(&mut self.hooks);
         let (server, shutdown, name) = (self.server.clone(), self.shutdown.clone(), self.name);
-        let turned_away = self.gate.turned_away().cloned();
+        let turned_away = Arc::clone(self.gate.turned_away());
         let (stop_accepting, cut_off) = (Shutdown::new(), Shutdown::new());
         let serving = serve(
             listener,
             answers,
             &server,
             self.trust.handshakes(Meters::new(self.metrics.clone())),
-            turned_away.as_ref(),
+            Some(&turned_away),
             &stop_accepting,
             cut_off.requested(),
         );
@@ -510,9 +505,11 @@ fn secured(
     server: &server::Config,
     name: &str,
     clock: &SharedClock,
+    metrics: &Metrics,
 ) -> Result<(Trust, Arc<Gate>), Error> {
     let trust = Trust::open(config, server, Workload::of_service(name), Arc::clone(clock))?;
-    let gate = Gate::new(config, server, &trust, name, Arc::clone(clock))?;
+    let meters = Meters::new(metrics.clone());
+    let gate = Gate::new(config, server, &trust, name, Arc::clone(clock), meters)?;
     Ok((trust, Arc::new(gate)))
 }
 

@@ -1,4 +1,4 @@
-//! What tests of several crates share: waiting for a condition, real processes, fake agents, real Redis, plain HTTP.
+//! What tests of several crates share: waiting for a condition, real processes, fake agents, real Redis, plain HTTP, tokens.
 //!
 //! Everything here panics with a full account (what was awaited, what a process said on stderr) in place of
 //! returning errors: the caller is a test, and the account is what its reader needs. Nothing here sleeps for a
@@ -8,7 +8,9 @@
 
 mod fake_agent;
 mod fake_bucket;
+pub mod frames;
 pub mod http;
+mod issuer;
 mod key;
 mod poll;
 mod ports;
@@ -17,6 +19,7 @@ mod redis;
 
 pub use fake_agent::{Answer, Call, FakeAgent};
 pub use fake_bucket::FakeBucket;
+pub use issuer::{BadToken, Issuer};
 pub use key::write_signing_key;
 pub use poll::{Outcome, wait_for};
 pub use ports::Ports;

@@ -2,7 +2,6 @@
 //!
 //! Both bindings bring it as headers (gRPC metadata are HTTP/2 headers), so it is read once, here.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -29,26 +28,6 @@ const PASSED_ON: [HeaderName; 6] = [
     HeaderName::from_static(STEP_KEY_METADATA),
     HeaderName::from_static(EPOCH_METADATA),
 ];
-
-/// Who makes a request, as it is limited.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Who {
-    /// The caller's name, which is the same for all its requests and nobody else's.
-    pub caller: Arc<str>,
-    /// Whether it comes from one of our own services, which stand behind the edge.
-    pub is_service: bool,
-}
-
-impl Who {
-    /// Whoever a request's access says.
-    #[must_use]
-    pub fn of(access: &Access) -> Self {
-        Self {
-            caller: access.caller().key(),
-            is_service: access.is_service(),
-        }
-    }
-}
 
 /// What a caller says around its message.
 #[derive(Debug, Clone)]

@@ -37,13 +37,14 @@ use muster_rpc::deadline::Deadline;
 use muster_rpc::retry_budget::RetryBudget;
 use muster_runtime::clock::SharedClock;
 use muster_runtime::trace::Tracer;
+use muster_runtime::trust::Access;
 use parking_lot::{Mutex, RwLock};
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 
 use crate::admission::{self, Admission, Permit};
 use crate::balance::Preferences;
-use crate::call::{Call, Who};
+use crate::call::Call;
 use crate::cards::Front;
 use crate::credentials::Credentials;
 use crate::deduplication::{self, Role, Window};
@@ -246,8 +247,8 @@ impl Forwarder {
     ///
     /// # Errors
     /// It has made as many as it may.
-    pub async fn charge(&self, who: &Who) -> Result<(), Error> {
-        self.parts.callers.charge(who).await
+    pub async fn charge(&self, access: &Access) -> Result<(), Error> {
+        self.parts.callers.charge(access).await
     }
 
     /// Sends a message and waits for the answer; the same message is answered once.

@@ -31,7 +31,7 @@ use tonic::server::{Grpc, NamedService};
 use tonic::{Request, Response, Status};
 use tower::Service;
 
-use crate::call::{Call, Who};
+use crate::call::Call;
 use crate::calls;
 use crate::codec::{Passing, Pieces};
 use crate::error::Error;
@@ -130,7 +130,7 @@ impl A2a {
         let mut target = None;
         let outcome = async {
             let access = taken.access.clone();
-            self.forwarder.charge(&Who::of(&access)).await?;
+            self.forwarder.charge(&access).await?;
             if method.about == About::Message {
                 let (call, sent) = self.read_message(taken)?;
                 target.clone_from(&call.target);
@@ -153,7 +153,7 @@ impl A2a {
         let mut target = None;
         let outcome = async {
             let access = taken.access.clone();
-            self.forwarder.charge(&Who::of(&access)).await?;
+            self.forwarder.charge(&access).await?;
             if method.about == About::Message {
                 let (call, sent) = self.read_message(taken)?;
                 target.clone_from(&call.target);

@@ -21,7 +21,7 @@ use muster_runtime::trust::Access;
 use prost_types::Struct;
 use tonic::Status;
 
-use crate::call::{Call, Who};
+use crate::call::Call;
 use crate::calls;
 use crate::cards::Front;
 use crate::error::Error;
@@ -109,7 +109,7 @@ impl Http {
     async fn forward(&self, head: &Head, request: Request, seen: &mut Seen) -> Result<Answered, Error> {
         let forwarder = &self.forwarder;
         let access = Access::in_extensions(&head.extensions);
-        forwarder.charge(&Who::of(&access)).await?;
+        forwarder.charge(&access).await?;
         access
             .operation(request.operation())
             .map_err(|refusal| Error::Refused(Box::new(refusal)))?;

@@ -276,12 +276,7 @@ fn forwarder(
     );
     let meters = Meters::new(chassis.metrics.clone());
     let limiter = |kind| Limiter::new(kind, grants.clone(), Arc::clone(&clock), meters.clone());
-    let callers = rate::Callers::new(
-        limiter("callers"),
-        router.api_rate_limit,
-        router.api_rate_burst,
-        chassis.refusals(),
-    );
+    let callers = rate::Callers::new(limiter("callers"), router.api_rate_limit, router.api_rate_burst);
     let quotas = Quotas::new(router.quotas.clone(), limiter("agents"));
     let mode = chassis.trust.mode();
     let credentials = Credentials::new(&router.credentials, mode, outbound.clone(), Arc::clone(&clock));

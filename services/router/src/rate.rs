@@ -37,11 +37,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use muster_runtime::clock::SharedClock;
-use muster_runtime::trust::caller::ANYBODY;
-use muster_runtime::trust::refusals::Refusals;
+use muster_runtime::trust::Access;
 use parking_lot::Mutex;
 
-use crate::call::Who;
 use crate::error::Error;
 use crate::metrics::Meters;
 use crate::store;
@@ -259,8 +257,6 @@ pub struct Callers {
     rate: Option<Rate>,
     /// Whether those who are not told apart are limited, all together.
     is_for_anybody: bool,
-    /// Who was refused.
-    refusals: Refusals,
 }
 
 impl Callers {
@@ -268,7 +264,7 @@ impl Callers {
     /// number is that for each, and for all together of those who are not told apart; 0 is no limit. `burst` is how many at once;
     /// nothing is a tenth.
     #[must_use]
-    pub fn new(limiter: Limiter, per_minute: Option<u32>, burst: Option<u32>, refusals: Refusals) -> Self {
+    pub fn new(limiter: Limiter, per_minute: Option<u32>, burst: Option<u32>) -> Self {
         let rate = match per_minute.unwrap_or(PER_MINUTE) {
             0 => None,
             per_minute => Some(burst.map_or_else(
@@ -280,23 +276,24 @@ impl Callers {
             limiter,
             rate,
             is_for_anybody: per_minute.is_some(),
-            refusals,
         }
     }
 
-    /// Takes one request of the caller's.
+    /// Takes one request of the caller's. A refusal is written down by its access.
     ///
     /// # Errors
     /// It has made as many as it may.
-    pub async fn charge(&self, who: &Who) -> Result<(), Error> {
-        let Some(rate) = self.rate.filter(|_| self.is_limited(who)) else {
+    pub async fn charge(&self, access: &Access) -> Result<(), Error> {
+        let Some(rate) = self.rate.filter(|_| self.is_limited(access)) else {
             return Ok(());
         };
-        self.limiter.take(&who.caller, rate).await.map_err(|retry_after| {
+        let caller = access.caller().key();
+        self.limiter.take(&caller, rate).await.map_err(|retry_after| {
             self.limiter.meters.limited("caller");
-            self.refusals.note("rate_limited", &who.caller);
+            let per_minute = rate.each_minute();
+            access.limited(&format!("{per_minute} a minute"));
             Error::RateLimited {
-                per_minute: rate.each_minute(),
+                per_minute,
                 retry_after,
             }
         })
@@ -304,8 +301,8 @@ impl Callers {
 
     /// Callers are charged where their requests come in from outside. Our own services are not charged again for what they
     /// pass on.
-    fn is_limited(&self, who: &Who) -> bool {
-        !who.is_service && (self.is_for_anybody || &*who.caller != ANYBODY)
+    fn is_limited(&self, access: &Access) -> bool {
+        !access.is_service() && (self.is_for_anybody || !access.caller().is_anybody())
     }
 }
 

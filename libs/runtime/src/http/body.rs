@@ -25,13 +25,17 @@ use super::requests::{Count, Ending, Route};
 use crate::tasks::panic_message;
 use crate::trace::Span;
 
-/// Whether a body turned out larger than its limit.
+/// Whether a body, which others read, has gone over its limit.
 #[derive(Clone, Default)]
 pub(super) struct Exceeded(Arc<AtomicBool>);
 
 impl Exceeded {
     pub(super) fn get(&self) -> bool {
         self.0.load(Ordering::Acquire)
+    }
+
+    fn set(&self) {
+        self.0.store(true, Ordering::Release);
     }
 }
 
@@ -42,7 +46,7 @@ pub(super) fn limited(request: Request, limit: usize) -> (Request, Exceeded) {
     let request = request.map(|body| {
         Body::new(Limited::new(body, limit).map_err(move |error| {
             if error.is::<LengthLimitError>() {
-                told.0.store(true, Ordering::Release);
+                told.set();
             }
             error
         }))
@@ -51,10 +55,10 @@ pub(super) fn limited(request: Request, limit: usize) -> (Request, Exceeded) {
 }
 
 /// The request with a body that fails when it has not come in within `limit`. The error is a [`Status`], which gRPC services
-/// answer with as it is; others find it among the error's sources.
+/// answer with as it is; others find it among the error's sources. `told` hears of it.
 ///
 /// A stream of requests is a body, too. Of the services here only gRPC's reflection has one.
-pub(super) fn timed(request: Request, limit: Duration) -> Request {
+pub(super) fn timed(request: Request, limit: Duration, told: Option<Exceeded>) -> Request {
     request.map(|body| {
         if body.is_end_stream() {
             return body;
@@ -63,6 +67,7 @@ pub(super) fn timed(request: Request, limit: Duration) -> Request {
             body,
             limit,
             end: None,
+            told,
         })
     })
 }
@@ -72,6 +77,7 @@ struct Timed {
     body: Body,
     limit: Duration,
     end: Option<Pin<Box<Sleep>>>,
+    told: Option<Exceeded>,
 }
 
 impl hyper::body::Body for Timed {
@@ -91,6 +97,9 @@ impl hyper::body::Body for Timed {
             .end
             .get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
         ready!(end.as_mut().poll(context));
+        if let Some(told) = &this.told {
+            told.set();
+        }
         Poll::Ready(Some(Err(axum::Error::new(too_slow(limit)))))
     }
 
@@ -311,16 +320,20 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_comes_too_slowly_fails_with_a_status_and_one_in_time_does_not() {
+        let late = Exceeded::default();
         let slow = |pause| {
             let parts = futures::stream::unfold(0, move |part| async move {
                 tokio::time::sleep(Duration::from_secs(pause)).await;
                 (part < 5).then(|| (Ok::<_, axum::Error>(Bytes::from("x")), part + 1))
             });
             let request = Request::new(Body::from_stream(parts));
-            axum::body::to_bytes(timed(request, Duration::from_secs(10)).into_body(), 100)
+            let request = timed(request, Duration::from_secs(10), Some(late.clone()));
+            axum::body::to_bytes(request.into_body(), 100)
         };
         assert_eq!(slow(1).await.unwrap(), "xxxxx");
+        assert!(!late.get());
         let error = slow(3).await.unwrap_err();
+        assert!(late.get());
         let mut source: Option<&dyn std::error::Error> = Some(&error);
         let status = std::iter::from_fn(|| {
             let error = source?;

@@ -19,7 +19,7 @@ use axum::response::Response;
 use futures::FutureExt as _;
 use http::{StatusCode, header};
 
-use super::body::{Later, Watched, ending_of, limited, timed};
+use super::body::{Exceeded, Later, Watched, ending_of, limited, timed};
 use super::contract::{Contract, Method};
 use super::requests::{Count, Ending, Requests};
 use super::{answers, named};
@@ -172,6 +172,8 @@ impl Layers {
             Err(response) => return *response,
         };
         let (rule, action) = self.rule(&request, known);
+        let late = self.gate.is_audited().then(Exceeded::default);
+        let request = timed(request, self.body_timeout, late.clone());
         let (request, object) = self.about(request, rule, &action, grpc).await;
         let asked = Asked {
             rule,
@@ -179,7 +181,7 @@ impl Layers {
             object: &object,
         };
         match self.gate.admit(request, asked, grpc).await {
-            Ok(request) => self.plain(request, answer).await,
+            Ok(request) => self.plain(request, late, answer).await,
             Err(response) => *response,
         }
     }
@@ -194,9 +196,7 @@ impl Layers {
             return (request, path);
         }
         match self.transcoder.input_of(action) {
-            Some(input) if rule.record == Record::Change => {
-                named::read(timed(request, self.body_timeout), &input).await
-            }
+            Some(input) if rule.record == Record::Change => named::read(request, &input).await,
             _ => (request, String::new()),
         }
     }
@@ -236,18 +236,26 @@ impl Layers {
 
     /// The innermost: bounds the bodies of plain HTTP and gives refusals that have none of their own a JSON body; keeps everything
     /// but gRPC away from the gRPC services.
-    async fn plain<F>(&self, request: Request, answer: impl FnOnce(Request) -> F) -> Response
+    async fn plain<F>(
+        &self,
+        request: Request,
+        late: Option<Exceeded>,
+        answer: impl FnOnce(Request) -> F,
+    ) -> Response
     where
         F: Future<Output = Response>,
     {
-        let Some(turned_away) = self.gate.turned_away() else {
+        let Some(late) = late else {
             return self.answered(request, answer).await;
         };
+        let turned_away = self.gate.turned_away();
         let address = request.extensions().get::<Peer>().map(|peer| peer.address().ip());
         let caller = Access::in_extensions(request.extensions()).caller().key();
         let response = self.answered(request, answer).await;
         if answers::is_too_large(&response) {
-            turned_away.note(address, Why::MessageTooLarge, &caller);
+            turned_away.write_down(address, Why::MessageTooLarge, &caller);
+        } else if late.get() {
+            turned_away.write_down(address, Why::SlowBody, &caller);
         }
         response
     }
@@ -256,7 +264,6 @@ impl Layers {
     where
         F: Future<Output = Response>,
     {
-        let request = timed(request, self.body_timeout);
         let path = request.uri().path();
         if self.contract.serves(path) {
             return if answers::is_grpc(request.headers()) {

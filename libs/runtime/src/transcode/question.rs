@@ -18,7 +18,7 @@ use super::rule::{self, BodyIs, Rule};
 pub(super) async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Refusal> {
     let body = axum::body::to_bytes(body, usize::MAX)
         .await
-        .map_err(|error| refusal::field("body", format!("was not received whole: {error}")))?;
+        .map_err(|error| refusal::no_body(&error))?;
     if body.is_empty() {
         return Ok(body);
     }

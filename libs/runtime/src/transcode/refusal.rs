@@ -57,6 +57,21 @@ pub(super) fn field(name: &str, message: impl Into<String>) -> Refusal {
     Error::invalid_field(name, message).into()
 }
 
+/// The body did not come in: with the word of whoever has bounded its time, or as a field at fault.
+pub(super) fn no_body(error: &axum::Error) -> Refusal {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(current) = source {
+        if let Some(status) = current.downcast_ref::<Status>() {
+            return Refusal {
+                status: status.clone(),
+                http: Some(StatusCode::REQUEST_TIMEOUT),
+            };
+        }
+        source = current.source();
+    }
+    field("body", format!("was not received whole: {error}"))
+}
+
 /// The body is no JSON by its own word.
 pub(super) fn no_json(content_type: &str) -> Refusal {
     let message =

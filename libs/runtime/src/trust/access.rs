@@ -162,6 +162,13 @@ impl Access {
         may
     }
 
+    /// A request is refused because the caller has made as many as it may; `limit` says how many that is.
+    pub fn limited(&self, limit: &str) {
+        if let Some(context) = &self.context {
+            context.limited(&self.caller, limit);
+        }
+    }
+
     fn refuse(&self, object: &str, why: &str, message: String) -> Error {
         self.note(Event::AccessRefused, object, why);
         Error::new(Reason::PermissionDenied, message)
@@ -207,15 +214,35 @@ impl Context {
             why,
             "refused"
         );
-        let address = self.address.to_string();
-        let who = if caller.is_unknown() {
-            address.as_str()
-        } else {
-            &*caller.subject
-        };
-        self.gate.refusals().note(event.name(), who);
+        self.count(event, caller);
         if let Some(log) = self.gate.audit() {
             log.note(self.entry(event, caller, &self.action, object, why));
+        }
+    }
+
+    /// As [`Self::note`], of what may come in floods: the audit log has the first, and how many followed within a minute.
+    fn limited(&self, caller: &Caller, limit: &str) {
+        self.count(Event::RateLimited, caller);
+        if let Some(limited) = self.gate.limited() {
+            let is_first = limited.note(caller, |line| {
+                line.with("detail", limit)
+                    .with("action", &self.action)
+                    .with("source_ip", &self.address.to_string())
+                    .with("trace_id", &self.trace)
+            });
+            if is_first {
+                tracing::warn!(caller = &*caller.subject, action = self.action, limit, "limited");
+            }
+        }
+    }
+
+    /// Counts a refusal, for an operator who looks now.
+    fn count(&self, event: Event, caller: &Caller) {
+        let refusals = self.gate.refusals();
+        if caller.is_unknown() {
+            refusals.note(event.name(), &self.address.to_string());
+        } else {
+            refusals.note(event.name(), &caller.subject);
         }
     }
 }

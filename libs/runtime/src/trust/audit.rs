@@ -5,7 +5,9 @@
 //!   chain.rs     lines with their hashes, and the verification of a directory: pure but for reading
 //!   log.rs       the files: appended, rotated, recovered
 //!   own.rs       what a service changes by itself
+//!   counted.rs   lines of which there could be a flood
 //!   turned_away.rs   who does not get as far as a request
+//!   limited.rs   who makes more requests than he may
 //! ```
 //!
 //! One JSON object per line, in its canonical form (RFC 8785). Each has the hash of the line before it (`previous`) and its own
@@ -23,6 +25,8 @@
 //! them, and texts of strangers are cut.
 
 pub mod chain;
+mod counted;
+pub(crate) mod limited;
 pub(crate) mod log;
 mod own;
 pub(crate) mod turned_away;
@@ -34,6 +38,7 @@ use serde_json::{Map, Value};
 
 use crate::config::Mistakes;
 
+pub(crate) use limited::Limited;
 pub(crate) use log::{Log, Urgency};
 pub use own::Auditor;
 pub(crate) use turned_away::{TurnedAway, Why};
@@ -97,6 +102,8 @@ pub enum Event {
     LoginRefused,
     /// Too many of those came from one address.
     LoginLimited,
+    /// A caller has made as many requests as it may.
+    RateLimited,
     /// Somebody spoke for another without being one of our services.
     ImpersonationRefused,
     /// A service has changed a setting by itself.
@@ -112,6 +119,7 @@ impl Event {
             Self::AccessRefused => "access_refused",
             Self::LoginRefused => "login_refused",
             Self::LoginLimited => "login_limited",
+            Self::RateLimited => "rate_limited",
             Self::ImpersonationRefused => "impersonation_refused",
             Self::SettingChanged => "setting_changed",
             Self::ConnectionRefused => "connection_refused",

@@ -9,7 +9,6 @@ use muster_api::error::{Error, Reason};
 use tonic::Status;
 
 use super::audit::{TurnedAway, Why};
-use super::metrics::Meters;
 use super::{Peer, State as TrustState, Trust, mesh};
 use crate::transcode::refused;
 
@@ -17,15 +16,13 @@ use crate::transcode::refused;
 #[derive(Clone)]
 pub(crate) struct Entrance {
     state: Arc<TrustState>,
-    meters: Meters,
-    turned_away: Option<Arc<TurnedAway>>,
+    turned_away: Arc<TurnedAway>,
 }
 
 impl Entrance {
-    pub(crate) fn new(trust: &Trust, meters: Meters, turned_away: Option<Arc<TurnedAway>>) -> Self {
+    pub(crate) fn new(trust: &Trust, turned_away: Arc<TurnedAway>) -> Self {
         Self {
             state: Arc::clone(&trust.state),
-            meters,
             turned_away,
         }
     }
@@ -44,16 +41,14 @@ impl Entrance {
                         path = request.uri().path(),
                         "a peer is refused"
                     );
-                    if let Some(turned_away) = &self.turned_away {
-                        let peer = request.extensions().get::<Peer>();
-                        let address = peer.map(|peer| peer.address().ip());
-                        let why = if error.reason == Reason::PeerRefused {
-                            Why::NotAdmitted
-                        } else {
-                            Why::Unidentified
-                        };
-                        turned_away.note(address, why, &error.message);
-                    }
+                    let peer = request.extensions().get::<Peer>();
+                    let address = peer.map(|peer| peer.address().ip());
+                    let why = if error.reason == Reason::PeerRefused {
+                        Why::NotAdmitted
+                    } else {
+                        Why::Unidentified
+                    };
+                    self.turned_away.note(address, why, &error.message);
                     return Err(Box::new(if grpc {
                         Status::from(error).into_http()
                     } else {
@@ -74,10 +69,7 @@ impl Entrance {
         else {
             return Err(Error::new(Reason::Internal, "only a mesh has proxies"));
         };
-        let unidentified = |what: String| {
-            self.meters.refused("unidentified");
-            Error::new(Reason::PeerUnidentified, what)
-        };
+        let unidentified = |what: String| Error::new(Reason::PeerUnidentified, what);
         let connected = request
             .extensions()
             .get::<Peer>()
@@ -89,10 +81,9 @@ impl Entrance {
             ))
         })?;
         match peer.id() {
-            Some(id) => roster.admit(id).map_err(|what| {
-                self.meters.refused("not_admitted");
-                Error::new(Reason::PeerRefused, what)
-            })?,
+            Some(id) => roster
+                .admit(id)
+                .map_err(|what| Error::new(Reason::PeerRefused, what))?,
             None if *demanded => {
                 return Err(unidentified(
                     "no local proxy names the service that calls; in a mesh, calls come through the sidecar"

@@ -27,10 +27,11 @@ use parking_lot::Mutex;
 use tonic::Status;
 
 use super::access::{Access, Context};
-use super::audit::{Event, Log, TurnedAway};
+use super::audit::{Event, Limited, Log, TurnedAway};
 use super::caller::{Caller, Kind, ON_BEHALF_OF, Role};
 use super::declared::Declared;
 use super::grants::Grants;
+use super::metrics::Meters;
 use super::peer::Peer;
 use super::policy::{self, Need, Rule};
 use super::refusals::Refusals;
@@ -86,7 +87,8 @@ pub(crate) struct Gate {
     trust: Trust,
     failures: Failures,
     audit: Option<Arc<Log>>,
-    turned_away: Option<Arc<TurnedAway>>,
+    turned_away: Arc<TurnedAway>,
+    limited: Option<Arc<Limited>>,
     records_reads: bool,
     refusals: Refusals,
     clock: SharedClock,
@@ -103,6 +105,7 @@ impl Gate {
         trust: &Trust,
         name: &str,
         clock: SharedClock,
+        meters: Meters,
     ) -> Result<Self, crate::Error> {
         let other = crate::Error::Other;
         let audit = config.audit.directory.as_ref().map(|directory| {
@@ -110,9 +113,11 @@ impl Gate {
                 .map_err(|what| other(format!("trust.audit.directory: {what}")))
         });
         let audit = audit.transpose()?.map(Arc::new);
-        let turned_away = audit
+        let refusals = Refusals::new(Arc::clone(&clock));
+        let turned_away = TurnedAway::new(audit.as_ref(), Arc::clone(&clock), meters, refusals.clone());
+        let limited = audit
             .as_ref()
-            .map(|log| Arc::new(TurnedAway::new(Arc::clone(log), Arc::clone(&clock))));
+            .map(|log| Arc::new(Limited::new(Arc::clone(log), Arc::clone(&clock))));
         Ok(Self {
             is_open: config.mode(server) == Mode::Loopback && !config.tokens.required,
             declared: Declared::of(config, server, Workload::of_service(name)),
@@ -121,9 +126,10 @@ impl Gate {
             verifier: Verifier::new(&config.tokens, Arc::clone(&clock)).map_err(other)?,
             failures: Failures::new(config.tokens.max_failures_per_minute),
             audit,
-            turned_away,
+            turned_away: Arc::new(turned_away),
+            limited,
             records_reads: config.audit.reads,
-            refusals: Refusals::new(Arc::clone(&clock)),
+            refusals,
             clock,
         })
     }
@@ -147,9 +153,14 @@ impl Gate {
         &self.refusals
     }
 
-    /// Where those are written down who do not get as far as a request; nowhere without an audit log.
-    pub(crate) fn turned_away(&self) -> Option<&Arc<TurnedAway>> {
-        self.turned_away.as_ref()
+    /// Where those are counted and written down who do not get as far as a request.
+    pub(crate) const fn turned_away(&self) -> &Arc<TurnedAway> {
+        &self.turned_away
+    }
+
+    /// Where callers are written down who make more requests than they may; nowhere without an audit log.
+    pub(super) fn limited(&self) -> Option<&Limited> {
+        self.limited.as_deref()
     }
 
     pub(super) const fn records_reads(&self) -> bool {
@@ -159,14 +170,15 @@ impl Gate {
     /// Writes the audit log now and then.
     pub(crate) fn upkeep(&self) -> Option<impl Future<Output = ()> + Send + use<>> {
         let log = Arc::clone(self.audit.as_ref()?);
-        let turned_away = self.turned_away.clone();
+        let (turned_away, limited) = (Arc::clone(&self.turned_away), self.limited.clone());
         Some(async move {
             let mut interval = tokio::time::interval(FLUSHED);
             interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             for round in 0_u32.. {
                 interval.tick().await;
-                if let Some(turned_away) = &turned_away {
-                    turned_away.sweep();
+                turned_away.sweep();
+                if let Some(limited) = &limited {
+                    limited.sweep();
                 }
                 let log = Arc::clone(&log);
                 let written = tokio::task::spawn_blocking(move || {

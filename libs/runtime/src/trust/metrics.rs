@@ -22,9 +22,9 @@ pub const DEFINITIONS: &[Definition] = &[
         help: "Connections to the data port that began over TLS, by what came of it (outcome: accepted, refused, slow, crowded_out).",
     },
     Definition {
-        name: "peers_refused_total",
+        name: "connections_refused_total",
         kind: Kind::Counter,
-        help: "Requests whose peer a sidecar did not name, or that may not call this service (why: unidentified or not_admitted).",
+        help: "Who was turned away before there was a request to decide about, by why, as the audit log names it (connection_refused).",
     },
 ];
 
@@ -86,9 +86,9 @@ impl Meters {
             .increment(1);
     }
 
-    pub(super) fn refused(&self, why: &'static str) {
+    pub(super) fn turned_away(&self, why: &'static str) {
         self.metrics
-            .counter("peers_refused_total", &[("why", why.to_owned())])
+            .counter("connections_refused_total", &[("why", why.to_owned())])
             .increment(1);
     }
 }

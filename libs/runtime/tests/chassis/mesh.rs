@@ -71,7 +71,7 @@ async fn the_local_proxy_says_who_calls() {
     assert_eq!(http::get(running.health, "/health").await.unwrap().status, 200);
     let metrics = running.metrics().await;
     assert!(
-        metrics.contains(r#"peers_refused_total{why="not_admitted"} 2"#),
+        metrics.contains(r#"connections_refused_total{why="peer_not_admitted"} 2"#),
         "{metrics}"
     );
     running.stop().await;

@@ -7,13 +7,12 @@ use std::process::Stdio;
 use muster_runtime::clock::{Clock as _, SystemClock};
 use muster_runtime::trust::audit::chain;
 use muster_runtime::{server, trust};
+use muster_testkit::frames::{ECHO, END_HEADERS, HEADERS, frame, goodbyes, rapid_resets};
 use muster_testkit::http::{self, Method};
 use muster_testkit::wait_for;
-use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::floods::{CANCEL, END_HEADERS, HEAD, HEADERS, RESET, frame, goodbyes};
 use crate::native::{HOUR, Workloads, client_hello_of_tls_1_2};
 use crate::stage::{PATIENCE, Running, start};
 
@@ -31,14 +30,11 @@ fn counted(directory: &Path) -> Result<BTreeMap<String, u64>, String> {
     let log = directory.join("example");
     chain::verify(&log).map_err(|error| error.to_string())?;
     let mut counted = BTreeMap::new();
-    for file in chain::files(&log).unwrap() {
-        for line in std::fs::read_to_string(file).unwrap().lines() {
-            let line: Value = serde_json::from_str(line).unwrap();
-            if line["event"] == "connection_refused" {
-                assert_eq!(line["outcome"], "refused");
-                let text = |name: &str| line[name].as_str().unwrap().to_owned();
-                *counted.entry(text("reason")).or_default() += text("count").parse::<u64>().unwrap();
-            }
+    for line in chain::lines(&log).unwrap() {
+        if line["event"] == "connection_refused" {
+            assert_eq!(line["outcome"], "refused");
+            let text = |name: &str| line[name].as_str().unwrap().to_owned();
+            *counted.entry(text("reason")).or_default() += text("count").parse::<u64>().unwrap();
         }
     }
     Ok(counted)
@@ -175,17 +171,11 @@ async fn what_a_connection_is_broken_off_for_is_written_down() {
         max_message_bytes: 1 << 10,
         max_header_bytes: 8 << 10,
         head_timeout_seconds: 1,
+        body_timeout_seconds: 1,
         ..server::Config::default()
     };
     let running = listening(&config, &trust::Config::default(), directory.path());
-    let resets: Vec<u8> = (0..60)
-        .flat_map(|number| {
-            let stream = 2 * number + 1;
-            let asked = frame(HEADERS, END_HEADERS, stream, HEAD);
-            [asked, frame(RESET, 0, stream, &CANCEL.to_be_bytes())].concat()
-        })
-        .collect();
-    goodbyes(&running, &resets).await;
+    goodbyes(running.data, &rapid_resets(ECHO, 60)).await;
     let large = http::send(
         running.data,
         Method::POST,
@@ -206,11 +196,19 @@ async fn what_a_connection_is_broken_off_for_is_written_down() {
     assert!(refused.is_err() || refused.is_ok_and(|answer| answer.status == 431));
     let mut silent = TcpStream::connect(running.data).await.unwrap();
     assert_eq!(silent.read(&mut [0; 8]).await.unwrap_or(0), 0, "it is let go");
+    let mut slow = TcpStream::connect(running.data).await.unwrap();
+    let head = b"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nx";
+    slow.write_all(head).await.unwrap();
+    let mut status = [0; 10];
+    slow.read_exact(&mut status).await.unwrap();
+    assert_eq!(&status, b"HTTP/1.1 4", "it is refused");
+    drop(slow);
     running.stop().await;
     let wanted = [
         ("head_too_large", 1),
         ("message_too_large", 1),
         ("slow_beginning", 1),
+        ("slow_body", 1),
         ("too_many_streams_or_resets", 1),
     ];
     is_written(directory.path(), &wanted).await;
@@ -225,9 +223,9 @@ async fn more_streams_than_may_be_are_written_down_when_there_is_no_end_of_them(
     };
     let running = listening(&config, &trust::Config::default(), directory.path());
     let streams: Vec<u8> = (0..300)
-        .flat_map(|number| frame(HEADERS, END_HEADERS, 2 * number + 1, HEAD))
+        .flat_map(|number| frame(HEADERS, END_HEADERS, 2 * number + 1, ECHO))
         .collect();
-    goodbyes(&running, &streams).await;
+    goodbyes(running.data, &streams).await;
     running.stop().await;
     is_written(directory.path(), &[("too_many_streams_or_resets", 1)]).await;
 }

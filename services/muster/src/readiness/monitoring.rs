@@ -69,7 +69,7 @@ const RARE: [(&str, &str); 19] = [
         "a caller has to ask for them, with a server of its own",
     ),
     ("agent_messages_refused_total", "an agent has to be full"),
-    ("peers_refused_total", "a workload has to call what it may not"),
+    ("connections_refused_total", "somebody has to be turned away"),
     ("workflow_takeovers_total", "an engine has to be lost"),
     ("workflow_lease_renewals_total", "engines have to share a store"),
     ("workflow_bottlenecks", "looked for every ten minutes"),

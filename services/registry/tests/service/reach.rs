@@ -2,11 +2,9 @@
 //! each try to is in the audit log.
 
 use muster_api::registry as proto;
-use muster_jose::Private;
-use muster_jose::token::Signer;
 use muster_runtime::Listeners;
-use muster_runtime::clock::{Clock as _, SystemClock};
 use muster_runtime::trust::audit::chain;
+use muster_testkit::Issuer;
 use serde_json::{Value, json};
 use tonic::{Code, Request};
 
@@ -15,39 +13,27 @@ use super::*;
 /// A registry that wants tokens, with who issues them.
 struct Guarded {
     server: Server,
-    signer: Signer,
-    directory: tempfile::TempDir,
+    issuer: Issuer,
 }
 
 impl Guarded {
     async fn start() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let (private, _) = Private::generate().unwrap();
-        let jwks = directory.path().join("jwks.json");
-        std::fs::write(&jwks, private.key_set("k1").to_string()).unwrap();
+        let issuer = Issuer::new();
         let mut config = Config::default();
         config.registry.probe_endpoints = false;
         config.trust.tokens.required = true;
-        config.trust.tokens.jwks_file = Some(jwks);
-        config.trust.tokens.issuers = vec!["us".to_owned()];
-        config.trust.audit.directory = Some(directory.path().join("audit"));
+        config.trust.tokens.jwks_file = Some(issuer.key_set());
+        config.trust.tokens.issuers = vec![Issuer::NAME.to_owned()];
+        config.trust.audit.directory = Some(issuer.audit());
         Self {
             server: Server::start_with(Listeners::ephemeral().unwrap(), config).await,
-            signer: Signer::Key(private, "k1".to_owned()),
-            directory,
+            issuer,
         }
     }
 
     /// A request of somebody with a role who is granted this.
     fn of<T>(&self, role: &str, grants: &Value, message: T) -> Request<T> {
-        let now = SystemClock::default().now();
-        let mut claims = json!({
-            "sub": role, "iss": "us", "aud": "muster", "exp": now.as_second() + 3_600, "roles": [role],
-        });
-        if let (Value::Object(claims), Value::Object(grants)) = (&mut claims, grants.clone()) {
-            claims.extend(grants);
-        }
-        let token = self.signer.sign(&claims).unwrap();
+        let token = self.issuer.token(role, &[role], grants);
         let mut request = Request::new(message);
         request
             .metadata_mut()
@@ -77,12 +63,9 @@ impl Guarded {
     /// Stops the registry; every line of its audit log that says a refusal.
     async fn refusals(self) -> Vec<Value> {
         self.server.stop().await;
-        let log = self.directory.path().join("audit").join("registry");
+        let log = self.issuer.audit().join("registry");
         chain::verify(&log).expect("the chain is whole");
-        let files = chain::files(&log).unwrap();
-        let texts = files.iter().map(|file| std::fs::read_to_string(file).unwrap());
-        let lines = texts.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>());
-        let lines = lines.map(|line| serde_json::from_str::<Value>(&line).unwrap());
+        let lines = chain::lines(&log).unwrap().into_iter();
         lines.filter(|line| line["outcome"] == "refused").collect()
     }
 }

@@ -12,7 +12,6 @@ use tonic::body::Body;
 use tonic::server::NamedService;
 use tower::Service;
 
-use crate::call::Who;
 use crate::forward::Forwarder;
 
 /// See the module.
@@ -53,8 +52,8 @@ where
         // The one that was found ready.
         let mut inner = std::mem::replace(&mut self.inner, another);
         Box::pin(async move {
-            let who = Who::of(&Access::in_extensions(request.extensions()));
-            match forwarder.charge(&who).await {
+            let access = Access::in_extensions(request.extensions());
+            match forwarder.charge(&access).await {
                 Ok(()) => inner.call(request).await,
                 Err(error) => Ok(Status::from(error).into_http()),
             }

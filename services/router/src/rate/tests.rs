@@ -2,6 +2,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use muster_runtime::Metrics;
 use muster_runtime::clock::{Clock as _, ManualClock};
+use muster_runtime::trust::{self, Caller, Kind, Roles};
 use tokio::sync::Semaphore;
 
 use super::*;
@@ -156,27 +157,22 @@ async fn those_who_are_not_told_apart_are_limited_only_where_it_is_asked_for() {
     let callers = |per_minute, burst| {
         let metrics = Metrics::new(DEFINITIONS).expect("good definitions");
         let limiter = Limiter::new("callers", None, Arc::clone(&clock), Meters::new(metrics));
-        Callers::new(limiter, per_minute, burst, Refusals::new(Arc::clone(&clock)))
+        Callers::new(limiter, per_minute, burst)
     };
-    async fn made(callers: &Callers, who: &Who) -> usize {
+    async fn made(callers: &Callers, who: &Access) -> usize {
         let mut made = 0;
         while made < 500 && callers.charge(who).await.is_ok() {
             made += 1;
         }
         made
     }
-    let [ada, grace] = ["ada", "grace"].map(|name| Who {
-        caller: name.into(),
-        is_service: false,
-    });
-    let anybody = Who {
-        caller: ANYBODY.into(),
-        is_service: false,
+    let caller = |kind, name| {
+        let caller = Caller::new(kind, None, name, Roles::default(), trust::Grants::default());
+        Access::of(caller)
     };
-    let engine = Who {
-        is_service: true,
-        ..ada.clone()
-    };
+    let [ada, grace] = ["ada", "grace"].map(|name| caller(Kind::EndUser, name));
+    let anybody = Access::of(Caller::anybody());
+    let engine = caller(Kind::Service, "engine");
     let usual = callers(None, None);
     assert_eq!(made(&usual, &anybody).await, 500);
     assert_eq!(made(&usual, &ada).await, 100);

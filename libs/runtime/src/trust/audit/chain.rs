@@ -178,6 +178,19 @@ pub fn files(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
+/// All lines of a chain as JSON, in order. A last one that is under way is left out; whether they are whole, [`verify`] says.
+///
+/// # Errors
+/// The directory cannot be read, or a file.
+pub fn lines(directory: &Path) -> std::io::Result<Vec<Value>> {
+    let mut lines = Vec::new();
+    for file in files(directory)? {
+        let text = std::fs::read_to_string(file)?;
+        lines.extend(text.lines().filter_map(|line| serde_json::from_str(line).ok()));
+    }
+    Ok(lines)
+}
+
 /// The number in a file's name.
 pub(super) fn number(path: &Path) -> Option<u64> {
     let name = path.file_name()?.to_str()?;

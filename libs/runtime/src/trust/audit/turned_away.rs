@@ -1,31 +1,22 @@
 //! Who is turned away before there is a request to decide about: handshakes that fail, and connections that are broken off for what
 //! comes over them.
 //!
-//! Each is a line of the audit log, but as many as somebody cares to open must not fill the disk. So one address that is turned away
-//! for one reason has one line at once, and what follows within a minute is counted: one more line at the end of it says how
-//! many. Of so many addresses at once ([`MOST`]) each has its own lines; those beyond share one without an address. Then a minute has
-//! some hundred lines, whoever attacks.
+//! Each has a line, and floods of them few ([`super::counted`]): one address that is turned away for one reason is counted for a
+//! minute.
 //!
 //! An address of IPv6 is told apart by its first 64 bits, because who has one has all that begin like it.
 //!
 //! What the other side ends is no line: who hangs up, or does not like our certificate, was not turned away.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use parking_lot::Mutex;
-
+use super::counted::{Counted, Kind};
 use super::{Entry, Event, Log};
 use crate::clock::SharedClock;
 use crate::trust::gate::network;
-
-/// How long what follows a line is counted.
-const WINDOW: Duration = Duration::from_secs(60);
-
-/// Most pairs of an address and a reason that are told apart within that time.
-const MOST: usize = 64;
+use crate::trust::metrics::Meters;
+use crate::trust::refusals::Refusals;
 
 /// Why somebody is turned away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -58,6 +49,8 @@ pub(crate) enum Why {
     Calmed,
     /// The body of a request, or its message, is larger than may be.
     MessageTooLarge,
+    /// The body of a request did not come in time.
+    SlowBody,
     /// The local proxy does not say who calls.
     Unidentified,
 }
@@ -80,6 +73,7 @@ impl Why {
             Self::HeadTooLarge => "head_too_large",
             Self::Calmed => "too_many_streams_or_resets",
             Self::MessageTooLarge => "message_too_large",
+            Self::SlowBody => "slow_body",
             Self::Unidentified => "peer_unidentified",
         }
     }
@@ -135,79 +129,72 @@ impl Why {
 
 /// Those who are turned away, before the audit log.
 pub(crate) struct TurnedAway {
-    log: Arc<Log>,
-    clock: SharedClock,
-    counted: Mutex<HashMap<Whom, Count>>,
+    /// Nowhere without an audit log.
+    lines: Option<Counted<Whom>>,
+    meters: Meters,
+    refusals: Refusals,
 }
 
 /// Whose lines are counted together. No address: those that are too many to be told apart.
-type Whom = (Why, Option<IpAddr>);
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Whom(Why, Option<IpAddr>);
 
-struct Count {
-    since: Duration,
-    /// After the first.
-    more: u64,
+impl Kind for Whom {
+    fn line(&self) -> Entry {
+        Entry::new(Event::ConnectionRefused)
+            .with("reason", self.0.name())
+            .with("source_ip", &self.origin())
+    }
+
+    fn nameless(&self) -> Self {
+        Self(self.0, None)
+    }
+}
+
+impl Whom {
+    /// Where they come from.
+    fn origin(self) -> String {
+        self.1
+            .map_or_else(|| "several".to_owned(), |address| address.to_string())
+    }
 }
 
 impl TurnedAway {
-    /// Writes into this log.
-    pub(crate) fn new(log: Arc<Log>, clock: SharedClock) -> Self {
+    /// Writes into this log, if there is one, and counts in any case.
+    pub(crate) fn new(
+        log: Option<&Arc<Log>>,
+        clock: SharedClock,
+        meters: Meters,
+        refusals: Refusals,
+    ) -> Self {
         Self {
-            log,
-            clock,
-            counted: Mutex::default(),
+            lines: log.map(|log| Counted::new(Arc::clone(log), clock)),
+            meters,
+            refusals,
         }
     }
 
     /// Somebody is turned away. `detail` says more, in the words of whoever turns away.
     pub(crate) fn note(&self, address: Option<IpAddr>, why: Why, detail: &str) {
-        let now = self.clock.monotonic();
-        let mut counted = self.counted.lock();
-        self.say_counted(&mut counted, now, WINDOW);
-        let mut whom = (why, address.map(network));
-        if !counted.contains_key(&whom) && counted.len() >= MOST {
-            whom.1 = None;
-        }
-        match counted.get_mut(&whom) {
-            Some(count) => count.more += 1,
-            None => {
-                counted.insert(whom, Count { since: now, more: 0 });
-                drop(counted);
-                self.log.note(line(whom, 1).with("detail", detail));
-            }
+        self.meters.turned_away(why.name());
+        self.write_down(address, why, detail);
+    }
+
+    /// The same of a request, which is counted among the requests.
+    pub(crate) fn write_down(&self, address: Option<IpAddr>, why: Why, detail: &str) {
+        let whom = Whom(why, address.map(network));
+        self.refusals.note(why.name(), &whom.origin());
+        if let Some(lines) = &self.lines {
+            lines.note(whom, |line| line.with("detail", detail));
         }
     }
 
     /// Says what was counted and is due. To be called now and then.
     pub(crate) fn sweep(&self) {
-        self.say_counted(&mut self.counted.lock(), self.clock.monotonic(), WINDOW);
+        if let Some(lines) = &self.lines {
+            lines.sweep();
+        }
     }
-
-    /// Says what was counted for at least so long, and begins anew for those.
-    fn say_counted(&self, counted: &mut HashMap<Whom, Count>, now: Duration, at_least: Duration) {
-        counted.retain(|whom, count| {
-            let is_due = now.saturating_sub(count.since) >= at_least;
-            if is_due && count.more > 0 {
-                let after = format!("after the first, within {} s", WINDOW.as_secs());
-                self.log.note(line(*whom, count.more).with("detail", &after));
-            }
-            !is_due
-        });
-    }
-}
-
-impl Drop for TurnedAway {
-    fn drop(&mut self) {
-        self.say_counted(&mut self.counted.lock(), self.clock.monotonic(), Duration::ZERO);
-    }
-}
-
-fn line((why, address): Whom, count: u64) -> Entry {
-    let from = address.map_or_else(|| "several".to_owned(), |address| address.to_string());
-    Entry::new(Event::ConnectionRefused)
-        .with("reason", why.name())
-        .with("source_ip", &from)
-        .with("count", &count.to_string())
 }
 
 #[cfg(test)]
@@ -219,13 +206,17 @@ mod tests {
     use serde_json::Value;
 
     use super::super::chain;
+    use super::super::counted::{MOST, WINDOW};
     use super::*;
     use crate::clock::ManualClock;
+    use crate::metrics::Metrics;
 
     fn open(directory: &Path, clock: &Arc<ManualClock>) -> TurnedAway {
         let clock = Arc::clone(clock) as SharedClock;
         let log = Log::open(directory, "router", 1 << 30, Arc::clone(&clock)).unwrap();
-        TurnedAway::new(Arc::new(log), clock)
+        let meters = Meters::new(Metrics::new(&[]).unwrap());
+        let refusals = Refusals::new(Arc::clone(&clock));
+        TurnedAway::new(Some(&Arc::new(log)), clock, meters, refusals)
     }
 
     fn lines(directory: &Path) -> Vec<Value> {
@@ -248,7 +239,7 @@ mod tests {
         }
         turned_away.note(address(1), Why::NotTls, "");
         turned_away.note(address(2), Why::NoCertificate, "");
-        turned_away.log.sync();
+        turned_away.lines.as_ref().unwrap().sync();
         assert_eq!(lines(directory.path()).len(), 3);
         clock.advance(WINDOW);
         turned_away.sweep();
