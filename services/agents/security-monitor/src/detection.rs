@@ -231,6 +231,59 @@ mod tests {
     }
 
     #[test]
+    fn what_an_audit_log_says_of_attackers_is_found() {
+        let line = |second: u32, event: &str, more: &str| {
+            format!(
+                "{{\"time\":\"2025-03-14T10:00:{second:02}.000Z\",\"service\":\"router\",\"event\":\"{event}\",\
+                 \"source_ip\":\"192.0.2.7\",{more}\"outcome\":\"refused\"}}\n"
+            )
+        };
+        let mut text = String::new();
+        for second in 0..5 {
+            text += &line(second, "login_refused", "\"user\":\"unknown\",");
+        }
+        for second in 10..20 {
+            text += &line(second, "access_refused", "\"user\":\"eve\",");
+        }
+        for (second, event) in [
+            (20, "login_limited"),
+            (21, "rate_limited"),
+            (22, "impersonation_refused"),
+        ] {
+            text += &line(second, event, "\"user\":\"eve\",");
+        }
+        for (second, reason) in [
+            (30, "unknown_authority"),
+            (31, "peer_not_admitted"),
+            (32, "too_many_streams_or_resets"),
+            (33, "slow_body"),
+            (34, "no_tls"),
+        ] {
+            let reason = format!("\"reason\":\"{reason}\",");
+            text += &line(second, "connection_refused", &reason);
+        }
+        let detection = detected(&text);
+        let mut found: Vec<(&str, u64)> = detection
+            .findings
+            .iter()
+            .map(|finding| (finding.rule.as_str(), finding.count))
+            .collect();
+        found.sort_unstable();
+        assert_eq!(
+            found,
+            [
+                ("muster_flooding", 1),
+                ("muster_impersonation", 1),
+                ("muster_login_limited", 1),
+                ("muster_logins_refused", 5),
+                ("muster_probing", 10),
+                ("muster_stranger", 2),
+                ("muster_wearing_down", 2),
+            ]
+        );
+    }
+
+    #[test]
     fn the_sample_shows_what_happened_that_morning() {
         let detection = detected(include_str!("../samples/auth.log"));
         let found = found(&detection);
