@@ -139,6 +139,7 @@ async fn what_the_caller_allows_to_be_repeated_moves_to_another_instance() {
         .await
         .unwrap();
     assert!(agents.iter().all(|agent| agent.calls().len() == 1));
+    assert!(stack.shows("router_moved_attempts_total 1").await);
 }
 
 #[tokio::test]
@@ -289,6 +290,8 @@ async fn an_instance_that_keeps_failing_is_left_alone() {
         assert!(Error::from_status(&status).is_none(), "the agent's own answer");
     }
     assert_eq!(stack.statistics(&ill.endpoint()).await.breaker, "open");
+    let opened = r#"router_breaker_openings_total{recipient="weather"} 1"#;
+    assert!(stack.shows(opened).await);
     let error = error_in(&stack.send(message("weather", "x")).await.unwrap_err());
     assert_eq!(error.reason, Reason::NoInstanceAvailable);
     assert!(

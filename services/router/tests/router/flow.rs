@@ -266,4 +266,5 @@ async fn a_call_that_takes_long_is_hedged_where_it_may_be_done_twice() {
     assert!(!other.calls().is_empty());
     wait_for("the loser to be given up", PATIENCE, async || slow.held() == 0).await;
     assert_eq!(stack.status().await.in_flight, 0);
+    assert!(stack.shows("router_hedged_calls_total 1").await);
 }

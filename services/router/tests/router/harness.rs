@@ -15,7 +15,7 @@ use muster_api::router::router_service_client::RouterServiceClient;
 use muster_api::router::{GetStatusRequest, GetStatusResponse, InstanceStatistics};
 use muster_router::Config;
 use muster_runtime::{Listeners, Shutdown, server};
-use muster_testkit::{FakeAgent, wait_for};
+use muster_testkit::{FakeAgent, http, wait_for};
 use prost_types::value::Kind;
 use prost_types::{ListValue, Struct, Value};
 use tokio::task::JoinSet;
@@ -30,10 +30,10 @@ pub async fn post(
     address: SocketAddr,
     path: &str,
     body: &serde_json::Value,
-) -> Result<muster_testkit::http::Response, String> {
+) -> Result<http::Response, String> {
     let headers = [("content-type", "application/json"), ("a2a-version", "1.0")];
     let body = body.to_string().into();
-    muster_testkit::http::send(address, muster_testkit::http::Method::POST, path, &headers, body).await
+    http::send(address, http::Method::POST, path, &headers, body).await
 }
 
 /// A service that runs in this process.
@@ -193,6 +193,12 @@ impl Stack {
     pub fn registry_client(&self) -> RegistryServiceClient<Channel> {
         let registry = self.registry.as_ref().expect("the registry runs");
         RegistryServiceClient::new(channel(registry.address))
+    }
+
+    /// Whether the router's metrics have this series with this value.
+    pub async fn shows(&self, series: &str) -> bool {
+        let metrics = http::get(self.router.metrics, "/metrics").await;
+        metrics.is_ok_and(|metrics| metrics.text().lines().any(|line| line == series))
     }
 
     pub fn client(&self) -> Client {

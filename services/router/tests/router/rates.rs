@@ -10,7 +10,7 @@ use muster_api::router::ListEntriesRequest;
 use muster_api::router::inbox_service_client::InboxServiceClient;
 use muster_router::config::Router;
 use muster_router::quota::Quota;
-use muster_testkit::{FakeAgent, RedisServer, http, wait_for};
+use muster_testkit::{FakeAgent, RedisServer, wait_for};
 use prost_types::Struct;
 use serde_json::json;
 
@@ -35,11 +35,6 @@ fn with(agent: &FakeAgent, skills: &[&str], parameter: &str, value: u32) -> Inst
         });
     }
     instance
-}
-
-async fn metric(stack: &Stack, series: &str) -> bool {
-    let metrics = http::get(stack.router.metrics, "/metrics").await;
-    metrics.is_ok_and(|metrics| metrics.text().lines().any(|line| line == series))
 }
 
 #[tokio::test]
@@ -85,7 +80,11 @@ async fn whoever_has_made_as_many_requests_as_it_may_hears_when_it_may_again_on_
         assert!((30..=60).contains(&seconds), "{seconds}");
     }
     assert_eq!(agent.calls().len(), 1);
-    assert!(metric(&stack, r#"router_limited_requests_total{limit="caller"} 4"#).await);
+    assert!(
+        stack
+            .shows(r#"router_limited_requests_total{limit="caller"} 4"#)
+            .await
+    );
 }
 
 #[tokio::test]
@@ -126,7 +125,7 @@ async fn an_agent_that_takes_no_more_is_passed_over_and_the_caller_refused_where
         // The refusal before was one of either.
         let counted = async |times| {
             let series = format!(r#"router_limited_requests_total{{limit="{limit}"}} {times}"#);
-            metric(&stack, &series).await
+            stack.shows(&series).await
         };
         assert!(counted(1).await || counted(2).await);
     }
@@ -178,7 +177,7 @@ async fn while_redis_is_away_each_router_limits_callers_alone_and_says_so() {
         let series = format!(r#"router_limits_alone{{kind="callers"}} {is_alone}"#);
         wait_for("both routers to say how they decide", PATIENCE, async || {
             taken([&one, &other], 2).await;
-            metric(&one, &series).await && metric(&other, &series).await
+            one.shows(&series).await && other.shows(&series).await
         })
         .await;
     };

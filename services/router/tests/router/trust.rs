@@ -4,20 +4,16 @@
 
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use muster_api::a2a::{GetTaskRequest, ListTasksRequest};
 use muster_api::error::Reason;
 use muster_api::router::inbox_service_client::InboxServiceClient;
 use muster_api::router::{EnqueueRequest, GetEntryRequest, ListEntriesRequest};
 use muster_jose::token::{Secret, Signer};
-use muster_jose::{Private, key};
-use muster_runtime::clock::{Clock as _, SystemClock};
 use muster_runtime::trust::audit::chain;
 use muster_runtime::trust::caller::ON_BEHALF_OF_METADATA;
 use muster_runtime::trust::{Caller, Grants, Kind, Role};
 use muster_testkit::http::{self, Method, Response};
-use muster_testkit::{FakeAgent, wait_for};
+use muster_testkit::{FakeAgent, Issuer, wait_for};
 use serde_json::{Value, json};
 use tonic::{Code, Request, Status};
 
@@ -27,23 +23,18 @@ use crate::harness::{PATIENCE, Service, Stack, error_in, message};
 struct Guarded {
     stack: Stack,
     agent: FakeAgent,
-    signer: Signer,
-    directory: tempfile::TempDir,
+    issuer: Issuer,
 }
 
 impl Guarded {
     async fn start() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let (private, _) = Private::generate().unwrap();
-        let jwks = directory.path().join("jwks.json");
-        std::fs::write(&jwks, private.key_set("k1").to_string()).unwrap();
-        let audit = directory.path().join("audit");
+        let issuer = Issuer::new();
         let stack = Stack::over(Service::registry(0), |config| {
             config.trust.tokens.required = true;
-            config.trust.tokens.jwks_file = Some(jwks);
-            config.trust.tokens.issuers = vec!["us".to_owned()];
+            config.trust.tokens.jwks_file = Some(issuer.key_set());
+            config.trust.tokens.issuers = vec![Issuer::NAME.to_owned()];
             config.trust.tokens.max_failures_per_minute = 1_000;
-            config.trust.audit.directory = Some(audit);
+            config.trust.audit.directory = Some(issuer.audit());
         })
         .await;
         let agent = FakeAgent::start("weather").await;
@@ -54,12 +45,7 @@ impl Guarded {
             stack.registry_client().register(request.clone()).await
         })
         .await;
-        let guarded = Self {
-            stack,
-            agent,
-            signer: Signer::Key(private, "k1".to_owned()),
-            directory,
-        };
+        let guarded = Self { stack, agent, issuer };
         let admin = guarded.token("root", &["admin"], json!({}));
         wait_for("the router to see the agent", PATIENCE, async || {
             let answer = guarded
@@ -71,19 +57,8 @@ impl Guarded {
         guarded
     }
 
-    fn claims(subject: &str, roles: &[&str], more: Value) -> Value {
-        let now = SystemClock::default().now();
-        let mut claims = json!({
-            "sub": subject, "iss": "us", "aud": "muster", "exp": now.as_second() + 3_600, "roles": roles,
-        });
-        if let (Value::Object(claims), Value::Object(more)) = (&mut claims, more) {
-            claims.extend(more);
-        }
-        claims
-    }
-
     fn token(&self, subject: &str, roles: &[&str], more: Value) -> String {
-        self.signer.sign(&Self::claims(subject, roles, more)).unwrap()
+        self.issuer.token(subject, roles, &more)
     }
 
     async fn http(
@@ -113,17 +88,9 @@ impl Guarded {
     /// Stops the router; every line of its audit log.
     async fn lines(self) -> Vec<Value> {
         self.stack.router.stop().await;
-        let log = self.directory.path().join("audit").join("router");
+        let log = self.issuer.audit().join("router");
         chain::verify(&log).expect("the chain is whole");
-        let files = chain::files(&log).unwrap();
-        let texts = files.iter().map(|file| std::fs::read_to_string(file).unwrap());
-        texts
-            .flat_map(|text| {
-                text.lines()
-                    .map(|line| serde_json::from_str(line).unwrap())
-                    .collect::<Vec<Value>>()
-            })
-            .collect()
+        chain::lines(&log).unwrap()
     }
 }
 
@@ -147,48 +114,17 @@ async fn an_attacker_gets_nothing_and_leaves_a_line_each_time() {
     let narrow = guarded.token("ned", &["agent-writer"], json!({"muster_targets": ["planning"]}));
 
     // Tokens that are none, on plain HTTP and on gRPC.
-    let good = Guarded::claims("ada", &["admin"], json!({}));
-    let (stranger, _) = Private::generate().unwrap();
-    let stranger = Signer::Key(stranger, "k1".to_owned());
-    let Signer::Key(own, _) = &guarded.signer else {
-        unreachable!()
-    };
-    let encoded = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-    let public = own.key_set("k1").to_string();
-    assert!(key::key_set(&public).is_ok());
-    let confused = Signer::sign_with(&Secret::new(&public).unwrap(), &good);
-    let tokens = [
-        ("expired", guarded.token("ada", &["admin"], json!({"exp": 1}))),
-        (
-            "unsigned",
-            format!("{}.{}.", encoded(&json!({"alg": "none"})), encoded(&good)),
-        ),
-        ("foreign", stranger.sign(&good).unwrap()),
-        (
-            "for another",
-            guarded.token("ada", &["admin"], json!({"aud": "other"})),
-        ),
-        (
-            "of another",
-            guarded.token("ada", &["admin"], json!({"iss": "them"})),
-        ),
-        (
-            "too early",
-            guarded.token("ada", &["admin"], json!({"nbf": 99_999_999_999_u64})),
-        ),
-        ("confused", confused),
-        ("no token", "nonsense".to_owned()),
-    ];
-    for (name, token) in &tokens {
-        let answer = guarded.send(Some(token), name).await;
-        assert_eq!(answer.status, 401, "{name}: {}", answer.text());
-        assert!(!answer.text().contains(token.as_str()), "{name}");
+    let tokens = guarded.issuer.bad_tokens();
+    for bad in &tokens {
+        let answer = guarded.send(Some(&bad.token), bad.name).await;
+        assert_eq!(answer.status, 401, "{}: {}", bad.name, answer.text());
+        assert!(!answer.text().contains(&bad.token), "{}", bad.name);
         let status = guarded
             .stack
             .client()
-            .send_message(bearing(token, message("weather", "x")))
+            .send_message(bearing(&bad.token, message("weather", "x")))
             .await;
-        assert_eq!(code(status), Code::Unauthenticated, "{name}");
+        assert_eq!(code(status), Code::Unauthenticated, "{}", bad.name);
     }
     assert_eq!(guarded.send(None, "nobody").await.status, 401);
     assert!(guarded.agent.calls().is_empty(), "nothing has reached the agent");
@@ -320,12 +256,9 @@ async fn an_attacker_gets_nothing_and_leaves_a_line_each_time() {
     let text = json!(lines).to_string();
     for token in [&ada, &eve, &reader]
         .into_iter()
-        .chain(tokens.iter().map(|(_, token)| token))
+        .chain(tokens.iter().map(|bad| &bad.token))
     {
-        assert!(
-            token == "nonsense" || !text.contains(token.as_str()),
-            "a token is in the log"
-        );
+        assert!(!text.contains(token.as_str()), "a token is in the log");
     }
     assert!(
         lines
@@ -389,8 +322,7 @@ async fn too_many_refused_tokens_from_one_address_end_the_looking_and_known_ones
     .await;
     let sign = |subject: &str| {
         let secret = Secret::new("a canary that nobody may ever see, 0123456789").unwrap();
-        let mut claims = Guarded::claims(subject, &["agent-reader"], json!({}));
-        claims["iss"] = json!("muster");
+        let claims = Issuer::claims(subject, &["agent-reader"], &json!({"iss": "muster"}));
         Signer::sign_with(&secret, &claims)
     };
     let ask = async |token: &str| {

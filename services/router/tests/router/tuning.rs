@@ -11,7 +11,6 @@ use muster_api::router::{GetTuningRequest, GetTuningResponse, RevertTuningReques
 use muster_runtime::telemetry::Optimizer;
 use muster_runtime::trust::audit::chain;
 use muster_testkit::{Answer, FakeAgent, http, wait_for};
-use serde_json::Value;
 use tokio::task::JoinSet;
 use tonic::{Code, Status};
 
@@ -138,16 +137,7 @@ async fn an_instance_that_fails_more_than_its_sibling_gets_less_until_somebody_t
         .await;
     let log = audit.path().join("router");
     chain::verify(&log).expect("the chain is whole");
-    let lines: Vec<Value> = chain::files(&log)
-        .unwrap()
-        .iter()
-        .flat_map(|file| {
-            let text = std::fs::read_to_string(file).unwrap();
-            text.lines()
-                .map(|line| serde_json::from_str(line).unwrap())
-                .collect::<Vec<Value>>()
-        })
-        .collect();
+    let lines = chain::lines(&log).unwrap();
     let of_change = lines
         .iter()
         .find(|line| line["event"] == "setting_changed" && line["object"] == change.place.as_str());
