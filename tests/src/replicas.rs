@@ -158,6 +158,16 @@ impl Replicas {
         self.engines[number].process.as_mut().expect("the engine runs")
     }
 
+    /// What an engine's metrics say.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn metrics(&self, number: usize) -> Result<String, String> {
+        let address = ([127, 0, 0, 1], self.engines[number].program.ports().metrics).into();
+        let answer = muster_testkit::http::get(address, "/metrics").await?;
+        Ok(answer.text())
+    }
+
     /// `kill -9` for an engine.
     pub async fn kill(&mut self, number: usize) {
         if let Some(process) = self.engines[number].process.take() {

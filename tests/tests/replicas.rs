@@ -183,6 +183,24 @@ async fn runs_of_a_killed_engine_go_on_in_the_other() {
     }
     assert_no_step_twice(&replicas, &ids);
     assert_no_call_twice(&replicas);
+    wait_for("what the other engine counts", PATIENCE, async || {
+        let text = replicas.metrics(1).await?;
+        let count = |series: &str| {
+            let line = text.lines().find(|line| line.starts_with(series))?;
+            line.rsplit_once(' ')?.1.parse::<u32>().ok()
+        };
+        let (taken, renewed) = (
+            count("workflow_takeovers_total"),
+            count("workflow_lease_renewals_total{outcome=\"renewed\"}"),
+        );
+        // All, in the end: some from the start, and the others when they had no owner.
+        if taken.is_some_and(|taken| taken >= 64) && renewed.is_some_and(|renewed| renewed > 0) {
+            Ok(())
+        } else {
+            Err(format!("{taken:?} {renewed:?}"))
+        }
+    })
+    .await;
     // It comes back under another name, gets its share, and new runs go through both.
     replicas.start_again(0, true);
     replicas.process(0).ready().await;

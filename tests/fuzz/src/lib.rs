@@ -4,6 +4,7 @@
 pub mod card;
 pub mod cloud_event;
 pub mod expression;
+pub mod headers;
 pub mod identity;
 pub mod json;
 pub mod peek;
@@ -16,10 +17,11 @@ pub mod workflow;
 pub type Target = fn(&[u8]);
 
 /// All of them, by name.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 11] = [
     ("card", card::run),
     ("cloud_event", cloud_event::run),
     ("expression", expression::run),
+    ("headers", headers::run),
     ("identity", identity::run),
     ("json", json::run),
     ("peek", peek::run),

@@ -10,6 +10,7 @@ use hyper::Method;
 use hyper::body::{Bytes, Frame};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use muster_api::error::Reason;
+use muster_testkit::frames::{PREFACE, frame};
 use muster_testkit::http;
 use muster_tests::PATIENCE;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -19,7 +20,6 @@ use tokio::task::JoinSet;
 use crate::system::{Running, System, channel, error_in, message, outcome};
 
 const SEND: &str = "/lf.a2a.v1.A2AService/SendMessage";
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const EMPTY_SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
 
 /// Between two bytes of a slow client.
@@ -214,12 +214,6 @@ async fn say(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
         .await
         .unwrap_or_else(|_| panic!("the connection stays open after {bytes:?}"));
     said
-}
-
-/// A frame of HTTP/2.
-fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
-    let length = u8::try_from(payload.len()).unwrap();
-    [&[0, 0, length, kind, flags, 0, 0, 0, stream], payload].concat()
 }
 
 async fn bears_nonsense(address: SocketAddr) {

@@ -503,13 +503,49 @@ async fn scraped(dev: &Dev) {
     })
     .await;
     let open = [("accept", "application/openmetrics-text; version=1.0.0")];
-    let address = dev.metrics_address("workflow-engine");
-    let none = Vec::<u8>::new().into();
-    let text = http::send(address, http::Method::GET, "/metrics", &open, none)
+    let example = format!(" # {{trace_id=\"{TRACE}\"}} ");
+    for (service, metric) in [
+        ("router", "http_request_duration_seconds_bucket{"),
+        ("customer-service", "http_request_duration_seconds_bucket{"),
+    ] {
+        let address = dev.metrics_address(service);
+        let none = Vec::<u8>::new().into();
+        let text = http::send(address, http::Method::GET, "/metrics", &open, none)
+            .await
+            .unwrap()
+            .text();
+        assert!(text.ends_with("# EOF\n"), "{text}");
+        let mut buckets = text.lines().filter(|line| line.starts_with(metric));
+        assert!(buckets.any(|line| line.contains(&example)), "{service}: {text}");
+    }
+
+    // What is logged of a request is found by its trace.
+    let router = dev.url("router").trim_start_matches("http://").parse().unwrap();
+    let parent = format!("00-{TRACE}-{CALLER}-01");
+    let headers = [
+        ("traceparent", parent.as_str()),
+        ("muster-on-behalf-of", "nobody"),
+    ];
+    let body =
+        json!({"message": {"messageId": "m", "role": "ROLE_USER", "parts": [{"text": "x"}]}}).to_string();
+    let path = "/weather/message:send";
+    let answer = http::send(router, http::Method::POST, path, &headers, body.into())
         .await
-        .unwrap()
-        .text();
-    assert!(text.ends_with("# EOF\n"), "{text}");
+        .unwrap();
+    assert_eq!(answer.status.as_u16(), 400, "{}", answer.text());
+    wait_for("the line of the log", PATIENCE, async || {
+        let said = dev.process.stderr();
+        let lines = said
+            .lines()
+            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let mut lines = lines.filter(|line| line["trace_id"] == TRACE);
+        if lines.any(|line| line["level"] == "WARN" && line["span_id"].is_string()) {
+            Ok(())
+        } else {
+            Err(said)
+        }
+    })
+    .await;
 
     let status = dev.muster(&["status", "-o", "json"]).await.success().json();
     let refused = status["refused"].as_array().unwrap();

@@ -2,16 +2,13 @@
 
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use muster_api::a2a::a2a_service_client::A2aServiceClient;
 use muster_api::a2a::{Message, Part, Role, SendMessageRequest, SendMessageResponse, part};
 use muster_api::workflow::workflow_service_client::WorkflowServiceClient;
 use muster_api::workflow::{ListRunsRequest, ListRunsResponse};
-use muster_jose::Private;
-use muster_jose::token::{Secret, Signer};
+use muster_jose::forged;
 use muster_runtime::trust::audit::chain;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tonic::metadata::AsciiMetadataValue;
 use tonic::{Code, Request, Status};
 
@@ -135,19 +132,11 @@ pub fn written(trial: &Trial, service: Service) -> Option<usize> {
     if directories.is_empty() {
         return None;
     }
-    let files = directories
+    let lines = directories
         .iter()
-        .filter_map(|directory| chain::files(directory).ok());
-    let texts = files
-        .flatten()
-        .filter_map(|file| std::fs::read_to_string(file).ok());
-    let count = |text: String| {
-        let lines = text
-            .lines()
-            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        lines.filter(|line| line["outcome"] == "refused").count()
-    };
-    Some(texts.map(count).sum())
+        .filter_map(|directory| chain::lines(directory).ok());
+    let refused = |lines: &Vec<Value>| lines.iter().filter(|line| line["outcome"] == "refused").count();
+    Some(lines.map(|lines| refused(&lines)).sum())
 }
 
 /// Waits until so many more refusals are written down than there were; says in words what was seen.
@@ -175,23 +164,36 @@ pub async fn more_written(
     Ok("written down in the audit log")
 }
 
-/// A token that nobody has signed.
-pub fn unsigned(claims: &Value) -> String {
-    let encoded = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-    format!("{}.{}.", encoded(&json!({"alg": "none"})), encoded(claims))
+/// Waits until such a line is written down; says in words what was seen.
+pub async fn line_written(
+    trial: &Trial,
+    service: Service,
+    what: &str,
+    is_it: impl Fn(&Value) -> bool,
+) -> Result<&'static str, Stop> {
+    let Some(directory) = trial.target.audit(service) else {
+        return Ok("the audit log is out of reach");
+    };
+    let seen = eventually(WRITTEN, async || {
+        let lines = chain::lines(&directory).map_err(|error| error.to_string())?;
+        if lines.iter().any(&is_it) {
+            return Ok(());
+        }
+        let name = service.name();
+        Err(format!("{what} is not in the audit log of the {name}"))
+    });
+    seen.await.map_err(Stop::Failed)?;
+    Ok("written down in the audit log")
 }
 
 /// A token signed with a key of the attacker's, under the name of the right one where that is known.
 pub fn foreign(claims: &Value, issuer: Option<&Issuer>) -> Result<String, Failure> {
-    let (key, _) = Private::generate().map_err(Failure::failed)?;
     let public = issuer.and_then(|issuer| serde_json::from_str::<Value>(&issuer.public).ok());
     let name = public.and_then(|public| public["keys"][0]["kid"].as_str().map(str::to_owned));
-    let signer = Signer::Key(key, name.unwrap_or_default());
-    signer.sign(claims).map_err(Failure::failed)
+    forged::foreign(claims, &name.unwrap_or_default()).map_err(Failure::failed)
 }
 
 /// A token signed with the public key as if it were a shared secret.
 pub fn confused(claims: &Value, issuer: &Issuer) -> Result<String, Failure> {
-    let secret = Secret::new(&issuer.public).map_err(Failure::failed)?;
-    Ok(Signer::sign_with(&secret, claims))
+    forged::confused(claims, &issuer.public).map_err(Failure::failed)
 }
