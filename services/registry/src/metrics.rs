@@ -112,6 +112,9 @@ pub const DEFINITIONS: &[Definition] = &[
 /// hashes several strings.
 pub struct Observer {
     metrics: Metrics,
+    // Both there from the start: a registry that starts again over a store of leases sees no registration.
+    granted: Counter,
+    denied: Counter,
     renewed: Counter,
     refused: Counter,
     searches: RwLock<BTreeMap<String, Searches>>,
@@ -145,7 +148,14 @@ impl Observer {
     #[must_use]
     pub fn new(metrics: Metrics) -> Self {
         let heartbeats = |outcome: &str| metrics.counter(HEARTBEATS, &[("outcome", outcome.to_owned())]);
+        let registrations = |outcome: &str| {
+            let counter = metrics.counter(REGISTRATIONS, &[("outcome", outcome.to_owned())]);
+            counter.increment(0); // shown before it is the first time
+            counter
+        };
         Self {
+            granted: registrations("granted"),
+            denied: registrations("refused"),
             renewed: heartbeats("renewed"),
             refused: heartbeats("refused"),
             searches: RwLock::default(),
@@ -191,10 +201,8 @@ impl Observer {
 
     /// A registration has been decided.
     pub fn registration(&self, granted: bool) {
-        let outcome = if granted { "granted" } else { "refused" };
-        self.metrics
-            .counter(REGISTRATIONS, &[("outcome", outcome.to_owned())])
-            .increment(1);
+        let counter = if granted { &self.granted } else { &self.denied };
+        counter.increment(1);
     }
 
     /// A heartbeat has been decided.

@@ -50,8 +50,11 @@ async fn each_event_arrives_before_the_next_is_sent() {
 /// The agent's instance, whose card says this of streams.
 fn saying(agent: &FakeAgent, streaming: Option<bool>) -> Instance {
     let mut instance = agent.instance(&["forecasting"]);
-    let card = instance.card.as_mut().unwrap();
-    card.capabilities.as_mut().unwrap().streaming = streaming;
+    let card = instance.card.as_mut().expect("an instance has a card");
+    card.capabilities
+        .as_mut()
+        .expect("a card has capabilities")
+        .streaming = streaming;
     instance
 }
 
