@@ -7,6 +7,7 @@
 //! request more than its spans do.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
@@ -33,17 +34,25 @@ pub(crate) enum Item {
 #[derive(Clone)]
 pub(crate) struct Queue {
     sender: mpsc::Sender<Item>,
-    /// A batch is there, or somebody waits for what is.
-    ready: Arc<Notify>,
+    ready: Arc<Ready>,
     /// Spans of a batch.
     batch: usize,
     dropped: Counter,
 }
 
+/// Whether it is time to send.
+#[derive(Default)]
+struct Ready {
+    /// A batch is there, or somebody waits for what is.
+    word: Notify,
+    /// How many wait.
+    flushes: AtomicUsize,
+}
+
 /// The end of the queue where spans come out.
 pub(crate) struct Ended {
     items: mpsc::Receiver<Item>,
-    ready: Arc<Notify>,
+    ready: Arc<Ready>,
     batch: usize,
 }
 
@@ -57,7 +66,7 @@ impl Queue {
     /// A queue for so many spans at most, that go out in batches of that size.
     pub(crate) fn new(most: usize, batch: usize, metrics: &Metrics) -> (Self, Ended) {
         let (sender, items) = mpsc::channel(most);
-        let (ready, batch) = (Arc::new(Notify::new()), batch.min(most));
+        let (ready, batch) = (Arc::<Ready>::default(), batch.min(most));
         let dropped = metrics.counter(SPANS, &[("outcome", "dropped".to_owned())]);
         dropped.increment(0); // shown before it is the first time
         let ended = Ended {
@@ -78,8 +87,9 @@ impl Queue {
         if self.sender.try_send(Item::Span(Box::new(span))).is_err() {
             self.dropped.increment(1);
         }
-        if self.sender.max_capacity() - self.sender.capacity() >= self.batch {
-            self.ready.notify_one();
+        // The first of a batch has been taken out already.
+        if self.sender.max_capacity() - self.sender.capacity() + 1 >= self.batch {
+            self.ready.word.notify_one();
         }
     }
 
@@ -87,8 +97,9 @@ impl Queue {
     pub(crate) async fn flush(&self, deadline: Instant) {
         let (told, done) = oneshot::channel();
         let flushed = async {
+            self.ready.flushes.fetch_add(1, Ordering::SeqCst);
             if self.sender.send(Item::Flush(told)).await.is_ok() {
-                self.ready.notify_one();
+                self.ready.word.notify_one();
                 let _ended = done.await;
             }
         };
@@ -104,8 +115,17 @@ impl Ended {
     async fn batch(&mut self, interval: Duration) -> Option<Batch> {
         let mut batch = Batch::default();
         batch.add(self.items.recv().await?);
-        if batch.waiting.is_empty() && self.items.len() + 1 < self.batch {
-            let _old_or_ready = tokio::time::timeout(interval, self.ready.notified()).await;
+        let old = tokio::time::sleep(interval);
+        tokio::pin!(old);
+        // What was said of the batch before may be heard only now, so that it is looked at.
+        while batch.waiting.is_empty()
+            && self.items.len() + 1 < self.batch
+            && self.ready.flushes.load(Ordering::SeqCst) == 0
+        {
+            tokio::select! {
+                () = &mut old => break,
+                () = self.ready.word.notified() => {}
+            }
         }
         while batch.spans.len() < self.batch && batch.waiting.is_empty() {
             match self.items.try_recv() {
@@ -113,6 +133,9 @@ impl Ended {
                 Err(_) => break,
             }
         }
+        self.ready
+            .flushes
+            .fetch_sub(batch.waiting.len(), Ordering::SeqCst);
         Some(batch)
     }
 
