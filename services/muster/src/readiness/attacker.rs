@@ -171,13 +171,16 @@ pub async fn line_written(
     what: &str,
     is_it: impl Fn(&Value) -> bool,
 ) -> Result<&'static str, Stop> {
-    let Some(directory) = trial.target.audit(service) else {
+    let directories = trial.target.audits(service);
+    if directories.is_empty() {
         return Ok("the audit log is out of reach");
-    };
+    }
     let seen = eventually(WRITTEN, async || {
-        let lines = chain::lines(&directory).map_err(|error| error.to_string())?;
-        if lines.iter().any(&is_it) {
-            return Ok(());
+        for directory in &directories {
+            let lines = chain::lines(directory).map_err(|error| error.to_string())?;
+            if lines.iter().any(&is_it) {
+                return Ok(());
+            }
         }
         let name = service.name();
         Err(format!("{what} is not in the audit log of the {name}"))

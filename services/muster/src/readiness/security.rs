@@ -169,10 +169,13 @@ async fn an_agent(trial: &Trial) -> Result<String, Stop> {
 
 async fn audit(trial: &mut Trial) -> Verdict {
     let mut lines = 0;
-    for service in [Service::Registry, Service::Router, Service::Engine] {
-        let Some(directory) = trial.target.audit(service) else {
-            continue;
-        };
+    let logs = [Service::Registry, Service::Router, Service::Engine]
+        .into_iter()
+        .flat_map(|service| {
+            let directories = trial.target.audits(service);
+            directories.into_iter().map(move |directory| (service, directory))
+        });
+    for (service, directory) in logs {
         if !directory.is_dir() {
             return Err(Stop::failed(format!(
                 "the {} writes no audit log",

@@ -168,29 +168,23 @@ impl Target {
 
     /// Where the replicas of a service write their audit logs.
     pub fn audits(&self, service: Service) -> Vec<PathBuf> {
-        let Some(first) = self.audit(service) else {
-            return Vec::new();
-        };
-        let running = self.running().and_then(|running| running.audit.as_deref());
-        match (running, first.file_name()) {
-            (Some(directory), Some(name)) => remote::audits(directory, name),
-            _ => vec![first],
-        }
-    }
-
-    /// Where a service, or the first of its replicas, writes its audit log.
-    pub fn audit(&self, service: Service) -> Option<PathBuf> {
         let (name, part) = match service {
             Service::Registry => ("registry", "registry"),
             Service::Router => ("router", "router-1"),
             Service::Engine => ("workflow-engine", "engine-1"),
         };
         match &self.kind {
-            Kind::Local(stack) => Some(stack.audit(part).join(name)),
+            Kind::Local(stack) => vec![stack.audit(part).join(name)],
             Kind::Running(running) => {
-                let directory = running.audit.as_deref()?;
-                let found = remote::audits(directory, name.as_ref()).into_iter().next();
-                Some(found.unwrap_or_else(|| directory.join(name)))
+                let Some(directory) = running.audit.as_deref() else {
+                    return Vec::new();
+                };
+                let found = remote::audits(directory, name.as_ref());
+                if found.is_empty() {
+                    vec![directory.join(name)]
+                } else {
+                    found
+                }
             }
         }
     }
@@ -219,7 +213,7 @@ impl Target {
             Need::MetricsAddresses => !self.places.iter().any(|place| place.metrics.is_some()),
             Need::TokenKey => self.issuer().is_none(),
             Need::MutualTls => self.certificates().is_none(),
-            Need::AuditLog => self.audit(Service::Router).is_none(),
+            Need::AuditLog => self.audits(Service::Router).is_empty(),
             Need::Prometheus => running.is_none_or(|running| running.prometheus.is_none()),
             Need::Alertmanager => {
                 running.is_none_or(|running| running.alertmanager.is_none() || running.alert_listen.is_none())
