@@ -264,6 +264,12 @@ impl View {
         self.agents.contains_key(agent)
     }
 
+    /// What an agent can do, or could while it had instances; `None` where no agent of that id is known.
+    pub fn skills_of(&self, agent: &str) -> Option<impl Iterator<Item = &str>> {
+        let agent = self.agents.get(agent)?;
+        Some(agent.skills.keys().map(String::as_str))
+    }
+
     /// The instances that serve a target and have all of `skills`, in whatever state they are; empty when the agent
     /// is known and deserted.
     ///

@@ -42,7 +42,7 @@ use crate::metrics::Binding;
 use crate::operation::{About, Method};
 use crate::peek::{Asked, Sent};
 use crate::quota::Whose;
-use crate::status;
+use crate::status::{self, Sight};
 use crate::target::Target;
 use crate::tuning::service::{Tuner, Unknown, Wanted};
 
@@ -316,14 +316,25 @@ impl Control {
 
 #[tonic::async_trait]
 impl RouterService for Control {
-    async fn get_status(&self, _: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {
-        let mut answer = status::read(self.forwarder.parts(), self.queue_capacity);
-        status::add_inbox(&mut answer, &self.inbox).await;
+    async fn get_status(
+        &self,
+        request: Request<GetStatusRequest>,
+    ) -> Result<Response<GetStatusResponse>, Status> {
+        let access = Access::in_extensions(request.extensions());
+        let parts = self.forwarder.parts();
+        let sight = Sight::of(parts, &access);
+        let mut answer = status::read(parts, self.queue_capacity, sight);
+        status::add_inbox(&mut answer, &self.inbox, sight).await;
         Ok(Response::new(answer))
     }
 
-    async fn get_tuning(&self, _: Request<GetTuningRequest>) -> Result<Response<GetTuningResponse>, Status> {
-        Ok(Response::new(status::tuning(self.tuner.report())))
+    async fn get_tuning(
+        &self,
+        request: Request<GetTuningRequest>,
+    ) -> Result<Response<GetTuningResponse>, Status> {
+        let access = Access::in_extensions(request.extensions());
+        let sight = Sight::of(self.forwarder.parts(), &access);
+        Ok(Response::new(status::tuning(self.tuner.report(), sight)))
     }
 
     async fn revert_tuning(

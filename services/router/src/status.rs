@@ -1,4 +1,5 @@
-//! What the router knows and does, for operators.
+//! What the router knows and does, for operators. Callers with grants see the rows of those agents and targets that they may reach, as
+//! at the registry; sums are of all.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -10,6 +11,7 @@ use muster_api::router::{
     InstanceStatistics, Line, RegionStatistics, TuningChange,
 };
 use muster_rpc::breaker;
+use muster_runtime::trust::Access;
 
 use crate::fleet::View;
 use crate::forward::Parts;
@@ -25,13 +27,37 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const MOST_AGENTS: usize = 200;
 const MOST_LINES: usize = 100;
 
+/// What there is for whoever asks.
+#[derive(Clone, Copy)]
+pub struct Sight<'a> {
+    access: &'a Access,
+    is_within: bool,
+}
+
+impl<'a> Sight<'a> {
+    /// What whoever makes a request sees of this router.
+    #[must_use]
+    pub fn of(parts: &Parts, access: &'a Access) -> Self {
+        Self {
+            access,
+            is_within: access.reaches_namespace(parts.view.read().namespace()),
+        }
+    }
+
+    /// Whether an agent or a target is for its eyes.
+    fn sees(self, target: &str) -> bool {
+        self.access.sees_all() || (self.is_within && self.access.caller().grants.reaches_target(target))
+    }
+}
+
 /// Reads the view, the queue of messages and what was measured. Operations on tasks queue apart; metrics show both.
 #[must_use]
-pub fn read(parts: &Parts, queue_capacity: usize) -> GetStatusResponse {
+pub fn read(parts: &Parts, queue_capacity: usize, sight: Sight<'_>) -> GetStatusResponse {
     let now = parts.clock.monotonic();
     let view = parts.view.read();
     let instances = view
         .instances()
+        .filter(|instance| sight.sees(&instance.id.agent))
         .map(|instance| {
             let link = parts.links.to(instance, now);
             let measured = link.measured();
@@ -64,18 +90,18 @@ pub fn read(parts: &Parts, queue_capacity: usize) -> GetStatusResponse {
         instances,
         received_total: parts.meters.received_total(),
         sent_total: parts.meters.sent_total(),
-        calls: calls(parts),
+        calls: calls(parts, sight),
         region: parts.limits.regions.own.clone(),
-        regions: regions(parts, &view),
-        agents: agents(parts, &view, now),
-        lines: lines(parts),
+        regions: regions(parts, &view, sight),
+        agents: agents(parts, &view, now, sight),
+        lines: lines(parts, sight),
         ..GetStatusResponse::default()
     }
 }
 
-fn agents(parts: &Parts, view: &View, now: Duration) -> Vec<AgentStatistics> {
+fn agents(parts: &Parts, view: &View, now: Duration, sight: Sight<'_>) -> Vec<AgentStatistics> {
     let mut rows: BTreeMap<&str, AgentStatistics> = BTreeMap::new();
-    for instance in view.instances() {
+    for instance in view.instances().filter(|instance| sight.sees(&instance.id.agent)) {
         let agent = instance.id.agent.as_str();
         let row = rows.entry(agent).or_insert_with(|| {
             let last = parts.meters.last(agent, now);
@@ -101,8 +127,9 @@ fn agents(parts: &Parts, view: &View, now: Duration) -> Vec<AgentStatistics> {
     rows
 }
 
-fn lines(parts: &Parts) -> Vec<Line> {
+fn lines(parts: &Parts, sight: Sight<'_>) -> Vec<Line> {
     let mut lines = parts.flow.by_target();
+    lines.retain(|(target, _)| sight.sees(target));
     lines.sort_by(|(one, many), (other, more)| more.cmp(many).then_with(|| one.cmp(other)));
     let told = lines.into_iter().take(MOST_LINES);
     told.map(|(target, waiting)| Line {
@@ -112,13 +139,13 @@ fn lines(parts: &Parts) -> Vec<Line> {
     .collect()
 }
 
-fn regions(parts: &Parts, view: &View) -> Vec<RegionStatistics> {
+fn regions(parts: &Parts, view: &View, sight: Sight<'_>) -> Vec<RegionStatistics> {
     let mut rows: BTreeMap<String, RegionStatistics> = BTreeMap::new();
     let row = |region: &str| RegionStatistics {
         region: region.to_owned(),
         ..RegionStatistics::default()
     };
-    for instance in view.instances() {
+    for instance in view.instances().filter(|instance| sight.sees(&instance.id.agent)) {
         if let Some(known) = rows.get_mut(&instance.region) {
             known.instances += 1;
             continue;
@@ -134,8 +161,9 @@ fn regions(parts: &Parts, view: &View) -> Vec<RegionStatistics> {
     rows.into_values().collect()
 }
 
-fn calls(parts: &Parts) -> Vec<CallStatistics> {
+fn calls(parts: &Parts, sight: Sight<'_>) -> Vec<CallStatistics> {
     let rows = parts.meters.calls().rows().into_iter();
+    let rows = rows.filter(|(agent, ..)| sight.sees(agent));
     rows.map(|(agent_id, binding, counted)| CallStatistics {
         agent_id,
         binding: binding.label().to_owned(),
@@ -148,11 +176,14 @@ fn calls(parts: &Parts) -> Vec<CallStatistics> {
 
 /// What was tuned.
 #[must_use]
-pub fn tuning(report: Report) -> GetTuningResponse {
+pub fn tuning(report: Report, sight: Sight<'_>) -> GetTuningResponse {
+    let changes = report.changes.into_iter();
+    let changes = changes.filter(|change| sight.sees(change.place.agent()));
     let proposals = report.proposals.into_iter();
+    let proposals = proposals.filter(|(_, place, _)| sight.sees(place.agent()));
     GetTuningResponse {
         mode: report.mode.name().to_owned(),
-        changes: report.changes.into_iter().map(change).collect(),
+        changes: changes.map(change).collect(),
         proposals: proposals
             .map(|(at, place, step)| tuned(0, at, &place, step, false))
             .collect(),
@@ -189,7 +220,7 @@ fn tuned(number: u64, at: Timestamp, place: &Place, step: Step, reverted: bool) 
 }
 
 /// Adds what the inbox holds and has done.
-pub async fn add_inbox(status: &mut GetStatusResponse, inbox: &Inbox) {
+pub async fn add_inbox(status: &mut GetStatusResponse, inbox: &Inbox, sight: Sight<'_>) {
     let totals = inbox.totals();
     status.broadcast_total = totals.broadcasts.load(Ordering::Relaxed);
     status.matched_total = totals.matched.load(Ordering::Relaxed);
@@ -209,6 +240,7 @@ pub async fn add_inbox(status: &mut GetStatusResponse, inbox: &Inbox) {
         delivered_total: totals.delivered.load(Ordering::Relaxed),
         dead_total: totals.dead.load(Ordering::Relaxed),
         targets: targets
+            .filter(|(target, _)| sight.sees(target))
             .map(|(target, size)| InboxTarget {
                 target,
                 size: size as u64,

@@ -1,6 +1,7 @@
 //! Who may take a call: whoever serves its target, or the owner of its task.
 
 use muster_api::extension::SKILL_TARGET_PREFIX;
+use muster_runtime::trust::Grants;
 
 use super::Forwarder;
 use crate::call::Call;
@@ -117,6 +118,9 @@ impl Forwarder {
         if !call.access.sees(begun_by.as_deref(), task) {
             return Err(unknown());
         }
+        if owner.as_ref().is_some_and(|owner| !self.is_granted(call, owner)) {
+            return Err(unknown());
+        }
         let begun_by = begun_by.unwrap_or_else(|| call.caller.clone());
         if owner.as_ref().is_some_and(|owner| self.is_gone(owner)) {
             // Another router may have seen the task go to another instance.
@@ -138,6 +142,28 @@ impl Forwarder {
             }
             (None, None) => Err(unknown()),
         }
+    }
+
+    /// Whether a caller may reach the agent that has its task: by the agent's id, or by one of its skills, since the task may have
+    /// begun by that. A caller may have tokens with different grants, and lose grants while its tasks go on. A refusal is in the
+    /// audit log; the caller hears what it would if there were no such task.
+    fn is_granted(&self, call: &Call, owner: &Owner) -> bool {
+        let (access, agent) = (&call.access, owner.agent.as_str());
+        let grants = &access.caller().grants;
+        if access.sees_all() || *grants == Grants::default() {
+            return true;
+        }
+        let view = self.parts.view.read();
+        if access.namespace(view.namespace()).is_err() {
+            return false;
+        }
+        let has_skill = |skill: &str| grants.reaches_target(&format!("{SKILL_TARGET_PREFIX}{skill}"));
+        // Where an agent is not known, nobody is reached.
+        let is_reached = view
+            .skills_of(agent)
+            .is_none_or(|mut skills| skills.any(has_skill));
+        drop(view);
+        is_reached || access.target(agent).is_ok()
     }
 
     /// Whether the owner is gone, while several others of its agent are there.

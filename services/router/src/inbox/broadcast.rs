@@ -68,6 +68,8 @@ impl Inbox {
         let target = Target::parse(&format!("skill:{skill}"), "skill")?;
         // Of those who have the skill each is called by its id, for which a grant of the skill is enough.
         let refused = |refusal| crate::error::Error::Refused(Box::new(refusal));
+        let namespace = parts.view.read().namespace().to_owned();
+        access.namespace(&namespace).map_err(refused)?;
         access.target(&target.to_string()).map_err(refused)?;
         let routing = sent.routing.as_deref();
         let mut routing = routing.map_or_else(|| Ok(Routing::default()), Routing::decode)?;

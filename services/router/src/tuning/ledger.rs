@@ -61,6 +61,15 @@ impl Place {
         }
     }
 
+    /// The agent.
+    #[must_use]
+    pub fn agent(&self) -> &str {
+        match self {
+            Self::Share(key, _) => &key.agent,
+            Self::Places(agent) => agent,
+        }
+    }
+
     /// Whose it is.
     #[must_use]
     pub fn name(&self) -> String {

@@ -7,7 +7,10 @@ use std::sync::Arc;
 use muster_api::a2a::{GetTaskRequest, ListTasksRequest};
 use muster_api::error::Reason;
 use muster_api::router::inbox_service_client::InboxServiceClient;
-use muster_api::router::{EnqueueRequest, GetEntryRequest, ListEntriesRequest};
+use muster_api::router::router_service_client::RouterServiceClient;
+use muster_api::router::{
+    BroadcastRequest, EnqueueRequest, GetEntryRequest, GetStatusRequest, ListEntriesRequest,
+};
 use muster_jose::token::{Secret, Signer};
 use muster_runtime::trust::audit::chain;
 use muster_runtime::trust::caller::ON_BEHALF_OF_METADATA;
@@ -265,6 +268,89 @@ async fn an_attacker_gets_nothing_and_leaves_a_line_each_time() {
             .iter()
             .any(|line| line["user"] == "ada" && line["event"] == "access_allowed")
     );
+}
+
+#[tokio::test]
+async fn grants_hold_for_broadcasts_for_tasks_that_go_on_and_for_what_is_shown() {
+    let guarded = Guarded::start().await;
+    let ada = |more: Value| guarded.token("ada", &["agent-writer"], more);
+    let whole = ada(json!({}));
+    let nowhere = ada(json!({"muster_namespaces": ["other"]}));
+    let narrow = ada(json!({"muster_targets": ["planning"]}));
+    let own = ada(json!({"muster_targets": ["weather"]}));
+    let skilled = ada(json!({"muster_targets": ["skill:forecasting"]}));
+
+    // A broadcast reaches nobody outside of the caller's namespaces.
+    let mut inbox = InboxServiceClient::new(guarded.stack.channel.clone());
+    let broadcast = BroadcastRequest {
+        skill: "forecasting".to_owned(),
+        message: Some(message("", "all")),
+        ..BroadcastRequest::default()
+    };
+    for (token, expected) in [
+        (&nowhere, Code::PermissionDenied),
+        (&narrow, Code::PermissionDenied),
+        (&own, Code::PermissionDenied),
+        (&skilled, Code::Ok),
+    ] {
+        let before = guarded.agent.calls().len();
+        let answer = inbox.broadcast(bearing(token, broadcast.clone())).await;
+        assert_eq!(code(answer), expected);
+        let reached = guarded.agent.calls().len() - before;
+        assert_eq!(reached, usize::from(expected == Code::Ok));
+    }
+
+    // A task that began with more grants is there for those who could have begun it, and not for others.
+    let task = guarded.send(Some(&whole), "a1").await.json()["task"]["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let before = guarded.agent.calls().len();
+    let mut client = guarded.stack.client();
+    for (token, expected) in [
+        (&whole, Code::Ok),
+        (&own, Code::Ok),
+        (&skilled, Code::Ok),
+        (&narrow, Code::NotFound),
+        (&nowhere, Code::NotFound),
+    ] {
+        let get = GetTaskRequest {
+            id: task.clone(),
+            ..GetTaskRequest::default()
+        };
+        assert_eq!(code(client.get_task(bearing(token, get)).await), expected);
+        let path = format!("/tasks/{task}");
+        let read = guarded.http(Method::GET, &path, Some(token), &[], None).await;
+        assert_eq!(read.status == 200, expected == Code::Ok, "{}", read.text());
+        if expected == Code::NotFound {
+            let mut more = message("", "more");
+            more.message.as_mut().unwrap().task_id.clone_from(&task);
+            assert_eq!(code(client.send_message(bearing(token, more)).await), expected);
+        }
+    }
+    assert_eq!(
+        guarded.agent.calls().len(),
+        before,
+        "no message has reached the agent"
+    );
+
+    // What is told of agents and targets is told to those who may reach them.
+    let later = EnqueueRequest {
+        target: "nobody-yet".to_owned(),
+        message: Some(message("", "later")),
+        ..EnqueueRequest::default()
+    };
+    inbox.enqueue(bearing(&whole, later)).await.unwrap();
+    let mut router = RouterServiceClient::new(guarded.stack.channel.clone());
+    for (token, agents, targets) in [(&whole, 1, 1), (&own, 1, 0), (&narrow, 0, 0), (&nowhere, 0, 0)] {
+        let status = router.get_status(bearing(token, GetStatusRequest {})).await;
+        let status = status.unwrap().into_inner();
+        let rows = (status.instances.len(), status.agents.len());
+        assert_eq!(rows, (agents, agents), "{status:?}");
+        assert_eq!(status.calls.is_empty(), agents == 0, "{status:?}");
+        let waiting = status.inbox.unwrap();
+        assert_eq!((waiting.pending, waiting.targets.len()), (1, targets));
+    }
 }
 
 #[tokio::test]
