@@ -304,7 +304,7 @@ impl Flow {
             };
             let left = loop {
                 let names = found_under.iter().map(String::as_str);
-                let Some(waiter) = lines.next_for(names, |name| has_all(instance, name), now) else {
+                let Some(waiter) = lines.next_for(names, |name| fits(instance, name), now) else {
                     break Some(chosen);
                 };
                 match waiter.tell(Word::Go(chosen)) {
@@ -387,15 +387,16 @@ impl Drop for Wait {
     }
 }
 
-/// The line of calls for a scope; for calls that only one instance may take, that instance's.
+/// The line of calls of an operation for a scope; for calls that only one instance may take, that instance's.
 #[must_use]
-pub fn line(scope: &Scope, only: Option<&Instance>) -> Name {
+pub fn line(method: &Method, scope: &Scope, only: Option<&Instance>) -> Name {
     let name = |whom: String, also: &[String]| {
         let mut also: Vec<&str> = also.iter().map(String::as_str).collect();
         also.sort_unstable();
         Name {
             whom: whom.into(),
             also: also.join(&AND.to_string()).into(),
+            streams: method.is_streamed,
         }
     };
     if let Some(only) = only {
@@ -436,6 +437,8 @@ fn found_under(instance: &Instance) -> Vec<String> {
     own.into_iter().chain(skills).collect()
 }
 
-fn has_all(instance: &Instance, name: &Name) -> bool {
-    name.also.is_empty() || name.also.split(AND).all(|skill| instance.skills.contains(skill))
+/// Whether it can take the calls of a line under which it is found.
+fn fits(instance: &Instance, name: &Name) -> bool {
+    let has_all = name.also.is_empty() || name.also.split(AND).all(|skill| instance.skills.contains(skill));
+    has_all && (instance.streams || !name.streams)
 }

@@ -93,6 +93,8 @@ pub struct Name {
     pub whom: Arc<str>,
     /// What else they must have; empty for nothing.
     pub also: Arc<str>,
+    /// Whether they must answer in streams, which not all do who are found under the same name.
+    pub streams: bool,
 }
 
 /// Whose a call is, and how urgent.
@@ -461,6 +463,7 @@ mod tests {
         Arc::new(Name {
             whom: whom.into(),
             also: also.into(),
+            streams: false,
         })
     }
 

@@ -141,6 +141,7 @@ impl World {
             name: Arc::new(Name {
                 whom: "a".into(),
                 also: "".into(),
+                streams: false,
             }),
             caller: "anybody".into(),
             seen: Seen::default(),

@@ -88,7 +88,7 @@ impl Forwarder {
                 Some(&spent),
             );
             let able = chooser.able(scope, &BTreeSet::new())?;
-            let name = || flow::line(scope, able.only());
+            let name = || flow::line(method, scope, able.only());
             if !flow.has(name)
                 && let Some(chosen) = chooser.with_room(flow, &able)
             {

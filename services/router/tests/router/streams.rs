@@ -6,11 +6,14 @@ use muster_api::a2a::{
     Artifact, Part, StreamResponse, SubscribeToTaskRequest, TaskArtifactUpdateEvent, part,
 };
 use muster_api::error::Reason;
+use muster_api::extension::MAX_CONCURRENCY;
 use muster_api::registry::Instance;
 use muster_testkit::{Answer, FakeAgent, http, wait_for};
+use tokio::task::JoinSet;
 use tonic::{Code, Status, Streaming};
 
-use crate::harness::{PATIENCE, Stack, error_in, message};
+use crate::flow::with;
+use crate::harness::{PATIENCE, Stack, error_in, message, number};
 
 async fn open(stack: &Stack, text: &str) -> Streaming<StreamResponse> {
     let response = stack
@@ -105,6 +108,60 @@ async fn who_does_not_stream_is_asked_for_no_stream() {
     }
     assert!(!mutes.iter().any(streamed));
     assert_eq!(fluent.calls().len(), 8);
+}
+
+#[tokio::test]
+async fn a_stream_that_waits_is_not_given_to_who_does_not_stream() {
+    let stack = Stack::start().await;
+    let one_place = |agent: &FakeAgent, streaming| {
+        let mut instance = with(agent, MAX_CONCURRENCY, number(1.0));
+        let card = instance.card.as_mut().expect("an instance has a card");
+        let capabilities = card.capabilities.as_mut();
+        capabilities.expect("a card has capabilities").streaming = streaming;
+        instance
+    };
+    let (mute, fluent) = (FakeAgent::start("mute").await, FakeAgent::start("fluent").await);
+    for (agent, streaming) in [(&mute, None), (&fluent, Some(true))] {
+        stack.register(one_place(agent, streaming)).await;
+        agent.hold();
+    }
+    let mut sending = JoinSet::new();
+    for agent in [&mute, &fluent] {
+        let (client, target) = (stack.client(), agent.id().to_owned());
+        sending.spawn(async move {
+            client
+                .clone()
+                .send_message(message(&target, "x"))
+                .await
+                .map(|_| ())
+        });
+    }
+    wait_for("both to be full", PATIENCE, async || {
+        mute.held() == 1 && fluent.held() == 1
+    })
+    .await;
+    let client = stack.client();
+    let mut streaming = JoinSet::new();
+    streaming.spawn(async move {
+        let begun = client
+            .clone()
+            .send_streaming_message(message("skill:forecasting", "Seattle"))
+            .await;
+        begun?.into_inner().message().await
+    });
+    wait_for("the stream to wait", PATIENCE, async || {
+        stack.status().await.queue_depth == 1
+    })
+    .await;
+    mute.release_all();
+    sending.join_next().await.unwrap().unwrap().unwrap();
+    // Whoever does not stream has a place now, and takes what comes without a stream.
+    stack.send(message("skill:forecasting", "y")).await.unwrap();
+    assert_eq!(stack.status().await.queue_depth, 1, "the stream waits on");
+    fluent.release_all();
+    let first = streaming.join_next().await.unwrap().unwrap();
+    first.expect("it streams").expect("an event");
+    assert!(!mute.calls().iter().any(|call| call.streaming));
 }
 
 #[tokio::test]
