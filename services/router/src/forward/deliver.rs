@@ -480,7 +480,9 @@ impl Forwarder {
             }
             About::Task { .. } | About::Target => chooser.choose(delivery.scope, tried).ok(),
         };
-        // Only a call that there is a place for takes from the budget.
+        // What one agent may do twice, another one that has the skill may not do in its company. And only a call that there is a
+        // place for takes from the budget.
+        let second = second.filter(|second| is_repeatable(delivery, &second.instance));
         second.filter(|_| self.parts.budget.lock().withdraw(self.now()))
     }
 

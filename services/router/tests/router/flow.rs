@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use muster_api::a2a::{AgentCapabilities, AgentExtension, SendMessageRequest};
 use muster_api::error::{Error, Reason};
@@ -10,9 +11,9 @@ use muster_api::registry::Instance;
 use muster_testkit::{Answer, FakeAgent, wait_for};
 use prost_types::{Struct, Value};
 use tokio::task::JoinSet;
-use tonic::Status;
+use tonic::{Request, Status};
 
-use crate::harness::{Answered, PATIENCE, Stack, message, number, reason_of, routed, yes};
+use crate::harness::{Answered, PATIENCE, Stack, list, message, number, reason_of, routed, yes};
 
 const SKILLS: [&str; 1] = ["forecasting"];
 
@@ -267,4 +268,29 @@ async fn a_call_that_takes_long_is_hedged_where_it_may_be_done_twice() {
     wait_for("the loser to be given up", PATIENCE, async || slow.held() == 0).await;
     assert_eq!(stack.status().await.in_flight, 0);
     assert!(stack.shows("router_hedged_calls_total 1").await);
+}
+
+#[tokio::test]
+async fn who_may_not_do_it_twice_is_no_company_for_who_may() {
+    let stack = Stack::with(|router| router.hedge_after_seconds = 0.05).await;
+    let slow = FakeAgent::start("weather").await;
+    stack
+        .register(with(&slow, "idempotentSkills", list(&SKILLS)))
+        .await;
+    let other = stack.agent("climate", &SKILLS).await;
+    slow.hold();
+    wait_for("the slow one to be asked", PATIENCE, async || {
+        let mut request = Request::new(message("skill:forecasting", "x"));
+        let id = request.get_ref().message.as_ref().unwrap().message_id.clone();
+        request.set_timeout(Duration::from_millis(500));
+        let sent = stack.send(request).await;
+        let reached = |agent: &FakeAgent| agent.calls().iter().any(|call| call.message_id == id);
+        assert_eq!(
+            (sent.is_ok(), reached(&slow)),
+            (reached(&other), !reached(&other))
+        );
+        reached(&slow)
+    })
+    .await;
+    assert!(!stack.shows("router_hedged_calls_total 1").await);
 }
