@@ -374,6 +374,11 @@ def the_store_of_all_regions_fails_over_and_back():
                 ["sh", scripts / script], env=environment(own), stdout=log, stderr=log, stdin=subprocess.DEVNULL,
             )
 
+        def stop(address):
+            process = running.pop(address)
+            process.kill()
+            process.wait()
+
         def redis(address, *command):
             host, port = address.split(":")
             done = subprocess.run(
@@ -394,6 +399,11 @@ def the_store_of_all_regions_fails_over_and_back():
             return f"master_port:{other.split(':')[1]}" in told and "master_link_status:up" in told
 
         try:
+            # The first region works before any other is there, also when it is started again.
+            for _ in range(2):
+                start("start-redis.sh", stores[0])
+                wait_for("the first region to take writes alone", lambda: redis(stores[0], "set", "first", "kept").strip() == "OK")
+                stop(stores[0])
             for address in stores:
                 start("start-redis.sh", address)
             for address in sentinels:
@@ -401,12 +411,15 @@ def the_store_of_all_regions_fails_over_and_back():
             wait_for("both replicas to follow", lambda: follows(stores[1], stores[0]) and follows(stores[2], stores[0]))
             wait_for("Sentinels to know each other", lambda: all("num-other-sentinels\n2" in redis(at, "sentinel", "master", "runs") for at in sentinels))
             wait_for("both replicas to be known", lambda: all("num-slaves\n2" in redis(at, "sentinel", "master", "runs") for at in sentinels))
+            wait_for("it to need one of the others", lambda: redis(stores[0], "config", "get", "min-replicas-to-write").split()[-1:] == ["1"])
+            if [redis(at, "get", "first").strip() for at in stores] != ["kept"] * 3:
+                raise Refused("what the first region wrote alone did not come to the others")
             redis(stores[0], "set", "run", "kept")
             if redis(stores[0], "wait", "2", "5000").strip() != "2":
                 raise Refused("the replicas of the other regions do not acknowledge a write")
             # The primary region is gone, its Sentinel with it.
             for address in (stores[0], sentinels[0]):
-                running.pop(address).kill()
+                stop(address)
             other = wait_for("another primary", lambda: next((at for at in stores[1:] if primary(sentinels[1]) == at), None))
             wait_for("it to take writes", lambda: redis(other, "set", "later", "kept").strip() == "OK")
             if redis(other, "get", "run").strip() != "kept":
@@ -426,6 +439,15 @@ def the_store_of_all_regions_fails_over_and_back():
             wait_for("the other to follow it", lambda: follows(other, stores[0]))
             if redis(stores[0], "get", "later").strip() != "kept":
                 raise Refused("failing back lost what was written before")
+            # It had others once: so without them it takes nothing, also when it is started again.
+            for address in (*stores[1:], *sentinels[1:]):
+                stop(address)
+            wait_for("it to take no writes", lambda: "NOREPLICAS" in redis(stores[0], "set", "lost", "yes"))
+            stop(stores[0])
+            start("start-redis.sh", stores[0])
+            wait_for("it to be there", lambda: redis(stores[0], "get", "last").strip() == "kept")
+            if "NOREPLICAS" not in redis(stores[0], "set", "lost", "yes"):
+                raise Refused("a primary that the others may have replaced takes writes")
         finally:
             for process in running.values():
                 process.kill()

@@ -23,8 +23,22 @@ if [ "$1:$2" != "$SELF" ]; then
     follow="--replicaof $1 $2"
 fi
 # A primary that hears none of the others for as long as they take to miss it takes no writes: another one is chosen there, and what
-# it took would be lost.
+# it took would be lost. Until one of the others has joined for the first time there is nobody who could be chosen: so long the first
+# region works alone.
+replicas=1
+if [ -z "$follow" ] && [ "$SELF" = "$FIRST_PRIMARY" ] && [ ! -e "$data/joined" ]; then
+    replicas=0
+    at_home() { timeout 3 redis-cli -h "${SELF%:*}" -p "${SELF#*:}" --no-auth-warning "$@"; }
+    # For as long as this process lives, which becomes Redis.
+    while kill -0 $$ 2> /dev/null; do
+        if at_home info replication 2> /dev/null | grep -q '^slave[0-9].*state=online' \
+            && [ "$(at_home config set min-replicas-to-write 1)" = OK ]; then
+            touch "$data/joined" && break
+        fi
+        sleep 0.5
+    done &
+fi
 # shellcheck disable=SC2086
 exec redis-server --include "$secrets/auth.conf" --port "${SELF#*:}" --dir "$data" --protected-mode no \
-    --min-replicas-to-write 1 --min-replicas-max-lag 5 --appendonly yes --appendfsync always --maxmemory 768mb --maxmemory-policy noeviction \
+    --min-replicas-to-write "$replicas" --min-replicas-max-lag 5 --appendonly yes --appendfsync always --maxmemory 768mb --maxmemory-policy noeviction \
     --replica-announce-ip "${SELF%:*}" --replica-announce-port "${SELF#*:}" $follow
