@@ -20,18 +20,18 @@
 //! the process and so knows one service only, and which every request would pay for.
 
 pub(crate) mod export;
+mod propagation;
+mod span;
 
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures::FutureExt as _;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::HeaderMap;
 use jiff::Timestamp;
-use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator as _};
-use opentelemetry::trace::{Link, SpanContext, SpanId, Status, TraceFlags, TraceState};
-use opentelemetry::{Array, InstrumentationScope, KeyValue, StringValue, Value};
-use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry::trace::{SpanContext, SpanId, Status, TraceFlags, TraceState};
+use opentelemetry::{InstrumentationScope, Value};
 use opentelemetry_sdk::trace::{
     IdGenerator as _, RandomIdGenerator, Sampler, SamplingDecision, ShouldSample, SpanData, SpanEvents,
     SpanLinks,
@@ -42,18 +42,12 @@ use crate::clock::SharedClock;
 pub use opentelemetry::Context;
 pub use opentelemetry::Value as Attribute;
 pub use opentelemetry::trace::{FutureExt, SpanContext as Place, SpanKind as Kind, TraceContextExt, TraceId};
-
-/// Headers of W3C's trace context; gRPC metadata, HTTP headers and the extension attributes of CloudEvents have the same names.
-pub const TRACEPARENT: &str = "traceparent";
-/// See [`TRACEPARENT`].
-pub const TRACESTATE: &str = "tracestate";
+pub use propagation::{TRACEPARENT, TRACESTATE, inject, inject_place, inject_request, parsed, remote, texts};
+pub use span::Span;
+use span::{Open, State};
 
 /// The parent of a span without one.
 pub const NO_SPAN: SpanId = SpanId::INVALID;
-
-/// Most attributes of a span, and most characters of one.
-const MOST_ATTRIBUTES: usize = 32;
-const MOST_CHARACTERS: usize = 256;
 
 /// Makes the spans of one service. Clones make them for the same one.
 #[derive(Debug, Clone, Default)]
@@ -87,28 +81,6 @@ pub struct Subject {
     pub task: Option<Arc<str>>,
     /// The agent.
     pub agent: Option<Arc<str>>,
-}
-
-/// Of a span: what happens, where it belongs, and when it began. Ends when it is dropped.
-///
-/// One that is not sampled has a place all the same, so that those who are called know not to sample either. The default is one of a
-/// tracer that is off.
-#[derive(Debug, Default)]
-pub struct Span(State);
-
-#[derive(Debug, Default)]
-enum State {
-    #[default]
-    Off,
-    /// The place of the outermost span that is not sampled.
-    Unsampled(SpanContext),
-    Recorded(Box<Open>),
-}
-
-#[derive(Debug)]
-struct Open {
-    tracer: Arc<Inner>,
-    data: SpanData,
 }
 
 /// A span whose identifiers follow from what it is about: see [`Tracer::derived`].
@@ -314,101 +286,6 @@ impl Inner {
     }
 }
 
-impl Span {
-    /// Whether what is set is kept. Ask before making an attribute that costs something.
-    #[must_use]
-    pub fn is_recorded(&self) -> bool {
-        matches!(self.0, State::Recorded(_))
-    }
-
-    fn data(&mut self) -> Option<&mut SpanData> {
-        match &mut self.0 {
-            State::Recorded(open) => Some(&mut open.data),
-            State::Off | State::Unsampled(_) => None,
-        }
-    }
-
-    /// Sets an attribute. Texts are cut, and too many attributes are counted as dropped.
-    pub fn set(&mut self, key: &'static str, value: impl Into<Value>) {
-        let Some(data) = self.data() else { return };
-        if data.attributes.len() >= MOST_ATTRIBUTES {
-            data.dropped_attributes_count = data.dropped_attributes_count.saturating_add(1);
-            return;
-        }
-        data.attributes.push(KeyValue::new(key, bounded(value.into())));
-    }
-
-    /// It fails: `error.type`, and what it says.
-    pub fn fail(&mut self, kind: impl Into<StringValue>, what: &str) {
-        if !self.is_recorded() {
-            return;
-        }
-        self.set("error.type", Value::String(kind.into()));
-        if let Some(data) = self.data() {
-            data.status = Status::error(cut(what).into_owned());
-        }
-    }
-
-    /// It has to do with another one that is not around it.
-    pub fn link(&mut self, other: &Place) {
-        if let Some(data) = self.data()
-            && other.is_valid()
-            && data.links.links.len() < MOST_ATTRIBUTES
-        {
-            data.links.links.push(Link::with_context(other.clone()));
-        }
-    }
-
-    /// Where it is in its trace.
-    #[must_use]
-    pub fn place(&self) -> Option<&Place> {
-        match &self.0 {
-            State::Off => None,
-            State::Unsampled(place) => Some(place),
-            State::Recorded(open) => Some(&open.data.span_context),
-        }
-    }
-
-    /// Its trace, if it is sampled.
-    #[must_use]
-    pub fn sampled_trace(&self) -> Option<TraceId> {
-        let place = self.place().filter(|place| place.is_sampled());
-        place.map(SpanContext::trace_id)
-    }
-
-    /// The current context with this span as the current one, for [`inside`] and [`FutureExt::with_context`]; `None` where nothing is
-    /// traced.
-    #[must_use]
-    pub fn context(&self) -> Option<Context> {
-        self.place()
-            .map(|place| Context::current().with_remote_span_context(place.clone()))
-    }
-
-    fn end_at(mut self, end: SystemTime) {
-        if let State::Recorded(open) = std::mem::take(&mut self.0) {
-            open.end(end);
-        }
-    }
-}
-
-impl Open {
-    fn end(self, end: SystemTime) {
-        self.tracer.queue.put(SpanData {
-            end_time: end,
-            ..self.data
-        });
-    }
-}
-
-impl Drop for Span {
-    fn drop(&mut self) {
-        if let State::Recorded(open) = std::mem::take(&mut self.0) {
-            let now = open.tracer.now();
-            open.end(now);
-        }
-    }
-}
-
 /// Polls a future within a context, where there is one. Of a pinned future it takes the reference, so that nobody carries it twice and
 /// nothing goes on the heap.
 pub async fn inside<F: Future + Unpin>(context: Option<Context>, mut future: F) -> F::Output {
@@ -425,142 +302,10 @@ pub fn current() -> Place {
     Context::map_current(|context| context.span().span_context().clone())
 }
 
-/// What stands in `traceparent` and `tracestate`; an invalid place where nothing or nonsense does.
-#[must_use]
-pub fn remote(headers: &HeaderMap) -> Place {
-    if !headers.contains_key(TRACEPARENT) {
-        return SpanContext::NONE;
-    }
-    extract(&Headers(headers))
-}
-
-/// The same of texts, as events and metadata have them.
-#[must_use]
-pub fn parsed(traceparent: &str, tracestate: Option<&str>) -> Place {
-    extract(&Texts {
-        traceparent,
-        tracestate,
-    })
-}
-
-fn extract(from: &dyn Extractor) -> Place {
-    let context = TraceContextPropagator::new().extract_with_context(&Context::new(), from);
-    context.span().span_context().clone()
-}
-
-/// `traceparent` of a place, and `tracestate` if it has one; nothing of an invalid one.
-#[must_use]
-pub fn texts(place: &Place) -> Option<(String, Option<String>)> {
-    place.is_valid().then(|| {
-        let flags = place.trace_flags() & TraceFlags::SAMPLED;
-        let parent = format!("00-{}-{}-{flags:02x}", place.trace_id(), place.span_id());
-        let state = place.trace_state().header();
-        (parent, Some(state).filter(|state| !state.is_empty()))
-    })
-}
-
-/// Tells whoever gets these headers of the current span; leaves them as they are where there is none.
-pub fn inject(headers: &mut HeaderMap) {
-    Context::map_current(|context| {
-        if context.span().span_context().is_valid() {
-            TraceContextPropagator::new().inject_context(context, &mut HeadersMut(headers));
-        }
-    });
-}
-
-/// The same for a request over gRPC.
-pub fn inject_request<T>(request: &mut tonic::Request<T>) {
-    if current().is_valid() {
-        let mut headers = std::mem::take(request.metadata_mut()).into_headers();
-        inject(&mut headers);
-        *request.metadata_mut() = tonic::metadata::MetadataMap::from_headers(headers);
-    }
-}
-
-/// Tells whoever gets these headers of this span.
-pub fn inject_place(place: &Place, headers: &mut HeaderMap) {
-    let context = Context::new().with_remote_span_context(place.clone());
-    TraceContextPropagator::new().inject_context(&context, &mut HeadersMut(headers));
-}
-
 /// The current context with what a piece of work is about, for its logs.
 #[must_use]
 pub fn about(subject: Subject) -> Context {
     Context::current_with_value(subject)
-}
-
-struct Headers<'h>(&'h HeaderMap);
-
-impl Extractor for Headers<'_> {
-    fn get(&self, key: &str) -> Option<&str> {
-        self.0.get(key).and_then(|value| value.to_str().ok())
-    }
-
-    fn keys(&self) -> Vec<&str> {
-        self.0.keys().map(HeaderName::as_str).collect()
-    }
-}
-
-struct HeadersMut<'h>(&'h mut HeaderMap);
-
-impl Injector for HeadersMut<'_> {
-    fn set(&mut self, key: &str, value: String) {
-        let name = match key {
-            TRACEPARENT => HeaderName::from_static(TRACEPARENT),
-            TRACESTATE => HeaderName::from_static(TRACESTATE),
-            _ => return,
-        };
-        match HeaderValue::try_from(value) {
-            Ok(mut value) if !value.is_empty() => {
-                // It differs with each call: in HPACK's table it would only displace what comes again.
-                value.set_sensitive(true);
-                self.0.insert(name, value);
-            }
-            _ => {
-                self.0.remove(name);
-            }
-        }
-    }
-}
-
-struct Texts<'t> {
-    traceparent: &'t str,
-    tracestate: Option<&'t str>,
-}
-
-impl Extractor for Texts<'_> {
-    fn get(&self, key: &str) -> Option<&str> {
-        match key {
-            TRACEPARENT => Some(self.traceparent),
-            TRACESTATE => self.tracestate,
-            _ => None,
-        }
-    }
-
-    fn keys(&self) -> Vec<&str> {
-        vec![TRACEPARENT, TRACESTATE]
-    }
-}
-
-fn bounded(value: Value) -> Value {
-    match value {
-        Value::String(text) => match cut(text.as_str()) {
-            Cow::Borrowed(_) => Value::String(text),
-            Cow::Owned(text) => Value::String(text.into()),
-        },
-        Value::Array(Array::String(mut texts)) => {
-            texts.truncate(MOST_ATTRIBUTES);
-            Value::Array(Array::String(texts))
-        }
-        other => other,
-    }
-}
-
-fn cut(text: &str) -> Cow<'_, str> {
-    match text.char_indices().nth(MOST_CHARACTERS) {
-        None => text.into(),
-        Some((end, _)) => text.get(..end).unwrap_or_default().to_owned().into(),
-    }
 }
 
 /// A digest of texts of which none runs into the next.
@@ -601,8 +346,10 @@ pub fn ago(now: Timestamp, waited: Duration) -> Timestamp {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderName;
     use proptest::prelude::*;
 
+    use super::span::MOST_CHARACTERS;
     use super::*;
     use crate::clock::ManualClock;
     use crate::metrics::Metrics;
