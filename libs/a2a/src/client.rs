@@ -9,6 +9,7 @@ mod json_rpc;
 mod rest;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use a2a_pb::protojson_conv::ProtoJsonPayload;
@@ -17,7 +18,7 @@ use http::{HeaderMap, HeaderValue, header};
 use muster_api::a2a::TaskState;
 use muster_api::error::Error;
 use muster_rpc::outbound::{self, Outbound};
-use muster_rpc::sse::Parser;
+use muster_rpc::sse::{Parser, TooLong};
 use reqwest::Response;
 use serde_json::Value;
 use tonic::Status;
@@ -65,6 +66,17 @@ pub enum Failure {
     Refused(Box<Status>),
     /// The agent answered with something that is not A2A.
     Unlike(String),
+    /// The answer is larger than it may be.
+    TooLarge(TooLarge),
+}
+
+/// An answer, or an event of a stream, that is larger than it may be. As the source of a status it tells that no more is wrong with
+/// the agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("it is larger than {limit} bytes")]
+pub struct TooLarge {
+    /// What it may be, in bytes.
+    pub limit: usize,
 }
 
 impl Client {
@@ -271,7 +283,7 @@ impl Inbound {
             let Some(chunk) = chunk else { return Ok(None) };
             self.parser
                 .take(&chunk, &mut self.ready)
-                .map_err(|too_long| Failure::Unlike(too_long.to_string()))?;
+                .map_err(|TooLong { limit }| Failure::TooLarge(TooLarge { limit }))?;
         }
     }
 }
@@ -336,7 +348,7 @@ async fn read(mut response: Response, most: usize) -> Result<Vec<u8>, Failure> {
             .map_err(|error| Failure::BrokeOff(outbound::described(&error)))?;
         let Some(chunk) = chunk else { return Ok(body) };
         if body.len() + chunk.len() > most {
-            return Err(Failure::Unlike(format!("the answer is larger than {most} bytes")));
+            return Err(Failure::TooLarge(TooLarge { limit: most }));
         }
         body.extend_from_slice(&chunk);
     }
@@ -369,6 +381,12 @@ impl From<Failure> for Status {
             Failure::Refused(status) => *status,
             Failure::Unlike(what) => crate::ProtocolError::InvalidAgentResponse
                 .status(format!("the agent's answer is not A2A 1.0: {what}")),
+            Failure::TooLarge(too_large) => {
+                let mut status = crate::ProtocolError::InvalidAgentResponse
+                    .status(format!("the agent's answer is not taken: {too_large}"));
+                status.set_source(Arc::new(too_large));
+                status
+            }
         }
     }
 }

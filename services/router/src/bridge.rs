@@ -148,14 +148,18 @@ fn unanswered(failure: client::Failure) -> Unanswered {
         client::Failure::BrokeOff(detail) => Failure::BrokeOff(detail),
         client::Failure::Refused(status) => Failure::of(*status),
         client::Failure::Unlike(detail) => Failure::NotA2a(detail),
+        client::Failure::TooLarge(too_large) => Failure::TooLarge(too_large),
         client::Failure::TimedOut => return Unanswered::TimedOut,
     })
 }
 
 fn of_event(status: Status) -> Failure {
-    match ProtocolError::of(&status) {
-        Some(ProtocolError::InvalidAgentResponse) => Failure::NotA2a(status.message().to_owned()),
-        _ => Failure::of(status),
+    let is_invalid = ProtocolError::of(&status) == Some(ProtocolError::InvalidAgentResponse);
+    let said = status.message().to_owned();
+    match Failure::of(status) {
+        too_large @ Failure::TooLarge(_) => too_large,
+        _ if is_invalid => Failure::NotA2a(said),
+        failure => failure,
     }
 }
 

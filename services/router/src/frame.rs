@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::ready;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -18,6 +19,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method as Verb, StatusCode, Uri, Version, header};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame, SizeHint};
+use muster_a2a::client::TooLarge;
 use muster_rpc::channel::Direct;
 use muster_rpc::direct::Incoming;
 use tonic::client::Grpc;
@@ -49,6 +51,21 @@ fn only(piece: &Bytes, limit: usize) -> Option<Bytes> {
     };
     let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).ok()?;
     (length <= limit && piece.len() == HEAD + length).then(|| piece.slice(HEAD..))
+}
+
+/// What is wrong with a piece that begins with the frame of a message which is over the limit, in tonic's words.
+fn too_large(piece: &Bytes, limit: usize) -> Option<Status> {
+    let &[0, a, b, c, d] = piece.first_chunk::<HEAD>()? else {
+        return None;
+    };
+    let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).ok()?;
+    (length > limit).then(|| {
+        let mut status = Status::out_of_range(format!(
+            "Error, decoded message length too large: found {length} bytes, the limit is: {limit} bytes"
+        ));
+        status.set_source(Arc::new(TooLarge { limit }));
+        status
+    })
 }
 
 /// A message in its frame.
@@ -306,6 +323,9 @@ where
             }
         };
         let piece = frame.as_ref().ok().and_then(Frame::data_ref);
+        if let Some(status) = piece.and_then(|piece| too_large(piece, limit)) {
+            return Err(status);
+        }
         message = piece.and_then(|piece| only(piece, limit));
         first.push_back(frame);
         if message.is_none() {
@@ -400,6 +420,10 @@ where
                 }
                 if let Some(message) = frame.data_ref().and_then(|piece| only(piece, self.limit)) {
                     return Ok(Some(message));
+                }
+                if let Some(status) = frame.data_ref().and_then(|piece| too_large(piece, self.limit)) {
+                    self.source = Source::Over;
+                    return Err(status);
                 }
                 if frame.trailers_ref().is_some_and(is_well) {
                     self.source = Source::Over;

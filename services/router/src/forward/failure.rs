@@ -8,6 +8,7 @@
 use std::error::Error as StdError;
 use std::time::Duration;
 
+use muster_a2a::client::TooLarge;
 use muster_api::error::Reason;
 use muster_rpc::direct;
 use tonic::{Code, Status};
@@ -31,6 +32,8 @@ pub enum Failure {
     Refused(Box<Status>),
     /// What came back is not an answer.
     NotA2a(String),
+    /// The answer is larger than is taken. Whoever has large tasks must not have their agent left alone for everybody.
+    TooLarge(TooLarge),
     /// The agent answered with an error.
     Answered(Box<Status>),
     /// The call was not made, because what the agent asks for is not there.
@@ -44,6 +47,7 @@ impl Failure {
             Self::NeverReached(_) => "unreachable".to_owned(),
             Self::BrokeOff(_) => "broken_off".to_owned(),
             Self::NotA2a(_) => "invalid_answer".to_owned(),
+            Self::TooLarge(_) => "answer_too_large".to_owned(),
             Self::Unauthorized(_) => "credentials_missing".to_owned(),
             Self::Refused(status) | Self::Answered(status) => format!("{:?}", status.code()),
         }
@@ -55,6 +59,9 @@ impl Failure {
         let mut source = status.source();
         let mut local = None;
         while let Some(error) = source {
+            if let Some(too_large) = error.downcast_ref::<TooLarge>() {
+                return Self::TooLarge(*too_large);
+            }
             if let Some(failed) = error.downcast_ref::<direct::Error>() {
                 if failed.never_reached() {
                     return Self::NeverReached(root(error));
@@ -70,6 +77,7 @@ impl Failure {
             return Self::NotA2a(status.message().to_owned());
         }
         match status.code() {
+            Code::ResourceExhausted if finds_too_large(&status) => Self::Answered(Box::new(status)),
             Code::Unavailable | Code::ResourceExhausted | Code::Aborted => Self::Refused(Box::new(status)),
             _ => Self::Answered(Box::new(status)),
         }
@@ -87,10 +95,14 @@ impl Failure {
         match self {
             Self::NeverReached(_) | Self::BrokeOff(_) | Self::NotA2a(_) => Verdict::Failed,
             Self::Unauthorized(_) => Verdict::Unknown,
-            Self::Refused(status) | Self::Answered(status) => match status.code() {
+            Self::TooLarge(_) => Verdict::Answered(None),
+            Self::Refused(status) => match status.code() {
                 Code::Unavailable => Verdict::Failed,
                 Code::ResourceExhausted => Verdict::Refused,
-                Code::Aborted | Code::Cancelled | Code::DeadlineExceeded => Verdict::Unknown,
+                _ => Verdict::Unknown,
+            },
+            Self::Answered(status) => match status.code() {
+                Code::Cancelled | Code::DeadlineExceeded => Verdict::Unknown,
                 Code::Unknown | Code::Internal | Code::DataLoss => Verdict::Erred,
                 _ => Verdict::Answered(None),
             },
@@ -100,7 +112,7 @@ impl Failure {
     /// Whether the agent may be at it still, or may have done it, with nothing to show for it.
     pub(super) fn leaves_open(&self) -> bool {
         match self {
-            Self::BrokeOff(_) => true,
+            Self::BrokeOff(_) | Self::TooLarge(_) => true,
             Self::Answered(status) => matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled),
             Self::NeverReached(_) | Self::Refused(_) | Self::NotA2a(_) | Self::Unauthorized(_) => false,
         }
@@ -111,7 +123,7 @@ impl Failure {
     pub const fn is_transient(&self) -> bool {
         match self {
             Self::NeverReached(_) | Self::BrokeOff(_) | Self::Refused(_) => true,
-            Self::NotA2a(_) | Self::Answered(_) | Self::Unauthorized(_) => false,
+            Self::NotA2a(_) | Self::TooLarge(_) | Self::Answered(_) | Self::Unauthorized(_) => false,
         }
     }
 
@@ -150,6 +162,10 @@ impl Failure {
                 is_repeatable,
             },
             Self::NotA2a(detail) => Error::InvalidAnswer { agent, detail },
+            Self::TooLarge(too_large) => Error::InvalidAnswer {
+                agent,
+                detail: format!("{too_large} (`router.max_answer_bytes`)"),
+            },
             Self::Refused(status) | Self::Answered(status) => Error::Agent(status),
             Self::Unauthorized(Missing::Credentials(what)) => Error::Credentials { agent, what },
             Self::Unauthorized(Missing::Token(what)) => Error::Token { agent, what },
@@ -167,14 +183,19 @@ pub fn verdict_on_silence(left: Option<Duration>) -> Verdict {
     }
 }
 
-/// Whether tonic could make nothing of the answer: no gRPC at all, or a message that is none or too large. tonic gives these no
-/// type of their own. (A message that does not decode is found by the router itself; a status that says so is the agent's.)
+/// Whether an agent says that the message is larger than it takes: that is the message's fault, and another time it is no smaller.
+#[must_use]
+pub fn finds_too_large(status: &Status) -> bool {
+    muster_api::error::Error::from_status(status).is_some_and(|error| error.reason == Reason::MessageTooLarge)
+}
+
+/// Whether tonic could make nothing of the answer: no gRPC at all, or a message that is none. tonic gives these no type of their
+/// own. (A message that does not decode or is too large is found by the router itself; a status that says so is the agent's.)
 fn is_garbage(status: &Status) -> bool {
-    const SIGNS: [&str; 4] = [
+    const SIGNS: [&str; 3] = [
         "grpc-status header missing",
         "Missing response message",
         "protocol error: received message with",
-        "Error, decoded message length too large",
     ];
     SIGNS.iter().any(|sign| status.message().starts_with(sign))
 }
@@ -214,6 +235,21 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_that_is_too_large_says_nothing_of_the_agent_and_may_have_been_given() {
+        let json = muster_a2a::client::Failure::TooLarge(TooLarge { limit: 7 });
+        let failure = Failure::of(Status::from(json));
+        assert!(matches!(failure, Failure::TooLarge(TooLarge { limit: 7 })));
+        assert_eq!(failure.verdict(), Verdict::Answered(None));
+        assert!(!failure.is_transient() && failure.leaves_open());
+        // What an agent's own server says of the message that it was sent is no answer that is too large.
+        let theirs = Failure::of(Status::out_of_range(
+            "Error, decoded message length too large: found 5",
+        ));
+        assert!(matches!(theirs, Failure::Answered(_)));
+        assert_eq!(theirs.verdict(), Verdict::Answered(None));
+    }
+
+    #[test]
     fn what_the_agent_answers_is_told_apart() {
         for (status, transient, verdict) in [
             (Status::not_found("x"), false, Verdict::Answered(None)),
@@ -232,6 +268,12 @@ mod tests {
         assert!(!elsewhere.may_move(false, || true));
         let full = muster_api::error::Error::new(Reason::AgentBusy, "full");
         assert!(Failure::of(full.into()).may_move(false, || true));
+        let too_large = muster_api::error::Error::new(Reason::MessageTooLarge, "send less");
+        let too_large = Failure::of(too_large.into());
+        assert_eq!(
+            (too_large.is_transient(), too_large.verdict()),
+            (false, Verdict::Answered(None))
+        );
         let page = Status::unknown("grpc-status header missing, mapped from HTTP status code 502");
         assert!(matches!(Failure::of(page), Failure::NotA2a(_)));
     }

@@ -202,7 +202,7 @@ impl Forwarder {
 fn said(failure: &Failure) -> Said {
     match failure {
         Failure::Answered(status) if status.code() == Code::NotFound => Said::HasNot,
-        Failure::Answered(_) => Said::Other,
+        Failure::Answered(_) | Failure::TooLarge(_) => Said::Other,
         Failure::NeverReached(_)
         | Failure::BrokeOff(_)
         | Failure::Refused(_)

@@ -13,6 +13,7 @@ use tonic_types::StatusExt as _;
 
 use super::entry::Failure;
 use crate::error::Error;
+use crate::forward::finds_too_large;
 use crate::quota::Spent;
 
 /// What comes after a failed delivery.
@@ -71,6 +72,7 @@ pub fn next(error: &Error) -> Next {
         | Error::VersionNotSupported { .. }
         | Error::Expired { .. } => Next::Never,
         Error::Refused(_) => Next::Never,
+        Error::Agent(status) if finds_too_large(status) => Next::Never,
         Error::Agent(status) => match status.code() {
             Code::Unavailable | Code::ResourceExhausted => {
                 busy(status.get_details_retry_info().and_then(|it| it.retry_delay))
@@ -136,6 +138,17 @@ mod tests {
             after: None,
         };
         assert_eq!(of_agent(Status::internal("no")), failed);
+    }
+
+    #[test]
+    fn what_an_agent_finds_too_large_is_no_smaller_another_time() {
+        let too_large = ApiError::new(Reason::MessageTooLarge, "send less");
+        assert_eq!(of_agent(too_large.into()), Next::Never);
+        let exhausted = Next::Later {
+            counts: false,
+            after: None,
+        };
+        assert_eq!(of_agent(Status::resource_exhausted("no quota")), exhausted);
     }
 
     #[test]

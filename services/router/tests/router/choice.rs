@@ -4,15 +4,17 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use muster_a2a::ProtocolError;
 use muster_api::a2a::{AgentCapabilities, AgentExtension, SendMessageRequest};
 use muster_api::error::{Error, Reason};
 use muster_api::extension::ROUTING;
-use muster_api::registry::{DrainRequest, HeartbeatRequest};
+use muster_api::registry::{DrainRequest, HeartbeatRequest, Instance};
 use muster_testkit::{Answer, FakeAgent, wait_for};
 use prost_types::Struct;
 use tokio::task::JoinSet;
 use tonic::{Code, Status};
 
+use crate::credentials::{Guarded, card};
 use crate::harness::{Answered, Line, PATIENCE, Service, Stack, error_in, list, message, routed, text, yes};
 
 const SKILLS: [&str; 1] = ["forecasting"];
@@ -310,6 +312,71 @@ async fn one_callers_poisonous_messages_do_not_eject_an_instance() {
         stack.send(message("weather", "poison")).await.unwrap_err();
     }
     stack.send(message("weather", "good")).await.unwrap();
+}
+
+#[tokio::test]
+async fn neither_do_those_whose_messages_or_answers_are_too_large() {
+    let stack = Stack::with(|router| router.max_answer_bytes = 64 << 10).await;
+    let agent = stack.agent("weather", &SKILLS).await;
+    let invalid = Some(ProtocolError::InvalidAgentResponse);
+    let large = || Answer::Completed(serde_json::json!({}), "x".repeat(100 << 10));
+    agent.script((0..10).map(|_| large()));
+    for round in 0..10 {
+        let refused = stack.send(message("weather", &round.to_string())).await;
+        let refused = refused.unwrap_err();
+        assert_eq!(ProtocolError::of(&refused), invalid, "{refused:?}");
+        assert!(refused.message().contains("65536 bytes"), "{refused}");
+    }
+    let too_large = Status::from(Error::new(Reason::MessageTooLarge, "send less"));
+    let by_tonic = Status::out_of_range("Error, decoded message length too large: found 5 bytes");
+    for status in [too_large, by_tonic] {
+        agent.script((0..10).map(|_| Answer::Status(status.clone())));
+        for round in 0..10 {
+            let refused = stack.send(message("weather", &round.to_string())).await;
+            assert_eq!(refused.unwrap_err().code(), status.code());
+        }
+    }
+    let mut streamed = stack.client();
+    agent.script((0..10).map(|_| large()));
+    for round in 0..10 {
+        let events = streamed.send_streaming_message(message("weather", &round.to_string()));
+        let mut events = events.await.unwrap().into_inner();
+        let end = loop {
+            if let Err(status) = events.message().await.map(|event| event.expect("an end")) {
+                break status;
+            }
+        };
+        assert_eq!(ProtocolError::of(&end), invalid, "{end:?}");
+    }
+    stack.send(message("weather", "good")).await.unwrap();
+    let breaker = stack.statistics(&agent.endpoint()).await.breaker;
+    assert_eq!(breaker, "closed");
+}
+
+#[tokio::test]
+async fn nor_do_those_whose_answers_in_json_are_too_large() {
+    let stack = Stack::with(|router| {
+        router.max_answer_bytes = 64;
+        router.outbound.allow = vec!["127.0.0.0/8".to_owned()];
+    })
+    .await;
+    for (id, binding) in [("rpc", "JSONRPC"), ("rest", "HTTP+JSON")] {
+        let agent = Guarded::start(|_, _| true).await;
+        let instance = Instance {
+            agent_id: id.to_owned(),
+            ..agent.instance(binding, card().await)
+        };
+        stack.register(instance).await;
+        for round in 0..10 {
+            let refused = stack.send(message(id, &round.to_string())).await.unwrap_err();
+            let invalid = Some(ProtocolError::InvalidAgentResponse);
+            assert_eq!(ProtocolError::of(&refused), invalid, "{refused:?}");
+            assert!(refused.message().contains("64 bytes"), "{refused}");
+        }
+        assert_eq!(agent.seen().len(), 10);
+    }
+    let rows = stack.status().await.instances;
+    assert!(rows.iter().all(|row| row.breaker == "closed"), "{rows:?}");
 }
 
 #[tokio::test]

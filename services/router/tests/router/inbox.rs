@@ -1,7 +1,7 @@
 //! The durable inbox and broadcasts, from outside.
 
 use muster_api::a2a::{SendMessageRequest, send_message_response};
-use muster_api::error::Reason;
+use muster_api::error::{Error, Reason};
 use muster_api::router as proto;
 use muster_api::router::inbox_service_client::InboxServiceClient;
 use muster_api::router::{DeadReason, EntryDelivery, EntryPriority, EntryStatus};
@@ -219,6 +219,23 @@ async fn what_the_agent_refuses_is_dead_at_once_and_what_fails_is_tried_again() 
         (3, 1),
         "being absent is no failure of the message"
     );
+}
+
+#[tokio::test]
+async fn a_message_that_is_too_large_for_its_agent_is_dead_at_once_and_keeps_nobody_waiting() {
+    let stack = Stack::start().await;
+    let agent = stack.agent("weather", &["forecasting"]).await;
+    let too_large = Error::new(Reason::MessageTooLarge, "send less");
+    agent.script([Answer::Status(too_large.into())]);
+    let refused = message("weather", "x");
+    enqueue(&stack, letter(refused.clone())).await.unwrap();
+    let dead = becomes(&stack, &id_of(&refused), EntryStatus::Dead).await;
+    assert_eq!(dead.dead_reason(), DeadReason::Refused);
+    assert_eq!(dead.last_failure.unwrap().reason, "MESSAGE_TOO_LARGE");
+    let next = message("weather", "y");
+    enqueue(&stack, letter(next.clone())).await.unwrap();
+    let done = becomes(&stack, &id_of(&next), EntryStatus::Done).await;
+    assert_eq!((done.attempts, agent.calls().len()), (1, 2));
 }
 
 #[tokio::test]
