@@ -121,6 +121,8 @@ pub struct Queue {
     policy: Policy,
     entries: HashMap<String, Entry>,
     ready: HashMap<(Delivery, String), BTreeSet<Place>>,
+    /// The first of each of these, with its target.
+    heads: BTreeMap<Delivery, BTreeSet<(Place, String)>>,
     due: BTreeSet<(Millis, String)>,
     all: BTreeMap<u64, String>,
     by_status: [BTreeMap<u64, String>; 4],
@@ -138,6 +140,7 @@ impl Queue {
             policy,
             entries: HashMap::new(),
             ready: HashMap::new(),
+            heads: BTreeMap::new(),
             due: BTreeSet::new(),
             all: BTreeMap::new(),
             by_status: Default::default(),
@@ -307,19 +310,12 @@ impl Queue {
         ticked
     }
 
-    /// The targets that have entries to be lent out, in the order of their first ones; so many at most.
+    /// The targets that have entries to be lent out, in the order of their first ones: so many at most, after the first `skipped`.
     #[must_use]
-    pub fn heads(&self, delivery: Delivery, most: usize) -> Vec<String> {
-        let queues = self.ready.iter().filter(|((kind, _), _)| *kind == delivery);
-        let mut heads: Vec<(&Place, &String)> = queues
-            .filter_map(|((_, target), queue)| Some((queue.first()?, target)))
-            .collect();
-        heads.sort_unstable();
-        heads
-            .into_iter()
-            .take(most)
-            .map(|(_, target)| target.clone())
-            .collect()
+    pub fn heads(&self, delivery: Delivery, skipped: usize, most: usize) -> Vec<String> {
+        let heads = self.heads.get(&delivery).into_iter().flatten();
+        let heads = heads.skip(skipped).take(most);
+        heads.map(|(_, target)| target.clone()).collect()
     }
 
     /// The entries after a place of the list, by sequence.
@@ -382,9 +378,8 @@ impl Queue {
         self.take_out(&entry.id);
         let (id, order) = (entry.id.clone(), entry.order(&self.policy));
         if entry.is_ready() {
-            let key = (entry.delivery, entry.target.clone());
             let place = (order, entry.sequence, id.clone());
-            self.ready.entry(key).or_default().insert(place);
+            self.line_up(entry.delivery, &entry.target, |queue| queue.insert(place));
         }
         self.due.insert((entry.due(&self.policy), id.clone()));
         self.all.insert(entry.sequence, id.clone());
@@ -397,6 +392,30 @@ impl Queue {
         self.entries.insert(id, entry);
     }
 
+    /// Changes a target's queue, and keeps its first place among those of all.
+    fn line_up(
+        &mut self,
+        delivery: Delivery,
+        target: &str,
+        change: impl FnOnce(&mut BTreeSet<Place>) -> bool,
+    ) {
+        let key = (delivery, target.to_owned());
+        let queue = self.ready.entry(key).or_default();
+        let before = queue.first().cloned();
+        change(queue);
+        let after = queue.first().cloned();
+        if queue.is_empty() {
+            self.ready.remove(&(delivery, target.to_owned()));
+        }
+        if before != after {
+            let heads = self.heads.entry(delivery).or_default();
+            if let Some(before) = before {
+                heads.remove(&(before, target.to_owned()));
+            }
+            heads.extend(after.map(|after| (after, target.to_owned())));
+        }
+    }
+
     fn forget(&mut self, id: &str) {
         self.take_out(id);
         self.changed.insert(id.to_owned());
@@ -407,13 +426,8 @@ impl Queue {
             return;
         };
         if entry.is_ready() {
-            let key = (entry.delivery, entry.target.clone());
-            if let Some(queue) = self.ready.get_mut(&key) {
-                queue.remove(&(entry.order(&self.policy), entry.sequence, entry.id.clone()));
-                if queue.is_empty() {
-                    self.ready.remove(&key);
-                }
-            }
+            let place = (entry.order(&self.policy), entry.sequence, entry.id.clone());
+            self.line_up(entry.delivery, &entry.target, |queue| queue.remove(&place));
         }
         self.due.remove(&(entry.due(&self.policy), entry.id.clone()));
         self.all.remove(&entry.sequence);

@@ -108,8 +108,8 @@ pub trait Store: Send + Sync + 'static {
     /// number of them; where more are due, [`Ticked::next`] is zero.
     async fn tick(&self) -> Result<Ticked, Error>;
 
-    /// The targets that have entries to be lent out, in the order of their first ones; so many at most.
-    async fn heads(&self, delivery: Delivery, most: usize) -> Result<Vec<String>, Error>;
+    /// The targets that have entries to be lent out, in the order of their first ones: so many at most, after the first `skipped`.
+    async fn heads(&self, delivery: Delivery, skipped: usize, most: usize) -> Result<Vec<String>, Error>;
 
     /// How much there is.
     async fn counts(&self) -> Result<Counts, Error>;
@@ -230,11 +230,16 @@ pub(crate) mod conformance {
         assert_eq!(other, Err(Error::IdReused("low".to_owned())));
 
         assert_eq!(
-            store.heads(Delivery::Push, 10).await.unwrap(),
+            store.heads(Delivery::Push, 0, 10).await.unwrap(),
             ["skill:planning", "weather"]
         );
-        assert_eq!(store.heads(Delivery::Push, 1).await.unwrap(), ["skill:planning"]);
-        assert!(store.heads(Delivery::Pull, 10).await.unwrap().is_empty());
+        assert_eq!(
+            store.heads(Delivery::Push, 0, 1).await.unwrap(),
+            ["skill:planning"]
+        );
+        assert_eq!(store.heads(Delivery::Push, 1, 10).await.unwrap(), ["weather"]);
+        assert!(store.heads(Delivery::Push, 2, 10).await.unwrap().is_empty());
+        assert!(store.heads(Delivery::Pull, 0, 10).await.unwrap().is_empty());
 
         // Over the targets by urgency, then first come first served; nobody else is asked.
         let both = store
@@ -250,7 +255,7 @@ pub(crate) mod conformance {
             .unwrap();
         assert_eq!(ids(&rest), ["normal-2", "low"]);
         assert!(store.lease(&wanted(&["weather"], 9)).await.unwrap().is_empty());
-        assert!(store.heads(Delivery::Push, 10).await.unwrap().is_empty());
+        assert!(store.heads(Delivery::Push, 0, 10).await.unwrap().is_empty());
 
         // Done: the answer is there, the message is not.
         let answer = Bytes::from_static(b"sunny");
@@ -335,7 +340,7 @@ pub(crate) mod conformance {
         let mut short = draft("short", "weather", Priority::Normal);
         short.ttl = Duration::from_secs(10);
         store.enqueue(&short).await.unwrap();
-        assert_eq!(store.heads(Delivery::Push, 9).await.unwrap(), ["weather"]);
+        assert_eq!(store.heads(Delivery::Push, 0, 9).await.unwrap(), ["weather"]);
         let next = store.tick().await.unwrap().next.unwrap();
         assert!(next <= Duration::from_secs(10), "{next:?}");
 
@@ -486,7 +491,7 @@ pub(crate) mod conformance {
         let mut strange = draft(id, target, Priority::High);
         strange.body = vec![0, 255, 10, 13].into();
         store.enqueue(&strange).await.unwrap();
-        assert_eq!(store.heads(Delivery::Push, 9).await.unwrap(), [target]);
+        assert_eq!(store.heads(Delivery::Push, 0, 9).await.unwrap(), [target]);
         let lent = store.lease(&wanted(&[target], 1)).await.unwrap();
         assert_eq!((lent[0].entry.id.as_str(), &lent[0].body), (id, &strange.body));
         store.change(id, finish(&lent[0], 0), None).await.unwrap();

@@ -50,8 +50,8 @@ const OVERTAKEN: Duration = Duration::from_millis(50);
 /// How long after an agent has joined the others are waited for that join with it.
 const SETTLED: Duration = Duration::from_millis(10);
 
-/// Targets that a round looks at.
-const HEADS: usize = 10_000;
+/// Targets that are looked at at once.
+const HEADS: usize = 1_000;
 
 /// Targets that are asked of the store at once, and entries that it lends at once.
 const TARGETS_AT_ONCE: usize = 64;
@@ -159,15 +159,7 @@ impl Worker {
             }
             let now = inbox.forwarder.parts().clock.monotonic();
             self.paused.retain(|_, until| *until > now);
-            let heads = inbox.store.heads(Delivery::Push, HEADS).await?;
-            for until in heads.iter().filter_map(|target| self.paused.get(target)) {
-                wait = wait.min(until.saturating_sub(now));
-            }
-            let targets: Vec<String> = heads
-                .into_iter()
-                .filter(|target| !self.paused.contains_key(target) && inbox.is_served(target))
-                .take(TARGETS_AT_ONCE)
-                .collect();
+            let targets = self.targets(now, &mut wait).await?;
             if targets.is_empty() {
                 return Ok(wait);
             }
@@ -186,6 +178,27 @@ impl Worker {
                 let held = (lent.entry.id.clone(), lent.token.clone());
                 let task = self.under_way.spawn(Arc::clone(&inbox).deliver(lent));
                 self.held.insert(task.id(), held);
+            }
+        }
+    }
+
+    /// The first targets that somebody serves and that are not left alone. However many come before them whom nobody serves: whoever
+    /// leaves messages for agents that are not there must not keep others waiting.
+    async fn targets(&self, now: Duration, wait: &mut Duration) -> Result<Vec<String>, store::Error> {
+        let inbox = &self.inbox;
+        let mut skipped = 0;
+        loop {
+            let heads = inbox.store.heads(Delivery::Push, skipped, HEADS).await?;
+            let is_last = heads.len() < HEADS;
+            skipped += heads.len();
+            for until in heads.iter().filter_map(|target| self.paused.get(target)) {
+                *wait = (*wait).min(until.saturating_sub(now));
+            }
+            let mut targets = heads;
+            targets.retain(|target| !self.paused.contains_key(target) && inbox.is_served(target));
+            targets.truncate(TARGETS_AT_ONCE);
+            if is_last || !targets.is_empty() {
+                return Ok(targets);
             }
         }
     }

@@ -239,6 +239,27 @@ async fn a_message_that_is_too_large_for_its_agent_is_dead_at_once_and_keeps_nob
 }
 
 #[tokio::test]
+async fn messages_for_a_thousand_who_are_not_there_keep_nobody_waiting() {
+    let stack = Stack::start().await;
+    let agent = stack.agent("weather", &["forecasting"]).await;
+    let urgent = |number: u32| proto::EnqueueRequest {
+        target: format!("not-there-{number}"),
+        priority: EntryPriority::Urgent.into(),
+        ..letter(message("", "x"))
+    };
+    let letters = (0..1_100).map(|number| enqueue(&stack, urgent(number)));
+    futures::future::try_join_all(letters).await.unwrap();
+    let wanted = message("weather", "y");
+    let low = proto::EnqueueRequest {
+        priority: EntryPriority::Low.into(),
+        ..letter(wanted.clone())
+    };
+    enqueue(&stack, low).await.unwrap();
+    becomes(&stack, &id_of(&wanted), EntryStatus::Done).await;
+    assert_eq!(agent.calls().len(), 1);
+}
+
+#[tokio::test]
 async fn a_message_that_always_fails_is_given_up() {
     let stack = Stack::with(|router| {
         hasty(router);

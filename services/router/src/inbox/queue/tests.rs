@@ -50,6 +50,19 @@ fn check(queue: &Queue) {
     let entries = || queue.entries.values();
     let ready: usize = queue.ready.values().map(BTreeSet::len).sum();
     assert_eq!(ready, entries().filter(|entry| entry.is_ready()).count());
+    for delivery in [Delivery::Push, Delivery::Pull] {
+        let queues = queue.ready.iter().filter(|((kind, _), _)| *kind == delivery);
+        let mut heads: Vec<_> = queues
+            .map(|((_, target), queue)| (queue.first().unwrap(), target))
+            .collect();
+        heads.sort_unstable();
+        let heads: Vec<_> = heads.into_iter().map(|(_, target)| target.clone()).collect();
+        assert_eq!(queue.heads(delivery, 0, usize::MAX), heads);
+        assert_eq!(
+            queue.heads(delivery, 1, 1),
+            heads.into_iter().skip(1).take(1).collect::<Vec<_>>()
+        );
+    }
     assert_eq!(queue.due.len(), queue.entries.len());
     assert_eq!(queue.all.len(), queue.entries.len());
     for status in Status::ALL {

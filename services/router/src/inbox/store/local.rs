@@ -418,8 +418,8 @@ impl Store for Local {
         self.write(None, None, Queue::tick_at).await
     }
 
-    async fn heads(&self, delivery: Delivery, most: usize) -> Result<Vec<String>, Error> {
-        Ok(self.state.lock().queue.heads(delivery, most))
+    async fn heads(&self, delivery: Delivery, skipped: usize, most: usize) -> Result<Vec<String>, Error> {
+        Ok(self.state.lock().queue.heads(delivery, skipped, most))
     }
 
     async fn counts(&self) -> Result<Counts, Error> {

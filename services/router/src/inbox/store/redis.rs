@@ -450,15 +450,15 @@ impl Store for Redis {
         Ok(ticked)
     }
 
-    async fn heads(&self, delivery: Delivery, most: usize) -> Result<Vec<String>, Error> {
+    async fn heads(&self, delivery: Delivery, skipped: usize, most: usize) -> Result<Vec<String>, Error> {
         if most == 0 {
             return Ok(Vec::new());
         }
         let mut command = cmd("ZRANGE");
         command
             .arg(self.slot.key(&format!("heads:{}", delivery.name())))
-            .arg(0)
-            .arg(most - 1);
+            .arg(skipped)
+            .arg(skipped.saturating_add(most - 1));
         self.connection.run(&command).await.map_err(unavailable)
     }
 
@@ -543,7 +543,7 @@ fn unavailable(error: RedisError) -> Error {
 #[cfg(test)]
 mod tests {
     use muster_store::redis::Options;
-    use muster_testkit::{RedisCluster, RedisServer};
+    use muster_testkit::{RedisCluster, RedisSentinels, RedisServer};
 
     use super::super::conformance::{self, HELD_TO};
     use super::*;
@@ -590,6 +590,12 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn redis_inbox_conforms_behind_sentinels() {
+        let sentinels = RedisSentinels::start().await;
+        conforms(&sentinels.url()).await;
+    }
+
+    #[tokio::test]
     async fn redis_inbox_lends_nothing_twice_to_many_who_ask_at_once() {
         let server = RedisServer::start().await;
         let routers: Vec<Redis> = (0..4).map(|_| inbox(&server.url())).collect();
@@ -616,6 +622,6 @@ mod tests {
         }
         lent.sort();
         assert_eq!(lent, ["m0", "m1", "m2", "m3", "m4"]);
-        assert!(routers[0].heads(Delivery::Push, 9).await.unwrap().is_empty());
+        assert!(routers[0].heads(Delivery::Push, 0, 9).await.unwrap().is_empty());
     }
 }

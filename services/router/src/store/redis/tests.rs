@@ -39,9 +39,13 @@ async fn time_of(store: &Redis) -> i64 {
     seconds * 1000 + micros / 1000
 }
 
-/// Both suites, in real time: nobody can turn Redis's clock.
+/// Both suites, in real time: nobody can turn Redis's clock. And a limit.
 async fn check(store: &Redis) {
     conformance::run(store).await;
+    for given in [3, 2, 0] {
+        let taken = store.take("callers:ada", Rate::new(1, 5), 3).await.unwrap();
+        assert_eq!(taken.given, given);
+    }
     let wait = |passed: u64| {
         async move {
             let end = time_of(store).await + i64::try_from(passed).unwrap();
