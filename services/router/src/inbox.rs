@@ -228,12 +228,35 @@ impl Inbox {
     /// Names the field at fault; or there is no room, or the id was used with another message.
     pub async fn enqueue(&self, letter: Letter) -> Result<(Entry, bool), Error> {
         let draft = self.draft(letter)?;
-        let (entry, existed) = self.store.enqueue(&draft).await?;
+        let (entry, existed) = self.take_in(draft).await?;
         if !existed {
             self.totals.enqueued.fetch_add(1, Ordering::Relaxed);
             self.announce(&entry);
         }
         Ok((entry, existed))
+    }
+
+    /// Ids are the callers' own, so that two may choose the same one: then the later entry has a mark of its caller behind it, by
+    /// which it is known again when it is enqueued again. Its caller may ask for it without.
+    async fn take_in(&self, mut draft: Draft) -> Result<(Entry, bool), Error> {
+        let Some(marked) = marked(&draft.caller, &draft.id) else {
+            return Ok(self.store.enqueue(&draft).await?);
+        };
+        if is_marked(&draft.id) || self.store.read(&marked).await?.is_some() {
+            draft.id = marked;
+            return Ok(self.store.enqueue(&draft).await?);
+        }
+        match self.store.enqueue(&draft).await {
+            Err(store::Error::IdReused(id)) => {
+                let other = self.store.read(&id).await?;
+                if other.is_none_or(|other| other.entry.caller == draft.caller) {
+                    return Err(store::Error::IdReused(id).into());
+                }
+                draft.id = marked;
+                Ok(self.store.enqueue(&draft).await?)
+            }
+            taken => Ok(taken?),
+        }
     }
 
     fn draft(&self, letter: Letter) -> Result<Draft, Error> {
@@ -293,6 +316,12 @@ impl Inbox {
     /// # Errors
     /// There is none of that id, or it is another caller's, who is not told of either.
     pub async fn read_for(&self, access: &Access, id: &str) -> Result<Kept, Error> {
+        let caller = access.caller().key();
+        if let Some(marked) = marked(&caller, id)
+            && let Some(own) = self.store.read(&marked).await?
+        {
+            return Ok(own);
+        }
         let kept = self.read(id).await?;
         if access.sees(Some(&kept.entry.caller), id) {
             Ok(kept)
@@ -501,6 +530,27 @@ fn target_of(field: &str, tenant: &str) -> Result<Target, Error> {
             Err(Error::field("target", message))
         }
     }
+}
+
+/// What is between an id and the mark of a caller, and how long that is.
+const MARK: char = '@';
+const MARK_DIGITS: usize = 16;
+
+/// The id of a caller's entry where another one's has its message's id; `None` where callers are not told apart.
+fn marked(caller: &str, id: &str) -> Option<String> {
+    if caller == ANYBODY {
+        return None;
+    }
+    let hash = Sha256::digest(caller);
+    let bytes = hash.iter().take(MARK_DIGITS / 2);
+    let mark: String = bytes.map(|byte| format!("{byte:02x}")).collect();
+    Some(format!("{id}{MARK}{mark}"))
+}
+
+/// Whether an id looks like one that has a mark. A caller's own that does gets one, so that nobody takes what is another's.
+fn is_marked(id: &str) -> bool {
+    let mark = id.rsplit_once(MARK).map(|(_, mark)| mark);
+    mark.is_some_and(|mark| mark.len() == MARK_DIGITS && mark.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 /// What makes two messages the same: those of two callers are never.

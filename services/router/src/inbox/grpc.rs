@@ -118,8 +118,8 @@ impl InboxService for Service {
     ) -> Answer<proto::CancelEntryResponse> {
         let access = Access::in_extensions(request.extensions());
         let id = id(&request.get_ref().entry_id)?;
-        self.inbox.read_for(&access, id).await?;
-        let entry = self.inbox.cancel(id).await?;
+        let kept = self.inbox.read_for(&access, id).await?;
+        let entry = self.inbox.cancel(&kept.entry.id).await?;
         let entry = Some(entry_to_proto(&entry));
         Ok(Response::new(proto::CancelEntryResponse { entry }))
     }
@@ -135,8 +135,8 @@ impl InboxService for Service {
             let most = limit(request.limit, BULK, MOST_OF_BULK);
             self.inbox.replay_all(target, only(&access), most).await?
         } else {
-            self.inbox.read_for(&access, &request.entry_id).await?;
-            self.inbox.replay(&request.entry_id).await?;
+            let kept = self.inbox.read_for(&access, &request.entry_id).await?;
+            self.inbox.replay(&kept.entry.id).await?;
             (1, false)
         };
         let count = number(count);
@@ -158,8 +158,8 @@ impl InboxService for Service {
             let most = limit(request.limit, BULK, MOST_OF_BULK);
             self.inbox.purge_all(&filter, most).await?
         } else {
-            self.inbox.read_for(&access, &request.entry_id).await?;
-            self.inbox.purge(&request.entry_id).await?;
+            let kept = self.inbox.read_for(&access, &request.entry_id).await?;
+            self.inbox.purge(&kept.entry.id).await?;
             (1, false)
         };
         let count = number(count);

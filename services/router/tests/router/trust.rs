@@ -9,7 +9,8 @@ use muster_api::error::Reason;
 use muster_api::router::inbox_service_client::InboxServiceClient;
 use muster_api::router::router_service_client::RouterServiceClient;
 use muster_api::router::{
-    BroadcastRequest, EnqueueRequest, GetEntryRequest, GetStatusRequest, ListEntriesRequest,
+    BroadcastRequest, CancelEntryRequest, EnqueueRequest, EntryStatus, GetEntryRequest, GetStatusRequest,
+    ListEntriesRequest,
 };
 use muster_jose::token::{Secret, Signer};
 use muster_runtime::trust::audit::chain;
@@ -350,6 +351,84 @@ async fn grants_hold_for_broadcasts_for_tasks_that_go_on_and_for_what_is_shown()
         assert_eq!(status.calls.is_empty(), agents == 0, "{status:?}");
         let waiting = status.inbox.unwrap();
         assert_eq!((waiting.pending, waiting.targets.len()), (1, targets));
+    }
+}
+
+#[tokio::test]
+async fn callers_who_choose_the_same_id_for_a_message_are_not_in_each_others_way() {
+    let guarded = Guarded::start().await;
+    let [ada, eve] = ["ada", "eve"].map(|name| guarded.token(name, &["agent-writer"], json!({})));
+    let mut inbox = InboxServiceClient::new(guarded.stack.channel.clone());
+    let letter = |text: &str| {
+        let mut message = message("", text);
+        message.message.as_mut().unwrap().message_id = "1".to_owned();
+        EnqueueRequest {
+            target: "nobody-yet".to_owned(),
+            message: Some(message),
+            ..EnqueueRequest::default()
+        }
+    };
+    let mut ids = Vec::new();
+    for existed in [false, true] {
+        for (token, text) in [(&ada, "of ada"), (&eve, "of eve")] {
+            let taken = inbox
+                .enqueue(bearing(token, letter(text)))
+                .await
+                .unwrap()
+                .into_inner();
+            assert_eq!(taken.existed, existed, "{text}");
+            ids.push(taken.entry.unwrap().entry_id);
+        }
+    }
+    assert_eq!(
+        (&ids[0], &ids[1]),
+        (&ids[2], &ids[3]),
+        "the same again is the same"
+    );
+    assert_eq!(ids[0], "1");
+    assert_ne!(ids[0], ids[1]);
+    for token in [&ada, &eve] {
+        let refused = inbox.enqueue(bearing(token, letter("something else"))).await;
+        assert_eq!(error_in(&refused.unwrap_err()).reason, Reason::MessageIdReused);
+    }
+    let get = |id: &str| GetEntryRequest {
+        entry_id: id.to_owned(),
+    };
+    for (token, text) in [(&ada, "of ada"), (&eve, "of eve")] {
+        let got = inbox
+            .get_entry(bearing(token, get("1")))
+            .await
+            .unwrap()
+            .into_inner();
+        let said = format!("{:?}", got.entry.unwrap().message);
+        assert!(said.contains(text), "{said}");
+    }
+    assert_eq!(
+        code(inbox.get_entry(bearing(&ada, get(&ids[1]))).await),
+        Code::NotFound
+    );
+    // Nobody gets at another's place by calling a message like it.
+    let mut like = letter("like it");
+    like.message
+        .as_mut()
+        .unwrap()
+        .message
+        .as_mut()
+        .unwrap()
+        .message_id = ids[1].clone();
+    let taken = inbox.enqueue(bearing(&ada, like)).await.unwrap().into_inner();
+    assert_ne!(taken.entry.unwrap().entry_id, ids[1]);
+    let cancel = CancelEntryRequest {
+        entry_id: "1".to_owned(),
+    };
+    inbox.cancel_entry(bearing(&eve, cancel)).await.unwrap();
+    for (token, status) in [(&ada, EntryStatus::Pending), (&eve, EntryStatus::Dead)] {
+        let got = inbox
+            .get_entry(bearing(token, get("1")))
+            .await
+            .unwrap()
+            .into_inner();
+        assert_eq!(got.entry.unwrap().status(), status);
     }
 }
 
