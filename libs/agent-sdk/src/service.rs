@@ -42,6 +42,9 @@ use crate::{Agent, Failure};
 const MAX_PARTS: usize = 64;
 /// Longest identifier in a message.
 const MAX_ID: usize = 256;
+/// How many of the largest messages a task may hold that takes another one. With what is answered to that, it still fits into an
+/// answer as routers take them, which is four times as large.
+const MESSAGES_OF_A_TASK: usize = 3;
 /// Bytes that each part costs beside its content, so that many empty ones are not free.
 const PART_BYTES: usize = 16;
 
@@ -275,7 +278,9 @@ impl<A: Agent> Desk<A> {
         let access = Access::in_extensions(&head.extensions);
         let own = executor.tasks.seen_by(&access);
         if is_follow_up {
-            message.context_id = own.check_message(&message.task_id, &message.context_id).await?;
+            let (context, bytes) = own.check_message(&message.task_id, &message.context_id).await?;
+            self.check_growth(&message, bytes).map_err(|status| *status)?;
+            message.context_id = context;
         }
         let run = executor
             .running
@@ -324,6 +329,24 @@ impl<A: Agent> Desk<A> {
             work,
             run,
         })
+    }
+
+    /// Refuses a message by which its task would become too large: all that is said is kept with the task, and read with it.
+    fn check_growth(&self, message: &pb::Message, bytes: usize) -> Result<(), Box<Status>> {
+        let most = self.max_message_bytes.saturating_mul(MESSAGES_OF_A_TASK);
+        let grown = bytes.saturating_add(message.encoded_len());
+        if grown <= most {
+            return Ok(());
+        }
+        let error = Error::new(
+            Reason::MessageTooLarge,
+            format!(
+                "task '{}' would have {grown} bytes with this message, and takes messages up to {most} \
+                 ({MESSAGES_OF_A_TASK} times `server.max_message_bytes`); begin another task with what matters of it",
+                message.task_id
+            ),
+        );
+        Err(Box::new(error.with_field("message").into()))
     }
 
     fn submitted(&self, message: &pb::Message) -> pb::Task {

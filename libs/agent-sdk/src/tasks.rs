@@ -272,13 +272,16 @@ impl Tasks {
         }
     }
 
-    /// The context of a task that takes a message now.
-    async fn check_message(&self, id: &str, context: &str) -> Result<String, Status> {
+    /// The context of a task that takes a message now, and its size in bytes.
+    async fn check_message(&self, id: &str, context: &str) -> Result<(String, usize), Status> {
         match self.stored_elsewhere(id).await? {
             Some(stored) => elsewhere::check_message(id, context, &stored).map_err(|status| *status),
             None => {
-                let checked = self.openly(id, |table| table.check_message(id, context));
-                checked.await?.map_err(|status| *status)
+                let checked = self.openly(id, |table| {
+                    let context = table.check_message(id, context)?;
+                    Ok((context, table.size(id)))
+                });
+                checked.await?.map_err(|status: Box<Status>| *status)
             }
         }
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use a2a_pb::proto as pb;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use muster_api::error::{Error, Reason};
+use prost::Message as _;
 use tonic::Status;
 
 use super::page::Query;
@@ -254,8 +255,8 @@ impl Tasks {
     }
 }
 
-/// The context of a task in the store that takes a message.
-pub(super) fn check_message(id: &str, said: &str, stored: &Stored) -> Result<String, Box<Status>> {
+/// The context of a task in the store that takes a message, and its size in bytes.
+pub(super) fn check_message(id: &str, said: &str, stored: &Stored) -> Result<(String, usize), Box<Status>> {
     let context = stored.record.context();
     table::check_message(
         id,
@@ -264,7 +265,7 @@ pub(super) fn check_message(id: &str, said: &str, stored: &Stored) -> Result<Str
         stored.record.state(),
         !stored.worker.is_empty(),
     )?;
-    Ok(context.to_owned())
+    Ok((context.to_owned(), stored.record.encoded_len()))
 }
 
 fn late(id: &str, what: &str, patience: Duration) -> Status {

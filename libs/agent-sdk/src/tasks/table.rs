@@ -257,6 +257,14 @@ impl Table {
         Ok(entry.context.clone())
     }
 
+    /// Bytes of a task with all that was said; 0 where it is not here.
+    pub(crate) fn size(&self, id: &str) -> usize {
+        self.by_id.get(id).map_or(0, |entry| match &entry.body {
+            Body::Kept(bytes) => bytes.len(),
+            Body::Live(live) => live.record.encoded_len(),
+        })
+    }
+
     /// Takes a task up again with a message, and has it work.
     pub(crate) fn resume(
         &mut self,
@@ -316,9 +324,17 @@ impl Table {
         if is_settled(entry.state) {
             return false;
         }
+        let before = live.status_bytes();
         live.publish(event);
+        let after = live.status_bytes();
         self.note(id, event);
-        self.grow(id, event.encoded_len());
+        if matches!(event.payload, Some(pb::stream_response::Payload::StatusUpdate(_))) {
+            // It takes the place of the one before.
+            self.shrink(id, before);
+            self.grow(id, after);
+        } else {
+            self.grow(id, event.encoded_len());
+        }
         self.place(id);
         true
     }
@@ -471,6 +487,14 @@ impl Table {
         }
     }
 
+    fn shrink(&mut self, id: &str, bytes: usize) {
+        if let Some(entry) = self.by_id.get_mut(id) {
+            let bytes = bytes.min(entry.size);
+            entry.size -= bytes;
+            self.bytes -= bytes;
+        }
+    }
+
     /// Brings the entry's place in the list to its task's status.
     fn place(&mut self, id: &str) {
         let Some(entry) = self.by_id.get_mut(id) else {
@@ -546,6 +570,12 @@ impl Entry {
 }
 
 impl Live {
+    fn status_bytes(&self) -> usize {
+        let task = self.record.task.as_ref();
+        let status = task.and_then(|task| task.status.as_ref());
+        status.map_or(0, prost::Message::encoded_len)
+    }
+
     fn publish(&mut self, event: &Event) {
         self.record.apply(event);
         self.followers.retain(|follower| follower.tell(event));

@@ -111,6 +111,39 @@ fn put(table: &mut Table, id: &str, second: i64, now: Duration) {
         .tell();
 }
 
+#[test]
+fn reports_of_progress_take_each_others_place() {
+    let mut table = table(10);
+    create(&mut table, task("t", TaskState::Working, 1), Duration::ZERO).unwrap();
+    let begun = table.bytes();
+    let report = |second| {
+        let status = pb::TaskStatus {
+            message: Some(message(&"x".repeat(1_000))),
+            ..status(TaskState::Working, second)
+        };
+        let mut report = update("t", TaskState::Working, second);
+        if let Some(pb::stream_response::Payload::StatusUpdate(update)) = &mut report.payload {
+            update.status = Some(status);
+        }
+        Event::new(report)
+    };
+    for second in 2..500 {
+        assert!(table.publish("t", &report(second)));
+    }
+    assert!(table.bytes() < begun + 3_000, "{}", table.bytes());
+    // A million bytes were reported, and there is room for others.
+    put(&mut table, "u", 1, Duration::ZERO);
+    put(&mut table, "v", 2, Duration::ZERO);
+    assert!(table.find("u").is_some() && table.find("v").is_some());
+    let done = vec![update("t", TaskState::Completed, 500)];
+    table.settle("t", done).unwrap().tell();
+    let kept: usize = ["t", "u", "v"]
+        .iter()
+        .map(|id| table.encoded(id).unwrap().len())
+        .sum();
+    assert_eq!(table.bytes(), kept);
+}
+
 fn list(table: &Table, size: i32, token: &str) -> pb::ListTasksResponse {
     let request = pb::ListTasksRequest {
         page_size: Some(size),

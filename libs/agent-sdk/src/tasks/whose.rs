@@ -129,8 +129,8 @@ impl Own<'_> {
             .await
     }
 
-    /// The context of a task that takes a message now.
-    pub(crate) async fn check_message(&self, id: &str, context: &str) -> Result<String, Status> {
+    /// The context of a task that takes a message now, and its size in bytes.
+    pub(crate) async fn check_message(&self, id: &str, context: &str) -> Result<(String, usize), Status> {
         self.check(id).await?;
         self.tasks.check_message(id, context).await
     }

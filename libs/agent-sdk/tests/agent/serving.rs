@@ -237,6 +237,49 @@ async fn a_question_is_answered_on_the_same_task_with_its_history() {
 }
 
 #[tokio::test]
+async fn a_conversation_that_never_ends_is_bounded() {
+    let stage = Stage::open(|config| config.server.max_message_bytes = 4 << 10).await;
+    let mut client = stage.client();
+    let asking = task(client.send_message(say("ask")).await.unwrap());
+    let answer = || {
+        let mut answer = say(&format!("again {}", "x".repeat(3 << 10)));
+        answer.message.as_mut().unwrap().task_id.clone_from(&asking.id);
+        answer
+    };
+    let mut taken = 0;
+    let refused = loop {
+        match client.send_message(answer()).await {
+            Ok(answered) => assert_eq!(state(&task(answered)), TaskState::InputRequired),
+            Err(status) => break status,
+        }
+        taken += 1;
+        assert!(taken < 10, "it takes more and more");
+    };
+    assert_eq!(taken, 3);
+    let refused = Error::from_status(&refused).unwrap();
+    assert_eq!(refused.reason, Reason::MessageTooLarge, "{refused}");
+    assert!(refused.message.contains(&asking.id), "{refused}");
+
+    // It is as it was: it takes less, is read, and is cancelled.
+    let mut less = say("again");
+    less.message.as_mut().unwrap().task_id.clone_from(&asking.id);
+    client.send_message(less).await.unwrap();
+    let read = pb::GetTaskRequest {
+        id: asking.id.clone(),
+        ..Default::default()
+    };
+    let read = client.get_task(read).await.unwrap().into_inner();
+    assert_eq!(state(&read), TaskState::InputRequired);
+    let cancel = pb::CancelTaskRequest {
+        id: asking.id.clone(),
+        ..Default::default()
+    };
+    let cancelled = client.cancel_task(cancel).await.unwrap().into_inner();
+    assert_eq!(state(&cancelled), TaskState::Canceled);
+    stage.close().await;
+}
+
+#[tokio::test]
 async fn what_goes_wrong_in_a_handler_settles_the_task() {
     let stage = Stage::open(|config| config.agent.task_timeout_seconds = 1).await;
     let expected = [

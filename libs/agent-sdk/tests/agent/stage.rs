@@ -30,6 +30,9 @@ impl Agent for Puppet {
             .iter()
             .filter_map(|message| message.text().map(str::to_owned))
             .collect();
+        if request.text().starts_with("again") {
+            return Ok(Reply::input_required("and now?"));
+        }
         if !heard.is_empty() {
             return Ok(Reply::completed("thank you").data(json!({ "heard": heard, "now": request.text() })));
         }
