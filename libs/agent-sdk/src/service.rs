@@ -3,12 +3,22 @@
 //! The order of things for a message: the version, the extensions that the card insists on, bounds, media types, the
 //! task that it names, and then a place, so that an overloaded agent says no before a task exists. A caller that waits is answered
 //! when nobody works on the task any more, or when its own deadline passes; the task goes on then.
+//!
+//! ```text
+//! service.rs    the operations
+//!   checks.rs   what is refused before anything is done
+//!   around.rs   what stands around a message
+//!   pushes.rs   push configurations
+//!   left.rs     work that processes have left which have ended
+//! ```
 
-use std::collections::VecDeque;
+mod around;
+mod checks;
+mod left;
+mod pushes;
+
 use std::sync::Arc;
-use std::time::Duration;
 
-use a2a_pb::pbconv;
 use a2a_pb::proto::{self as pb, TaskState};
 use futures::StreamExt as _;
 use http::{HeaderMap, HeaderValue};
@@ -16,37 +26,26 @@ use muster_a2a::service::EXTENSIONS;
 use muster_a2a::{Answer, Events, Head, ProtocolError, Reply, Request, Service};
 use muster_api::error::{Error, Reason};
 use muster_api::extension;
-use muster_rpc::deadline;
-use muster_runtime::trace::{self, FutureExt as _};
+use muster_runtime::trace::FutureExt as _;
 use muster_runtime::trust::Access;
-use prost::Message as _;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use uuid::Uuid;
 
+use crate::Agent;
 use crate::events;
 use crate::execution::{Executor, Work};
 use crate::metrics::{Method, Sender};
-use crate::pages;
 use crate::push::Pushes;
 use crate::running::Run;
 use crate::sent::{Delivery, First, Role};
-use crate::tasks::record::{Errand, Push, Record, Sent, is_terminal, keep_last, state};
+use crate::tasks::Until;
+use crate::tasks::record::{Errand, Record, Sent, is_terminal, keep_last, state};
 use crate::tasks::table::unknown;
 use crate::tasks::whose::{Own, conversation};
-use crate::tasks::{Left, MOST_ATTEMPTS, Until};
-use crate::{Agent, Failure};
-
-/// Most parts of a message.
-const MAX_PARTS: usize = 64;
-/// Longest identifier in a message.
-const MAX_ID: usize = 256;
-/// How many of the largest messages a task may hold that takes another one. With what is answered to that, it still fits into an
-/// answer as routers take them, which is four times as large.
-const MESSAGES_OF_A_TASK: usize = 3;
-/// Bytes that each part costs beside its content, so that many empty ones are not free.
-const PART_BYTES: usize = 16;
+use around::{errand, time_left};
+use checks::{check_length, check_task_id};
 
 /// An agent as the bindings have it.
 pub(crate) struct Desk<A> {
@@ -331,24 +330,6 @@ impl<A: Agent> Desk<A> {
         })
     }
 
-    /// Refuses a message by which its task would become too large: all that is said is kept with the task, and read with it.
-    fn check_growth(&self, message: &pb::Message, bytes: usize) -> Result<(), Box<Status>> {
-        let most = self.max_message_bytes.saturating_mul(MESSAGES_OF_A_TASK);
-        let grown = bytes.saturating_add(message.encoded_len());
-        if grown <= most {
-            return Ok(());
-        }
-        let error = Error::new(
-            Reason::MessageTooLarge,
-            format!(
-                "task '{}' would have {grown} bytes with this message, and takes messages up to {most} \
-                 ({MESSAGES_OF_A_TASK} times `server.max_message_bytes`); begin another task with what matters of it",
-                message.task_id
-            ),
-        );
-        Err(Box::new(error.with_field("message").into()))
-    }
-
     fn submitted(&self, message: &pb::Message) -> pb::Task {
         pb::Task {
             id: message.task_id.clone(),
@@ -361,158 +342,6 @@ impl<A: Agent> Desk<A> {
 
     fn status(&self, state: TaskState, task_id: &str, context_id: &str) -> pb::TaskStatus {
         events::status(&self.executor.clock, state, None, task_id, context_id)
-    }
-
-    /// Refuses what is out of bounds, naming the field, and what the card excludes.
-    fn check(&self, request: &pb::SendMessageRequest) -> Result<(), Box<Status>> {
-        let Some(message) = &request.message else {
-            return Err(invalid("message", "is missing"));
-        };
-        let id = message.message_id.len();
-        if id == 0 || id > MAX_ID {
-            let message = format!("is {id} bytes long; 1 to {MAX_ID} are allowed");
-            return Err(invalid("message.message_id", message));
-        }
-        if message.role() != pb::Role::User {
-            let said = message.role().as_str_name();
-            return Err(invalid(
-                "message.role",
-                format!("is {said}; a caller sends ROLE_USER"),
-            ));
-        }
-        let parts = message.parts.len();
-        if parts == 0 || parts > MAX_PARTS {
-            let message = format!("has {parts} parts; 1 to {MAX_PARTS} are allowed");
-            return Err(invalid("message.parts", message));
-        }
-        if let Some(empty) = message.parts.iter().position(|part| part.content.is_none()) {
-            let message = "has no content; one of text, raw, url and data is needed";
-            return Err(invalid(&format!("message.parts[{empty}]"), message));
-        }
-        for (field, id) in [
-            ("message.task_id", &message.task_id),
-            ("message.context_id", &message.context_id),
-        ] {
-            if id.len() > MAX_ID {
-                let message = format!("is {} bytes long; at most {MAX_ID} are allowed", id.len());
-                return Err(invalid(field, message));
-            }
-        }
-        let length = request
-            .configuration
-            .as_ref()
-            .and_then(|configuration| configuration.history_length);
-        check_length("configuration.history_length", length)?;
-        let bytes = request.encoded_len() + parts * PART_BYTES;
-        if bytes > self.max_message_bytes {
-            let error = Error::new(
-                Reason::MessageTooLarge,
-                format!(
-                    "the message has {bytes} bytes; this agent takes {} (`server.max_message_bytes`)",
-                    self.max_message_bytes
-                ),
-            );
-            return Err(Box::new(error.with_field("message").into()));
-        }
-        self.check_media_types(message)
-    }
-
-    fn check_extensions(&self, head: &Head) -> Result<(), Box<Status>> {
-        let used = head.extensions();
-        let missing = self
-            .executor
-            .card
-            .extensions
-            .iter()
-            .find(|extension| extension.required && !used.contains(&extension.uri.as_str()));
-        match missing {
-            None => Ok(()),
-            Some(extension) => Err(Box::new(
-                ProtocolError::ExtensionSupportRequired
-                    .status(format!("this agent needs the extension '{}'", extension.uri)),
-            )),
-        }
-    }
-
-    /// Refuses streams where the card says that there are none.
-    fn check_streaming(&self, request: &Request) -> Result<(), Box<Status>> {
-        let wants_stream = matches!(
-            request,
-            Request::SendStreamingMessage(_) | Request::SubscribeToTask(_)
-        );
-        if wants_stream && !self.executor.card.streams {
-            return Err(Box::new(ProtocolError::UnsupportedOperation.status(
-                "this agent does not stream; send the message without streaming, and read its task with GetTask",
-            )));
-        }
-        Ok(())
-    }
-
-    fn check_media_types(&self, message: &pb::Message) -> Result<(), Box<Status>> {
-        let card = &self.executor.card;
-        for (index, part) in message.parts.iter().enumerate() {
-            if !part.media_type.is_empty() && !card.takes(&part.media_type) {
-                let shown: String = part.media_type.chars().take(64).collect();
-                return Err(Box::new(ProtocolError::ContentTypeNotSupported.status(format!(
-                    "message.parts[{index}].media_type: '{shown}' is not taken; this agent takes {}",
-                    card.input_modes.join(", ")
-                ))));
-            }
-        }
-        Ok(())
-    }
-
-    /// The push configuration that comes with a message.
-    fn push_of(&self, request: &pb::SendMessageRequest) -> Result<Option<Push>, Box<Status>> {
-        let config = request
-            .configuration
-            .as_ref()
-            .and_then(|configuration| configuration.task_push_notification_config.as_ref());
-        let Some(config) = config else { return Ok(None) };
-        if !self.pushes.are_allowed() {
-            return Err(no_push());
-        }
-        let task = request
-            .message
-            .as_ref()
-            .map_or("", |message| message.task_id.as_str());
-        let config = self.checked_push(config, task, "configuration.task_push_notification_config.")?;
-        Ok(Some(Push {
-            config: Some(config),
-            owed: false,
-        }))
-    }
-
-    /// Refuses operations on configurations where nothing may be pushed, and those that name no task.
-    fn check_push(&self, task: &str) -> Result<(), Box<Status>> {
-        if self.pushes.are_allowed() {
-            check_task_id("task_id", task)
-        } else {
-            Err(no_push())
-        }
-    }
-
-    /// A configuration that can be kept, with an id.
-    fn checked_push(
-        &self,
-        config: &pb::TaskPushNotificationConfig,
-        task: &str,
-        path: &str,
-    ) -> Result<pb::TaskPushNotificationConfig, Box<Status>> {
-        self.pushes
-            .check(config)
-            .map_err(|(field, message)| invalid(&format!("{path}{field}"), message))?;
-        let id = if config.id.is_empty() {
-            Uuid::now_v7().to_string()
-        } else {
-            config.id.clone()
-        };
-        Ok(pb::TaskPushNotificationConfig {
-            tenant: String::new(),
-            id,
-            task_id: task.to_owned(),
-            ..config.clone()
-        })
     }
 
     async fn get(&self, own: Own<'_>, request: &pb::GetTaskRequest) -> Result<Answer, Status> {
@@ -533,42 +362,6 @@ impl<A: Agent> Desk<A> {
             self.meters().task_ended(TaskState::Canceled);
         }
         Ok(Answer::Task(task))
-    }
-
-    async fn create_push(
-        &self,
-        own: Own<'_>,
-        config: &pb::TaskPushNotificationConfig,
-    ) -> Result<Answer, Status> {
-        let task = config.task_id.as_str();
-        own.pushes(task).await?;
-        let config = self.checked_push(config, task, "").map_err(|status| *status)?;
-        own.put_push(task, config.clone()).await?;
-        Ok(Answer::PushConfig(config))
-    }
-
-    async fn get_push(
-        own: Own<'_>,
-        request: &pb::GetTaskPushNotificationConfigRequest,
-    ) -> Result<Answer, Status> {
-        let configs = own.pushes(&request.task_id).await?;
-        let config = configs.into_iter().find(|config| config.id == request.id);
-        config.map(Answer::PushConfig).ok_or_else(|| {
-            let shown: String = request.id.chars().take(64).collect();
-            ProtocolError::TaskNotFound.status(format!(
-                "task '{}' has no push configuration '{shown}'",
-                request.task_id
-            ))
-        })
-    }
-
-    async fn list_pushes(
-        own: Own<'_>,
-        request: &pb::ListTaskPushNotificationConfigsRequest,
-    ) -> Result<Answer, Status> {
-        let page = pages::Page::read(request).map_err(|status| *status)?;
-        let configs = own.pushes(&request.task_id).await?;
-        Ok(Answer::PushConfigs(page.of(configs)))
     }
 
     fn extended_card(&self) -> Result<Answer, Status> {
@@ -652,76 +445,6 @@ impl<A: Agent> Desk<A> {
     fn meters(&self) -> &crate::metrics::Meters {
         &self.executor.meters
     }
-
-    /// Goes on with what processes left at work that have ended: again where that does no harm, as failed where it might. What
-    /// fails does so at once; what is worked on again waits for a place.
-    pub(crate) async fn take_up(self: Arc<Self>, mut left: Left) {
-        let mut again = VecDeque::new();
-        let mut is_open = true;
-        while is_open || !again.is_empty() {
-            tokio::select! {
-                record = left.recv(), if is_open => match record {
-                    None => is_open = false,
-                    Some(record) => again.extend(self.begin_again(record).await),
-                },
-                run = self.executor.running.wait(), if !again.is_empty() => {
-                    let Some(run) = run else { return };
-                    if let Some(work) = again.pop_front() {
-                        self.executor.start(work, run);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Work that is to be done again; `None` where it is not, because it has failed or is another's.
-    async fn begin_again(&self, record: Record) -> Option<Work> {
-        let task = record.task?;
-        let message = task.history.last().cloned()?;
-        let errand = record.errand.unwrap_or_default();
-        let read = crate::Request::read(
-            pbconv::from_proto_message(&message),
-            errand.metadata.as_ref().map(pbconv::from_proto_struct),
-            &errand,
-            &self.executor.card,
-        );
-        let skill = read.ok().and_then(|request| request.skill);
-        let is_repeatable = skill.is_some_and(|skill| self.executor.card.is_idempotent(&skill));
-        let cancellation = CancellationToken::new();
-        self.executor.tasks.revive(&task.id, cancellation.clone()).await?;
-        if !is_repeatable || errand.attempts >= MOST_ATTEMPTS {
-            self.fail(&task, errand.attempts).await;
-            return None;
-        }
-        tracing::info!(task_id = task.id, "working again on what an earlier process left");
-        let mut earlier = task.history.clone();
-        earlier.pop();
-        Some(Work {
-            conversation: conversation(&record.caller, &task.context_id),
-            task_id: task.id,
-            context_id: task.context_id,
-            earlier,
-            message,
-            errand,
-            cancellation,
-            is_follow_up: false,
-        })
-    }
-
-    async fn fail(&self, task: &pb::Task, attempts: u32) {
-        let executor = &self.executor;
-        let mut events = executor.events(&task.id, &task.context_id);
-        let why = if attempts >= MOST_ATTEMPTS {
-            format!(
-                "the agent ended {attempts} times while it worked on the task; send it again if that was not its fault"
-            )
-        } else {
-            "the agent ended while it worked on the task, which may have had effects; see what it did, and send it again"
-                .to_owned()
-        };
-        let closing = events.closing(Err(Failure::failed(why)));
-        executor.tasks.settle(&task.id, closing).await;
-    }
 }
 
 impl<A: Agent> Service for Desk<A> {
@@ -744,85 +467,4 @@ fn only(task: pb::Task) -> Events {
         payload: Some(pb::stream_response::Payload::Task(task)),
     };
     futures::stream::iter([Ok(event)]).boxed()
-}
-
-fn no_push() -> Box<Status> {
-    Box::new(
-        ProtocolError::PushNotificationNotSupported
-            .status("this agent pushes nothing; its operator allows no address (`agent.outbound.allow`)"),
-    )
-}
-
-/// What came around a message and is needed to work on it again.
-fn errand(head: &Head, request: &pb::SendMessageRequest) -> Errand {
-    let header = |name: &str| {
-        let value = head.headers.get(name).and_then(|value| value.to_str().ok());
-        value.unwrap_or_default().to_owned()
-    };
-    let (traceparent, tracestate) = asked_within(head, request);
-    Errand {
-        skill: header(extension::SKILL_METADATA),
-        step_key: header(extension::STEP_KEY_METADATA),
-        metadata: request.metadata.clone(),
-        attempts: 0,
-        traceparent,
-        sent: None,
-        tracestate: tracestate.unwrap_or_default(),
-    }
-}
-
-/// The span that a message was sent within, as `traceparent` and `tracestate`: the current one, unless no header came and its metadata
-/// name one.
-fn asked_within(head: &Head, request: &pb::SendMessageRequest) -> (String, Option<String>) {
-    let current = trace::texts(&trace::current());
-    if head.headers.contains_key(trace::TRACEPARENT) {
-        return current.unwrap_or_default();
-    }
-    let message = request.message.as_ref();
-    let places = [
-        request.metadata.as_ref(),
-        message.and_then(|message| message.metadata.as_ref()),
-    ];
-    let named = places.into_iter().flatten().find_map(|metadata| {
-        let text = |name: &str| match &metadata.fields.get(name)?.kind {
-            Some(prost_types::value::Kind::StringValue(text)) => Some(text.as_str()),
-            _ => None,
-        };
-        trace::texts(&trace::parsed(text(trace::TRACEPARENT)?, text(trace::TRACESTATE)))
-    });
-    named.or(current).unwrap_or_default()
-}
-
-/// How long the caller still waits, if it says so.
-fn time_left(headers: &HeaderMap) -> Result<Option<Duration>, Status> {
-    let Some(value) = headers.get(deadline::HEADER) else {
-        return Ok(None);
-    };
-    let text = String::from_utf8_lossy(value.as_bytes());
-    match deadline::parse(&text) {
-        Ok(left) => Ok(Some(left)),
-        Err(error) => Err(Error::invalid_field(deadline::HEADER, error.to_string()).into()),
-    }
-}
-
-fn check_task_id(field: &str, id: &str) -> Result<(), Box<Status>> {
-    match id.len() {
-        1..=MAX_ID => Ok(()),
-        0 => Err(invalid(field, "is empty; name the task")),
-        bytes => Err(invalid(
-            field,
-            format!("is {bytes} bytes long; at most {MAX_ID} are allowed"),
-        )),
-    }
-}
-
-fn check_length(field: &str, length: Option<i32>) -> Result<(), Box<Status>> {
-    match length {
-        Some(length) if length < 0 => Err(invalid(field, format!("is {length}; 0 or more are allowed"))),
-        _ => Ok(()),
-    }
-}
-
-fn invalid(field: &str, message: impl Into<String>) -> Box<Status> {
-    Box::new(Error::invalid_field(field, message).into())
 }
