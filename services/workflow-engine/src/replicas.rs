@@ -15,7 +15,10 @@
 //! - **Given up in order.** Runs of a partition that goes are stopped between two steps, and only then its lease is given back;
 //!   who stops in order gives all back, and others need not wait for them to run out.
 //! - **Another primary may be behind.** What the one before acknowledged last need not have reached it: a run may have ended here,
-//!   and be under way there. So with another server everything that is held is read anew.
+//!   and be under way there. Each renewal says which server has the lease: what another one has than the one that granted it is
+//!   read anew. That is decided for each partition, because each server of a Cluster has some of them. Where the schedules are at
+//!   another server they are read anew, and where the groups are, everything is, so that runs under way join theirs again. The
+//!   same holds for a server that has started again, which may lack its last second.
 //! - **A lease that has run out is still its owner's until somebody takes it.** While Redis cannot be reached nobody can take
 //!   anything, so engines keep what they have. After that time, those of others are left alone for a while: their owners have
 //!   just been as unable to renew them.
@@ -38,11 +41,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::join_all;
+use muster_store::redis::lease::Grant;
 use muster_store::redis::members::Member;
 use parking_lot::RwLock;
 use tokio::sync::{Notify, OwnedRwLockReadGuard};
 
-use self::coordination::Coordination;
+use self::coordination::{Coordination, Servers};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::peers::Peers;
@@ -91,9 +95,9 @@ pub(crate) struct Replicas {
     pub(crate) peers: Arc<dyn Peers>,
     me: Member,
     time_to_live: Duration,
-    /// The partitions that are worked on here, with the epochs of their leases.
-    held: RwLock<BTreeMap<u16, u64>>,
-    /// The same, from before the first of their runs goes on until after the last one has stopped.
+    /// The partitions that are worked on here, with their leases.
+    held: RwLock<BTreeMap<u16, Grant>>,
+    /// Their epochs, from before the first of their runs goes on until after the last one has stopped.
     epochs: RwLock<BTreeMap<u16, u64>>,
     /// Read by those who begin something, written by whoever gives something up.
     gate: Arc<tokio::sync::RwLock<()>>,
@@ -110,8 +114,10 @@ struct Looks {
     renewed: Option<Duration>,
     /// When the Sentinels were asked for the primary.
     confirmed: Option<Duration>,
-    /// Which server they named, or whoever took its place.
-    server: Option<String>,
+    /// Which servers had what is of no partition.
+    servers: Option<Servers>,
+    /// Partitions that were given up here to be read anew: nobody else's, so that there is nobody to wait for.
+    anew: BTreeSet<u16>,
     /// Until when others' partitions are left alone.
     quiet_until: Duration,
     is_failing: bool,
@@ -243,9 +249,7 @@ impl Replicas {
             .is_none_or(|confirmed| now.saturating_sub(confirmed) >= CONFIRM)
         {
             looks.confirmed = Some(now);
-            if let Some(server) = self.coordination.confirm().await {
-                self.is_used(engine, server, looks).await;
-            }
+            self.coordination.confirm().await;
         }
         if looks.is_failing {
             // Until a little after it can be reached again.
@@ -256,7 +260,7 @@ impl Replicas {
             .is_none_or(|renewed| now.saturating_sub(renewed) >= self.time_to_live / RENEWALS)
         {
             self.coordination.probe().await;
-            self.renew(engine).await?;
+            self.renew(engine, looks).await?;
             looks.renewed = Some(now);
         }
         engine.meter.partitions(self.held.read().len());
@@ -268,7 +272,7 @@ impl Replicas {
         let excess: BTreeMap<u16, u64> = held
             .iter()
             .filter(|(partition, _)| !wanted.contains(partition))
-            .map(|(partition, epoch)| (*partition, *epoch))
+            .map(|(partition, grant)| (*partition, grant.epoch))
             .collect();
         if !excess.is_empty() {
             self.give_up(engine, excess.keys().copied().collect()).await;
@@ -276,10 +280,11 @@ impl Replicas {
             tracing::info!(count = excess.len(), "gave partitions up to other engines");
         }
         self.release(&mut looks.owed).await?;
-        if now >= looks.quiet_until {
-            let missing = wanted.iter().filter(|partition| !held.contains_key(partition));
-            self.take(engine, missing.copied().collect(), looks).await?;
-        }
+        let is_quiet = now < looks.quiet_until;
+        let missing = wanted.iter().filter(|partition| !held.contains_key(partition));
+        let missing = missing.filter(|partition| !is_quiet || looks.anew.contains(partition));
+        self.take(engine, missing.copied().collect(), looks).await?;
+        looks.anew.retain(|partition| !self.holds(*partition));
         if self.is_stale.swap(false, Ordering::AcqRel)
             && let Err(error) = read_names(engine).await
         {
@@ -291,21 +296,6 @@ impl Replicas {
             self.settled.notify_one();
         }
         Ok(())
-    }
-
-    /// Stops what is under way here as another server than the last one has it; it goes on as this one has it.
-    async fn is_used(&self, engine: &Arc<Engine>, server: String, looks: &mut Looks) {
-        let is_same = looks.server.as_ref().is_none_or(|last| *last == server);
-        if !is_same {
-            let held: BTreeSet<u16> = self.held.read().keys().copied().collect();
-            tracing::warn!(
-                server,
-                count = held.len(),
-                "partitions are read anew: another server may be behind the one before"
-            );
-            self.give_up(engine, held).await;
-        }
-        looks.server = Some(server);
     }
 
     /// The partitions that should be here, with these members.
@@ -327,20 +317,26 @@ impl Replicas {
             .all(|lease| !lease.owner.is_empty() && !lease.remaining.is_zero()))
     }
 
-    async fn renew(&self, engine: &Arc<Engine>) -> Result<(), store::Error> {
+    async fn renew(&self, engine: &Arc<Engine>, looks: &mut Looks) -> Result<(), store::Error> {
         let held = self.held.read().clone();
-        let renewals = held.iter().map(|(partition, epoch)| async move {
+        let renewals = held.iter().map(|(partition, grant)| async move {
             let renewed = self
                 .coordination
-                .renew(*partition, &self.me.name, *epoch, self.time_to_live);
-            (*partition, renewed.await)
+                .renew(*partition, &self.me.name, grant.epoch, self.time_to_live);
+            (*partition, grant, renewed.await)
         });
-        let (mut lost, mut failure) = (BTreeSet::new(), None);
+        let (renewals, servers) = tokio::join!(join_all(renewals), self.coordination.servers());
+        let (mut lost, mut moved, mut failure) = (BTreeSet::new(), BTreeSet::new(), None);
         let (mut well, mut failed) = (0, 0);
-        for (partition, renewed) in join_all(renewals).await {
+        for (partition, grant, renewed) in renewals {
             match renewed {
-                Ok(true) => well += 1,
-                Ok(false) => {
+                Ok(Some(server)) => {
+                    well += 1;
+                    if server != grant.server {
+                        moved.insert(partition);
+                    }
+                }
+                Ok(None) => {
                     lost.insert(partition);
                 }
                 Err(error) => {
@@ -355,6 +351,30 @@ impl Replicas {
         if !lost.is_empty() {
             tracing::warn!(count = lost.len(), "partitions were taken over by other engines");
             self.give_up(engine, lost).await;
+        }
+        match servers {
+            Ok(servers) => {
+                let last = looks
+                    .servers
+                    .replace(servers.clone())
+                    .unwrap_or_else(|| servers.clone());
+                if last.schedules != servers.schedules {
+                    self.is_stale.store(true, Ordering::Release);
+                }
+                // Runs that are under way join their groups anew where they go on.
+                if last.groups != servers.groups {
+                    moved.extend(self.held.read().keys());
+                }
+            }
+            Err(error) => failure = Some(error),
+        }
+        if !moved.is_empty() {
+            tracing::warn!(
+                count = moved.len(),
+                "partitions are read anew: another server, or one that has started again, may be behind what was acknowledged"
+            );
+            self.give_up(engine, moved.clone()).await;
+            looks.anew.extend(moved);
         }
         failure.map_or(Ok(()), Err)
     }
@@ -388,14 +408,17 @@ impl Replicas {
         let (mut count, mut failure) = (0_usize, None);
         for (partition, taken) in taken {
             match taken {
-                Ok(Some(epoch)) => match self.adopt(engine, partition, epoch, budgets.clone()).await {
-                    Ok(()) => count += 1,
-                    Err(error) => {
-                        tracing::warn!(partition, %error, "a partition cannot be read; it is tried again");
-                        self.give_up(engine, BTreeSet::from([partition])).await;
-                        looks.owed.insert(partition, epoch);
+                Ok(Some(grant)) => {
+                    let epoch = grant.epoch;
+                    match self.adopt(engine, partition, grant, budgets.clone()).await {
+                        Ok(()) => count += 1,
+                        Err(error) => {
+                            tracing::warn!(partition, %error, "a partition cannot be read; it is tried again");
+                            self.give_up(engine, BTreeSet::from([partition])).await;
+                            looks.owed.insert(partition, epoch);
+                        }
                     }
-                },
+                }
                 Ok(None) => {}
                 Err(error) => failure = Some(error),
             }
@@ -414,16 +437,16 @@ impl Replicas {
         &self,
         engine: &Arc<Engine>,
         partition: u16,
-        epoch: u64,
+        grant: Grant,
         budgets: Result<(), store::Error>,
     ) -> Result<(), store::Error> {
-        self.coordination.fence(partition, &self.me.name, epoch);
-        self.epochs.write().insert(partition, epoch);
+        self.coordination.fence(partition, &self.me.name, grant.epoch);
+        self.epochs.write().insert(partition, grant.epoch);
         budgets?;
         self.coordination.relay(partition).await?;
         engine.events.ring();
         driver::recover_runs(engine, Some(partition)).await?;
-        self.held.write().insert(partition, epoch);
+        self.held.write().insert(partition, grant);
         let reunited = Arc::clone(engine);
         engine.spawn("reconcile children", async move {
             children::reconcile(&reunited, Some(partition)).await;
@@ -483,11 +506,15 @@ impl Replicas {
 
     /// Gives everything back, so that others need not wait.
     async fn leave(&self, engine: &Arc<Engine>) {
-        let mut held = self.held.read().clone();
-        self.give_up(engine, held.keys().copied().collect()).await;
+        let held = self.held.read().clone();
+        let mut owed: BTreeMap<u16, u64> = held
+            .into_iter()
+            .map(|(partition, grant)| (partition, grant.epoch))
+            .collect();
+        self.give_up(engine, owed.keys().copied().collect()).await;
         let farewell = async {
             self.coordination.withdraw(&self.me.name).await?;
-            self.release(&mut held).await
+            self.release(&mut owed).await
         };
         match tokio::time::timeout(self.time_to_live, farewell).await {
             Ok(Ok(())) => {}

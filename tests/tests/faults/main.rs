@@ -6,6 +6,7 @@
 //! agents.rs          agents that are killed, hang, or can no longer be reached
 //! control_plane.rs   a registry that is away, also for longer than any lease; two routers that share nothing
 //! failing.rs         a Redis that fails over, by Sentinels or within a Cluster
+//! behind.rs          engines over a Cluster of which a server is followed by one that lacks the last writes
 //! redis.rs           registries that are one by a Redis, which is lost, emptied, or fails over
 //! two_routers.rs     two routers over one Redis, which fails over; routers that are killed
 //! front.rs           one address for two routers
@@ -28,6 +29,7 @@
 
 mod agents;
 mod attacker;
+mod behind;
 mod clients;
 mod control_plane;
 mod failing;

@@ -82,13 +82,6 @@ impl Connection {
         &self.shared.name
     }
 
-    /// The server that is used, where Sentinels have said which; what it has may be behind what another one acknowledged.
-    #[must_use]
-    pub fn server(&self) -> Option<String> {
-        let current = self.shared.current.lock();
-        current.1.as_ref().and_then(Link::node).map(str::to_owned)
-    }
-
     /// Its limits of time.
     #[must_use]
     pub fn options(&self) -> Options {

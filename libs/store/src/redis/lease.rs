@@ -7,6 +7,12 @@
 //!
 //! An owner is a name that no two living processes share. It may take its own lease again at once, under a new epoch: so a
 //! process that starts again need not wait, and an answer that got lost does no harm.
+//!
+//! **Which server says so** is told with each lease, and with each renewal: a server that was promoted, or that has started again,
+//! may lack what was acknowledged last. It may still have the lease as it was, so that the owner is let on; whoever keeps in
+//! memory what it wrote sees by the server's name that it has to read that anew. The name comes with the answer, from the
+//! primary of the lease's slot, and so from the one that decides on the writes: what Sentinels or nodes of a Cluster believe of
+//! each other at that moment does not matter.
 
 use std::time::Duration;
 
@@ -14,8 +20,8 @@ use futures::future::try_join_all;
 
 use super::{Connection, Error, Script, Slot};
 
-static ACQUIRE: Script = Script::new(include_str!("lease/acquire.lua"));
-static RENEW: Script = Script::new(include_str!("lease/renew.lua"));
+static ACQUIRE: Script = Script::knowing_the_server(include_str!("lease/acquire.lua"));
+static RENEW: Script = Script::knowing_the_server(include_str!("lease/renew.lua"));
 static RELEASE: Script = Script::new(include_str!("lease/release.lua"));
 static READ: Script = Script::new(include_str!("lease/read.lua"));
 
@@ -44,6 +50,15 @@ pub struct Lease {
     pub remaining: Duration,
 }
 
+/// A lease that was granted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// Its epoch.
+    pub epoch: u64,
+    /// Which server has it, and which life of it: another one may be behind. Empty where that must not be read.
+    pub server: String,
+}
+
 /// The leases of a store.
 #[derive(Clone)]
 pub struct Leases {
@@ -65,7 +80,7 @@ impl Leases {
         Slot::of_partition(&self.prefix, partition).key(KEY)
     }
 
-    /// Takes the lease of a partition: its new epoch, or who has it.
+    /// Takes the lease of a partition, or says who has it.
     ///
     /// # Errors
     /// See [`Error`].
@@ -75,7 +90,7 @@ impl Leases {
         owner: &str,
         address: &str,
         time_to_live: Duration,
-    ) -> Result<Result<u64, Lease>, Error> {
+    ) -> Result<Result<Grant, Lease>, Error> {
         let call = ACQUIRE
             .call()
             .key(self.key(partition))
@@ -85,7 +100,10 @@ impl Leases {
         let mut answer = self.connection.call::<Vec<String>>(&call).await?.into_iter();
         let taken = answer.next().is_some_and(|taken| taken == "1");
         if taken {
-            return Ok(Ok(number(answer.next())));
+            return Ok(Ok(Grant {
+                epoch: number(answer.next()),
+                server: answer.next().unwrap_or_default(),
+            }));
         }
         let mut text = || answer.next().unwrap_or_default();
         let (owner, address) = (text(), text());
@@ -98,7 +116,7 @@ impl Leases {
         }))
     }
 
-    /// Prolongs a lease; false if somebody else has taken it.
+    /// Prolongs a lease: which server has it, as in [`Grant`]; none if somebody else has taken it.
     ///
     /// # Errors
     /// See [`Error`].
@@ -108,7 +126,7 @@ impl Leases {
         owner: &str,
         epoch: u64,
         time_to_live: Duration,
-    ) -> Result<bool, Error> {
+    ) -> Result<Option<String>, Error> {
         let call = RENEW
             .call()
             .key(self.key(partition))

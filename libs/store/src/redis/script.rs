@@ -4,11 +4,22 @@ use std::sync::OnceLock;
 
 use redis::{Cmd, cmd};
 
+/// What gives a script the function `server()`.
+const SERVER: &str = include_str!("server.lua");
+
 /// A script of ours. Kept in a static, so that its hash is computed once.
 #[derive(Debug)]
 pub struct Script {
     source: &'static str,
-    hash: OnceLock<String>,
+    /// What comes behind its first line.
+    prelude: &'static str,
+    made: OnceLock<Made>,
+}
+
+#[derive(Debug)]
+struct Made {
+    text: String,
+    hash: String,
 }
 
 impl Script {
@@ -17,7 +28,19 @@ impl Script {
     pub const fn new(source: &'static str) -> Self {
         Self {
             source,
-            hash: OnceLock::new(),
+            prelude: "",
+            made: OnceLock::new(),
+        }
+    }
+
+    /// From its text, which begins with `#!lua` and may call `server()`: it says which server answers, and which life of it. Another
+    /// one may be behind what the one before has acknowledged.
+    #[must_use]
+    pub const fn knowing_the_server(source: &'static str) -> Self {
+        Self {
+            source,
+            prelude: SERVER,
+            made: OnceLock::new(),
         }
     }
 
@@ -36,9 +59,15 @@ impl Script {
         self.source.starts_with("#!lua\n")
     }
 
-    fn hash(&self) -> &str {
-        self.hash
-            .get_or_init(|| redis::Script::new(self.source).get_hash().to_owned())
+    fn made(&self) -> &Made {
+        self.made.get_or_init(|| {
+            let (first, rest) = self.source.split_once('\n').unwrap_or((self.source, ""));
+            let text = format!("{first}\n{}{rest}", self.prelude);
+            Made {
+                hash: redis::Script::new(&text).get_hash().to_owned(),
+                text,
+            }
+        })
     }
 }
 
@@ -94,12 +123,12 @@ impl Call {
 
     /// The call by hash.
     pub(super) fn by_hash(&self) -> Cmd {
-        self.command("EVALSHA", self.script.hash())
+        self.command("EVALSHA", &self.script.made().hash)
     }
 
     /// The call with the script in full, which also makes it known.
     pub(super) fn in_full(&self) -> Cmd {
-        self.command("EVAL", self.script.source)
+        self.command("EVAL", &self.script.made().text)
     }
 
     fn command(&self, name: &str, script: &str) -> Cmd {

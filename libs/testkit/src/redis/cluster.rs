@@ -1,6 +1,6 @@
 //! A Redis Cluster of real servers.
 
-use super::failover::lose_the_leader;
+use super::failover::{cut_off, lose_the_leader, take_the_lead};
 use super::{PATIENCE, RedisServer};
 use crate::wait_for;
 
@@ -54,13 +54,47 @@ impl RedisCluster {
     /// # Panics
     /// When there is no replica, or none takes over.
     pub async fn lose_primary_of(&mut self, key: &str) {
-        let answer = self.nodes[0].ask(&["CLUSTER", "KEYSLOT", key]).await;
-        let slot: usize = answer.trim().parse().expect("the number of a slot");
-        let index = (0..PRIMARIES)
-            .find(|index| slot < SLOTS * (index + 1) / PRIMARIES)
-            .expect("a slot is below their number");
+        let index = self.primary_of(key).await;
         let (primaries, replicas) = self.nodes.split_at_mut(PRIMARIES);
         lose_the_leader(&mut primaries[index], &mut replicas[index]).await;
+    }
+
+    /// Cuts the replica of the primary that holds the slot of a key off: what that primary acknowledges from now on is lost with it.
+    ///
+    /// # Panics
+    /// When there is no replica, or it does not have what was acknowledged before.
+    pub async fn cut_replica_of(&self, key: &str) {
+        let index = self.primary_of(key).await;
+        let (primaries, replicas) = self.nodes.split_at(PRIMARIES);
+        cut_off(&primaries[index], &replicas[index]).await;
+    }
+
+    /// Kills the primary that holds the slot of a key, and waits until its replica, which was cut off, leads without what is lost.
+    ///
+    /// # Panics
+    /// When none takes over.
+    pub async fn lose_writes_of(&mut self, key: &str) {
+        let index = self.primary_of(key).await;
+        let (primaries, replicas) = self.nodes.split_at_mut(PRIMARIES);
+        take_the_lead(&mut primaries[index], &replicas[index]).await;
+    }
+
+    /// Which of the primaries of the beginning holds the slot of a key.
+    ///
+    /// # Panics
+    /// When no node answers.
+    pub async fn primary_of(&self, key: &str) -> usize {
+        let mut answer = String::new();
+        for node in &self.nodes {
+            answer = node.ask(&["CLUSTER", "KEYSLOT", key]).await;
+            if answer.trim().parse::<usize>().is_ok() {
+                break;
+            }
+        }
+        let slot: usize = answer.trim().parse().expect("the number of a slot");
+        (0..PRIMARIES)
+            .find(|index| slot < SLOTS * (index + 1) / PRIMARIES)
+            .expect("a slot is below their number")
     }
 
     async fn start_nodes(count: usize, timeout: &str) -> Self {

@@ -16,11 +16,46 @@ pub(super) async fn lose_the_leader(first: &mut RedisServer, second: &mut RedisS
     };
     let answer = leader.ask(&["CLIENT", "PAUSE", "600000", "WRITE"]).await;
     assert_eq!(answer.trim(), "OK", "CLIENT PAUSE");
+    has_everything(leader, replica).await;
+    take_the_lead(leader, replica).await;
+}
+
+/// From now on the replica hears nothing of what its leader acknowledges; it has everything from before.
+pub(super) async fn cut_off(leader: &RedisServer, replica: &RedisServer) {
+    has_everything(leader, replica).await;
+    let settings = [
+        // With these it is not let in again.
+        ["masteruser", "stranger"],
+        ["masterauth", "wrong"],
+        // However long that lasts, it may lead.
+        ["cluster-replica-validity-factor", "0"],
+    ];
+    for [name, value] in settings {
+        let answer = replica.ask(&["CONFIG", "SET", name, value]).await;
+        assert_eq!(answer.trim(), "OK", "CONFIG SET {name}");
+    }
+    leader.ask(&["CLIENT", "KILL", "TYPE", "replica"]).await;
+    wait_for("the replica to be cut off", PATIENCE, async || {
+        let information = replica.ask(&["INFO", "replication"]).await;
+        information
+            .contains("master_link_status:down")
+            .then_some(())
+            .ok_or(information)
+    })
+    .await;
+}
+
+/// Kills the leader, and waits until its replica leads.
+pub(super) async fn take_the_lead(leader: &mut RedisServer, replica: &RedisServer) {
+    leader.kill().await;
+    wait_for("the replica to lead", PATIENCE, async || replica.leads().await).await;
+}
+
+/// Waits until the replica has what its leader has by now.
+async fn has_everything(leader: &RedisServer, replica: &RedisServer) {
+    let wanted = leader.ask(&["INFO", "replication"]).await;
     wait_for("the replica to have everything", PATIENCE, async || {
-        let (wanted, had) = (
-            leader.ask(&["INFO", "replication"]).await,
-            replica.ask(&["INFO", "replication"]).await,
-        );
+        let had = replica.ask(&["INFO", "replication"]).await;
         match (
             number(&wanted, "master_repl_offset"),
             number(&had, "slave_repl_offset"),
@@ -30,8 +65,6 @@ pub(super) async fn lose_the_leader(first: &mut RedisServer, second: &mut RedisS
         }
     })
     .await;
-    leader.kill().await;
-    wait_for("the replica to lead", PATIENCE, async || replica.leads().await).await;
 }
 
 /// A number in what `INFO` says.

@@ -5,7 +5,8 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use muster_store::redis::lease::{self, Lease, Leases};
+use futures::future::try_join;
+use muster_store::redis::lease::{self, Grant, Lease, Leases};
 use muster_store::redis::members::{Member, Members};
 use muster_store::redis::{Error as RedisError, Script, Slot, cmd};
 
@@ -14,6 +15,7 @@ use crate::store::redis::Redis;
 
 static JOIN: Script = Script::new(include_str!("groups/join.lua"));
 static LEAVE: Script = Script::new(include_str!("groups/leave.lua"));
+static SERVER: Script = Script::knowing_the_server("#!lua flags=no-writes\nreturn server()\n");
 
 /// See the module. Every error is [`Error::Unavailable`].
 #[async_trait]
@@ -22,8 +24,10 @@ pub(crate) trait Coordination: Send + Sync {
     fn partitions(&self) -> u16;
 
     /// Makes sure that who is asked is still the one whose word counts.
-    /// Answers which server that is, where there may be another one.
-    async fn confirm(&self) -> Option<String>;
+    async fn confirm(&self);
+
+    /// Which servers have what is of no partition.
+    async fn servers(&self) -> Result<Servers, Error>;
 
     /// Finds out whether the store takes writes, also where no run writes.
     async fn probe(&self);
@@ -34,22 +38,22 @@ pub(crate) trait Coordination: Send + Sync {
     /// Says that the engine with this name goes.
     async fn withdraw(&self, name: &str) -> Result<(), Error>;
 
-    /// Takes the lease of a partition: its new epoch, unless somebody else has it.
+    /// Takes the lease of a partition, unless somebody else has it.
     async fn acquire(
         &self,
         partition: u16,
         me: &Member,
         time_to_live: Duration,
-    ) -> Result<Option<u64>, Error>;
+    ) -> Result<Option<Grant>, Error>;
 
-    /// Prolongs a lease; false if somebody else has taken it.
+    /// Prolongs a lease: which server has it, as in [`Grant::server`]; none if somebody else has taken it.
     async fn renew(
         &self,
         partition: u16,
         owner: &str,
         epoch: u64,
         time_to_live: Duration,
-    ) -> Result<bool, Error>;
+    ) -> Result<Option<String>, Error>;
 
     /// Gives a lease back, unless it is somebody else's by now.
     async fn release(&self, partition: u16, owner: &str, epoch: u64) -> Result<(), Error>;
@@ -77,6 +81,15 @@ pub(crate) trait Coordination: Send + Sync {
 
     /// The runs of a group, and how often each had been retried when it joined.
     async fn group(&self, group: &str) -> Result<Vec<(String, u32)>, Error>;
+}
+
+/// Which servers have what is of no partition, and is known in memory, too; each as in [`Grant::server`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Servers {
+    /// The schedules.
+    pub(crate) schedules: String,
+    /// The groups.
+    pub(crate) groups: String,
 }
 
 /// A run in a group.
@@ -125,10 +138,20 @@ impl Coordination for InRedis {
         self.store.partitions()
     }
 
-    async fn confirm(&self) -> Option<String> {
+    async fn confirm(&self) {
+        self.store.connection().confirm().await;
+    }
+
+    async fn servers(&self) -> Result<Servers, Error> {
         let connection = self.store.connection();
-        connection.confirm().await;
-        connection.server()
+        let ask = |slot: &Slot| {
+            let call = SERVER.call().key(slot.key("server"));
+            async move { connection.call::<String>(&call).await }
+        };
+        let schedules = self.store.timetable();
+        let asked = try_join(ask(&schedules), ask(&self.groups)).await;
+        let (schedules, groups) = asked.map_err(unavailable)?;
+        Ok(Servers { schedules, groups })
     }
 
     async fn probe(&self) {
@@ -149,7 +172,7 @@ impl Coordination for InRedis {
         partition: u16,
         me: &Member,
         time_to_live: Duration,
-    ) -> Result<Option<u64>, Error> {
+    ) -> Result<Option<Grant>, Error> {
         let taken = self
             .leases
             .acquire(partition, &me.name, &me.address, time_to_live);
@@ -162,7 +185,7 @@ impl Coordination for InRedis {
         owner: &str,
         epoch: u64,
         time_to_live: Duration,
-    ) -> Result<bool, Error> {
+    ) -> Result<Option<String>, Error> {
         let renewed = self.leases.renew(partition, owner, epoch, time_to_live);
         renewed.await.map_err(unavailable)
     }

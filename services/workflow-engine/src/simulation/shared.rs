@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use muster_runtime::clock::Clock as _;
 use muster_runtime::trust::identity::Channel;
-use muster_store::redis::lease::Lease;
+use muster_store::redis::lease::{Grant, Lease};
 use muster_store::redis::members::Member;
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -27,7 +27,7 @@ use crate::engine::StartRun;
 use crate::error::Error as EngineError;
 use crate::partition;
 use crate::peers::{NotStarted, Peers};
-use crate::replicas::coordination::{Coordination, GroupMember};
+use crate::replicas::coordination::{Coordination, GroupMember, Servers};
 use crate::run::RunId;
 use crate::store::Error;
 
@@ -208,8 +208,10 @@ impl Coordination for Seat {
         PARTITIONS
     }
 
-    async fn confirm(&self) -> Option<String> {
-        None
+    async fn confirm(&self) {}
+
+    async fn servers(&self) -> Result<Servers, Error> {
+        Ok(Servers::default())
     }
 
     async fn probe(&self) {}
@@ -240,7 +242,7 @@ impl Coordination for Seat {
         partition: u16,
         me: &Member,
         time_to_live: Duration,
-    ) -> Result<Option<u64>, Error> {
+    ) -> Result<Option<Grant>, Error> {
         self.ask().await?;
         let (now, until) = (self.clock.now(), self.until(time_to_live));
         let epoch = {
@@ -266,7 +268,10 @@ impl Coordination for Seat {
         );
         witness.interrupted(is_in);
         self.gate.pass().await;
-        Ok(Some(epoch))
+        Ok(Some(Grant {
+            epoch,
+            server: String::new(),
+        }))
     }
 
     async fn renew(
@@ -275,15 +280,15 @@ impl Coordination for Seat {
         owner: &str,
         epoch: u64,
         time_to_live: Duration,
-    ) -> Result<bool, Error> {
+    ) -> Result<Option<String>, Error> {
         self.ask().await?;
         let until = self.until(time_to_live);
         let mut agreed = self.world.agreed.lock();
         if !agreed.is_of(partition, owner, epoch) {
-            return Ok(false);
+            return Ok(None);
         }
         agreed.leases.entry(partition).or_default().until = until;
-        Ok(true)
+        Ok(Some(String::new()))
     }
 
     async fn release(&self, partition: u16, owner: &str, epoch: u64) -> Result<(), Error> {

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- Takes a lease that is free, has run out, or is the owner's own. Answers {1, epoch}, or {0, owner, address, epoch, remaining
--- milliseconds} of who has it. A full Redis allows it too: whoever makes room in a store needs its leases.
+-- Takes a lease that is free, has run out, or is the owner's own. Answers {1, epoch, server}, or {0, owner, address, epoch,
+-- remaining milliseconds} of who has it. A full Redis allows it too: whoever makes room in a store needs its leases.
 -- KEYS: the lease. ARGV: owner, address, time to live in milliseconds.
 local lease = redis.call('HMGET', KEYS[1], 'owner', 'address', 'epoch', 'until')
 local time = redis.call('TIME')
@@ -12,4 +12,4 @@ end
 -- A counter of Redis, because numbers of scripts are not exact at 64 bits.
 local epoch = redis.call('HINCRBY', KEYS[1], 'epoch', 1)
 redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'address', ARGV[2], 'until', string.format('%.0f', now + ARGV[3]))
-return {1, redis.call('HGET', KEYS[1], 'epoch')}
+return {1, redis.call('HGET', KEYS[1], 'epoch'), server()}

@@ -207,12 +207,12 @@ impl Redis {
         let (owner, time) = (self.name.as_str(), self.time_to_live);
         if let Some(epoch) = epoch {
             let renewed = self.leases.renew(PARTITION, owner, epoch, time).await;
-            if renewed.map_err(failed)? {
+            if renewed.map_err(failed)?.is_some() {
                 return Ok(Some(epoch));
             }
         }
         let taken = self.leases.acquire(PARTITION, owner, "", time).await;
-        Ok(taken.map_err(failed)?.ok())
+        Ok(taken.map_err(failed)?.ok().map(|grant| grant.epoch))
     }
 }
 

@@ -3,6 +3,10 @@
 //! The log is a stream whose ids are the positions. One script adds to it, gives out positions and makes room, so whoever sees
 //! a position sees all below it.
 //!
+//! **No position twice.** Journals, readers and starters remember positions, in other slots and in memory. A server that takes the
+//! log over may lack the last events, and would give their positions out again, below the places of those who have read them. So
+//! the log knows which server wrote to it last, and another one leaves out more positions than can have been lost.
+//!
 //! A step cannot write into the log's slot. Its events become durable in its partition's outbox, with the step; the relay reads
 //! the outbox, adds what it finds to the log, which knows events by source and id, and then removes just these from the outbox.
 //! Each part may be done again by anybody at any time. It runs after each step with events, again where that failed, and for
@@ -24,7 +28,7 @@ use super::{Redis, decode, encode};
 use crate::store::events::{Added, EventLog, FIRST_POSITION, Logged, PORTION_BYTES, Room, StarterState};
 use crate::store::{Error, Page};
 
-static ADD: Script = Script::new(concat!(
+static ADD: Script = Script::knowing_the_server(concat!(
     "#!lua\n",
     include_str!("events_oldest.lua"),
     include_str!("events_add.lua")

@@ -11,7 +11,7 @@ for i = 1, tonumber(ARGV[5]) do
         fresh, added = fresh + 1, added + #ARGV[first + 3]
     end
 end
-local tail = call('HMGET', KEYS[4], 'count', 'bytes')
+local tail = call('HMGET', KEYS[4], 'count', 'bytes', 'last', 'server')
 local count, bytes = tonumber(tail[1] or '0'), tonumber(tail[2] or '0')
 local function fits()
     return count + fresh <= tonumber(ARGV[2]) and bytes + added <= tonumber(ARGV[3])
@@ -21,6 +21,16 @@ if fresh > 0 and not fits() then
     count, bytes = count - gone, bytes - freed
     if gone > 0 and not fits() then
         return {0}
+    end
+end
+if fresh > 0 then
+    local here = server()
+    if tail[4] ~= here then
+        -- It may lack events whose positions are known elsewhere.
+        if tail[3] then
+            call('HINCRBY', KEYS[4], 'last', 1048576)
+        end
+        call('HSET', KEYS[4], 'server', here)
     end
 end
 local answer = {1}

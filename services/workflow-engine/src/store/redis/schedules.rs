@@ -20,7 +20,7 @@ const REVISIONS: &str = "revisions";
 const TOKENS: &str = "tokens";
 
 impl Redis {
-    fn timetable(&self) -> Slot {
+    pub(crate) fn timetable(&self) -> Slot {
         Slot::named(self.prefix(), slots::SCHEDULES)
     }
 

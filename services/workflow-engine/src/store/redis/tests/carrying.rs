@@ -82,3 +82,30 @@ async fn a_crash_between_log_and_outbox_doubles_no_event() {
     assert_eq!(ids(&store).await, ["a-1", "a-2"]);
     assert_eq!(server.ask(&["EXISTS", "muster:{p00}:outbox"]).await.trim(), "0");
 }
+
+#[tokio::test]
+async fn a_server_that_takes_the_log_over_gives_no_position_out_twice() {
+    let mut server = RedisServer::start().await;
+    let store = open(&server.url()).await;
+    let (_, created) = conformance::run("clock", 1);
+    let room = Room {
+        events: 1_000,
+        bytes: 1 << 20,
+    };
+    let add = async |id: &str| {
+        let added = store.add_events(vec![event(id)], created.created_at, room).await;
+        added.unwrap()[0].position
+    };
+    let known = (add("a").await, add("b").await, add("c").await);
+    assert_eq!(known, (1, 2, 3));
+    server.restart().await;
+    // As a replica has it that lacks the last two.
+    let tail = format!("{}:{{log}}:tail", store.prefix());
+    server.ask(&["HSET", &tail, "last", "1"]).await;
+    let next = add("d").await;
+    assert!(next > 3, "{next}");
+    let page = store.events(4, None, 10).await.unwrap();
+    let heard: Vec<&str> = page.entries.iter().map(|logged| logged.event.id()).collect();
+    assert_eq!(heard, ["d"], "by whoever has read the three");
+    assert_eq!((add("e").await, add("d").await), (next + 1, next));
+}

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use muster_store::redis::lease::{Leases, fence};
+use muster_store::redis::lease::{Grant, Leases, fence};
 use muster_testkit::{RedisServer, wait_for};
 
 use super::super::steps::Kind;
@@ -31,7 +31,7 @@ async fn an_older_epoch_writes_nothing() {
     let (record, created, partition) = run(&older);
     let (olds, news) = (leases(&older), leases(&newer));
     let first = olds.acquire(partition, "older", "a:1", TIME_TO_LIVE).await;
-    older.fence(partition, fence(first.unwrap().unwrap(), "older"));
+    older.fence(partition, fence(first.unwrap().unwrap().epoch, "older"));
     older.create_run(&record, &created).await.unwrap();
     let one = step(&created, "one");
     older.append(one.clone()).await.unwrap();
@@ -39,7 +39,10 @@ async fn an_older_epoch_writes_nothing() {
     // The older one sleeps until its lease has run out and is taken.
     let second = wait_for("the lease to run out", PATIENCE, async || {
         let taken = news.acquire(partition, "newer", "b:1", TIME_TO_LIVE).await;
-        taken.unwrap().map_err(|held| format!("{held:?}"))
+        taken
+            .unwrap()
+            .map(|grant| grant.epoch)
+            .map_err(|held| format!("{held:?}"))
     })
     .await;
     let late = older.append(step(&one.summary, "late")).await;
@@ -59,46 +62,64 @@ async fn an_older_epoch_writes_nothing() {
 
 #[tokio::test]
 async fn a_lease_has_one_owner_and_its_epoch_only_grows() {
-    let server = RedisServer::start().await;
+    let mut server = RedisServer::start().await;
     let store = open(&server.url()).await;
     let leases = leases(&store);
     let long = Duration::from_secs(600);
-    let mine = leases.acquire(3, "me", "a:1", long).await.unwrap().unwrap();
+    let Grant {
+        epoch: mine,
+        server: first,
+    } = leases.acquire(3, "me", "a:1", long).await.unwrap().unwrap();
     let held = leases.acquire(3, "you", "b:1", long).await.unwrap().unwrap_err();
     assert_eq!(
         (held.owner.as_str(), held.address.as_str(), held.epoch),
         ("me", "a:1", mine)
     );
     assert!(held.remaining > long - PATIENCE && held.remaining <= long);
-    assert!(leases.renew(3, "me", mine, long).await.unwrap());
-    assert!(!leases.renew(3, "me", mine + 1, long).await.unwrap());
-    assert!(!leases.renew(3, "you", mine, long).await.unwrap());
+    let told = leases.renew(3, "me", mine, long).await.unwrap();
+    assert_eq!(told, Some(first.clone()), "the same server");
+    assert!(leases.renew(3, "me", mine + 1, long).await.unwrap().is_none());
+    assert!(leases.renew(3, "you", mine, long).await.unwrap().is_none());
     assert!(!leases.release(3, "you", mine).await.unwrap());
     // Its own again, at once; what it had before is of no use.
-    let again = leases.acquire(3, "me", "a:2", long).await.unwrap().unwrap();
-    assert!(again > mine && !leases.renew(3, "me", mine, long).await.unwrap());
+    let again = leases.acquire(3, "me", "a:2", long).await.unwrap().unwrap().epoch;
+    assert!(again > mine && leases.renew(3, "me", mine, long).await.unwrap().is_none());
     assert!(leases.release(3, "me", again).await.unwrap());
     let yours = leases
         .acquire(3, "you", "b:1", TIME_TO_LIVE)
         .await
         .unwrap()
-        .unwrap();
+        .unwrap()
+        .epoch;
     assert!(yours > again);
     // Run out and taken by nobody, it is still its owner's; taken by somebody, not any more.
     wait_for("the lease to run out", PATIENCE, async || {
         leases.read_all(4).await.unwrap()[3].remaining.is_zero()
     })
     .await;
-    assert!(leases.renew(3, "you", yours, TIME_TO_LIVE).await.unwrap());
+    assert!(
+        leases
+            .renew(3, "you", yours, TIME_TO_LIVE)
+            .await
+            .unwrap()
+            .is_some()
+    );
     let last = wait_for("the lease to be mine", PATIENCE, async || {
         let taken = leases.acquire(3, "me", "a:3", long).await.unwrap();
-        taken.map_err(|held| format!("{held:?}"))
+        taken.map(|grant| grant.epoch).map_err(|held| format!("{held:?}"))
     })
     .await;
-    assert!(last > yours && !leases.renew(3, "you", yours, long).await.unwrap());
+    assert!(last > yours && leases.renew(3, "you", yours, long).await.unwrap().is_none());
     let all = leases.read_all(4).await.unwrap();
     assert_eq!((all[0].owner.as_str(), all[0].epoch), ("", 0));
     assert_eq!((all[3].address.as_str(), all[3].epoch), ("a:3", last));
+    // The lease outlives the server's end, and who holds it hears that it was another life that granted it.
+    server.restart().await;
+    let told = leases.renew(3, "me", last, long).await.unwrap();
+    assert!(
+        told.as_ref().is_some_and(|told| *told != first),
+        "{told:?} after {first}"
+    );
 }
 
 #[tokio::test]
