@@ -15,7 +15,9 @@ use std::sync::Once;
 
 use muster_api::a2a;
 use muster_api::registry::{DiscoverRequest, HeartbeatRequest, Instance, RegisterRequest};
+use muster_router::pages::{Cursor, Source};
 use muster_tests::repository_file;
+use muster_workflow_engine::page::List;
 use prost::Message as _;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -85,6 +87,37 @@ fn sent() -> a2a::SendMessageRequest {
 fn seeds(target: &str) -> Vec<Vec<u8>> {
     let texts = |texts: &[&str]| texts.iter().map(|text| text.as_bytes().to_vec()).collect();
     match target {
+        "asyncapi" => vec![
+            with(
+                0b1_0001,
+                "greet\nasyncapi: 3.0.0\nservers:\n  web: {host: '{stage}.example:{port}', pathname: /in, protocol: https, variables: {stage: {default: test}, port: {default: '1'}}}\nchannels:\n  greetings: {address: 'greetings/{room}', servers: [{$ref: '#/servers/web'}]}\noperations:\n  greet: {action: receive, channel: {$ref: '#/channels/greetings'}, bindings: {http: {method: PUT}}}\n",
+            ),
+            with(
+                0b1_0110,
+                r#"news
+{"asyncapi": "2.6.0", "servers": {"web": {"url": "http://{host}/in", "protocol": "http", "variables": {"host": {"default": "a"}}}},
+ "channels": {"news": {"servers": ["web"], "publish": {}}}}"#,
+            ),
+        ],
+        "backup" => {
+            let block = |kind: u8, content: &[u8], check: usize| {
+                let length = u32::try_from(content.len()).unwrap().to_le_bytes();
+                [&[kind][..], &length, content, &vec![0; check]].concat()
+            };
+            let head = [&3_u32.to_le_bytes()[..], &1_000_i64.to_le_bytes(), b"registry"].concat();
+            let entry = [&1_u32.to_le_bytes()[..], &2_u32.to_le_bytes(), b"k", b"vv"].concat();
+            let end = [&1_u32.to_le_bytes()[..], &1_u64.to_le_bytes()].concat();
+            vec![
+                [
+                    b"MUSTERBK\x01\0\0\0".to_vec(),
+                    block(b'F', &head, 8),
+                    block(b'K', b"runs", 8),
+                    block(b'E', &entry, 8),
+                    block(b'Z', &end, 32),
+                ]
+                .concat(),
+            ]
+        }
         "card" => texts(&[
             r#"{"name": "weather", "description": "Weather", "version": "1.0.0",
                 "supportedInterfaces": [{"url": "http://127.0.0.1:1/", "protocolBinding": "JSONRPC", "protocolVersion": "1.0"}],
@@ -93,6 +126,10 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
                 "skills": [{"id": "s", "name": "S", "description": "Does s", "tags": ["t"]}]}"#,
             r#"{"name": "x", "signatures": [{"protected": "e30", "signature": "AA"}],
                 "securitySchemes": {"b": {"httpAuthSecurityScheme": {"scheme": "Bearer"}}}, "skills": []}"#,
+        ]),
+        "challenge" => texts(&[
+            r#"Digest realm="http-auth@example.org", qop="auth, auth-int", algorithm=SHA-256, nonce="7ypf/xlj9XXwfDPEoM4URrv", opaque="FQhe/q\"aU925kf""#,
+            r#"Basic realm="x", Digest realm="a\\b", nonce=abc, algorithm=MD5-sess, stale=true"#,
         ]),
         "cloud_event" => vec![
             with(
@@ -109,12 +146,72 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
                 "ce-specversion:1.0\nce-id:1\nce-source:/s\nce-type:a%20b\ncontent-type:application/json\n\n{\"a\": 1}",
             ),
         ],
+        "contract" => vec![
+            with(
+                0,
+                "syntax = \"proto3\"; package t; import \"parts/a.proto\"; import \"google/protobuf/empty.proto\";\nservice S { rpc Get(A) returns (google.protobuf.Empty); rpc Watch(A) returns (stream A); }\0parts/a.proto\nsyntax = \"proto3\"; package t; message A { string name = 1; repeated A more = 2; map<string, int32> n = 3; oneof o { bool b = 4; E e = 5; } } enum E { ZERO = 0; }",
+            ),
+            with(
+                0,
+                "syntax = \"proto2\"; import \"google/protobuf/descriptor.proto\"; extend google.protobuf.MessageOptions { optional M m = 50000; }\nmessage M { option (m) = { m { n: 1 } }; optional M m = 1; optional int32 n = 2 [default = -7]; extensions 100 to max; }",
+            ),
+            with(
+                1,
+                prost_types::FileDescriptorSet {
+                    file: prost_types::FileDescriptorSet::decode(muster_api::FILE_DESCRIPTOR_SET)
+                        .unwrap()
+                        .file
+                        .into_iter()
+                        .filter(|file| file.name().starts_with("google/"))
+                        .collect(),
+                }
+                .encode_to_vec(),
+            ),
+            with(
+                1,
+                prost_types::FileDescriptorSet {
+                    file: vec![prost_types::FileDescriptorProto {
+                        name: Some("a.proto".to_owned()),
+                        syntax: Some("proto3".to_owned()),
+                        message_type: vec![prost_types::DescriptorProto {
+                            name: Some("A".to_owned()),
+                            field: vec![prost_types::FieldDescriptorProto {
+                                name: Some("a".to_owned()),
+                                number: Some(1),
+                                r#type: Some(11),
+                                type_name: Some(".A".to_owned()),
+                                label: Some(1),
+                                ..Default::default()
+                            }],
+                            ..Default::default()
+                        }],
+                        service: vec![prost_types::ServiceDescriptorProto {
+                            name: Some("S".to_owned()),
+                            method: vec![prost_types::MethodDescriptorProto {
+                                name: Some("Get".to_owned()),
+                                input_type: Some(".A".to_owned()),
+                                output_type: Some(".A".to_owned()),
+                                ..Default::default()
+                            }],
+                            ..Default::default()
+                        }],
+                        ..Default::default()
+                    }],
+                }
+                .encode_to_vec(),
+            ),
+        ],
         "expression" => texts(&[
             "${ .a | map(. // 0) | add }",
             r#".b as {c: $x} | if $x then [limit(3; range(9))] else "no \(.d)" end"#,
             "reduce .a[] as $i (0; . + ($i | tostring | length)) | @base64",
             "[.[] | select(type == \"object\")] | to_entries | sort_by(.key)",
         ]),
+        "frame" => vec![
+            with(0, b"\0\0\0\0\x03abc"),
+            with(2, b"\0\0\0\0\x03abc\0\0\0\0\0"),
+            with(0, b"\x01\0\0\0\x01a"),
+        ],
         "headers" => texts(&[
             // {"sub":"ada","iss":"us","kind":"end-user","roles":["agent-writer"],"targets":["weather"]}
             "eyJzdWIiOiJhZGEiLCJpc3MiOiJ1cyIsImtpbmQiOiJlbmQtdXNlciIsInJvbGVzIjpbImFnZW50LXdyaXRlciJdLCJ0YXJnZXRzIjpbIndlYXRoZXIiXX0",
@@ -134,6 +231,63 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
             "POST /tasks/t:cancel\n{}",
             "DELETE /weather/tasks/t/pushNotificationConfigs/c\n",
         ]),
+        "log" => vec![
+            with(
+                0,
+                "Mar 14 08:31:10 gateway sshd[2228]: Failed password for root from 192.0.2.143 port 52310 ssh2\nMar 14 08:31:12 gateway sshd[2228]: message repeated 5 times: [ Failed password for root from 192.0.2.143 port 52310 ssh2]\n",
+            ),
+            with(
+                1,
+                r#"{"@timestamp": "2014-03-14T08:31:10Z", "uri": "/x?id=1%2527%20OR%201=1", "src_ip": "192.0.2.1", "user": "ada", "status": 500}
+{"ts": 1394786270, "event": "login_refused", "host": "gateway"}
+"#,
+            ),
+            with(
+                2,
+                "<34>1 2014-03-14T08:31:10.003Z host su - ID47 [exampleSDID@32473 iut=\"3\"] 'su root' failed for ada on /dev/pts/8\n",
+            ),
+        ],
+        "mcp" => texts(&[
+            r#"{"jsonrpc": "2.0", "id": 1, "result": {"protocolVersion": "2025-06-18", "capabilities": {}}}
+{"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progress": 3, "total": 10, "message": "third"}}
+{"jsonrpc": "2.0", "id": "p", "method": "ping"}
+{"jsonrpc": "2.0", "id": 2, "result": {"content": [{"type": "text", "text": "x"}]}}"#,
+            r#"{"jsonrpc": "2.0", "id": 1, "result": {"protocolVersion": "2024-11-05"}}
+{"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info", "data": {"a": [1]}}}
+{"jsonrpc": "2.0", "id": 7, "method": "sampling/createMessage", "params": {}}
+{"jsonrpc": "2.0", "id": 2, "error": {"code": -32601, "message": "no", "data": null}}"#,
+        ]),
+        "openapi" => vec![
+            with(
+                0b111,
+                "getPet\nopenapi: 3.0.3\nservers: [{url: 'https://{stage}.example/api/', variables: {stage: {default: test}}}]\npaths:\n  /pets/{id}:\n    parameters:\n      - {name: id, in: path, required: true}\n    get:\n      operationId: getPet\n      parameters:\n        - $ref: '#/components/parameters/Tags'\n        - {name: filter, in: query, style: deepObject, schema: {type: object}}\ncomponents:\n  parameters:\n    Tags: {name: tags, in: query, explode: false, schema: {type: array}}\n",
+            ),
+            with(
+                0b1001,
+                r#"put
+{"openapi": "3.1.0", "servers": [{"url": "/v1"}], "paths": {"/{id}": {"put": {"operationId": "put",
+ "parameters": [{"name": "id", "in": "path", "schema": {"default": "x"}}],
+ "requestBody": {"required": true, "content": {"application/merge-patch+json": {}}}}}}}"#,
+            ),
+            with(
+                0b11,
+                "form\nswagger: '2.0'\nhost: h.example\nbasePath: /v2\nschemes: [https]\nconsumes: [text/plain]\npaths:\n  /x:\n    post:\n      operationId: form\n      parameters:\n        - {name: id, in: header}\n        - {name: tags, in: formData, collectionFormat: pipes}\n",
+            ),
+        ],
+        "page" => vec![
+            List::Runs.token(&"search", &"019a").into_bytes(),
+            List::History
+                .token(&"search", &serde_json::json!({"after": 7}))
+                .into_bytes(),
+            {
+                let cursor = Cursor {
+                    caller: "c".to_owned(),
+                    total: 3,
+                    sources: vec![Source::new("weather".to_owned(), "a".to_owned())],
+                };
+                cursor.encode().into_bytes()
+            },
+        ],
         "peek" => vec![
             sent().encode_to_vec(),
             a2a::GetTaskRequest {
@@ -150,6 +304,11 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
             }
             .encode_to_vec(),
         ],
+        "question" => texts(&[
+            "What was the weather in Oslo and Seattle from 2014-03-01 to 2014-03-04 at 14:00?",
+            "Seattle, tomorrow",
+            "Launch, start 2014-03-03\n- Build\n  1. Design 2d (ada)\n  2. Write 3 days after Design\n- Test: 4h, priority high\n",
+        ]),
         "registration" => vec![
             with(
                 0,
@@ -187,10 +346,45 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
             ": hello\n\nid: 1\nevent: message\ndata: {\"a\":\ndata: 1}\n\n",
             "data: one\r\n\r\ndata:two\r\rdata\n\n",
         ]),
+        "status" => vec![
+            with(
+                5,
+                muster_a2a::error::ProtocolError::TaskNotFound
+                    .status("no such task")
+                    .details(),
+            ),
+            with(8, b"\x08\x08\x12\x01x"),
+        ],
+        "table" => vec![
+            with(
+                0,
+                "city;rain;day\nOslo;2;2014-03-01\n\"Sea\"\"ttle\";4.5;2014-03-02\n;;\n",
+            ),
+            with(
+                1,
+                r#"[{"city": "Oslo", "rain": 2}, {"city": null, "rain": 4.5, "wet": true}]"#,
+            ),
+            with(
+                2,
+                r#"{"csv": "city,rain\nOslo,2\nOslo,4", "operation": {"type": "sql", "query": "SELECT city, avg(rain) AS rain FROM data GROUP BY city"}}"#,
+            ),
+            with(
+                2,
+                r#"{"rows": [{"x": 1, "y": 2}, {"x": 2, "y": 9}], "operations": ["summary", {"type": "chart", "kind": "line", "x": "x", "y": "y"}]}"#,
+            ),
+            with(7, "rain,wind\n2,3\n4,5\n90,4\n"),
+        ],
         "token" => texts(&[
             "eyJhbGciOiJFZERTQSIsImtpZCI6ImUifQ.eyJzdWIiOiJhZGEiLCJleHAiOjE4MDAwMDAwMDB9.AAAA\n{\"keys\": [{\"kty\": \"OKP\", \"crv\": \"Ed25519\", \"x\": \"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo\"}]}",
             "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhZGEiLCJleHAiOjE4MDAwMDAwMDB9.\n{\"keys\": []}",
             "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhZGEiLCJleHAiOjE4MDAwMDAwMDB9.c2lnbmF0dXJl\n",
+        ]),
+        "transcode" => texts(&[
+            "POST /v1/instances\n{\"instance\": {\"agentId\": \"weather\", \"endpoint\": \"http://h\", \"card\": {\"name\": \"w\", \"skills\": [{\"id\": \"s\"}]}}}",
+            "GET /v1/agents?pageSize=5&pageToken=x&skills=a&skills=b\n",
+            "POST /v1/leases/l:heartbeat\n{\"load\": 0.5}",
+            "GET /v1/inbox/a%20b\n",
+            "POST /v1/inbox\n{\"ttl\": \"3.5s\"}",
         ]),
         "workflow" => texts(&[
             "document: { dsl: 1.0.3, namespace: test, name: one, version: 1.0.0 }\ndo:\n  - a: { set: { x: '${ .y }' } }\n  - b: { wait: PT1S }\n",
@@ -273,16 +467,29 @@ macro_rules! hold_for_their_seeds_and_what_becomes_of_them {
 }
 
 hold_for_their_seeds_and_what_becomes_of_them!(
+    asyncapi,
+    backup,
     card,
+    challenge,
     cloud_event,
+    contract,
     expression,
+    frame,
     headers,
     identity,
     json,
+    log,
+    mcp,
+    openapi,
+    page,
     peek,
+    question,
     registration,
     sse,
+    status,
+    table,
     token,
+    transcode,
     workflow,
 );
 

@@ -38,7 +38,7 @@ mod surface;
 mod tasks;
 pub mod telemetry;
 pub mod trace;
-mod transcode;
+pub mod transcode;
 pub mod trust;
 pub mod workers;
 

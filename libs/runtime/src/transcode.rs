@@ -44,7 +44,7 @@ use rule::Rule;
 
 /// The rules of the services that are served, and the services themselves. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Transcoder {
+pub struct Transcoder {
     rules: Arc<[Rule]>,
     pool: DescriptorPool,
     services: Router,
@@ -52,7 +52,7 @@ pub(crate) struct Transcoder {
 }
 
 /// What a path and a method mean.
-pub(crate) enum Found<'a> {
+pub enum Found<'a> {
     /// An RPC, with the values of the path's variables.
     Call(Call<'a>),
     /// The path is one, but not with this method; the header `allow`.
@@ -60,7 +60,7 @@ pub(crate) enum Found<'a> {
 }
 
 /// An RPC that a request has been matched to.
-pub(crate) struct Call<'a> {
+pub struct Call<'a> {
     rule: &'a Rule,
     variables: Vec<(&'a str, String)>,
 }
@@ -70,7 +70,7 @@ impl Transcoder {
     ///
     /// # Errors
     /// When a rule cannot be served.
-    pub(crate) fn new(
+    pub fn new(
         descriptor_set: &[u8],
         names: &[&str],
         services: Router,
@@ -105,7 +105,8 @@ impl Transcoder {
     }
 
     /// What the request asks for; nothing when no rule has its path.
-    pub(crate) fn find(&self, method: &Method, path: &str) -> Option<Found<'_>> {
+    #[must_use]
+    pub fn find(&self, method: &Method, path: &str) -> Option<Found<'_>> {
         let mut allowed = Vec::new();
         for rule in self.rules.iter() {
             let Some(variables) = rule.template.matches(path) else {
@@ -126,7 +127,7 @@ impl Transcoder {
     }
 
     /// Calls the RPC; errors are JSON.
-    pub(crate) async fn answer(&self, call: &Call<'_>, request: Request) -> Response {
+    pub async fn answer(&self, call: &Call<'_>, request: Request) -> Response {
         match self.dispatch(call, request).await {
             Ok(response) => response,
             Err(refusal) => refusal.into_response(),

@@ -127,7 +127,10 @@ impl<B: Body + Unpin> Body for Again<B> {
 }
 
 /// The one message of a request, and what follows it; or its body as it was, where that is for tonic.
-pub(crate) async fn take(
+///
+/// # Errors
+/// The body is for tonic.
+pub async fn take(
     headers: &HeaderMap,
     mut body: tonic::body::Body,
     limit: usize,

@@ -5,7 +5,7 @@
 //! interpreter's, not the caller's.
 
 mod answer;
-mod asyncapi;
+pub mod asyncapi;
 mod body;
 pub mod caching;
 mod callers;
@@ -16,7 +16,7 @@ mod http;
 mod json_rpc;
 mod judgement;
 pub mod mcp;
-mod openapi;
+pub mod openapi;
 pub mod process;
 mod progress;
 pub mod router;

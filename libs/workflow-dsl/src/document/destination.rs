@@ -98,6 +98,9 @@ impl Part {
 }
 
 impl UriTemplate {
+    /// Longest address that comes of a template, in bytes: a variable may stand in it often, and be replaced by much.
+    pub const LONGEST: usize = 64 * 1024;
+
     /// Reads the template.
     ///
     /// # Errors
@@ -141,7 +144,7 @@ impl UriTemplate {
     /// The text with the variables replaced by fields of `values`, percent-encoded; by nothing where there is no such field.
     ///
     /// # Errors
-    /// A field is neither text nor a number, a boolean or null.
+    /// A field is neither text nor a number, a boolean or null; or the text becomes too long.
     pub fn expand(&self, values: &Value) -> Result<String, String> {
         let mut text = String::new();
         for part in &self.parts {
@@ -170,6 +173,12 @@ impl UriTemplate {
                 let mut part = String::new();
                 encode(&mut part, &value, reserved);
                 text.push_str(&if reserved { part } else { encoded(part) });
+                if text.len() > Self::LONGEST {
+                    return Err(format!(
+                        "an address is longer than {} bytes with its variables replaced; send what is long in the body",
+                        Self::LONGEST
+                    ));
+                }
             }
         }
         Ok(text)
@@ -240,6 +249,13 @@ mod tests {
             assert_eq!(template.expand(&values).unwrap(), expected, "{text}");
             assert_eq!(template.to_string(), text);
         }
+    }
+
+    #[test]
+    fn an_address_has_an_end() {
+        let template = UriTemplate::parse(&"{a}".repeat(1_000)).unwrap();
+        let error = template.expand(&json!({"a": "x".repeat(100_000)})).unwrap_err();
+        assert!(error.contains("longer than 65536 bytes"), "{error}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use muster_workflow_dsl::document::{ResponseFormat, UriTemplate};
 use muster_workflow_dsl::request::{AsyncApi, Destination, Http, shown};
 use serde_json::{Map, Value};
 
+use super::openapi::address::filled;
 use super::openapi::{resolved, wrong};
 use super::web::Web;
 use super::{Call, Failure, Kind, Progress};
@@ -33,7 +34,10 @@ fn text<'v>(value: &'v Value, name: &str) -> Option<&'v str> {
 }
 
 /// The request that the document describes.
-fn described(document: &str, request: &AsyncApi) -> Result<Http, Failure> {
+///
+/// # Errors
+/// It cannot be read, describes no such message, or none that can be published over HTTP.
+pub fn described(document: &str, request: &AsyncApi) -> Result<Http, Failure> {
     let what = shown(&request.document.endpoint.uri);
     let document =
         data::read(document).map_err(|why| wrong(format!("the document '{what}' cannot be read: {why}")))?;
@@ -192,7 +196,7 @@ fn server(document: &Value, channel: &Value, request: &AsyncApi) -> Result<Strin
         ),
         (None, None) => return Err(wrong("the server in the document has neither 'host' nor 'url'")),
     };
-    let mut values = Map::new();
+    let mut values: BTreeMap<&str, String> = BTreeMap::new();
     let declared = server
         .get("variables")
         .and_then(Value::as_object)
@@ -203,13 +207,11 @@ fn server(document: &Value, channel: &Value, request: &AsyncApi) -> Result<Strin
         let value = request.variables.get(name).or(default);
         let value =
             value.ok_or_else(|| wrong(format!("the server needs a value for its variable '{name}'")))?;
-        values.insert(name.clone(), value.clone());
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        values.insert(name.as_str(), value);
     }
     // The variables of a server may be its host and port, which are not parts of a path.
-    Ok(values.iter().fold(url, |url, (name, value)| {
-        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        url.replace(&format!("{{{name}}}"), &value)
-    }))
+    filled(&url, |name| values.get(name).map(String::as_str))
 }
 
 fn is_http(protocol: &str) -> bool {

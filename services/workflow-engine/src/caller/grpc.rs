@@ -6,8 +6,9 @@
 mod codec;
 mod link;
 mod method;
-mod proto;
-mod reflection;
+mod options;
+pub mod proto;
+pub mod reflection;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,7 +29,7 @@ use super::session::Session;
 use super::web::Web;
 use super::{Call, Failure, Kind, Progress, judgement};
 pub(super) use link::{Place, connect};
-pub(super) use method::Method;
+pub use method::Method;
 
 /// Calls gRPC services.
 pub struct Grpc {

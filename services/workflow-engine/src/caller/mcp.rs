@@ -6,7 +6,7 @@
 //! The conversation is ours rather than the official client's: what is sent and what comes back passes unchanged as JSON,
 //! through the guarded connections and under the engine's bounds, and nothing runs on after the call.
 
-mod conversation;
+pub mod conversation;
 mod stdio;
 mod streamable;
 

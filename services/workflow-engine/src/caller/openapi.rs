@@ -3,9 +3,10 @@
 //! Versions 3.x and 2.0 (Swagger), in JSON or YAML. A parameter of the call is found by its name among those of the operation; the
 //! body is the parameter `body` or, where the operation has a body, an object of all parameters that it does not declare.
 
+pub(super) mod address;
 mod place;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use muster_workflow_dsl::data;
@@ -16,6 +17,7 @@ use url::Url;
 use super::http::within;
 use super::web::Web;
 use super::{Call, Failure, Kind, Progress};
+use address::filled;
 use place::{Kind as Place, Parameter};
 
 /// How often a reference may lead to another one.
@@ -64,7 +66,10 @@ pub(super) fn wrong(detail: impl Into<String>) -> Failure {
 }
 
 /// The request that the document describes.
-fn described(text: &str, address: &str, request: &OpenApi) -> Result<Http, Failure> {
+///
+/// # Errors
+/// It cannot be read, describes no such operation, or one that needs what the call does not give.
+pub fn described(text: &str, address: &str, request: &OpenApi) -> Result<Http, Failure> {
     let what = shown(address);
     let document =
         data::read(text).map_err(|why| wrong(format!("the document '{what}' cannot be read: {why}")))?;
@@ -136,6 +141,7 @@ fn unknown(document: &Value, what: &str, wanted: &str) -> Failure {
 /// The parameters of an operation; its own hide those of its path.
 fn parameters(document: &Value, item: &Value, operation: &Value) -> Vec<Parameter> {
     let mut found: Vec<Parameter> = Vec::new();
+    let mut known = HashSet::new();
     for owner in [operation, item] {
         let list = owner
             .get("parameters")
@@ -143,10 +149,7 @@ fn parameters(document: &Value, item: &Value, operation: &Value) -> Vec<Paramete
             .into_iter()
             .flatten();
         for parameter in list.filter_map(|parameter| Parameter::read(resolved(document, parameter))) {
-            let known = found
-                .iter()
-                .any(|known| known.name == parameter.name && known.place == parameter.place);
-            if !known {
+            if known.insert((parameter.name.clone(), parameter.place)) {
                 found.push(parameter);
             }
         }
@@ -188,17 +191,17 @@ fn base(document: &Value, item: &Value, operation: &Value, address: &str) -> Res
     let Some(server) = servers else {
         return absolute("/".to_owned());
     };
-    let mut url = text(server.get("url")).unwrap_or_else(|| "/".to_owned());
-    let variables = server
-        .get("variables")
-        .and_then(Value::as_object)
-        .into_iter()
-        .flatten();
-    for (name, variable) in variables {
-        let value = text(variable.get("default")).unwrap_or_default();
-        url = url.replace(&format!("{{{name}}}"), &value);
-    }
-    absolute(url)
+    let variable = |name: &str| {
+        let variable = server.get("variables")?.get(name)?;
+        Some(
+            variable
+                .get("default")
+                .and_then(Value::as_str)
+                .unwrap_or_default(),
+        )
+    };
+    let url = server.get("url").and_then(Value::as_str).unwrap_or("/");
+    absolute(filled(url, variable)?)
 }
 
 fn build(
@@ -222,7 +225,7 @@ fn build(
         output: request.output,
         redirect: request.redirect,
     };
-    let mut path = path.to_owned();
+    let mut in_path: BTreeMap<&str, String> = BTreeMap::new();
     let mut rest: BTreeMap<&str, &Value> = request
         .parameters
         .iter()
@@ -243,9 +246,7 @@ fn build(
             continue;
         };
         match parameter.place {
-            Place::Path => {
-                path = path.replace(&format!("{{{}}}", parameter.name), &parameter.in_path(&value)?)
-            }
+            Place::Path => drop(in_path.insert(&parameter.name, parameter.in_path(&value)?)),
             Place::Query => http.query.extend(parameter.in_query(value)?),
             Place::Header => drop(
                 http.headers
@@ -292,6 +293,7 @@ fn build(
             request.operation
         )));
     }
+    let path = filled(path, |name| in_path.get(name).map(String::as_str))?;
     http.endpoint.uri = format!("{}/{}", base.trim_end_matches('/'), path.trim_start_matches('/'));
     Ok(http)
 }

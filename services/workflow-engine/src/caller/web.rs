@@ -3,9 +3,9 @@
 //! Adapters say what is to be sent; this sends it, authenticates it as the document says, and reads the answer up to the bound. It
 //! judges only what concerns the authentication; what an answer means is the adapter's.
 
-pub(super) mod authentication;
+pub mod authentication;
 pub(super) mod content;
-mod digest;
+pub mod digest;
 mod oauth2;
 mod resource;
 

@@ -14,7 +14,7 @@ use crate::caller::{Failure, Kind};
 
 /// One method of a service.
 #[derive(Debug, Clone)]
-pub(in crate::caller) struct Method {
+pub struct Method {
     descriptor: MethodDescriptor,
     /// Whether fields at their default are in the JSON that comes back.
     complete: bool,
@@ -25,11 +25,7 @@ impl Method {
     ///
     /// # Errors
     /// There is none; what there is.
-    pub(in crate::caller) fn find(
-        contract: &DescriptorPool,
-        service: &str,
-        name: &str,
-    ) -> Result<Self, Failure> {
+    pub fn find(contract: &DescriptorPool, service: &str, name: &str) -> Result<Self, Failure> {
         let missing = |detail: String| Failure::new(Kind::Validation, 404, detail);
         let Some(found) = contract.get_service_by_name(service) else {
             let names: Vec<String> = contract
@@ -68,7 +64,7 @@ impl Method {
 
     /// Whether it answers with a stream.
     #[must_use]
-    pub(in crate::caller) fn streams(&self) -> bool {
+    pub fn streams(&self) -> bool {
         self.descriptor.is_server_streaming()
     }
 
@@ -76,7 +72,7 @@ impl Method {
     ///
     /// # Errors
     /// They do not fit its type.
-    pub(in crate::caller) fn request(&self, arguments: &Value) -> Result<DynamicMessage, Failure> {
+    pub fn request(&self, arguments: &Value) -> Result<DynamicMessage, Failure> {
         let input = self.descriptor.input();
         let options = DeserializeOptions::new().deny_unknown_fields(true);
         DynamicMessage::deserialize_with_options(input.clone(), arguments, &options).map_err(|error| {
@@ -153,7 +149,7 @@ impl Method {
     ///
     /// # Errors
     /// It holds what has no JSON.
-    pub(in crate::caller) fn json(&self, answer: &DynamicMessage) -> Result<Value, Failure> {
+    pub fn json(&self, answer: &DynamicMessage) -> Result<Value, Failure> {
         let options = SerializeOptions::new().skip_default_fields(!self.complete);
         answer
             .serialize_with_options(serde_json::value::Serializer, &options)

@@ -8,14 +8,16 @@ use std::collections::HashMap;
 use prost_reflect::DescriptorPool;
 use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver};
 
+use super::options;
+
 /// Most files of one contract.
-pub(super) const MOST_FILES: usize = 100;
+pub const MOST_FILES: usize = 100;
 
 /// Name of the first file.
-pub(super) const ROOT: &str = "main.proto";
+pub const ROOT: &str = "main.proto";
 
 /// What became of the sources so far.
-pub(super) enum Compiled {
+pub enum Compiled {
     /// All is there.
     Contract(DescriptorPool),
     /// This file is imported and not there yet.
@@ -25,7 +27,8 @@ pub(super) enum Compiled {
 }
 
 /// The address of the file `name` that the file at `root` imports.
-pub(super) fn beside(root: &str, name: &str) -> Option<String> {
+#[must_use]
+pub fn beside(root: &str, name: &str) -> Option<String> {
     let inside = |part: &str| !part.is_empty() && part != "." && part != "..";
     let plain = |character: char| character.is_ascii_alphanumeric() || "-_./".contains(character);
     if !name.split('/').all(inside) || !name.chars().all(plain) {
@@ -37,8 +40,20 @@ pub(super) fn beside(root: &str, name: &str) -> Option<String> {
 }
 
 /// Compiles `sources`, of which [`ROOT`] is the first.
-pub(super) fn compile(sources: &HashMap<String, String>) -> Compiled {
-    if let Some(name) = missing(sources) {
+#[must_use]
+pub fn compile(sources: &HashMap<String, String>) -> Compiled {
+    let parsed = sources
+        .iter()
+        .filter_map(|(name, source)| File::from_source(name, source).ok());
+    let parsed: Vec<File> = parsed.collect();
+    if parsed
+        .iter()
+        .any(|file| options::are_too_deep(file.file_descriptor_proto()))
+    {
+        let most = options::MOST_LEVELS;
+        return Compiled::Wrong(format!("an option has more than {most} levels of braces"));
+    }
+    if let Some(name) = missing(sources, &parsed) {
         return Compiled::Missing(name);
     }
     let mut resolver = ChainFileResolver::new();
@@ -53,13 +68,13 @@ pub(super) fn compile(sources: &HashMap<String, String>) -> Compiled {
 }
 
 /// An import that is not there yet.
-fn missing(sources: &HashMap<String, String>) -> Option<String> {
+fn missing(sources: &HashMap<String, String>, parsed: &[File]) -> Option<String> {
     let google = GoogleFileResolver::new();
-    sources
+    let imported = parsed
         .iter()
-        .filter_map(|(name, source)| File::from_source(name, source).ok())
-        .flat_map(|file| file.file_descriptor_proto().dependency.clone())
-        .find(|name| !sources.contains_key(name) && google.open_file(name).is_err())
+        .flat_map(|file| &file.file_descriptor_proto().dependency);
+    let mut missing = imported.filter(|name| !sources.contains_key(*name) && google.open_file(name).is_err());
+    missing.next().cloned()
 }
 
 struct Sources(HashMap<String, String>);
@@ -125,5 +140,24 @@ mod tests {
             _ => panic!("it is wrong"),
         }
         assert!(matches!(compiled(&[(ROOT, "service {")]), Compiled::Wrong(_)));
+    }
+    #[test]
+    fn nesting_has_an_end() {
+        const DEEP: usize = 100_000;
+        let messages = "message M { ".repeat(DEEP) + &"}".repeat(DEEP);
+        assert!(matches!(
+            compiled(&[(ROOT, &format!("syntax = \"proto3\"; {messages}"))]),
+            Compiled::Wrong(_)
+        ));
+        let deep = "m { ".repeat(DEEP) + &"}".repeat(DEEP);
+        let source = format!(
+            "syntax = \"proto2\"; import \"google/protobuf/descriptor.proto\";
+             extend google.protobuf.MessageOptions {{ optional M m = 50000; }}
+             message M {{ option (m) = {{ {deep} }}; optional M m = 1; }}"
+        );
+        assert!(matches!(compiled(&[(ROOT, &source)]), Compiled::Wrong(_)));
+        let some = "m { ".repeat(options::MOST_LEVELS) + &"}".repeat(options::MOST_LEVELS);
+        let source = source.replace(&deep, &some);
+        assert!(matches!(compiled(&[(ROOT, &source)]), Compiled::Contract(_)));
     }
 }

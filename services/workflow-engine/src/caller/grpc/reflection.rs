@@ -21,6 +21,8 @@ use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse};
 
+use super::options;
+
 /// Versions of the protocol, newest first.
 const PATHS: [&str; 2] = [
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
@@ -35,7 +37,7 @@ const MOST_BYTES: usize = 8 * 1024 * 1024;
 
 /// Why there is no contract.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
+pub enum Error {
     /// The call of the reflection failed.
     #[error("{0}")]
     Status(#[from] Status),
@@ -175,11 +177,56 @@ fn well_known(name: &str) -> Option<FileDescriptorProto> {
 }
 
 /// A pool of the files, each after those that it imports.
-fn pool(files: impl Iterator<Item = FileDescriptorProto>) -> Result<DescriptorPool, Error> {
+///
+/// # Errors
+/// They do not fit together.
+pub fn pool(files: impl Iterator<Item = FileDescriptorProto>) -> Result<DescriptorPool, Error> {
+    let files: Vec<FileDescriptorProto> = files.collect();
+    if files.iter().any(options::are_too_deep) {
+        let most = options::MOST_LEVELS;
+        let what = format!("an option of the contract has more than {most} levels of braces");
+        return Err(Error::Answer(what));
+    }
     let mut pool = DescriptorPool::new();
     let mut seen = HashSet::new();
-    let files = files.filter(|file| seen.insert(file.name().to_owned()));
+    let files = files
+        .into_iter()
+        .filter(|file| seen.insert(file.name().to_owned()));
     pool.add_file_descriptor_protos(files)
         .map_err(|error| Error::Answer(format!("the contract is inconsistent: {error}")))?;
     Ok(pool)
+}
+
+#[cfg(test)]
+mod tests {
+    use prost_types::uninterpreted_option::NamePart;
+    use prost_types::{DescriptorProto, FileOptions, UninterpretedOption};
+
+    use super::*;
+
+    #[test]
+    fn a_server_tells_no_option_of_a_hundred_thousand_levels() {
+        const DEEP: usize = 100_000;
+        let file = FileDescriptorProto {
+            name: Some("a.proto".to_owned()),
+            message_type: vec![DescriptorProto {
+                name: Some("M".to_owned()),
+                ..DescriptorProto::default()
+            }],
+            options: Some(FileOptions {
+                uninterpreted_option: vec![UninterpretedOption {
+                    name: vec![NamePart {
+                        name_part: "m".to_owned(),
+                        is_extension: true,
+                    }],
+                    aggregate_value: Some("m { ".repeat(DEEP) + &"}".repeat(DEEP)),
+                    ..UninterpretedOption::default()
+                }],
+                ..FileOptions::default()
+            }),
+            ..FileDescriptorProto::default()
+        };
+        let error = pool(std::iter::once(file)).unwrap_err();
+        assert!(error.to_string().contains("more than 100 levels"), "{error}");
+    }
 }

@@ -18,7 +18,7 @@ const STEP_KEY: &str = "muster/step-key";
 
 /// What carries messages to a server and back.
 #[async_trait]
-pub(super) trait Link: Send {
+pub trait Link: Send {
     /// Sends a message that asks for no answer.
     async fn tell(&mut self, message: &Value) -> Result<(), Failure>;
 
@@ -33,7 +33,10 @@ pub(super) trait Link: Send {
 }
 
 /// Introduces, asks, and returns the result.
-pub(super) async fn converse(
+///
+/// # Errors
+/// The server refuses, says what is no JSON-RPC, speaks another version, or ends without an answer.
+pub async fn converse(
     link: &mut dyn Link,
     request: &Mcp,
     call: &Call,

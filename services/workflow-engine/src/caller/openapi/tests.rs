@@ -138,3 +138,31 @@ fn version_2_is_understood() {
     let form = request(&document, "form", json!({"a": "x"})).unwrap();
     assert_eq!(form.headers["content-type"], "application/x-www-form-urlencoded");
 }
+
+#[test]
+fn variables_that_stand_for_variables_fill_no_memory() {
+    let variables = (0..20).map(|number| {
+        (
+            format!("v{number:02}"),
+            json!({"default": format!("{{v{:02}}}", number + 1).repeat(10)}),
+        )
+    });
+    let variables: Map<String, Value> = variables.collect();
+    let document = json!({
+        "openapi": "3.1.0",
+        "servers": [{"url": "https://{v00}.example", "variables": variables}],
+        "paths": {"/": {"get": {"operationId": "get"}}},
+    });
+    let http = request(&document.to_string(), "get", json!({})).unwrap();
+    assert_eq!(
+        http.endpoint.uri,
+        format!("https://{}.example/", "{v01}".repeat(10))
+    );
+    let often = json!({
+        "openapi": "3.1.0",
+        "servers": [{"url": format!("https://{}.example", "{v}".repeat(100_000)), "variables": {"v": {"default": "x".repeat(100_000)}}}],
+        "paths": {"/": {"get": {"operationId": "get"}}},
+    });
+    let error = request(&often.to_string(), "get", json!({})).unwrap_err();
+    assert!(error.contains("longer than 65536 bytes"), "{error}");
+}

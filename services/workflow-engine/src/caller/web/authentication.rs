@@ -37,9 +37,11 @@ pub(super) enum Credentials {
 
 /// A user with a password.
 #[derive(Debug, Clone, Deserialize)]
-pub(super) struct User {
-    pub(super) username: String,
-    pub(super) password: String,
+pub struct User {
+    /// Its name.
+    pub username: String,
+    /// Its password.
+    pub password: String,
 }
 
 #[derive(Deserialize)]

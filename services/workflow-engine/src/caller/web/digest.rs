@@ -41,7 +41,10 @@ struct Challenge {
 }
 
 /// The header `Authorization` that answers the best of the challenges.
-pub(super) fn answer<'c>(
+///
+/// # Errors
+/// None of them is understood.
+pub fn answer<'c>(
     challenges: impl Iterator<Item = &'c str>,
     user: &User,
     outgoing: &Outgoing,

@@ -1,0 +1,5 @@
+//! See `src/backup.rs`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| muster_fuzz::backup::run(bytes));

@@ -1,0 +1,5 @@
+//! See `src/table.rs`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| muster_fuzz::table::run(bytes));
