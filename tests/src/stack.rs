@@ -23,11 +23,17 @@ const AGENTS: [&str; 5] = [
     "security-monitor",
 ];
 
+fn agent_number(name: &str) -> usize {
+    let found = AGENTS.iter().position(|agent| *agent == name);
+    found.unwrap_or_else(|| panic!("there is no '{name}'"))
+}
+
 /// Registry, router, engine and five agents, each a process of its own.
 pub struct Stack {
     registry: Program,
     router: Program,
     engine: Program,
+    agents: [Program; 5],
     running_engine: Option<Process>,
     running_registry: Option<Process>,
     running: Vec<Process>,
@@ -66,6 +72,7 @@ impl Stack {
             registry,
             router,
             engine,
+            agents,
             running_engine: Some(running_engine),
             running_registry,
             running,
@@ -197,6 +204,43 @@ impl Stack {
             ("MUSTER_ENGINE_URL".to_owned(), self.engine.url()),
         ];
         crate::muster(&environment, arguments).await
+    }
+
+    /// Where a service or an agent answers.
+    ///
+    /// # Panics
+    /// There is none of that name.
+    #[must_use]
+    pub fn url(&self, service: &str) -> String {
+        match service {
+            "registry" => self.registry.url(),
+            "router" => self.router.url(),
+            "workflow-engine" => self.engine.url(),
+            agent => self.agents[agent_number(agent)].url(),
+        }
+    }
+
+    /// The lines that a service or an agent has logged so far; none where it does not run.
+    ///
+    /// # Panics
+    /// There is none of that name, or a line is no JSON.
+    #[must_use]
+    pub fn log(&self, service: &str) -> Vec<Value> {
+        let process = match service {
+            "registry" => self.running_registry.as_ref(),
+            "router" => self.running.get(AGENTS.len()),
+            "workflow-engine" => self.running_engine.as_ref(),
+            agent => self.running.get(agent_number(agent)),
+        };
+        let said = process.map(Process::stderr).unwrap_or_default();
+        // The last line may be under way.
+        let whole = said.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        whole
+            .lines()
+            .map(|line| {
+                serde_json::from_str(line).unwrap_or_else(|error| panic!("{service}: {line}: {error}"))
+            })
+            .collect()
     }
 
     /// Every service's URL.

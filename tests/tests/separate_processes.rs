@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use muster_api::admin::SetLogLevelRequest;
+use muster_api::admin::admin_service_client::AdminServiceClient;
 use muster_api::registry::RegisterRequest;
+use muster_api::workflow::{StartRunRequest, start_run_request};
 use muster_testkit::{FakeAgent, wait_for};
 use muster_tests::{PATIENCE, Stack, repository_file};
 use serde_json::{Value, json};
@@ -249,4 +252,111 @@ async fn unknown_names_are_refused_with_the_nearest_and_a_drained_agent_takes_no
     )
     .await;
     assert!(refused.stderr.contains("try again"), "{refused:?}");
+}
+
+/// A call whose answer is the agent's task.
+const ONE_CALL: &str = r#"
+document: { dsl: 1.0.0, namespace: test, name: one-call, version: 1.0.0 }
+do:
+  - ask:
+      call: a2a
+      with:
+        server: agent://weather
+        method: SendMessage
+        parameters: { message: { parts: [ { text: "Seattle 2014-03-01" } ] } }
+      output: { as: .id }
+"#;
+
+#[tokio::test]
+async fn logs_say_which_trace_run_task_and_agent_they_are_about_and_their_level_changes_at_run_time() {
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let stack = Stack::start().await;
+    let services = ["workflow-engine", "router", "weather"];
+    let is_debug = |line: &Value| line["level"] == "DEBUG";
+    for service in services {
+        let log = stack.log(service);
+        assert!(!log.is_empty() && !log.iter().any(is_debug), "{service}: {log:?}");
+    }
+    let level = async |service: &str, filter: &str| {
+        let mut admin = AdminServiceClient::connect(stack.url(service)).await.unwrap();
+        let request = SetLogLevelRequest {
+            filter: filter.to_owned(),
+            revert_after: None,
+        };
+        admin.set_log_level(request).await.unwrap().into_inner()
+    };
+    for service in services {
+        let changed = level(service, "debug").await;
+        assert_eq!(
+            (changed.previous.as_str(), changed.filter.as_str()),
+            ("INFO", "debug")
+        );
+    }
+
+    let mut request = tonic::Request::new(StartRunRequest {
+        run_id: "logged".to_owned(),
+        source: Some(start_run_request::Source::Document(ONE_CALL.to_owned())),
+        ..StartRunRequest::default()
+    });
+    let parent = format!("00-{TRACE}-00f067aa0ba902b7-01").parse().unwrap();
+    request.metadata_mut().insert("traceparent", parent);
+    stack.engine().await.start_run(request).await.unwrap();
+    let shown = wait_for("the run to complete", PATIENCE, async || {
+        let shown = stack.muster(&["workflow", "show", "logged", "-o", "json"]).await;
+        let run = shown.success().json();
+        if run["status"] == "completed" {
+            Ok(run)
+        } else {
+            Err(run.to_string())
+        }
+    })
+    .await;
+    let task = shown["output"].as_str().unwrap();
+
+    let expected = [
+        ("workflow-engine", json!({"run": "logged"})),
+        (
+            "workflow-engine",
+            json!({"run": "logged", "task": "/do/0/ask", "trace_id": TRACE}),
+        ),
+        ("router", json!({"trace_id": TRACE})),
+        (
+            "weather",
+            json!({"agent": "weather", "task": task, "trace_id": TRACE}),
+        ),
+    ];
+    for (service, fields) in expected {
+        let fields = fields.as_object().unwrap();
+        wait_for(
+            &format!("a line of {service} with {fields:?}"),
+            PATIENCE,
+            async || {
+                let log = stack.log(service);
+                let fits = |line: &Value| fields.iter().all(|(name, value)| line[name] == *value);
+                if log.iter().any(fits) {
+                    Ok(())
+                } else {
+                    Err(format!("{log:#?}"))
+                }
+            },
+        )
+        .await;
+    }
+
+    // Back to what is configured: nothing is said at that level any more.
+    for service in services {
+        assert_eq!(level(service, "").await.filter, "INFO");
+    }
+    let sent = ["send", "--agent", "weather", "Seattle 2014-03-01"];
+    stack.muster(&sent).await.success();
+    for service in services {
+        let log = stack.log(service);
+        let changed = |line: &Value| line["message"] == "what is logged was changed";
+        let since = log.iter().rposition(changed).unwrap();
+        assert!(
+            !log[since..].iter().any(is_debug),
+            "{service}: {:#?}",
+            &log[since..]
+        );
+    }
 }
