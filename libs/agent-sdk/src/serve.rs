@@ -13,7 +13,7 @@ use muster_rpc::endpoint;
 use muster_rpc::outbound::Outbound;
 use muster_runtime::health::Kind;
 use muster_runtime::metrics::Definition;
-use muster_runtime::trust::{Declared, Identity, Workload};
+use muster_runtime::trust::{Declared, Identity, Role, Workload};
 use muster_runtime::{Chassis, Error, Listeners, Shutdown, Surface};
 use uuid::Uuid;
 
@@ -139,7 +139,7 @@ pub async fn run<A: Agent, S: Section>(
     let instance = instance(&config.agent, &card, &official_card, base);
     let registry = endpoint::parse(&config.agent.registry_url)
         .map_err(|error| Error::Other(format!("agent.registry_url: {error}")))?;
-    let identity = Identity::new(&config.trust.tokens, name).map_err(Error::Other)?;
+    let identity = Identity::new(&config.trust.tokens, name, Role::Agent).map_err(Error::Other)?;
     let channel = identity.channel(&registry, &chassis.trust.to(Workload::Registry));
     let (registration, handle) =
         Registration::new(registry, channel, instance, running.clone(), meters.clone());

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use muster_runtime::clock::{Clock as _, SystemClock};
-use muster_runtime::trust::{Identity, Trust, Workload};
+use muster_runtime::trust::{Identity, Role, Trust, Workload};
 use muster_runtime::{Error, Listeners, Shutdown};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -59,7 +59,8 @@ impl Fleet {
     pub fn start(config: Config, directory: &Path, ports: Ports, tls: bool) -> Result<Self, Failure> {
         let clock = SystemClock::default();
         let tls = tls.then(|| certificates(directory, &clock)).transpose()?;
-        let identity = Identity::new(&config.trust.tokens, "muster-dev").map_err(Failure::usage)?;
+        let identity =
+            Identity::new(&config.trust.tokens, "muster-dev", Role::Service).map_err(Failure::usage)?;
         let mut places = Vec::new();
         let mut bound = Vec::new();
         for member in MEMBERS {

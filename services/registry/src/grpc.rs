@@ -12,11 +12,12 @@ use muster_api::error::{Error as ApiError, Reason};
 use muster_api::registry::registry_service_server::RegistryService;
 use muster_api::{registry as proto, time};
 use muster_runtime::Shutdown;
-use muster_runtime::trust::{Access, Peer, Trust, Workload};
+use muster_runtime::trust::{Access, Peer, Role, Trust, Workload};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use crate::federation::hub::Standing;
+use crate::guests::{Guests, Seat};
 use crate::instance;
 use crate::lease::{self, Agent, Statistics};
 use crate::managed::{self, Managed};
@@ -39,6 +40,7 @@ pub struct Service {
     managed: Arc<Managed>,
     observer: Arc<Observer>,
     trust: Trust,
+    guests: Guests,
     shutdown: Shutdown,
 }
 
@@ -50,6 +52,7 @@ impl Service {
         managed: Arc<Managed>,
         observer: Arc<Observer>,
         trust: Trust,
+        guests: Guests,
         shutdown: Shutdown,
     ) -> Self {
         Self {
@@ -57,8 +60,23 @@ impl Service {
             managed,
             observer,
             trust,
+            guests,
             shutdown,
         }
+    }
+
+    /// A place to watch for whoever is none of our services, if there is one.
+    fn seat(&self, access: &Access) -> Result<Option<Seat>, Status> {
+        if access.caller().roles.has(Role::Service) || access.sees_all() {
+            return Ok(None);
+        }
+        self.guests
+            .seat(access.caller().key())
+            .map(Some)
+            .map_err(|limit| {
+                access.limited(&format!("{limit} streams that watch"));
+                status(Error::Store(store::Error::TooManyWatchers { limit }))
+            })
     }
 
     /// Who an agent that registers itself has proven to be; empty for those that others register.
@@ -120,6 +138,7 @@ impl RegistryService for Service {
         let mut message = request.into_inner();
         if let Some(instance) = &mut message.instance {
             may_change(&access, &instance.namespace, &instance.agent_id)?;
+            access.acts_as(&instance.agent_id)?;
             // Whatever it says itself.
             instance.spiffe_id = identity;
         }
@@ -236,6 +255,7 @@ impl RegistryService for Service {
         request: Request<proto::WatchAgentsRequest>,
     ) -> Answer<Self::WatchAgentsStream> {
         let reach = reach(&request);
+        let seat = self.seat(&Access::in_extensions(request.extensions()))?;
         let request = request.get_ref();
         let watch = self.registry.watch(request, reach).await.map_err(status)?;
         let form = if request.incremental {
@@ -243,7 +263,7 @@ impl RegistryService for Service {
         } else {
             Form::Whole
         };
-        let watching = self.observer.watching();
+        let watching = (self.observer.watching(), seat);
         Ok(Response::new(
             responses(watch, form, self.shutdown.clone(), watching).boxed(),
         ))
@@ -296,7 +316,7 @@ fn responses(
     watch: Watch,
     form: Form,
     shutdown: Shutdown,
-    watching: Watching,
+    watching: (Watching, Option<Seat>),
 ) -> impl stream::Stream<Item = Result<proto::WatchAgentsResponse, Status>> {
     let told = watching::responses(watch, form);
     let open = Some((told, shutdown, watching));

@@ -27,6 +27,7 @@ pub mod config;
 pub mod discovery;
 pub mod federation;
 pub mod grpc;
+pub mod guests;
 pub mod instance;
 pub mod lease;
 pub mod managed;
@@ -48,10 +49,11 @@ use std::time::Duration;
 
 use muster_rpc::outbound::Outbound;
 use muster_runtime::health::Kind;
-use muster_runtime::trust::Identity;
+use muster_runtime::trust::{Identity, Role};
 use muster_runtime::{Chassis, Error, Listeners, Shutdown, Surface};
 
 pub use config::{Config, Settings};
+use guests::Guests;
 use managed::Managed;
 use managed::store::Entries;
 use managed::store::embedded::Embedded;
@@ -82,7 +84,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
     };
     let store = opened.attended(&chassis);
     let observer = Arc::new(Observer::new(chassis.metrics.clone()));
-    let identity = Identity::new(&config.trust.tokens, "registry").map_err(Error::Other)?;
+    let identity = Identity::new(&config.trust.tokens, "registry", Role::Service).map_err(Error::Other)?;
     let opened = federation::open(settings, &store, &clock).await?;
     let hub = opened.map(|opened| opened.attended(&observer, &chassis, &identity));
     let registry = Registry::new(
@@ -127,6 +129,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
         managed,
         observer,
         chassis.trust.clone(),
+        Guests::of(config.registry.max_watchers),
         chassis.shutdown.clone(),
     );
     let service = grpc::discover::Server::new(service, config.server.max_message_bytes);

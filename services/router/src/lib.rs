@@ -68,7 +68,7 @@ use muster_rpc::retry_budget::RetryBudget;
 use muster_runtime::background::Background;
 use muster_runtime::telemetry::Optimizer;
 use muster_runtime::trust::identity::Channel;
-use muster_runtime::trust::{Identity, Trust, Workload};
+use muster_runtime::trust::{Identity, Role, Trust, Workload};
 use muster_runtime::{Chassis, Error, Latch, Listeners, Shutdown, Surface, health};
 use parking_lot::{Mutex, RwLock};
 use tokio::time::MissedTickBehavior;
@@ -155,7 +155,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
         front,
     );
     let latch = chassis.health.latch("fleet");
-    let identity = Identity::new(&config.trust.tokens, "router").map_err(Error::Other)?;
+    let identity = Identity::new(&config.trust.tokens, "router", Role::Service).map_err(Error::Other)?;
     let registry = identity.channel(&registry, &chassis.trust.to(Workload::Registry));
     let inbox = inbox(&config, &chassis, letterbox, &forwarder);
     let tuner = tuner(&config, &chassis, &forwarder);

@@ -46,7 +46,7 @@ impl<'a> Sight<'a> {
 
     /// Whether an agent or a target is for its eyes.
     fn sees(self, target: &str) -> bool {
-        self.access.sees_all() || (self.is_within && self.access.caller().grants.reaches_target(target))
+        self.is_within && self.access.reaches_target(target)
     }
 }
 

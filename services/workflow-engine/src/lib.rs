@@ -96,7 +96,7 @@ use muster_api::workflow::optimization_service_server::OptimizationServiceServer
 use muster_api::workflow::schedule_service_server::ScheduleServiceServer;
 use muster_api::workflow::workflow_service_server::WorkflowServiceServer;
 use muster_runtime::clock::SharedClock;
-use muster_runtime::trust::{Identity, Workload};
+use muster_runtime::trust::{Identity, Role, Workload};
 use muster_runtime::{Chassis, Error, Listeners, Shutdown, Surface, health};
 
 pub use config::Config;
@@ -151,7 +151,8 @@ pub async fn run_by(
     if let Some(clock) = clock {
         chassis.clock = clock;
     }
-    let identity = Identity::new(&config.trust.tokens, "workflow-engine").map_err(Error::Other)?;
+    let identity =
+        Identity::new(&config.trust.tokens, "workflow-engine", Role::Service).map_err(Error::Other)?;
     let Some(opened) = opening::open(&settings, &identity, &mut chassis, &listeners).await? else {
         return Ok(());
     };

@@ -3,11 +3,26 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::sync::Arc;
 
-use muster_testkit::{Process, Program, http, wait_for};
+use muster_api::a2a::ListTasksRequest;
+use muster_api::a2a::a2a_service_client::A2aServiceClient;
+use muster_api::registry::registry_service_client::RegistryServiceClient;
+use muster_api::registry::{DrainRequest, ListAgentsRequest, RegisterRequest};
+use muster_api::router::ReceiveRequest;
+use muster_api::router::inbox_service_client::InboxServiceClient;
+use muster_rpc::endpoint;
+use muster_runtime::clock::SystemClock;
+use muster_runtime::server;
+use muster_runtime::trust::audit::chain;
+use muster_runtime::trust::caller::ON_BEHALF_OF_METADATA;
+use muster_runtime::trust::{self, Caller, Grants, Kind, Mode, Native, Role, Trust, Workload};
+use muster_testkit::{FakeAgent, Process, Program, http, wait_for};
 use muster_tests::{Dev, Finished, PATIENCE, muster, repository_file};
 use serde_json::Value;
 use tempfile::TempDir;
+use tonic::transport::Channel;
+use tonic::{Code, Request, Status};
 
 const QUESTION: &str = "Seattle 2014-03-01 to 2014-03-02";
 
@@ -22,6 +37,7 @@ impl Secured {
     async fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let certificates = directory.path().join("certificates");
+        let audit = directory.path().join("audit");
         let path = certificates.to_str().unwrap().to_owned();
         let made = muster(&[], &["certs", "init", &path, "-o", "json"])
             .await
@@ -38,6 +54,7 @@ impl Secured {
                 .env("MUSTER__TRUST__NATIVE__KEY", format!("{path}/{name}-key.pem"))
                 .env("MUSTER__TRUST__NATIVE__AUTHORITIES", format!("{path}/bundle.pem"))
                 .env("MUSTER__TRUST__NATIVE__RELOAD_SECONDS", "1")
+                .env("MUSTER__TRUST__AUDIT__DIRECTORY", audit.display().to_string())
         };
         let data = directory.path().display();
         let registry = program("muster-registry", "registry");
@@ -79,6 +96,33 @@ impl Secured {
         let mut all = vec!["certs", arguments[0], &certificates];
         all.extend(&arguments[1..]);
         muster(&[], &all).await
+    }
+
+    /// A connection to a service as the workload that has this certificate.
+    fn channel(&self, program: &Program, service: Workload, certificate: &str) -> Channel {
+        let directory = self.directory.path().join("certificates");
+        let config = trust::Config {
+            mode: Some(Mode::Native),
+            native: Native {
+                certificate: directory.join(format!("{certificate}.pem")),
+                key: directory.join(format!("{certificate}-key.pem")),
+                authorities: directory.join("bundle.pem"),
+                ..Native::default()
+            },
+            ..trust::Config::default()
+        };
+        let clock = Arc::new(SystemClock::default());
+        let trust = Trust::open(&config, &server::Config::default(), Workload::Agent, clock).unwrap();
+        let endpoint = endpoint::parse(&secured(program)).unwrap();
+        muster_rpc::channel::connect_lazy_secured(&endpoint, &trust.to(service))
+    }
+
+    /// The lines of a service's audit log about a workload.
+    fn audit(&self, service: &str, workload: &str) -> Vec<Value> {
+        let log = self.directory.path().join("audit").join(service);
+        let lines = chain::lines(&log).unwrap().into_iter();
+        let about = |line: &Value| line["user"].as_str().is_some_and(|user| user.ends_with(workload));
+        lines.filter(about).collect()
     }
 
     /// Sends a question as whoever has the certificate in this directory.
@@ -231,6 +275,110 @@ async fn strangers_get_nothing() {
     let refused = system.as_operator(&stranger, &status).await;
     assert_eq!(refused.code, 5, "{refused:?}");
     let _done = system.send(&certificates).await.success();
+}
+
+/// A request that says on whose behalf it is.
+fn on_behalf<T>(caller: &Caller, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    let value = caller.to_text().parse().unwrap();
+    request.metadata_mut().insert(ON_BEHALF_OF_METADATA, value);
+    request
+}
+
+fn refused<T>(what: &str, answer: Result<T, Status>) {
+    let code = answer.map_or_else(|status| status.code(), |_| Code::Ok);
+    assert_eq!(code, Code::PermissionDenied, "{what}");
+}
+
+#[tokio::test]
+async fn an_agent_that_was_taken_over_is_nobody_but_itself() {
+    let system = Secured::start().await;
+    let _done = system.certs(&["issue", "rogue"]).await.success();
+    let [registry, router, _] = &system.programs[..] else {
+        panic!("three programs")
+    };
+    let as_rogue = |program, service| system.channel(program, service, "rogue");
+    let mut agents = RegistryServiceClient::new(as_rogue(registry, Workload::Registry));
+    let mut messages = A2aServiceClient::new(as_rogue(router, Workload::Router));
+    let mut inbox = InboxServiceClient::new(as_rogue(router, Workload::Router));
+
+    // It may look, as itself.
+    let seen = agents.list_agents(ListAgentsRequest::default()).await.unwrap();
+    assert_eq!(seen.into_inner().agents.len(), 1);
+
+    // On nobody's behalf: neither as an admin, nor as a caller, nor as a service of ours.
+    let caller = |kind, name: &str, role| {
+        Caller::new(
+            kind,
+            Some("us"),
+            name,
+            [role].into_iter().collect(),
+            Grants::default(),
+        )
+    };
+    let others = [
+        caller(Kind::EndUser, "root", Role::Admin),
+        caller(Kind::EndUser, "ada", Role::AgentWriter),
+        caller(Kind::Service, "router", Role::Service),
+    ];
+    for other in &others {
+        let list = ListTasksRequest {
+            tenant: "weather".to_owned(),
+            ..ListTasksRequest::default()
+        };
+        refused("a list", messages.list_tasks(on_behalf(other, list)).await);
+        let drain = DrainRequest {
+            agent_id: "weather".to_owned(),
+            ..DrainRequest::default()
+        };
+        refused("a drain", agents.drain(on_behalf(other, drain)).await);
+    }
+
+    // Under its own name it registers; under another's it does not, and gets no messages that were left for that.
+    let fake = FakeAgent::start("weather").await;
+    let mut instance = fake.instance(&["weather_forecasting"]);
+    let register = |instance: &muster_api::registry::Instance| RegisterRequest {
+        instance: Some(instance.clone()),
+    };
+    refused("another's name", agents.register(register(&instance)).await);
+    for target in ["weather", "skill:weather_forecasting"] {
+        let receive = ReceiveRequest {
+            target: target.to_owned(),
+            ..ReceiveRequest::default()
+        };
+        refused(target, inbox.receive(receive).await);
+    }
+    instance.agent_id = "rogue".to_owned();
+    agents.register(register(&instance)).await.unwrap();
+    let own = ReceiveRequest {
+        target: "rogue".to_owned(),
+        ..ReceiveRequest::default()
+    };
+    inbox.receive(own).await.unwrap();
+    // Nor does a service of ours whose certificate was stolen.
+    instance.agent_id = "weather".to_owned();
+    let mut as_router = RegistryServiceClient::new(system.channel(registry, Workload::Registry, "router"));
+    refused("a router", as_router.register(register(&instance)).await);
+    let _done = system.send(&system.certificates()).await.success();
+
+    // Each refusal has its line.
+    for (service, event, count) in [
+        ("router", "impersonation_refused", others.len()),
+        ("registry", "impersonation_refused", others.len()),
+        ("router", "access_refused", 2),
+        ("registry", "access_refused", 1),
+    ] {
+        wait_for("the lines of the audit log", PATIENCE, async || {
+            let lines = system.audit(service, "/sa/rogue");
+            let found = lines.iter().filter(|line| line["event"] == event).count();
+            if found == count {
+                Ok(())
+            } else {
+                Err(format!("{service} {event}: {lines:#?}"))
+            }
+        })
+        .await;
+    }
 }
 
 #[tokio::test]

@@ -82,11 +82,11 @@ impl Access {
         &self.caller
     }
 
-    /// Whether the caller, or the service that calls on its behalf, is one of our services.
+    /// Whether the caller, or the service that calls on its behalf, is one of our services; an agent is none.
     #[must_use]
     pub fn is_service(&self) -> bool {
-        use super::caller::Kind;
-        self.caller.kind == Kind::Service
+        use super::caller::{Kind, Role};
+        (self.caller.kind == Kind::Service && !self.caller.roles.has(Role::Agent))
             || self
                 .context
                 .as_ref()
@@ -121,6 +121,30 @@ impl Access {
         Err(self.refuse(target, "the caller has no grant for the target", message))
     }
 
+    /// Whether who calls may do what is an agent's own: register under its id, take out what was left for it (also for
+    /// `skill:SKILL`). That is the agent of that name, by its certificate or its token, whoever has a grant that names the target,
+    /// one of our services by its token, and an admin. By a certificate, a service of ours is itself and no agent.
+    ///
+    /// # Errors
+    /// It may not.
+    pub fn acts_as(&self, target: &str) -> Result<(), Error> {
+        self.target(target)?;
+        let actor = self.context.as_ref().and_then(|context| context.actor.as_ref());
+        let who = actor.unwrap_or(&self.caller);
+        if who.acts_as(target) {
+            return Ok(());
+        }
+        let message = format!(
+            "'{}' may not act as '{target}'; an agent does so under its own name, others need a grant for it",
+            who.subject
+        );
+        Err(self.refuse(
+            target,
+            "who calls is not the agent, and has no grant that names it",
+            message,
+        ))
+    }
+
     /// Whether the caller may reach what is in a namespace.
     ///
     /// # Errors
@@ -140,6 +164,24 @@ impl Access {
     #[must_use]
     pub fn reaches_namespace(&self, namespace: &str) -> bool {
         self.sees_all() || self.caller.grants.reaches_namespace(namespace)
+    }
+
+    /// The same for an agent, or `skill:SKILL`.
+    #[must_use]
+    pub fn reaches_target(&self, target: &str) -> bool {
+        self.sees_all() || self.caller.grants.reaches_target(target)
+    }
+
+    /// Whether the caller may reach every namespace, where what is told cannot be parted by them.
+    ///
+    /// # Errors
+    /// It may not.
+    pub fn every_namespace(&self) -> Result<(), Error> {
+        if self.sees_all() || self.caller.grants.namespaces.is_none() {
+            return Ok(());
+        }
+        let message = format!("'{}' may not hear of every namespace", self.caller.subject);
+        Err(self.refuse("", "the caller has grants for some namespaces only", message))
     }
 
     /// Whether the caller sees everybody's.

@@ -14,6 +14,7 @@ use http::{HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 
 use super::grants::Grants;
+use super::spiffe::SpiffeId;
 
 /// Metadata key under which one of our services names the caller on whose behalf it calls.
 pub const ON_BEHALF_OF_METADATA: &str = "muster-on-behalf-of";
@@ -38,15 +39,24 @@ pub enum Role {
     AgentReader,
     /// May have agents work, too, and run workflows.
     AgentWriter,
-    /// Is one of our services, or an agent that registers and works for callers.
+    /// Is one of our services, whose word is taken for on whose behalf a call is.
     Service,
     /// May do everything, and sees everybody's.
     Admin,
+    /// Is an agent: registers itself, takes out the messages that were left for it, and has other agents work as itself. On whose behalf
+    /// that is, it may not say.
+    Agent,
 }
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 4] = [Self::AgentReader, Self::AgentWriter, Self::Service, Self::Admin];
+    pub const ALL: [Self; 5] = [
+        Self::AgentReader,
+        Self::AgentWriter,
+        Self::Service,
+        Self::Admin,
+        Self::Agent,
+    ];
 
     /// The name, as in claims and in the configuration.
     #[must_use]
@@ -56,6 +66,7 @@ impl Role {
             Self::AgentWriter => "agent-writer",
             Self::Service => "service",
             Self::Admin => "admin",
+            Self::Agent => "agent",
         }
     }
 
@@ -250,6 +261,21 @@ impl Caller {
         self.roles.has(Role::Admin)
     }
 
+    /// Whether it may do what is an agent's own; see [`super::Access::acts_as`].
+    pub(super) fn acts_as(&self, target: &str) -> bool {
+        // A certificate has no issuer of tokens, and names a workload.
+        let workload = SpiffeId::parse(&self.subject)
+            .ok()
+            .filter(|_| self.issuer.is_none());
+        let account = workload.as_ref().and_then(|id| id.path().rsplit('/').next());
+        let is_agent = self.roles.has(Role::Agent) && account.unwrap_or(&self.subject) == target;
+        let is_service =
+            self.roles.has(Role::Service) && workload.is_none() && self.grants.reaches_target(target);
+        let is_granted = (self.roles.has(Role::Agent) || self.roles.has(Role::Service))
+            && self.grants.names_target(target);
+        self.sees_all() || is_granted || is_agent || is_service
+    }
+
     /// Whether something that this caller owns is its own, or may be seen all the same. What has no known owner is an
     /// admin's to see.
     #[must_use]
@@ -310,7 +336,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_caller_survives_its_journey(
-            subject in "[^\\x00]{1,40}", issuer in proptest::option::of(".{0,20}"), bits in 0_u8..16,
+            subject in "[^\\x00]{1,40}", issuer in proptest::option::of(".{0,20}"), bits in 0_u8..32,
             targets in proptest::option::of(proptest::collection::vec("[a-z:*-]{1,12}", 0..4)), noise in ".{0,60}",
         ) {
             let roles = Role::ALL.into_iter().filter(|role| bits & role.bit() != 0).collect();
@@ -322,6 +348,74 @@ mod tests {
             }
             prop_assert!(Caller::from_text(&noise).is_err());
         }
+    }
+
+    #[test]
+    fn an_agent_acts_under_its_own_name_and_a_service_by_its_token() {
+        let caller = |issuer, subject: &str, role, targets: Option<&[&str]>| {
+            let targets = targets.map(|targets| targets.iter().map(|target| Arc::from(*target)).collect());
+            let grants = Grants {
+                targets,
+                namespaces: None,
+            };
+            Caller::new(
+                Kind::Service,
+                issuer,
+                subject,
+                [role].into_iter().collect(),
+                grants,
+            )
+        };
+        let certificate = "spiffe://d/ns/agents/sa/weather";
+        for (who, acts) in [
+            (caller(None, certificate, Role::Agent, None), true),
+            (
+                caller(None, "spiffe://d/ns/agents/sa/rogue", Role::Agent, None),
+                false,
+            ),
+            (
+                caller(
+                    None,
+                    "spiffe://d/ns/agents/sa/rogue",
+                    Role::Agent,
+                    Some(&["weather"]),
+                ),
+                true,
+            ),
+            (
+                caller(
+                    None,
+                    "spiffe://d/ns/agents/sa/rogue",
+                    Role::Agent,
+                    Some(&["planning"]),
+                ),
+                false,
+            ),
+            // A service of ours is no agent, whatever its certificate's name.
+            (
+                caller(None, "spiffe://d/ns/agents/sa/router", Role::Service, None),
+                false,
+            ),
+            (caller(None, certificate, Role::Service, None), false),
+            (caller(Some("us"), "weather", Role::Agent, None), true),
+            (caller(Some("us"), "rogue", Role::Agent, None), false),
+            // The name of a workload in a token is a name.
+            (caller(Some("us"), certificate, Role::Agent, None), false),
+            (caller(Some("us"), "deployer", Role::Service, None), true),
+            (
+                caller(Some("us"), "deployer", Role::Service, Some(&["planning"])),
+                false,
+            ),
+            (
+                caller(Some("us"), "ada", Role::AgentWriter, Some(&["weather"])),
+                false,
+            ),
+            (caller(Some("us"), "root", Role::Admin, None), true),
+        ] {
+            assert_eq!(who.acts_as("weather"), acts, "{who:?}");
+            assert!(!who.acts_as("skill:forecast") || who.issuer.is_some(), "{who:?}");
+        }
+        assert!(Caller::anybody().acts_as("weather"));
     }
 
     #[test]

@@ -6,7 +6,8 @@
 //! 2. Who calls: the bearer token, else the workload at the other end of the connection, else, on a loopback without `required`,
 //!    anybody. A token that is refused refuses the request, whoever holds the connection.
 //! 3. On whose behalf: [`ON_BEHALF_OF`] counts from our own services alone: a caller with the role `service`, or whoever is
-//!    anybody on a loopback. From others it is an attempt to be somebody else, and refused.
+//!    anybody on a loopback. From others, agents too, it is an attempt to be somebody else, and refused: an agent that was taken over
+//!    would be whoever it likes.
 //! 4. Whether the method is for such a caller.
 //!
 //! The request goes on with an [`Access`], and with the header as the gate has understood it.
@@ -14,6 +15,7 @@
 //! Rejected: a library of policies with a language of its own (one table of thirty lines is read in a minute, and checked by a test);
 //! sessions (every request says who makes it).
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -85,6 +87,8 @@ pub(crate) struct Gate {
     verifier: Option<Verifier>,
     /// Which workload an id is of.
     trust: Trust,
+    /// What workloads may reach, by their ids.
+    grants: HashMap<String, Grants>,
     failures: Failures,
     audit: Option<Arc<Log>>,
     turned_away: Arc<TurnedAway>,
@@ -124,6 +128,7 @@ impl Gate {
             is_behind_router: AtomicBool::new(false),
             trust: trust.clone(),
             verifier: Verifier::new(&config.tokens, Arc::clone(&clock)).map_err(other)?,
+            grants: workloads_grants(config),
             failures: Failures::new(config.tokens.max_failures_per_minute),
             audit,
             turned_away: Arc::new(turned_away),
@@ -422,8 +427,18 @@ impl Gate {
     fn workload(&self, id: &SpiffeId) -> Arc<Caller> {
         let roles = self.trust.workload_of(id).map(Workload::role);
         let roles = roles.into_iter().collect();
-        Caller::new(Kind::Service, None, id.as_str(), roles, Grants::default())
+        let grants = self.grants.get(id.as_str()).cloned().unwrap_or_default();
+        Caller::new(Kind::Service, None, id.as_str(), roles, grants)
     }
+}
+
+/// The grants whose subjects are workloads.
+fn workloads_grants(config: &Config) -> HashMap<String, Grants> {
+    let all = config.tokens.grants.iter();
+    let workloads = all.filter(|(subject, _)| SpiffeId::parse(subject).is_ok());
+    workloads
+        .map(|(subject, grants)| (subject.clone(), grants.clone()))
+        .collect()
 }
 
 fn comes_through_router(caller: &Caller, context: &Context) -> bool {

@@ -32,6 +32,12 @@ impl Grants {
         admits(self.targets.as_deref(), target)
     }
 
+    /// Whether there is a list that has the target, by its name or the beginning of it.
+    #[must_use]
+    pub fn names_target(&self, target: &str) -> bool {
+        self.targets.is_some() && self.reaches_target(target)
+    }
+
     /// Whether what is in a namespace may be reached; an empty name is the namespace `default`.
     #[must_use]
     pub fn reaches_namespace(&self, namespace: &str) -> bool {

@@ -49,6 +49,7 @@ enum Source {
     File(Reread<AsciiMetadataValue>),
     Made {
         name: String,
+        role: Role,
         issuer: String,
         audience: String,
         secret: Made,
@@ -63,11 +64,11 @@ enum Made {
 }
 
 impl Identity {
-    /// Who the service `name` is under this configuration.
+    /// Who the service `name` is under this configuration; where it makes its tokens itself, with this role.
     ///
     /// # Errors
     /// Names the setting at fault.
-    pub fn new(config: &token::Config, name: &str) -> Result<Self, String> {
+    pub fn new(config: &token::Config, name: &str, role: Role) -> Result<Self, String> {
         let source = if let Some(token) = &config.service_token {
             Source::Given(
                 bearer(token.reveal()).map_err(|what| format!("trust.tokens.service_token: {what}"))?,
@@ -86,6 +87,7 @@ impl Identity {
             let first = |names: &[String]| names.first().cloned().unwrap_or_else(|| "muster".to_owned());
             Source::Made {
                 name: name.to_owned(),
+                role,
                 issuer: first(&config.issuers),
                 audience: first(&config.audiences),
                 secret,
@@ -119,6 +121,7 @@ impl Identity {
                 .map(|value| Some((*value).clone())),
             Source::Made {
                 name,
+                role,
                 issuer,
                 audience,
                 secret,
@@ -131,7 +134,7 @@ impl Identity {
                     return Ok(Some(value.clone()));
                 }
                 let until = now.as_second() + LASTS;
-                let claims = claims(name, issuer, audience, now, until);
+                let claims = claims(name, *role, (issuer, audience), now, until);
                 let token = match secret {
                     Made::Here(secret) => Signer::sign_with(secret, &claims),
                     Made::File(file) => Signer::sign_with(&*file.get(known.clock.monotonic())?, &claims),
@@ -144,10 +147,16 @@ impl Identity {
     }
 }
 
-fn claims(name: &str, issuer: &str, audience: &str, now: Timestamp, until: i64) -> serde_json::Value {
+fn claims(
+    name: &str,
+    role: Role,
+    (issuer, audience): (&str, &str),
+    now: Timestamp,
+    until: i64,
+) -> serde_json::Value {
     json!({
         "sub": name, "iss": issuer, "aud": audience, "iat": now.as_second(), "exp": until,
-        "roles": [Role::Service.name()],
+        "roles": [role.name()],
     })
 }
 

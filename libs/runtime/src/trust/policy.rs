@@ -35,11 +35,15 @@ impl Need {
         let any = |roles: &[Role]| roles.iter().any(|role| caller.roles.has(*role));
         match self {
             Self::Nothing => true,
-            Self::Reader | Self::Operation => {
-                any(&[Role::AgentReader, Role::AgentWriter, Role::Service, Role::Admin])
-            }
-            Self::Writer => any(&[Role::AgentWriter, Role::Service, Role::Admin]),
-            Self::Service => any(&[Role::Service, Role::Admin]),
+            Self::Reader | Self::Operation => any(&[
+                Role::AgentReader,
+                Role::AgentWriter,
+                Role::Agent,
+                Role::Service,
+                Role::Admin,
+            ]),
+            Self::Writer => any(&[Role::AgentWriter, Role::Agent, Role::Service, Role::Admin]),
+            Self::Service => any(&[Role::Agent, Role::Service, Role::Admin]),
             Self::Admin => any(&[Role::Admin]),
         }
     }
@@ -51,7 +55,7 @@ impl Need {
             Self::Nothing => "nothing",
             Self::Reader | Self::Operation => "the role agent-reader, agent-writer or admin",
             Self::Writer => "the role agent-writer or admin",
-            Self::Service => "the role service or admin",
+            Self::Service => "the role agent, service or admin",
             Self::Admin => "the role admin",
         }
     }
@@ -399,7 +403,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn roles_only_add(one in 0_usize..16, more in 0_usize..16, index in any::<prop::sample::Index>()) {
+        fn roles_only_add(one in 0_usize..32, more in 0_usize..32, index in any::<prop::sample::Index>()) {
             let of = |bits: usize| -> Roles {
                 Role::ALL.into_iter().enumerate().filter(|(bit, _)| bits & (1 << bit) != 0).map(|(_, role)| role).collect()
             };

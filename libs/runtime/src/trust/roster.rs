@@ -98,7 +98,8 @@ impl Workload {
     #[must_use]
     pub const fn role(self) -> Role {
         match self {
-            Self::Registry | Self::Router | Self::Engine | Self::Agent => Role::Service,
+            Self::Registry | Self::Router | Self::Engine => Role::Service,
+            Self::Agent => Role::Agent,
             Self::Operator => Role::Admin,
             Self::Writer => Role::AgentWriter,
             Self::Reader => Role::AgentReader,
@@ -384,7 +385,7 @@ mod tests {
         assert_eq!(role("ours", "billing"), Some(Role::AgentWriter));
         assert_eq!(role("ours", "reports"), Some(Role::AgentReader));
         assert_eq!(role("tenants", "x"), Some(Role::AgentReader));
-        assert_eq!(role("ours", "weather"), Some(Role::Service));
+        assert_eq!(role("ours", "weather"), Some(Role::Agent));
         assert_eq!(role("theirs", "weather"), None);
     }
 

@@ -62,8 +62,10 @@ pub enum RoleName {
     AgentReader,
     /// May have agents work.
     AgentWriter,
-    /// Is a service of ours, or an agent that registers.
+    /// Is a service of ours, and speaks for callers.
     Service,
+    /// Is an agent, and registers under the name in the subject.
+    Agent,
     /// May do everything.
     Admin,
 }
@@ -75,6 +77,7 @@ impl From<RoleName> for Role {
             RoleName::AgentWriter => Self::AgentWriter,
             RoleName::Service => Self::Service,
             RoleName::Admin => Self::Admin,
+            RoleName::Agent => Self::Agent,
         }
     }
 }

@@ -18,6 +18,10 @@ struct Guarded {
 
 impl Guarded {
     async fn start() -> Self {
+        Self::start_with(|_| ()).await
+    }
+
+    async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let issuer = Issuer::new();
         let mut config = Config::default();
         config.registry.probe_endpoints = false;
@@ -25,6 +29,7 @@ impl Guarded {
         config.trust.tokens.jwks_file = Some(issuer.key_set());
         config.trust.tokens.issuers = vec![Issuer::NAME.to_owned()];
         config.trust.audit.directory = Some(issuer.audit());
+        change(&mut config);
         Self {
             server: Server::start_with(Listeners::ephemeral().unwrap(), config).await,
             issuer,
@@ -280,4 +285,37 @@ async fn what_a_caller_is_not_granted_it_does_not_change_and_each_try_is_written
     let count = |method: &str| actions.iter().filter(|action| action.ends_with(method)).count();
     let counts = ["Register", "Heartbeat", "Deregister", "Drain"].map(count);
     assert_eq!(counts, [2, 1, 1, 1], "{actions:?}");
+}
+
+#[tokio::test]
+async fn who_may_look_cannot_take_the_streams_that_routers_live_by() {
+    let guarded = Guarded::start_with(|config| config.registry.max_watchers = 4).await;
+    let mut client = guarded.server.client.clone();
+    let watch = |role| guarded.of(role, &json!({}), proto::WatchAgentsRequest::default());
+    let one = client.watch_agents(watch("agent-reader")).await.unwrap();
+    let refused = client.watch_agents(watch("agent-reader")).await.unwrap_err();
+    assert_eq!(told(&refused).reason, Reason::WatchOverrun);
+    // One more caller has a stream, and no third.
+    let other = client.watch_agents(watch("agent-writer")).await.unwrap();
+    let refused = client.watch_agents(watch("agent")).await.unwrap_err();
+    assert_eq!(told(&refused).reason, Reason::WatchOverrun);
+    let routers = [
+        client.watch_agents(watch("service")).await.unwrap(),
+        client.watch_agents(watch("service")).await.unwrap(),
+    ];
+    // Who leaves makes room.
+    drop((one, routers));
+    wait_for("room", SOON, async || {
+        client
+            .clone()
+            .watch_agents(watch("agent-reader"))
+            .await
+            .map(drop)
+            .map_err(|status| status.to_string())
+    })
+    .await;
+    drop(other);
+    let lines = guarded.refusals().await;
+    let mut limited = lines.iter().filter(|line| line["event"] == "rate_limited");
+    assert!(limited.any(|line| line["user"] == "agent-reader"), "{lines:#?}");
 }

@@ -167,7 +167,9 @@ impl InboxService for Service {
     }
 
     async fn receive(&self, request: Request<proto::ReceiveRequest>) -> Answer<proto::ReceiveResponse> {
+        let access = Access::in_extensions(request.extensions());
         let request = request.into_inner();
+        access.acts_as(&request.target)?;
         let lease = self.lease(request.lease.as_ref())?;
         let most = limit(request.limit, 1, MOST_RECEIVED);
         short("consumer", &request.consumer)?;

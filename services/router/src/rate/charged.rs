@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 
 use http::{Request, Response};
 use muster_runtime::trust::Access;
+use muster_runtime::trust::policy::{self, Need};
 use tonic::Status;
 use tonic::body::Body;
 use tonic::server::NamedService;
@@ -27,6 +28,11 @@ impl<S> Charged<S> {
     pub const fn new(inner: S, forwarder: Arc<Forwarder>) -> Self {
         Self { inner, forwarder }
     }
+}
+
+/// Whether it is what agents do for those who have asked already, and were charged then: taking messages out, and what follows.
+fn is_own_work(path: &str) -> bool {
+    policy::of_method(path).is_some_and(|rule| rule.need == Need::Service)
 }
 
 impl<S: NamedService> NamedService for Charged<S> {
@@ -53,7 +59,12 @@ where
         let mut inner = std::mem::replace(&mut self.inner, another);
         Box::pin(async move {
             let access = Access::in_extensions(request.extensions());
-            match forwarder.charge(&access).await {
+            let charged = if is_own_work(request.uri().path()) {
+                Ok(())
+            } else {
+                forwarder.charge(&access).await
+            };
+            match charged {
                 Ok(()) => inner.call(request).await,
                 Err(error) => Ok(Status::from(error).into_http()),
             }

@@ -173,11 +173,20 @@ async fn those_who_are_not_told_apart_are_limited_only_where_it_is_asked_for() {
     let [ada, grace] = ["ada", "grace"].map(|name| caller(Kind::EndUser, name));
     let anybody = Access::of(Caller::anybody());
     let engine = caller(Kind::Service, "engine");
+    // An agent may have been taken over.
+    let agent = Access::of(Caller::new(
+        Kind::Service,
+        None,
+        "spiffe://d/ns/agents/sa/weather",
+        [trust::Role::Agent].into_iter().collect(),
+        trust::Grants::default(),
+    ));
     let usual = callers(None, None);
     assert_eq!(made(&usual, &anybody).await, 500);
     assert_eq!(made(&usual, &ada).await, 100);
     assert_eq!(made(&usual, &grace).await, 100);
     assert_eq!(made(&usual, &engine).await, 500);
+    assert_eq!(made(&usual, &agent).await, 100);
     let set = callers(Some(60), Some(5));
     assert_eq!(made(&set, &anybody).await, 5);
     let Err(Error::RateLimited {

@@ -149,6 +149,17 @@ async fn an_attacker_gets_nothing_and_leaves_a_line_each_time() {
     assert_eq!(code(answer), Code::PermissionDenied);
     // Nor has a writer an agent without a grant for it.
     assert_eq!(guarded.send(Some(&narrow), "n").await.status, 403);
+    // Nor does it hear of that agent.
+    for (token, seen) in [(&narrow, 0), (&reader, 1)] {
+        let status = guarded
+            .http(Method::GET, "/v1/status", Some(token), &[], None)
+            .await
+            .json();
+        for rows in ["instances", "agents"] {
+            assert_eq!(status[rows].as_array().map_or(0, Vec::len), seen, "{status}");
+        }
+        assert_eq!(status.to_string().contains("weather"), seen > 0, "{status}");
+    }
     assert!(guarded.agent.calls().is_empty());
 
     // Another caller's task is not there, on no binding, and neither is her message in the inbox.

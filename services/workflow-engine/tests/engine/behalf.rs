@@ -155,6 +155,18 @@ async fn grants_hold_for_namespaces_and_a_document_that_starts_itself_is_its_app
     let channel = tonic::transport::Endpoint::from_shared(format!("http://{}", engine.address()))
         .unwrap()
         .connect_lazy();
+    let mut reports = proto::optimization_service_client::OptimizationServiceClient::new(channel.clone());
+    let report = proto::GetOptimizationReportRequest::default();
+    let refused = reports.get_optimization_report(behalf(&outside, report)).await;
+    assert_eq!(reason(&refused.unwrap_err()), "PERMISSION_DENIED");
+    let everywhere = caller("ada", None);
+    reports
+        .get_optimization_report(behalf(
+            &everywhere,
+            proto::GetOptimizationReportRequest::default(),
+        ))
+        .await
+        .unwrap();
     let mut schedules = proto::schedule_service_client::ScheduleServiceClient::new(channel);
     let trigger = proto::TriggerScheduleRequest {
         namespace: "test".to_owned(),
