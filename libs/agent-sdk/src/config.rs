@@ -61,6 +61,8 @@ pub struct AgentConfig {
     pub zone: String,
     /// The machine; where given, the registry's `max_agents_per_node` holds.
     pub node: String,
+    /// After how many seconds a heartbeat that has failed is sent again, if it failed again at once.
+    pub heartbeat_after_error_seconds: u64,
     /// How many tasks run at once; more are refused. Load is running tasks by this number.
     pub max_concurrent_tasks: u32,
     /// How long a task may run.
@@ -100,6 +102,7 @@ impl Default for AgentConfig {
             region: String::new(),
             zone: String::new(),
             node: String::new(),
+            heartbeat_after_error_seconds: 5,
             max_concurrent_tasks: 16,
             task_timeout_seconds: 600,
             max_stored_tasks: 10_000,
@@ -180,6 +183,12 @@ impl AgentConfig {
         }
         self.redis
             .validate(self.redis_cluster_endpoint.as_deref(), &self.namespace, mistakes);
+        if !(1..=300).contains(&self.heartbeat_after_error_seconds) {
+            mistakes.add(
+                "agent.heartbeat_after_error_seconds",
+                "must be from 1 to 300 seconds",
+            );
+        }
         let at_least_one = [
             ("agent.max_concurrent_tasks", u64::from(self.max_concurrent_tasks)),
             ("agent.task_timeout_seconds", self.task_timeout_seconds),
@@ -238,6 +247,10 @@ mod tests {
         assert_eq!(
             mistakes(|config| config.agent.max_concurrent_tasks = 0),
             ["agent.max_concurrent_tasks"]
+        );
+        assert_eq!(
+            mistakes(|config| config.agent.heartbeat_after_error_seconds = 0),
+            ["agent.heartbeat_after_error_seconds"]
         );
         assert_eq!(
             mistakes(|config| config.agent.max_stored_tasks = 3),

@@ -3,8 +3,13 @@
 //! An instance holds a lease at the registry and renews it as often as the lease says, with the load and latency that
 //! it really has. Whatever happens to the registry, the instance goes on serving and goes on trying: a lease that is
 //! gone (expired, replaced, or forgotten by a restarted registry) is answered by registering again; silence by
-//! backing off with jitter, so that a fleet does not return all at once. There is no last attempt. The log says each
-//! change of standing once, not each attempt.
+//! trying again. There is no last attempt. The log says each change of standing once, not each attempt.
+//!
+//! A heartbeat that has failed is sent again at once: most failures are a connection that broke, and a lease that stands for three
+//! heartbeats should not lose a third of its life to one. After that it is sent every few seconds ([`Beat::after_error`]), with a little
+//! chance in it, so that a fleet does not return all at once. A wait that grows further was rejected: what it spares a registry
+//! that is away is little, and an instance that waits long is missed long after the registry is back. An instance that has no
+//! lease begins as quickly and waits no longer than that either.
 //!
 //! While the registry is silent only heartbeats are tried. Registering instead was rejected: it would replace a
 //! lease that may still stand and so make the instance vanish and return for everybody who watches.
@@ -16,12 +21,11 @@ use muster_api::registry::{
     DeregisterRequest, HeartbeatRequest, HeartbeatResponse, Instance, InstanceStatus, Lease, RegisterRequest,
 };
 use muster_api::time::duration_from_proto;
-use muster_rpc::backoff::Backoff;
-use muster_rpc::endpoint::Endpoint;
+use muster_runtime::background::Background;
 use muster_runtime::trust::identity::Channel;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Status};
+use tonic::{Code, Response, Status};
 
 use crate::metrics::Meters;
 use crate::running::{Accepts, Running};
@@ -30,8 +34,12 @@ use crate::running::{Accepts, Running};
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long saying goodbye may take; the lease ends by itself anyway.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Waits between attempts.
-const BACKOFF: Backoff = Backoff::doubling(Duration::from_millis(250), Duration::from_secs(10));
+/// The longest wait before the first attempt after a failure.
+const AT_ONCE: Duration = Duration::from_millis(250);
+/// How much of a wait chance may take away.
+const CHANCE: f64 = 0.2;
+/// Name among the background services.
+const HEARTBEAT: &str = "heartbeat";
 /// Heartbeat interval where the lease gives none, and the range that is obeyed.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(10);
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(50);
@@ -81,10 +89,64 @@ impl Standing {
     }
 }
 
+/// What an instance asks a registry.
+pub(crate) trait Registry: Send + 'static {
+    /// Asks for a lease.
+    fn register(&mut self, instance: Instance) -> impl Future<Output = Result<Option<Lease>, Status>> + Send;
+
+    /// Renews it.
+    fn heartbeat(
+        &mut self,
+        request: HeartbeatRequest,
+    ) -> impl Future<Output = Result<HeartbeatResponse, Status>> + Send;
+
+    /// Ends it.
+    fn deregister(&mut self, lease_id: String) -> impl Future<Output = Result<(), Status>> + Send;
+}
+
+impl Registry for RegistryServiceClient<Channel> {
+    async fn register(&mut self, instance: Instance) -> Result<Option<Lease>, Status> {
+        let instance = Some(instance);
+        let response = Self::register(self, RegisterRequest { instance }).await?;
+        Ok(response.into_inner().lease)
+    }
+
+    async fn heartbeat(&mut self, request: HeartbeatRequest) -> Result<HeartbeatResponse, Status> {
+        Self::heartbeat(self, request).await.map(Response::into_inner)
+    }
+
+    async fn deregister(&mut self, lease_id: String) -> Result<(), Status> {
+        Self::deregister(self, DeregisterRequest { lease_id })
+            .await
+            .map(drop)
+    }
+}
+
+/// How heartbeats are counted, and how often they are tried.
+#[derive(Clone)]
+pub(crate) struct Beat {
+    /// Counts them.
+    pub(crate) background: Background,
+    /// Until the next attempt, once two in a row have failed.
+    pub(crate) after_error: Duration,
+}
+
+impl Beat {
+    /// How long to wait after so many failures in a row, for a random number from 0 to 1.
+    fn wait(&self, failures: u32, random: f64) -> Duration {
+        if failures <= 1 {
+            return AT_ONCE.min(self.after_error).mul_f64(random);
+        }
+        self.after_error.mul_f64(1.0 - CHANCE * random)
+    }
+}
+
 /// Keeps one instance registered.
-pub(crate) struct Registration {
-    registry: Endpoint,
-    client: RegistryServiceClient<Channel>,
+pub(crate) struct Registration<R> {
+    /// What the log calls it.
+    authority: String,
+    registry: R,
+    beat: Beat,
     instance: Instance,
     running: Running,
     meters: Meters,
@@ -102,17 +164,19 @@ pub(crate) struct Handle {
     stopped: CancellationToken,
 }
 
-impl Registration {
+impl<R: Registry> Registration<R> {
     pub(crate) fn new(
-        registry: Endpoint,
-        channel: Channel,
+        authority: String,
+        registry: R,
         instance: Instance,
         running: Running,
         meters: Meters,
+        beat: Beat,
     ) -> (Self, Handle) {
         let registration = Self {
-            client: RegistryServiceClient::new(channel),
+            authority,
             registry,
+            beat,
             instance,
             running,
             meters,
@@ -132,13 +196,13 @@ impl Registration {
     /// Registers and keeps the lease until the handle says goodbye, then ends it.
     pub(crate) async fn keep(mut self) {
         let stop = self.stop.clone();
-        let mut attempt = 0;
+        let mut failures = 0;
         while !stop.is_cancelled() {
             // Not interrupted by a goodbye: a registration that was dropped in flight would leave a lease behind
             // that nobody knows to end.
             match self.register().await {
                 Ok(lease) => {
-                    attempt = 0;
+                    failures = 0;
                     self.lease = Some(lease.clone());
                     self.stand(Standing::Registered);
                     if let Some(end) = stop.run_until_cancelled(self.hold(lease)).await {
@@ -148,8 +212,9 @@ impl Registration {
                 }
                 Err(status) => self.stand(Standing::after(&status)),
             }
-            stop.run_until_cancelled(pause(attempt)).await;
-            attempt = attempt.saturating_add(1);
+            failures = u32::saturating_add(failures, 1);
+            let wait = self.beat.wait(failures, rand::random());
+            stop.run_until_cancelled(tokio::time::sleep(wait)).await;
         }
         self.deregister().await;
         self.stopped.cancel();
@@ -157,11 +222,8 @@ impl Registration {
 
     async fn deregister(&mut self) {
         let Some(lease) = self.lease.take() else { return };
-        let request = DeregisterRequest {
-            lease_id: lease.lease_id,
-        };
-        match bounded(GOODBYE_TIMEOUT, self.client.deregister(request)).await {
-            Ok(_) => tracing::info!(agent = self.instance.agent_id, "deregistered"),
+        match bounded(GOODBYE_TIMEOUT, self.registry.deregister(lease.lease_id)).await {
+            Ok(()) => tracing::info!(agent = self.instance.agent_id, "deregistered"),
             Err(status) => {
                 let why = status.message();
                 tracing::warn!(why, "could not deregister; the lease ends by itself");
@@ -171,19 +233,13 @@ impl Registration {
     }
 
     async fn register(&mut self) -> Result<Lease, Status> {
-        let request = RegisterRequest {
-            instance: Some(self.instance.clone()),
-        };
-        let response = bounded(CALL_TIMEOUT, self.client.register(request)).await?;
-        response
-            .into_inner()
-            .lease
-            .ok_or_else(|| Status::internal("the registry granted no lease"))
+        let lease = bounded(CALL_TIMEOUT, self.registry.register(self.instance.clone())).await?;
+        lease.ok_or_else(|| Status::internal("the registry granted no lease"))
     }
 
     /// Renews a lease until it is gone or refused.
     async fn hold(&mut self, mut lease: Lease) -> Standing {
-        let mut silent = 0;
+        let mut failures = 0;
         let mut draining = self.running.accepts() == Accepts::FollowUps;
         // The registry has to learn of the drain again at once, since a new registration begins as active.
         let mut wait = if draining {
@@ -195,7 +251,7 @@ impl Registration {
             tokio::time::sleep(wait).await;
             match self.heartbeat(&lease.lease_id, draining).await {
                 Ok(response) => {
-                    silent = 0;
+                    failures = 0;
                     self.stand(Standing::Registered);
                     let asked = response.drain_requested && !draining;
                     if asked {
@@ -211,8 +267,8 @@ impl Registration {
                 Err(status) => match Standing::after(&status) {
                     Standing::Unreachable(why) => {
                         self.stand(Standing::Unreachable(why));
-                        wait = BACKOFF.delay(silent, rand::random()).min(interval(&lease));
-                        silent = silent.saturating_add(1);
+                        failures = u32::saturating_add(failures, 1);
+                        wait = self.beat.wait(failures, rand::random()).min(interval(&lease));
                     }
                     end => return end,
                 },
@@ -235,8 +291,8 @@ impl Registration {
             succeeded_total,
             failed_total,
         };
-        let response = bounded(CALL_TIMEOUT, self.client.heartbeat(request)).await?;
-        Ok(response.into_inner())
+        let beat = bounded(CALL_TIMEOUT, self.registry.heartbeat(request));
+        self.beat.background.measured(HEARTBEAT, beat).await
     }
 
     /// An operator takes the instance out. It stays out until it is started again: a registry that has forgotten the
@@ -256,7 +312,7 @@ impl Registration {
             return;
         }
         self.meters.registered(standing == Standing::Registered);
-        let (agent, registry) = (&self.instance.agent_id, self.registry.authority());
+        let (agent, registry) = (&self.instance.agent_id, &self.authority);
         match standing {
             Standing::Unknown => {}
             Standing::Registered => tracing::info!(agent, registry, "registered"),
@@ -311,10 +367,6 @@ fn interval(lease: &Lease) -> Duration {
         .clamp(SHORTEST_INTERVAL, LONGEST_INTERVAL)
 }
 
-async fn pause(attempt: u32) {
-    tokio::time::sleep(BACKOFF.delay(attempt, rand::random())).await;
-}
-
 async fn bounded<T>(limit: Duration, call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
     tokio::time::timeout(limit, call)
         .await
@@ -322,34 +374,4 @@ async fn bounded<T>(limit: Duration, call: impl Future<Output = Result<T, Status
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use jiff::SignedDuration;
-    use muster_api::error::{Error, Reason};
-    use muster_api::time::duration_to_proto;
-
-    #[test]
-    fn errors_are_told_apart_by_what_helps() {
-        let after = |reason| Standing::after(&Status::from(Error::new(reason, "why")));
-        assert_eq!(after(Reason::LeaseNotFound), Standing::Lost);
-        assert_eq!(after(Reason::InvalidField), Standing::Refused("why".to_owned()));
-        assert_eq!(after(Reason::NodeFull), Standing::Refused("why".to_owned()));
-        assert_eq!(
-            after(Reason::StoreUnavailable),
-            Standing::Unreachable("why".to_owned())
-        );
-    }
-
-    #[test]
-    fn the_leases_interval_is_obeyed_within_reason() {
-        let lease = |seconds| Lease {
-            heartbeat_interval: Some(duration_to_proto(SignedDuration::from_secs(seconds))),
-            ..Lease::default()
-        };
-        assert_eq!(interval(&lease(30)), Duration::from_secs(30));
-        assert_eq!(interval(&lease(0)), SHORTEST_INTERVAL);
-        assert_eq!(interval(&lease(-5)), DEFAULT_INTERVAL);
-        assert_eq!(interval(&lease(86_400)), LONGEST_INTERVAL);
-        assert_eq!(interval(&Lease::default()), DEFAULT_INTERVAL);
-    }
-}
+mod tests;

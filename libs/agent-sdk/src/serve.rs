@@ -9,10 +9,13 @@ use muster_a2a::{Face, Grpc};
 use muster_api::a2a::AgentCard;
 use muster_api::a2a::a2a_service_server::A2aServiceServer;
 use muster_api::registry::Instance;
+use muster_api::registry::registry_service_client::RegistryServiceClient;
 use muster_rpc::endpoint;
 use muster_rpc::outbound::Outbound;
+use muster_runtime::background::Background;
 use muster_runtime::health::Kind;
 use muster_runtime::metrics::Definition;
+use muster_runtime::trust::identity::Channel;
 use muster_runtime::trust::{Declared, Identity, Role, Workload};
 use muster_runtime::{Chassis, Error, Listeners, Shutdown, Surface};
 use uuid::Uuid;
@@ -23,7 +26,7 @@ use crate::execution::{Executor, Limits};
 use crate::metrics::{DEFINITIONS, Meters};
 use crate::opening::{self, Opened};
 use crate::push::Pushes;
-use crate::registration::{Handle, Registration};
+use crate::registration::{Beat, Handle, Registration};
 use crate::running::Running;
 use crate::service::Desk;
 use crate::{Agent, Card, Config, http};
@@ -141,8 +144,23 @@ pub async fn run<A: Agent, S: Section>(
         .map_err(|error| Error::Other(format!("agent.registry_url: {error}")))?;
     let identity = Identity::new(&config.trust.tokens, name, Role::Agent).map_err(Error::Other)?;
     let channel = identity.channel(&registry, &chassis.trust.to(Workload::Registry));
-    let (registration, handle) =
-        Registration::new(registry, channel, instance, running.clone(), meters.clone());
+    let beat = Beat {
+        background: Background::new(
+            chassis.tasks.clone(),
+            chassis.metrics.clone(),
+            Arc::clone(&chassis.clock),
+            chassis.shutdown.clone(),
+        ),
+        after_error: Duration::from_secs(config.agent.heartbeat_after_error_seconds),
+    };
+    let (registration, handle) = Registration::new(
+        registry.authority().to_owned(),
+        RegistryServiceClient::new(channel),
+        instance,
+        running.clone(),
+        meters.clone(),
+        beat,
+    );
     attend(&mut chassis, registration, handle, running.clone(), meters);
     // The rest of the drain is for the answers of those that do not finish.
     let finish = config.server.drain_timeout() / 2;
@@ -171,7 +189,7 @@ pub async fn run<A: Agent, S: Section>(
 /// is sent here any more.
 fn attend(
     chassis: &mut Chassis,
-    registration: Registration,
+    registration: Registration<RegistryServiceClient<Channel>>,
     handle: Handle,
     running: Running,
     meters: Meters,

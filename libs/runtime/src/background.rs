@@ -95,8 +95,15 @@ impl Background {
         });
     }
 
-    /// Does it once; whether it went well.
-    async fn once(&self, name: &'static str, work: impl Future<Output = Result<(), String>>) -> bool {
+    /// Does it once, and counts that. For work that keeps a rhythm of its own, and says itself how it stands.
+    ///
+    /// # Errors
+    /// What the work failed of.
+    pub async fn measured<T, E>(
+        &self,
+        name: &'static str,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
         let start = self.clock.monotonic();
         let outcome = work.await;
         let took = self.clock.monotonic().saturating_sub(start);
@@ -108,16 +115,22 @@ impl Background {
         self.metrics
             .counter(BACKGROUND_RUNS, &[service(), ("outcome", word.to_owned())])
             .increment(1);
+        if outcome.is_ok() {
+            #[expect(
+                clippy::cast_precision_loss,
+                reason = "seconds since 1970 fit a double's 53 bits"
+            )]
+            let now = self.clock.now().as_second() as f64;
+            self.metrics.gauge(BACKGROUND_LAST, &[service()]).set(now);
+        }
+        outcome
+    }
+
+    /// Does it once; whether it went well.
+    async fn once(&self, name: &'static str, work: impl Future<Output = Result<(), String>>) -> bool {
+        let outcome = self.measured(name, work).await;
         let before = match &outcome {
-            Ok(()) => {
-                #[expect(
-                    clippy::cast_precision_loss,
-                    reason = "seconds since 1970 fit a double's 53 bits"
-                )]
-                let now = self.clock.now().as_second() as f64;
-                self.metrics.gauge(BACKGROUND_LAST, &[service()]).set(now);
-                self.failing.lock().remove(name)
-            }
+            Ok(()) => self.failing.lock().remove(name),
             Err(why) => self.failing.lock().insert(name, why.clone()),
         };
         // What fails for an hour is told once.
