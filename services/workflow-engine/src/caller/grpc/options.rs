@@ -12,7 +12,7 @@ pub(super) const MOST_LEVELS: usize = 100;
 
 /// Whether an option of the file has more levels.
 pub(super) fn are_too_deep(file: &FileDescriptorProto) -> bool {
-    let services = file.service.iter();
+    let mut services = file.service.iter();
     let services = services.any(|service| {
         of(service
             .options
