@@ -33,6 +33,7 @@ static ADD: Script = Script::knowing_the_server(concat!(
     include_str!("events_oldest.lua"),
     include_str!("events_add.lua")
 ));
+static BEGIN: Script = Script::knowing_the_server(include_str!("events_begin.lua"));
 static FORGET: Script = Script::new(concat!(
     "#!lua flags=allow-oom\n",
     include_str!("events_oldest.lua"),
@@ -110,6 +111,12 @@ pub(super) fn push(call: &mut Call, events: &[CloudEvent], time: Timestamp) -> R
 impl Redis {
     fn log(&self) -> Slot {
         Slot::named(self.prefix(), slots::LOG)
+    }
+
+    /// Makes the log, if it is not there.
+    pub(super) async fn begin_log(&self) -> Result<(), Error> {
+        let call = BEGIN.call().key(self.log().key(TAIL));
+        self.call::<i64>(&call).await.map(drop)
     }
 
     /// Adds events of which no two have the same name; positions, and whether each was there before.

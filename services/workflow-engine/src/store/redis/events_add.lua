@@ -26,8 +26,8 @@ end
 if fresh > 0 then
     local here = server()
     if tail[4] ~= here then
-        -- It may lack events whose positions are known elsewhere.
-        if tail[3] then
+        -- It may lack events whose positions are known elsewhere, and be it all of them.
+        if tail[3] or tail[4] then
             call('HINCRBY', KEYS[4], 'last', 1048576)
         end
         call('HSET', KEYS[4], 'server', here)

@@ -46,6 +46,7 @@ impl Redis {
                 outboxes: events::Outboxes::default(),
             }),
         };
+        store.begin_log().await?;
         store.relay_all().await?;
         Ok(store)
     }
