@@ -348,7 +348,7 @@ async fn logs_say_which_trace_run_task_and_agent_they_are_about_and_their_level_
         assert_eq!(level(service, "").await.filter, "INFO");
     }
     let sent = ["send", "--agent", "weather", "Seattle 2014-03-01"];
-    stack.muster(&sent).await.success();
+    let _sent = stack.muster(&sent).await.success();
     for service in services {
         let log = stack.log(service);
         let changed = |line: &Value| line["message"] == "what is logged was changed";
