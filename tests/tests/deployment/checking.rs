@@ -47,7 +47,7 @@ async fn every_overlay_is_rendered_as_kustomize_renders_it() {
         assert_eq!(by_name(&ours), by_name(&theirs), "{path}");
         count += 1;
     }
-    assert_eq!(count, 5);
+    assert_eq!(count, 6);
 }
 
 #[tokio::test]
