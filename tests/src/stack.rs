@@ -46,17 +46,32 @@ impl Stack {
     /// # Panics
     /// When one does not come up.
     pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// The same, with this in the environment of all eight.
+    ///
+    /// # Panics
+    /// When one does not come up.
+    pub async fn start_with(environment: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = |name: &str| directory.path().join(name).display().to_string();
-        let registry = Program::named("muster-registry");
-        let router = Program::named("muster-router")
+        let named = |name: &str| {
+            environment
+                .iter()
+                .fold(Program::named(name), |program, (key, value)| {
+                    program.env(key, *value)
+                })
+        };
+        let registry = named("muster-registry");
+        let router = named("muster-router")
             .env("MUSTER__ROUTER__REGISTRY_URL", registry.url())
             .env("MUSTER__ROUTER__DATA_DIRECTORY", path("router"));
-        let engine = Program::named("muster-workflow-engine")
+        let engine = named("muster-workflow-engine")
             .env("MUSTER__ENGINE__ROUTER_URL", router.url())
             .env("MUSTER__ENGINE__DATA_DIRECTORY", path("engine"));
         let agents = AGENTS.map(|name| {
-            Program::named(&format!("muster-agent-{name}"))
+            named(&format!("muster-agent-{name}"))
                 .env("MUSTER__AGENT__REGISTRY_URL", registry.url())
                 .env("MUSTER__AGENT__DATA_DIRECTORY", path("agents"))
         });

@@ -148,6 +148,7 @@ impl<A: Agent> Executor<A> {
     async fn work(&self, work: Work) -> Option<String> {
         let mut events = self.events(&work.task_id, &work.context_id);
         let id = work.task_id.clone();
+        tracing::debug!(follow_up = work.is_follow_up, "a message is worked on");
         if !work.is_follow_up {
             self.tasks.publish(&id, events.working());
         }
@@ -157,6 +158,7 @@ impl<A: Agent> Executor<A> {
         };
         let result = result?;
         let failure = result.as_ref().err().map(ToString::to_string);
+        tracing::debug!(failure, "a message was worked on");
         let closing = events.closing(result);
         self.tasks.settle(&id, closing).await;
         failure

@@ -308,6 +308,18 @@ pub fn about(subject: Subject) -> Context {
     Context::current_with_value(subject)
 }
 
+/// The current context, of whose subject this is the task.
+#[must_use]
+pub fn about_task(task: Arc<str>) -> Context {
+    Context::map_current(|context| {
+        let subject = context.get::<Subject>().cloned().unwrap_or_default();
+        context.with_value(Subject {
+            task: Some(task),
+            ..subject
+        })
+    })
+}
+
 /// A digest of texts of which none runs into the next.
 fn digest(seed: &[&str]) -> [u8; 32] {
     use sha2::{Digest as _, Sha256};

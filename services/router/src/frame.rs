@@ -25,7 +25,7 @@ use muster_rpc::direct::Incoming;
 use tonic::client::Grpc;
 use tonic::codec::{EncodeBody, SingleMessageCompressionOverride, Streaming};
 use tonic::metadata::MetadataMap;
-use tonic::{Extensions, Request, Response, Status};
+use tonic::{Code, Extensions, Request, Response, Status};
 
 use crate::codec::{Passing, Pieces};
 use crate::operation::Method;
@@ -53,19 +53,17 @@ fn only(piece: &Bytes, limit: usize) -> Option<Bytes> {
     (length <= limit && piece.len() == HEAD + length).then(|| piece.slice(HEAD..))
 }
 
-/// What is wrong with a piece that begins with the frame of a message which is over the limit, in tonic's words.
-fn too_large(piece: &Bytes, limit: usize) -> Option<Status> {
-    let &[0, a, b, c, d] = piece.first_chunk::<HEAD>()? else {
-        return None;
-    };
-    let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).ok()?;
-    (length > limit).then(|| {
-        let mut status = Status::out_of_range(format!(
-            "Error, decoded message length too large: found {length} bytes, the limit is: {limit} bytes"
-        ));
+/// What tonic says of an answer, with its type where that is larger than the limit. tonic has words alone for it; that an agent says the
+/// same ones of what it was sent, with the same limit, does no harm: neither says anything of the agent.
+fn typed(mut status: Status, limit: usize) -> Status {
+    let words = status.message();
+    if status.code() == Code::OutOfRange
+        && words.starts_with("Error, decoded message length too large")
+        && words.ends_with(&format!("the limit is: {limit} bytes"))
+    {
         status.set_source(Arc::new(TooLarge { limit }));
-        status
-    })
+    }
+    status
 }
 
 /// A message in its frame.
@@ -326,9 +324,6 @@ where
             }
         };
         let piece = frame.as_ref().ok().and_then(Frame::data_ref);
-        if let Some(status) = piece.and_then(|piece| too_large(piece, limit)) {
-            return Err(status);
-        }
         message = piece.and_then(|piece| only(piece, limit));
         first.push_back(frame);
         if message.is_none() {
@@ -356,6 +351,7 @@ where
             Passing,
         )
         .await
+        .map_err(|status| typed(status, limit))
 }
 
 async fn messages<B>(response: http::Response<B>, limit: usize) -> Result<Response<Messages<B>>, Status>
@@ -414,7 +410,10 @@ where
         loop {
             let frame = match &mut self.source {
                 Source::Over => return Ok(None),
-                Source::Tonic(stream) => return stream.message().await,
+                Source::Tonic(stream) => {
+                    let message = stream.message().await;
+                    return message.map_err(|status| typed(status, self.limit));
+                }
                 Source::Simple(body) => body.frame().await,
             };
             if let Some(Ok(frame)) = &frame {
@@ -423,10 +422,6 @@ where
                 }
                 if let Some(message) = frame.data_ref().and_then(|piece| only(piece, self.limit)) {
                     return Ok(Some(message));
-                }
-                if let Some(status) = frame.data_ref().and_then(|piece| too_large(piece, self.limit)) {
-                    self.source = Source::Over;
-                    return Err(status);
                 }
                 if frame.trailers_ref().is_some_and(is_well) {
                     self.source = Source::Over;

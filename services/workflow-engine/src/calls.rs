@@ -15,7 +15,7 @@ use crate::caller::{Call, Caller, Failure, Kind, Note, Progress};
 use crate::metrics::Meter;
 use crate::trail::Places;
 use muster_runtime::clock::SharedClock;
-use muster_runtime::trace::{Context, FutureExt as _};
+use muster_runtime::trace::{self, FutureExt as _};
 use muster_workflow_dsl::run::{Blocker, BlockerKind};
 
 /// Identity of a call within its run: activation and attempt.
@@ -103,11 +103,15 @@ impl Calls {
                 (context, Some(calling))
             }
             // Its logs say whose call it is.
-            None => (Context::current(), None),
+            None => (trace::about_task(Arc::clone(&call.task)), None),
         };
         let task = self.tasks.spawn(async move {
             let start = clock.monotonic();
-            let outcome = caller.call(&made, &reported).with_context(context).await;
+            let calls = async {
+                tracing::debug!(called = made.request.target(), attempt = key.1, "a call is made");
+                caller.call(&made, &reported).await
+            };
+            let outcome = calls.with_context(context).await;
             if let Some(calling) = calling {
                 calling.ended(&outcome, clock.now());
             }

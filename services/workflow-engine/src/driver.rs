@@ -26,7 +26,12 @@ fn working(executor: Executor, id: &RunId) -> impl Future<Output = ()> + Send + 
         run: Some(Arc::from(id.as_str())),
         ..Subject::default()
     };
-    executor.run().with_context(trace::about(subject))
+    let working = async move {
+        tracing::debug!("a run is worked on");
+        executor.run().await;
+        tracing::debug!("a run is worked on no more: it has ended, or waits for long");
+    };
+    working.with_context(trace::about(subject))
 }
 
 /// Works until the service stops.

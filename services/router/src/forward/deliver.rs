@@ -406,7 +406,13 @@ impl Forwarder {
         let mut upstream = upstream(delivery, &chosen.instance, left);
         let mut span = self.span(delivery, &chosen.instance, others);
         traced::tell(delivery, &chosen.instance, &span, &mut upstream);
-        let before = self.now();
+        let (before, id) = (self.now(), &chosen.instance.id);
+        tracing::debug!(
+            agent = id.agent,
+            instance = id.instance,
+            others,
+            "an attempt is made"
+        );
         let outcome = self.attempt::<A>(delivery.method, &chosen, upstream, left).await;
         let (now, agent) = (self.now(), &chosen.instance.id.agent);
         let meters = &self.parts.meters;

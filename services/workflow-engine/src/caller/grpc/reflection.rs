@@ -187,6 +187,15 @@ pub fn pool(files: impl Iterator<Item = FileDescriptorProto>) -> Result<Descript
         let what = format!("an option of the contract has more than {most} levels of braces");
         return Err(Error::Answer(what));
     }
+    // The library that builds the pool panics on another syntax, in place of saying so.
+    let is_known =
+        |file: &FileDescriptorProto| matches!(file.syntax.as_deref(), None | Some("proto2" | "proto3"));
+    if let Some(file) = files.iter().find(|file| !is_known(file)) {
+        let (name, syntax) = (file.name(), file.syntax());
+        return Err(Error::Answer(format!(
+            "the file '{name}' of the contract has the syntax '{syntax}'; proto2 and proto3 are known"
+        )));
+    }
     let mut pool = DescriptorPool::new();
     let mut seen = HashSet::new();
     let files = files
@@ -203,6 +212,27 @@ mod tests {
     use prost_types::{DescriptorProto, FileOptions, UninterpretedOption};
 
     use super::*;
+
+    #[test]
+    fn a_syntax_that_nobody_knows_is_refused() {
+        for (syntax, expected) in [
+            ("proto3", None),
+            ("editions", Some("'a.proto'")),
+            ("", Some("''")),
+        ] {
+            let file = FileDescriptorProto {
+                name: Some("a.proto".to_owned()),
+                syntax: Some(syntax.to_owned()),
+                ..FileDescriptorProto::default()
+            };
+            let error = pool(std::iter::once(file)).err().map(|error| error.to_string());
+            let is_as_expected = match (&error, expected) {
+                (Some(error), Some(expected)) => error.contains(expected),
+                (error, expected) => error.is_some() == expected.is_some(),
+            };
+            assert!(is_as_expected, "{syntax}: {error:?}");
+        }
+    }
 
     #[test]
     fn a_server_tells_no_option_of_a_hundred_thousand_levels() {
