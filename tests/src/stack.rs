@@ -60,7 +60,7 @@ impl Stack {
             environment
                 .iter()
                 .fold(Program::named(name), |program, (key, value)| {
-                    program.env(key, *value)
+                    program.env(*key, *value)
                 })
         };
         let registry = named("muster-registry");
