@@ -10,62 +10,44 @@ use prost_types::{
 /// Most levels of messages in each other, as in the encoded form.
 pub(super) const MOST_LEVELS: usize = 100;
 
-/// Whether an option of the file has more levels.
-pub(super) fn are_too_deep(file: &FileDescriptorProto) -> bool {
-    let mut services = file.service.iter();
-    let services = services.any(|service| {
-        of(service
+/// Whether one of the options of a part has more levels. Each kind of part has a type of options of its own.
+macro_rules! is_too_deep {
+    ($part:expr) => {
+        of($part
             .options
             .as_ref()
             .map(|options| &options.uninterpreted_option))
-            || service.method.iter().any(|method| {
-                of(method
-                    .options
-                    .as_ref()
-                    .map(|options| &options.uninterpreted_option))
-            })
-    });
-    services
-        || of(file.options.as_ref().map(|options| &options.uninterpreted_option))
+    };
+}
+
+/// Whether an option of the file has more levels.
+pub(super) fn are_too_deep(file: &FileDescriptorProto) -> bool {
+    is_too_deep!(file)
+        || file
+            .service
+            .iter()
+            .any(|service| is_too_deep!(service) || service.method.iter().any(|method| is_too_deep!(method)))
         || file.message_type.iter().any(of_message)
         || file.enum_type.iter().any(of_enum)
         || file.extension.iter().any(of_field)
 }
 
 fn of_message(message: &DescriptorProto) -> bool {
-    of(message.options.as_ref().map(|options| &options.uninterpreted_option))
+    is_too_deep!(message)
         || message.field.iter().chain(&message.extension).any(of_field)
         || message.enum_type.iter().any(of_enum)
-        || message
-            .oneof_decl
-            .iter()
-            .any(|one| of(one.options.as_ref().map(|options| &options.uninterpreted_option)))
-        || message
-            .extension_range
-            .iter()
-            .any(|range| of(range.options.as_ref().map(|options| &options.uninterpreted_option)))
+        || message.oneof_decl.iter().any(|one| is_too_deep!(one))
+        || message.extension_range.iter().any(|range| is_too_deep!(range))
         // As deep as the reader of messages or of sources has allowed.
         || message.nested_type.iter().any(of_message)
 }
 
 fn of_field(field: &FieldDescriptorProto) -> bool {
-    of(field
-        .options
-        .as_ref()
-        .map(|options| &options.uninterpreted_option))
+    is_too_deep!(field)
 }
 
 fn of_enum(of_enum: &EnumDescriptorProto) -> bool {
-    of(of_enum
-        .options
-        .as_ref()
-        .map(|options| &options.uninterpreted_option))
-        || of_enum.value.iter().any(|value| {
-            of(value
-                .options
-                .as_ref()
-                .map(|options| &options.uninterpreted_option))
-        })
+    is_too_deep!(of_enum) || of_enum.value.iter().any(|value| is_too_deep!(value))
 }
 
 fn of(options: Option<&Vec<UninterpretedOption>>) -> bool {
