@@ -67,7 +67,7 @@ use crate::regions::Regions;
 use crate::target::Target;
 pub use choose::{Chooser, Chosen, IsSpent};
 use deliver::Delivery;
-pub use failure::{Failure, finds_too_large, verdict_on_silence};
+pub use failure::{Failure, finds_too_large};
 use leading::Way;
 use relay::{Relay, Streams};
 pub use scope::Scope;

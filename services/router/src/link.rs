@@ -369,7 +369,11 @@ impl Flight {
                 self.learn(&mut learned, |limit, company| limit.answered(taken, company, now));
             }
             Verdict::Refused => self.learn(&mut learned, |limit, company| limit.refused(company, now)),
-            Verdict::Answered(None) | Verdict::Erred | Verdict::Failed | Verdict::Unknown => {}
+            Verdict::Answered(None)
+            | Verdict::Erred
+            | Verdict::Failed
+            | Verdict::Silent(_)
+            | Verdict::Unknown => {}
         }
         has_opened
     }

@@ -9,6 +9,13 @@ use crate::tuning::Period;
 /// Weight of the newest observation in the smoothed latency and success: about the last ten count.
 const WEIGHT: f64 = 0.2;
 
+/// A call that was given less time than this and ran out of it says nothing about the instance.
+const TELLING: Duration = Duration::from_secs(10);
+
+/// Nor does one that was given less than so many times what the instance takes as a rule, or a caller in a hurry would eject
+/// an agent that thinks for minutes for everybody.
+const PATIENCE: f64 = 2.0;
+
 /// How a call ended, as far as the instance is to blame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -19,9 +26,11 @@ pub enum Verdict {
     Erred,
     /// It could not be reached, broke off, or refused work: enough of these in a row eject it.
     Failed,
+    /// It did not answer in the time that was given; `None`: in any. A failure, unless that was too little to tell.
+    Silent(Option<Duration>),
     /// It answered that it takes no more now: neither well nor ill.
     Refused,
-    /// Nobody can tell: the caller left, or gave too little time.
+    /// Nobody can tell, as when the caller left.
     Unknown,
 }
 
@@ -58,7 +67,7 @@ impl Measured {
 
     /// A call that was let through has ended. Returns whether that opened the breaker.
     pub fn report(&mut self, ticket: Ticket, verdict: Verdict, now: Duration) -> bool {
-        match verdict {
+        match self.judged(verdict) {
             Verdict::Answered(latency) => {
                 self.total.succeeded += 1;
                 self.success += WEIGHT * (1.0 - self.success);
@@ -81,7 +90,7 @@ impl Measured {
                 self.breaker.succeeded(ticket);
                 false
             }
-            Verdict::Failed => {
+            Verdict::Failed | Verdict::Silent(_) => {
                 self.total.failed += 1;
                 self.success -= WEIGHT * self.success;
                 self.breaker.failed(ticket, now)
@@ -90,6 +99,17 @@ impl Measured {
                 self.breaker.abandoned(ticket);
                 false
             }
+        }
+    }
+
+    /// A silence that was too short to tell is none that counts.
+    fn judged(&self, verdict: Verdict) -> Verdict {
+        let as_a_rule = self.latency.unwrap_or_default();
+        match verdict {
+            Verdict::Silent(Some(given)) if given < TELLING || given.as_secs_f64() < PATIENCE * as_a_rule => {
+                Verdict::Unknown
+            }
+            other => other,
         }
     }
 
@@ -169,6 +189,28 @@ mod tests {
         assert_eq!(opened, [false, false, false, false, true]);
         assert!(measured.enter(Duration::from_secs(59)).is_none());
         assert_eq!(measured.next_chance(Duration::ZERO), Duration::from_secs(60));
+    }
+
+    #[test]
+    fn callers_in_a_hurry_do_not_eject_an_agent_that_is_slow_as_a_rule() {
+        let answered = Verdict::Answered(Some(Duration::from_mins(1)));
+        let silent = |seconds| Verdict::Silent(Some(Duration::from_secs(seconds)));
+        for (known, silence, opens) in [
+            (None, silent(9), false),
+            (None, silent(10), true),
+            (None, Verdict::Silent(None), true),
+            (Some(answered), silent(119), false),
+            (Some(answered), silent(120), true),
+            (Some(answered), Verdict::Silent(None), true),
+        ] {
+            let mut measured = Measured::new(breaker::Config::default());
+            let reports = known.into_iter().chain([silence; 5]);
+            let opened = reports.fold(false, |opened, verdict| {
+                let ticket = measured.enter(Duration::ZERO).unwrap();
+                measured.report(ticket, verdict, Duration::ZERO) || opened
+            });
+            assert_eq!(opened, opens, "{known:?} and then {silence:?}");
+        }
     }
 
     proptest! {

@@ -37,7 +37,7 @@ use muster_api::registry::watch_agents_response::Change;
 use muster_router::balance::Preferences;
 use muster_router::error::Error;
 use muster_router::fleet::{Key, View, watch};
-use muster_router::forward::{Chooser, Chosen, Failure as Broken, Scope, verdict_on_silence};
+use muster_router::forward::{Chooser, Chosen, Failure as Broken, Scope};
 use muster_router::link::Links;
 use muster_router::measure::Verdict;
 use muster_router::regions::Regions;
@@ -454,7 +454,7 @@ impl Simulated {
                     return Ok(answer);
                 }
                 Err(Ended::TimedOut) => {
-                    chosen.flight.end(verdict_on_silence(Some(left)), now);
+                    chosen.flight.end(Verdict::Silent(Some(left)), now);
                     return Err(Undelivered::Late);
                 }
                 Err(Ended::Failed(failure, own)) => (failure, own),

@@ -17,7 +17,7 @@ use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 use tonic::{Request, Response, Status};
 
 use super::choose::{Chosen, IsSpent};
-use super::failure::{Failure, verdict_on_silence};
+use super::failure::Failure;
 use super::{Forwarder, Reply, Scope, Times, exceeded, expired, traced};
 use crate::bridge::{Inbound, Unanswered};
 use crate::call::{Call, EXTENSIONS, SUPPORTED_VERSION, VERSION};
@@ -44,7 +44,7 @@ impl Ended {
     /// What it says about the instance, where so much time was left.
     fn verdict(&self, left: Option<Duration>) -> Verdict {
         match self {
-            Self::TimedOut => verdict_on_silence(left),
+            Self::TimedOut => Verdict::Silent(left),
             Self::Failed(failure) => failure.verdict(),
         }
     }

@@ -6,7 +6,6 @@
 //! have been executed.
 
 use std::error::Error as StdError;
-use std::time::Duration;
 
 use muster_a2a::client::TooLarge;
 use muster_api::error::Reason;
@@ -17,9 +16,6 @@ use crate::credentials::Missing;
 use crate::error::Error;
 use crate::fleet::Key;
 use crate::measure::Verdict;
-
-/// A call that was given less time than this and ran out of it says nothing about the instance.
-const TELLING: Duration = Duration::from_secs(10);
 
 /// How a call failed.
 #[derive(Debug, Clone)]
@@ -170,16 +166,6 @@ impl Failure {
             Self::Unauthorized(Missing::Credentials(what)) => Error::Credentials { agent, what },
             Self::Unauthorized(Missing::Token(what)) => Error::Token { agent, what },
         }
-    }
-}
-
-/// What it says about the instance that a call had no answer in the time that was left for it; `None`: it had any.
-#[must_use]
-pub fn verdict_on_silence(left: Option<Duration>) -> Verdict {
-    if left.is_none_or(|left| left >= TELLING) {
-        Verdict::Failed
-    } else {
-        Verdict::Unknown
     }
 }
 

@@ -20,7 +20,7 @@ use tonic::Code;
 
 use super::choose::Chosen;
 use super::deliver::{Delivery, Ended, upstream};
-use super::failure::{Failure, verdict_on_silence};
+use super::failure::Failure;
 use super::{Forwarder, Scope, Times, encode};
 use crate::call::Call;
 use crate::error::Error;
@@ -189,7 +189,7 @@ impl Forwarder {
                 Spoken::Answered(response.into_inner()),
             ),
             Err(Ended::TimedOut) => (
-                verdict_on_silence(Some(left)),
+                Verdict::Silent(Some(left)),
                 Spoken::Nothing("it did not answer in time"),
             ),
             Err(Ended::Failed(failure)) => (failure.verdict(), Spoken::Failed(failure)),

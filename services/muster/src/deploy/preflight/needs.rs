@@ -18,7 +18,8 @@ pub fn who_brings(api_version: &str) -> String {
             "install the Prometheus Operator, or take the component `monitoring` out of the overlay".to_owned()
         }
         "external-secrets.io" => {
-            "install the External Secrets operator, or make the Secret `muster-redis` yourself and take the ExternalSecret out"
+            "install the External Secrets operator, or take the ExternalSecret out and make its Secret another way; \
+             `deploy/kubernetes/redis-secret` prints that of Redis"
                 .to_owned()
         }
         _ => format!("install what serves {api_version}, or upgrade the cluster; `kubectl api-versions` lists what is there"),
