@@ -20,6 +20,7 @@ use muster_api::router::{GetStatusRequest, GetStatusResponse};
 use self::calling::{calling, calls, of_calls};
 use self::runs::{NEW, acknowledged, lost, new_runs, of_runs};
 use super::check::{Area, Check, Need, Stop, Verdict};
+use super::monitoring::one;
 use super::target::hands::{Deed, Role};
 use super::trial::{Trial, eventually};
 use crate::bench::part::Part;
@@ -256,9 +257,27 @@ async fn agent(trial: &mut Trial, deed: Deed) -> Verdict {
     Ok(of_calls(&seen, stated, ""))
 }
 
+/// Waits until an engine works on partitions: one that was away has none when it comes back, and nothing would be missed without it.
+/// One whose metrics are nowhere named is taken as it is.
+async fn at_work(trial: &Trial, engine: &str) -> Result<(), Stop> {
+    const METRIC: &str = "workflow_partitions";
+    let place = trial.target.places.iter().find(|place| place.name == engine);
+    let Some(url) = place.and_then(|place| place.metrics.as_deref()) else {
+        return Ok(());
+    };
+    let seen = eventually(BACK, async || match one(trial, url, METRIC).await? {
+        Some(count) if count > 0.0 => Ok(()),
+        _ => Err(format!("{engine} works on no partition")),
+    });
+    seen.await.map_err(Stop::Failed)
+}
+
 async fn engine(trial: &mut Trial, deed: Deed) -> Verdict {
     let part = harmed(trial, Role::Engine)?;
+    at_work(trial, &part).await?;
     let runs = acknowledged(trial, &trial.target.endpoints).await?;
+    // One that has only just woken may have learned in the meantime that it had lost what it worked on.
+    at_work(trial, &part).await?;
     let other = trial.target.other()?;
     trial.target.act(deed, &part).await?;
     let measured = async {
